@@ -1,0 +1,408 @@
+"""The command line: options from `contract.params`, exit codes, messages, threads, device.
+
+Exit codes are 0 for success, 2 for a mistake of the user, with one sentence on stderr, and 1 for an error of
+ours, with one sentence on stderr and the traceback in the log of the run or with ``--debug``. A command that
+is stopped from outside ends with 130 (Ctrl-C) or 143.
+
+The program stops when the program that started it dies, so that no orphan goes on computing when a workflow
+manager is killed. It does not when a shell started it to run on its own: as a job of an interactive shell,
+with nohup or setsid, or with ``&`` in a script.
+
+Heavy libraries are imported when a command needs them, after the number of threads is known; ``--help`` needs
+none and is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import errno
+import importlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from solvar_engine import __version__
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.params import COMMANDS, Option, Params, exclusive_sets_of, options_of
+
+PROGRAM = "solvar-engine"
+# what the user's choice of a path can lead to
+_ERRORS_OF_PATHS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+)  # fmt: skip
+_EXIT_INTERNAL, _EXIT_USER, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 1, 2, 130, 143
+
+logger = logging.getLogger("solvar_engine")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the name of the program. Without it, those of this process, which then also reacts
+        to SIGTERM and to the death of its parent.
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Raises
+    ------
+    SystemExit
+        After ``--help`` and ``--version`` (code 0) and for arguments that cannot be parsed (code 2).
+
+    Examples
+    --------
+    >>> main(["analyze", "run"])  # doctest: +SKIP
+    0
+    """
+    params = parse_arguments(argv)
+    if argv is None:
+        _stop_when_asked()
+    with _console(params.debug):
+        return _run(params)
+
+
+# ---------------------------------------------------------------- arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence instead of repeating the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_EXIT_USER, f"error: {message} (see {self.prog} --help).\n")
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> Params:
+    """Turn arguments into the options of a command; ranges are checked later, by `Params.validate`."""
+    namespace = vars(_build_parser().parse_args(argv))
+    kind: type[Params] = namespace.pop("params")
+    return kind(**namespace)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        allow_abbrev=False,
+        description="Principal motions of a molecule from the particles of a cryo-EM refinement.",
+        epilog=f"Options of a command: {PROGRAM} COMMAND --help. A command stops when the program that"
+        " started it dies, unless a shell started it in the background.",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    for kind in COMMANDS:
+        summary = kind.summary[0].upper() + kind.summary[1:] + "."
+        command = commands.add_parser(
+            kind.command, help=kind.summary, description=summary, allow_abbrev=False, add_help=False
+        )
+        _add_options(command, kind)
+        command.set_defaults(params=kind)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, kind: type[Params]) -> None:
+    common_names = {field.name for field in dataclasses.fields(Params)}
+    own = parser.add_argument_group("options")
+    common = parser.add_argument_group("common options")
+    exclusive = {name: own.add_mutually_exclusive_group(required=True) for name in exclusive_sets_of(kind)}
+    for option in options_of(kind):
+        group = common if option.name in common_names else exclusive.get(option.one_of or "", own)
+        group.add_argument(*_names(option), **_settings(option))
+    common.add_argument("-h", "--help", action="help", help="show this text")
+
+
+def _names(option: Option) -> list[str]:
+    return [option.name] if option.positional else [option.label]
+
+
+def _settings(option: Option) -> dict[str, Any]:
+    text = option.describe().replace("%", "%%")
+    if option.kind is bool:
+        return {"action": "store_true", "help": text}
+    if option.is_required and not option.positional:
+        text += " [required]"
+    settings: dict[str, Any] = {"help": text, "type": _value_parser(option)}
+    if option.choices:
+        settings["choices"] = option.choices
+    else:
+        settings["metavar"] = option.metavar or option.name.upper()
+    if not option.positional:
+        settings["required"] = option.is_required
+        settings["default"] = option.default
+    return settings
+
+
+def _value_parser(option: Option) -> Any:
+    words = {int: "a whole number", float: "a number", str: "text"}[option.kind]
+
+    def parse(text: str) -> Any:
+        try:
+            return option.kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {words}") from None
+
+    return parse
+
+
+# ---------------------------------------------------------------- running
+
+
+def _run(params: Params) -> int:
+    try:
+        params.validate()
+        threads = params.threads or allowed_cpus()
+        _prepare_libraries(threads)
+        device = resolve_device(params.device)
+        job = importlib.import_module(f"solvar_engine.jobs.{params.command}")
+        _set_threads(threads)
+        job.run(dataclasses.replace(params, threads=threads, device=device))
+    except KeyboardInterrupt:
+        logger.error("interrupted")
+        return _EXIT_INTERRUPTED
+    except _Terminated as reason:
+        logger.error("stopped: %s", reason)
+        return _EXIT_TERMINATED
+    except Exception as error:
+        sentence = _user_sentence(error)
+        if sentence is not None:
+            logger.error(sentence, exc_info=params.debug)
+            return _EXIT_USER
+        hint = "" if params.debug else " (--debug shows where)"
+        logger.exception("internal error, %s: %s%s", type(error).__name__, error, hint)
+        return _EXIT_INTERNAL
+    return 0
+
+
+def _user_sentence(error: Exception) -> str | None:
+    """What to tell the user about an error that is his, or his machine's; None for an error of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return _sentence_about_files(error)
+    if type(error).__name__ == "OutOfMemoryError":
+        return "The GPU has too little memory: choose a smaller --box, --rank or --oversampling, or the CPU."
+    if isinstance(error, MemoryError):
+        return "There is too little memory: choose a smaller --box, --rank, --oversampling or --cache-mb."
+    return None
+
+
+def _sentence_about_files(error: OSError) -> str | None:
+    # numpy reports a short write by its text alone
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(error):
+        return "The disk is full: free some space or choose a folder on another disk."
+    if error.errno in _ERRORS_OF_PATHS and error.filename:
+        # imported here because it brings NumPy, which must not come before the number of threads is set
+        from solvar_engine.contract.files import is_temporary
+
+        path = Path(os.fsdecode(error.filename))
+        return f"{path.parent if is_temporary(path) else path} cannot be used: {error.strerror}."
+    return None
+
+
+@contextmanager
+def _console(debug: bool) -> Iterator[None]:
+    """Show messages on stderr, and remove at the end all handlers that were added meanwhile.
+
+    A job adds a handler for the log file of its run and leaves it there: the error that ends the job belongs
+    into that file too.
+    """
+    before = list(logger.handlers)
+    level = logger.level
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_ConsoleFormatter(debug))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    try:
+        yield
+    finally:
+        for added in [handler for handler in logger.handlers if handler not in before]:
+            logger.removeHandler(added)
+            added.close()
+        logger.setLevel(level)
+
+
+class _ConsoleFormatter(logging.Formatter):
+    """One line per message, with its level if that is a warning or an error; tracebacks only on request."""
+
+    def __init__(self, show_traceback: bool) -> None:
+        super().__init__()
+        self._show_traceback = show_traceback
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.lower()}: {text}"
+        if self._show_traceback and record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return text
+
+
+# ---------------------------------------------------------------- threads, device, caches
+
+
+def allowed_cpus() -> int:
+    """CPUs that this process may use, by affinity and by SLURM's ``--cpus-per-task``."""
+    by_affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    by_slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(by_affinity, int(by_slurm)) if by_slurm.isdecimal() and int(by_slurm) > 0 else by_affinity
+
+
+def resolve_device(name: str) -> str:
+    """Turn ``auto`` into what is there, and check a GPU that is asked for.
+
+    Parameters
+    ----------
+    name : str
+        auto, cpu, cuda or cuda:N.
+
+    Returns
+    -------
+    str
+        cpu, cuda or cuda:N.
+
+    Raises
+    ------
+    UserError
+        If the GPU is not there.
+    """
+    if name == "cpu":
+        return name
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda" if count else "cpu"
+    if count == 0:
+        raise UserError(f"--device {name} was asked for, but no CUDA GPU is available: use --device cpu.")
+    if ":" in name and int(name.split(":")[1]) >= count:
+        raise UserError(f"--device {name} was asked for, but the GPUs are numbered from 0 to {count - 1}.")
+    return name
+
+
+def _prepare_libraries(threads: int) -> None:
+    """Set what libraries that are not imported yet will read from the environment."""
+    if "numpy" not in sys.modules:
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = str(threads)
+    if "numba" not in sys.modules:
+        os.environ["NUMBA_NUM_THREADS"] = str(threads)
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(_numba_cache()))
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    numba = sys.modules.get("numba")
+    if numba is not None:
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+
+
+def _numba_cache() -> Path:
+    """A private folder for compiled code, since the environment may be read-only and shared by users."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / PROGRAM / "numba"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        # not a fixed name, under which another user could leave code for us
+        return Path(tempfile.mkdtemp(prefix=f"{PROGRAM}-numba-"))
+
+
+# ---------------------------------------------------------------- parent and signals
+
+
+class _Terminated(BaseException):
+    """The process was asked to stop."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How this process was started.
+
+    Attributes
+    ----------
+    parent : int
+        Process id.
+    parent_name : str
+        Such as ``bash``.
+    leads_group : bool
+        Whether it leads its own process group, as every job of an interactive shell does.
+    ignores_signals : bool
+        Whether it was started with SIGHUP (by nohup) or SIGINT (by ``&`` in a script) ignored.
+    """
+
+    parent: int
+    parent_name: str
+    leads_group: bool
+    ignores_signals: bool
+
+    @classmethod
+    def current(cls) -> Launch:
+        """Describe this process."""
+        parent = os.getppid()
+        try:
+            name = Path(f"/proc/{parent}/comm").read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            name = ""
+        handlers = (signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT))
+        return cls(parent, name, os.getpgrp() == os.getpid(), signal.SIG_IGN in handlers)
+
+    @property
+    def depends_on_parent(self) -> bool:
+        """Whether the process shall stop when its parent dies."""
+        if self.parent <= 1:
+            return False
+        from_shell = self.parent_name.lstrip("-") in _SHELLS
+        return not (from_shell and (self.leads_group or self.ignores_signals))
+
+
+_SHELLS = {"sh", "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "tcsh", "zsh"}
+_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_TO_STOP = 10.0
+
+
+def _stop_when_asked() -> None:
+    """Turn SIGTERM and the death of the parent into an orderly end."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Terminated("terminated by a signal, or because the program that started it has ended")
+
+    signal.signal(signal.SIGTERM, stop)
+    launch = Launch.current()
+    if launch.depends_on_parent:
+        threading.Thread(target=_watch, args=(launch.parent,), name="parent-watch", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    """Wait for the death of the parent, then end this process.
+
+    Looking at the parent's number rather than asking the kernel for a signal (PR_SET_PDEATHSIG), which would
+    come when the thread ends that started us, though its program lives on.
+    """
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_SECONDS_TO_STOP)
+    os._exit(_EXIT_TERMINATED)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

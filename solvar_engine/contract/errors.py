@@ -1,0 +1,18 @@
+"""The one kind of error that is the user's to solve."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave, or a limit of the user's machine.
+
+    The text is one sentence for a microscopist: it names the file, row, column or option and the value found,
+    and says what to do. The command line prints it as it is and ends with exit code 2.
+
+    Examples
+    --------
+    >>> raise UserError("mask.mrc is not a cube (64 x 64 x 32 voxels): give a cubic mask.")
+    Traceback (most recent call last):
+        ...
+    solvar_engine.contract.errors.UserError: mask.mrc is not a cube (64 x 64 x 32 voxels): give a cubic mask.
+    """

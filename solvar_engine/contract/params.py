@@ -1,0 +1,417 @@
+"""The options of every command: one frozen dataclass each, with help, unit and range beside every field.
+
+The command line is built from these classes, a run directory stores them, and a graphical interface can make
+its form from `options_of`. Options that are not built yet are absent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar, Mapping, Sequence, TypeVar
+
+from solvar_engine.contract.errors import UserError
+
+_REQUIRED = "<required>"
+_METADATA_KEY = "option"
+_KIND_IN_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+P = TypeVar("P", bound="Params")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a person needs to know about one field of a `Params` class.
+
+    Attributes
+    ----------
+    kind : type
+        One of int, float, str and bool (a bool is a switch that is off by default).
+    help : str
+        One phrase, without unit, range and default, which `describe` adds.
+    unit : str
+        Unit of the value, empty for a pure number or text.
+    minimum, maximum : float or None
+        Inclusive range.
+    choices : tuple of str
+        All values allowed, empty for free text.
+    positional : bool
+        Given on the command line by its place, not by its name.
+    metavar : str or None
+        Stands for the value in the help.
+    is_path : bool
+        The value is a file or a folder.
+    one_of : str or None
+        Name of a set of options of which exactly one must be given.
+    may_differ_on_resume : bool
+        The value changes how a run is computed, not what.
+    name : str
+        Name of the field; set by `options_of`.
+    default : object
+        Default of the field; set by `options_of`.
+    is_required : bool
+        The field has no default.
+    """
+
+    kind: type[Any]
+    help: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    positional: bool = False
+    metavar: str | None = None
+    is_path: bool = False
+    one_of: str | None = None
+    may_differ_on_resume: bool = False
+    name: str = ""
+    default: Any = None
+    is_required: bool = False
+
+    @property
+    def label(self) -> str:
+        """How the user writes the option: ``--pixel-size``, or ``PARTICLES`` for a positional one."""
+        return (self.metavar or self.name.upper()) if self.positional else "--" + self.name.replace("_", "-")
+
+    @property
+    def range_text(self) -> str:
+        """The allowed range in words, such as ``at least 1``; empty if there is none."""
+        if self.minimum is not None and self.maximum is not None:
+            return f"{self.minimum} to {self.maximum}"
+        if self.minimum is not None:
+            return f"at least {self.minimum}"
+        if self.maximum is not None:
+            return f"at most {self.maximum}"
+        return ""
+
+    def describe(self) -> str:
+        """Help with unit, range and default."""
+        details = [text for text in (self.unit, self.range_text) if text]
+        if not self.is_required and self.default is not None and self.default is not False:
+            details.append(f"default {self.default}")
+        return f"{self.help} ({'; '.join(details)})" if details else self.help
+
+    def check(self, value: Any) -> None:
+        """Raise UserError unless `value` is of the right kind and in range."""
+        if value is None and not self.is_required:
+            return
+        if not self._is_of_kind(value):
+            raise UserError(f"{self.label} is {value!r} but must be {_KIND_IN_WORDS[self.kind]}.")
+        if self.choices and value not in self.choices:
+            raise UserError(f"{self.label} is {value!r} but must be one of {', '.join(self.choices)}.")
+        if self.kind in (int, float) and not self._is_in_range(value):
+            allowed = " ".join(text for text in (self.range_text or "a finite number", self.unit) if text)
+            raise UserError(f"{self.label} is {value} but must be {allowed}.")
+
+    def _is_of_kind(self, value: Any) -> bool:
+        if self.kind is float:
+            return isinstance(value, (int, float)) and not isinstance(value, bool)
+        if self.kind is int:
+            return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, self.kind)
+
+    def _is_in_range(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
+        above = self.minimum is None or value >= self.minimum
+        return above and (self.maximum is None or value <= self.maximum)
+
+
+def option(kind: type[Any], default: Any = _REQUIRED, **details: Any) -> Any:
+    """Declare a field of a `Params` class; `details` are the attributes of `Option`.
+
+    Parameters
+    ----------
+    kind : type
+        int, float, str or bool.
+    default : object
+        Left out for a required option.
+    **details
+        Attributes of `Option`, at least `help`.
+
+    Returns
+    -------
+    dataclasses.Field
+    """
+    return dataclasses.field(default=default, metadata={_METADATA_KEY: Option(kind, **details)})
+
+
+@dataclass(frozen=True)
+class Params:
+    """Options that all commands share, and what can be done with any set of options.
+
+    Raises
+    ------
+    TypeError
+        When made without a required option.
+    """
+
+    command: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+
+    threads: int | None = option(
+        int, None, help="CPU threads; without it, all that CPU affinity or SLURM_CPUS_PER_TASK allow",
+        minimum=1, maximum=4096, metavar="N", may_differ_on_resume=True,
+    )
+    device: str = option(
+        str, "auto", help="where to compute: auto, cpu, cuda or one GPU such as cuda:0",
+        metavar="DEVICE", may_differ_on_resume=True,
+    )
+    seed: int = option(
+        int, 0, help="seed of all random choices: the same seed gives the same numbers",
+        minimum=0, maximum=2**31 - 1, metavar="N",
+    )
+    debug: bool = option(
+        bool, False, help="show debugging messages, and the traceback of an error", may_differ_on_resume=True
+    )
+
+    def __post_init__(self) -> None:
+        for spec in options_of(type(self)):
+            if spec.is_required and getattr(self, spec.name) == _REQUIRED:
+                raise TypeError(f"{type(self).__name__} needs the option {spec.name!r}")
+
+    def validate(self) -> None:
+        """Check every value; files are not opened.
+
+        Raises
+        ------
+        UserError
+            For the first value that is of the wrong kind or out of range, or if not exactly one of a set of
+            options that exclude each other is given.
+        """
+        for spec in options_of(type(self)):
+            spec.check(getattr(self, spec.name))
+        if not _DEVICE_PATTERN.fullmatch(self.device):
+            raise UserError(f"--device is {self.device!r} but must be auto, cpu, cuda or a GPU: cuda:0.")
+        for specs in exclusive_sets_of(type(self)).values():
+            if sum(getattr(self, spec.name) is not None for spec in specs) != 1:
+                labels = [spec.label for spec in specs]
+                raise UserError(f"Give exactly one of {', '.join(labels[:-1])} and {labels[-1]}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all options as JSON-compatible values, by name."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls: type[P], values: Mapping[str, Any]) -> P:
+        """Make the options from what `to_dict` returned.
+
+        Raises
+        ------
+        UserError
+            If there is an unknown option, as in a file of a newer version, or a required one is absent.
+
+        Examples
+        --------
+        >>> AnalyzeParams.from_dict({"run": "hinge/run", "clusters": 5}).clusters
+        5
+        """
+        known = {spec.name for spec in options_of(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            names = ", ".join(unknown)
+            raise UserError(f"{cls.command} has no option {names}: another version wrote it.")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise UserError(f"Incomplete options: {error}.") from error
+
+
+def options_of(params: type[Params]) -> list[Option]:
+    """List the options of a command: its own in order of declaration, then the common ones.
+
+    Parameters
+    ----------
+    params : type
+        A subclass of `Params`.
+
+    Returns
+    -------
+    list of Option
+
+    Examples
+    --------
+    >>> [option.label for option in options_of(AnalyzeParams)][:2]
+    ['RUN', '--clusters']
+    """
+    common = {field.name for field in dataclasses.fields(Params)}
+    fields = sorted(dataclasses.fields(params), key=lambda field: field.name in common)
+    return [
+        dataclasses.replace(
+            field.metadata[_METADATA_KEY],
+            name=field.name,
+            default=None if field.default is _REQUIRED else field.default,
+            is_required=field.default is _REQUIRED,
+        )
+        for field in fields
+    ]
+
+
+def exclusive_sets_of(params: type[Params]) -> dict[str, list[Option]]:
+    """Return the sets of options of which exactly one must be given, by the name of the set."""
+    sets: dict[str, list[Option]] = {}
+    for spec in options_of(params):
+        if spec.one_of:
+            sets.setdefault(spec.one_of, []).append(spec)
+    return sets
+
+
+@dataclass(frozen=True)
+class SimulateParams(Params):
+    """Options of `simulate`."""
+
+    command: ClassVar[str] = "simulate"
+    summary: ClassVar[str] = "make a data set with a known answer"
+
+    output: str = option(str, help="folder for the data set: new or empty", metavar="DIR", is_path=True)
+    phantom: str = option(
+        str, help="molecule: hinge (one domain turns), assembly (pieces come and go) or static",
+        choices=("hinge", "assembly", "static"),
+    )
+    particles: int = option(int, 10000, help="number of images", minimum=1, maximum=10_000_000, metavar="N")
+    box: int = option(int, 64, help="box size", unit="px", minimum=16, maximum=1024, metavar="N")
+    pixel_size: float = option(
+        float, 3.0, help="pixel size", unit="Angstrom/px", minimum=0.1, maximum=100, metavar="X"
+    )
+    snr: float = option(
+        float, 0.05, help="signal variance over noise variance in the whole box",
+        minimum=0.0001, maximum=1_000_000, metavar="X",
+    )
+    contrast_std: float = option(
+        float, 0.0, help="standard deviation of the contrast, whose mean is 1",
+        minimum=0, maximum=1, metavar="X",
+    )
+    rotation_error: float = option(
+        float, 0.0, help="standard deviation, per axis, of the error of the orientations",
+        unit="degrees", minimum=0, maximum=180, metavar="X",
+    )
+    shift_error: float = option(
+        float, 0.0, help="standard deviation, per axis, of the error of the shifts",
+        unit="px", minimum=0, maximum=100, metavar="X",
+    )
+
+
+@dataclass(frozen=True)
+class FitParams(Params):
+    """Options of `fit`."""
+
+    command: ClassVar[str] = "fit"
+    summary: ClassVar[str] = "find the principal motions and the place of every particle along them"
+
+    particles: str = option(
+        str, help="STAR file of refined particles (RELION 3.0 to 5)",
+        positional=True, metavar="PARTICLES.star", is_path=True,
+    )
+    output: str = option(str, help="run folder: new or empty, or to be resumed", metavar="RUN", is_path=True)
+    rank: int = option(
+        int, help="number of principal components; needs 20 particles for each", minimum=1, metavar="N"
+    )
+    mask: str | None = option(
+        str, None, help="soft mask around all that moves; without it, one is made from the mean",
+        metavar="MASK.mrc", is_path=True,
+    )
+    box: int | None = option(
+        int, None, help="working box to which images are Fourier-cropped; without it, the input box or 128,"
+        " whichever is smaller",
+        unit="px", minimum=16, maximum=4096, metavar="N",
+    )
+    objective: str = option(str, "ml", help="ml: maximum likelihood", choices=("ml",))
+    projector: str = option(
+        str, "trilinear", help="interpolation in Fourier space", choices=("trilinear", "nearest")
+    )
+    oversampling: int = option(
+        int, 2, help="zero-padding factor of volumes before interpolation", minimum=1, maximum=4, metavar="N"
+    )
+    invert_contrast: str = option(
+        str, "auto", help="whether the molecule is dark in the images: auto finds out and says so",
+        choices=("auto", "yes", "no"),
+    )
+    root: str | None = option(
+        str, None, help="folder that relative stack paths start from; without it, the STAR file's folder,"
+        " then the current one",
+        metavar="DIR", is_path=True,
+    )
+    cache_mb: int = option(
+        int, 2000, help="memory for preprocessed images; more than fits goes to a scratch file",
+        unit="MB", minimum=0, metavar="MB", may_differ_on_resume=True,
+    )
+    scratch: str | None = option(
+        str, None, help="folder for the scratch file; without it, the run folder",
+        metavar="DIR", is_path=True, may_differ_on_resume=True,
+    )
+    resume: bool = option(
+        bool, False, help="go on where an interrupted run stopped; start if there is none",
+        may_differ_on_resume=True,
+    )
+
+
+@dataclass(frozen=True)
+class ReconstructParams(Params):
+    """Options of `reconstruct`."""
+
+    command: ClassVar[str] = "reconstruct"
+    summary: ClassVar[str] = "make the volumes of states from a run"
+
+    run: str = option(str, help="folder of a finished fit", positional=True, metavar="RUN", is_path=True)
+    output: str = option(str, help="folder for the volumes: new or empty", metavar="DIR", is_path=True)
+    clusters: int | None = option(
+        int, None, help="one volume for each of N k-means centres", minimum=1, metavar="N", one_of="states"
+    )
+    points: str | None = option(
+        str, None, help="one volume for each row of a table with columns z_1, z_2 and so on",
+        metavar="POINTS.csv", is_path=True, one_of="states",
+    )
+    trajectory: str | None = option(
+        str, None, help="volumes along the path through the rows of a table with columns z_1, z_2 and so on",
+        metavar="PATH.csv", is_path=True, one_of="states",
+    )
+    frames: int = option(
+        int, 10, help="number of volumes along a trajectory", minimum=2, maximum=1000, metavar="N"
+    )
+    method: str = option(str, "linear", help="linear: mean plus eigenvolumes times z", choices=("linear",))
+
+    def validate(self) -> None:
+        """Check every value, and that no option is given that would be ignored."""
+        super().validate()
+        default = next(spec.default for spec in options_of(type(self)) if spec.name == "frames")
+        if self.trajectory is None and self.frames != default:
+            raise UserError("--frames belongs to --trajectory: leave it out, or give a trajectory.")
+
+
+@dataclass(frozen=True)
+class AnalyzeParams(Params):
+    """Options of `analyze`."""
+
+    command: ClassVar[str] = "analyze"
+    summary: ClassVar[str] = "embed and cluster the particles, and write figures and a report into the run"
+
+    run: str = option(str, help="folder of a finished fit", positional=True, metavar="RUN", is_path=True)
+    clusters: int = option(int, 10, help="number of k-means clusters", minimum=1, maximum=1000, metavar="N")
+
+
+@dataclass(frozen=True)
+class EvaluateParams(Params):
+    """Options of `evaluate`."""
+
+    command: ClassVar[str] = "evaluate"
+    summary: ClassVar[str] = "compare a run with the truth of a simulated data set"
+
+    run: str = option(str, help="folder of a finished fit", positional=True, metavar="RUN", is_path=True)
+    truth: str = option(
+        str, help="folder truth/ of a simulated data set", positional=True, metavar="TRUTH", is_path=True
+    )
+    json: str | None = option(
+        str, None, help="file for the numbers as JSON", metavar="OUT.json", is_path=True
+    )
+
+
+COMMANDS: Sequence[type[Params]] = (
+    SimulateParams,
+    FitParams,
+    ReconstructParams,
+    AnalyzeParams,
+    EvaluateParams,
+)

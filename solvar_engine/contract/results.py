@@ -1,0 +1,158 @@
+"""The tables and arrays of a run directory: their columns, shapes and units."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+import numpy as np
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import append_csv, atomic_path, read_csv, write_csv
+
+EIGENVALUE_COLUMNS = (
+    "component",
+    "eigenvalue",
+    "eigenvalue_in_sample",
+    "fraction",
+    "half_set_agreement",
+    "nuisance_overlap",
+    "label",
+)
+NOISE_COLUMNS = ("shell", "frequency", "noise_variance", "group")
+FSC_COLUMNS = ("shell", "frequency", "fsc_mean", "fsc_covariance")
+METRICS_COLUMNS = ("iteration", "stage", "half", "shell_max", "objective", "seconds")
+EMBEDDING_COLUMNS = ("row", "umap_1", "umap_2")
+CLUSTERS_COLUMNS = ("row", "cluster")
+
+Table = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Where each particle is along the components; row i belongs to row i of particles.star.
+
+    Attributes
+    ----------
+    z : ndarray, shape (n, r), float32
+        Posterior mean, in units in which eigenvolumes have unit norm.
+    precision : ndarray, shape (n, r, r), float32
+        Posterior precision, prior included, in 1 / units of z squared.
+    contrast : ndarray, shape (n,), float32
+        Scale of the signal in each image, mean 1.
+    """
+
+    z: np.ndarray
+    precision: np.ndarray
+    contrast: np.ndarray
+
+    def __post_init__(self) -> None:
+        count, rank = self.z.shape
+        expected = {"z": (count, rank), "precision": (count, rank, rank), "contrast": (count,)}
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
+
+
+def write_latents(path: str | os.PathLike[str], latents: Latents) -> None:
+    """Write latents.npz atomically, as float32 and without pickle."""
+    arrays = {name: np.asarray(getattr(latents, name), dtype=np.float32) for name in _LATENT_NAMES}
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def read_latents(path: str | os.PathLike[str]) -> Latents:
+    """Read latents.npz.
+
+    Raises
+    ------
+    UserError
+        If the file is absent or does not hold the arrays z, precision and contrast of matching shapes.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return Latents(*(archive[name] for name in _LATENT_NAMES))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.") from error
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a file of latents ({error}).") from error
+
+
+def write_eigenvalues(path: str | os.PathLike[str], columns: Table) -> None:
+    """Write eigenvalues.csv: one row per component, numbered from 1 in descending order of eigenvalue.
+
+    `eigenvalue` is held out and `eigenvalue_in_sample` is not, both the variance of z for eigenvolumes
+    of unit norm; `fraction` is of the sum; `label` is empty for a component that is taken at face value.
+    """
+    write_csv(path, _exactly(EIGENVALUE_COLUMNS, columns))
+
+
+def write_noise(path: str | os.PathLike[str], columns: Table) -> None:
+    """Write noise.csv: per shell (and group) the frequency in 1/Angstrom and the noise variance per pixel."""
+    write_csv(path, _exactly(NOISE_COLUMNS, columns))
+
+
+def write_fsc(path: str | os.PathLike[str], columns: Table) -> None:
+    """Write fsc.csv: per shell the frequency in 1/Angstrom and the half-set FSC of mean and covariance."""
+    write_csv(path, _exactly(FSC_COLUMNS, columns))
+
+
+def append_metrics(path: str | os.PathLike[str], row: Table) -> None:
+    """Append one row to metrics.csv; a column that does not apply is left empty."""
+    append_csv(path, {name: dict(row).get(name) for name in METRICS_COLUMNS})
+
+
+def write_centres(path: str | os.PathLike[str], sizes: np.ndarray, centres: np.ndarray) -> None:
+    """Write centres.csv: clusters numbered from 1, with their number of particles and their centre.
+
+    Parameters
+    ----------
+    path : path
+    sizes : ndarray, shape (k,)
+        Particles in each cluster.
+    centres : ndarray, shape (k, r)
+        In the units of z.
+    """
+    coordinates = {f"z_{axis}": centres[:, axis - 1] for axis in range(1, centres.shape[1] + 1)}
+    write_csv(path, {"cluster": np.arange(1, len(sizes) + 1), "size": sizes, **coordinates})
+
+
+def read_coordinates(path: str | os.PathLike[str], rank: int) -> np.ndarray:
+    """Read points in latent space from the columns z_1 ... z_rank of a table; other columns are ignored.
+
+    Returns
+    -------
+    ndarray, shape (points, rank), float64
+
+    Raises
+    ------
+    UserError
+        If the table has no rows, a coordinate is absent or not a number, or there are more than `rank`.
+    """
+    table = read_csv(path)
+    names = [f"z_{axis}" for axis in range(1, rank + 1)]
+    for name in names:
+        if name not in table:
+            raise UserError(f"{path} has no column {name}: all {rank} components of the run are needed.")
+    if f"z_{rank + 1}" in table:
+        raise UserError(f"{path} has a column z_{rank + 1}, but the run has only {rank} components.")
+    if len(table[names[0]]) == 0:
+        raise UserError(f"{path} has no rows: give at least one point.")
+    for name in names:
+        values = table[name]
+        numeric = values.dtype.kind == "f"
+        bad = np.flatnonzero(~np.isfinite(values)) if numeric else np.array([0])
+        if len(bad):
+            raise UserError(f"Row {bad[0] + 1} of {path} has no number in column {name}.")
+    return np.stack([table[name] for name in names], axis=1)
+
+
+_LATENT_NAMES = ("z", "precision", "contrast")
+
+
+def _exactly(names: tuple[str, ...], columns: Table) -> dict[str, Any]:
+    if set(columns) != set(names):
+        raise ValueError(f"expected the columns {', '.join(names)}, got {', '.join(columns)}")
+    return {name: columns[name] for name in names}

@@ -1,0 +1,375 @@
+"""The run directory of `fit`: the name of every file in it, and the rules for starting and resuming.
+
+Nothing else in the engine, and nothing in a graphical interface, spells these names.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any, Iterable, Mapping, TypeVar
+
+from solvar_engine import __version__
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import is_temporary, read_json, write_json
+from solvar_engine.contract.lock import FolderLock
+from solvar_engine.contract.params import Params, options_of
+from solvar_engine.contract.status import FINISHED, Status, StatusTracker, read_status, write_status
+
+FORMAT_VERSION = 1
+NEW, RESUME, ALREADY_FINISHED = "new", "resume", "finished"
+
+_LIBRARIES = ("numpy", "scipy", "torch", "numba", "scikit-learn", "umap-learn")
+# what a run may hold that was killed before it stored its options
+_BEFORE_PARAMS = {"lock", "status.json", "log.txt"}
+
+P = TypeVar("P", bound=Params)
+
+
+class RunDir:
+    """One run directory.
+
+    Parameters
+    ----------
+    path : path
+        The folder; it need not exist.
+
+    Examples
+    --------
+    >>> RunDir("run").eigenvolume(1).as_posix()
+    'run/eigenvolumes/eigenvolume_001.mrc'
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._folder_lock = FolderLock(self.lock)
+
+    # ------------------------------------------------------------------ names
+
+    @property
+    def params(self) -> Path:
+        """Options in force, seed, versions, input files."""
+        return self.path / "params.json"
+
+    @property
+    def status(self) -> Path:
+        """State and progress of the run."""
+        return self.path / "status.json"
+
+    @property
+    def mean(self) -> Path:
+        """Mean volume at the working box."""
+        return self.path / "mean.mrc"
+
+    @property
+    def mean_half1(self) -> Path:
+        """Mean volume of the first half-set."""
+        return self.path / "mean_half1.mrc"
+
+    @property
+    def mean_half2(self) -> Path:
+        """Mean volume of the second half-set."""
+        return self.path / "mean_half2.mrc"
+
+    @property
+    def mask(self) -> Path:
+        """Soft mask in force."""
+        return self.path / "mask.mrc"
+
+    @property
+    def eigenvolumes(self) -> Path:
+        """Folder of the eigenvolumes."""
+        return self.path / "eigenvolumes"
+
+    def eigenvolume(self, component: int) -> Path:
+        """Eigenvolume of one component, numbered from 1."""
+        if component < 1:
+            raise ValueError(f"components are numbered from 1, got {component}")
+        return self.eigenvolumes / f"eigenvolume_{component:03d}.mrc"
+
+    @property
+    def eigenvalues(self) -> Path:
+        """Table of eigenvalues."""
+        return self.path / "eigenvalues.csv"
+
+    @property
+    def latents(self) -> Path:
+        """Latent coordinates, their precision, and contrasts."""
+        return self.path / "latents.npz"
+
+    @property
+    def particles(self) -> Path:
+        """The input particles, in input order."""
+        return self.path / "particles.star"
+
+    @property
+    def noise(self) -> Path:
+        """Table of the noise spectrum."""
+        return self.path / "noise.csv"
+
+    @property
+    def fsc(self) -> Path:
+        """Table of half-set Fourier shell correlations."""
+        return self.path / "fsc.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """Table of the progress of the optimisation."""
+        return self.path / "metrics.csv"
+
+    @property
+    def log(self) -> Path:
+        """Messages."""
+        return self.path / "log.txt"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of what a resumed run needs."""
+        return self.path / "checkpoint"
+
+    @property
+    def analysis(self) -> Path:
+        """Folder of what `analyze` makes."""
+        return self.path / "analysis"
+
+    @property
+    def embedding(self) -> Path:
+        """Table of the two-dimensional embedding."""
+        return self.analysis / "embedding.csv"
+
+    @property
+    def clusters(self) -> Path:
+        """Table of the cluster of each particle."""
+        return self.analysis / "clusters.csv"
+
+    @property
+    def centres(self) -> Path:
+        """Table of the cluster centres."""
+        return self.analysis / "centres.csv"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the figures."""
+        return self.analysis / "figures"
+
+    @property
+    def report(self) -> Path:
+        """Self-contained report."""
+        return self.path / "report.html"
+
+    @property
+    def lock(self) -> Path:
+        """File that says which process works here."""
+        return self.path / "lock"
+
+    # -------------------------------------------------------- start and resume
+
+    def prepare(self, params: Params, resume: bool) -> str:
+        """Decide how to start, by the rules of ``--resume``, and lock the run unless it is finished.
+
+        Nothing is changed in a folder that is refused. After ``new`` the caller stores the options with
+        `write_params`; whoever got ``new`` or ``resume`` calls `release` at the end.
+
+        Parameters
+        ----------
+        params : Params
+            Options asked for now.
+        resume : bool
+            Whether an existing run may be continued.
+
+        Returns
+        -------
+        str
+            `NEW`, `RESUME` or `ALREADY_FINISHED`.
+
+        Raises
+        ------
+        UserError
+            If the path is a file, the folder is not empty and `resume` is false, it is not a run of this
+            command, options or input files differ from those it was started with, or another process uses it.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file: give a new folder for --output.")
+        if not self._has_content():
+            self._make_folder()
+            self._folder_lock.acquire()
+            return NEW
+        if not resume:
+            raise UserError(
+                f"{self.path} is not empty: give a new folder for --output, or --resume to continue its run."
+            )
+        if not self.params.exists():
+            self._refuse_foreign_content()
+            self._folder_lock.acquire()
+            return NEW
+        self._refuse_other_options(params)
+        if self.is_finished():
+            return ALREADY_FINISHED
+        self._folder_lock.acquire()
+        try:
+            self._refuse_changed_inputs()
+        except UserError:
+            self.release()
+            raise
+        self._remove_temporary_files()
+        return RESUME
+
+    def release(self) -> None:
+        """Give back the lock taken by `prepare`."""
+        self._folder_lock.release()
+
+    def is_finished(self) -> bool:
+        """Whether the run came to its end."""
+        status = self.read_status()
+        return status is not None and status.state == FINISHED
+
+    def require_finished(self) -> None:
+        """Check that this is a finished fit, as the commands that start from one need.
+
+        Raises
+        ------
+        UserError
+            If it is not.
+        """
+        if not self.params.is_file():
+            raise UserError(f"{self.path} is not a run folder: it has no {self.params.name}.")
+        if not self.is_finished():
+            raise UserError(f"The fit in {self.path} is not finished: continue it with --resume.")
+
+    def _has_content(self) -> bool:
+        return self.path.is_dir() and any(self.path.iterdir())
+
+    def _make_folder(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(f"{self.path} cannot be made because a part of its path is a file.") from error
+
+    def _refuse_foreign_content(self) -> None:
+        for entry in sorted(self.path.iterdir()):
+            if entry.name not in _BEFORE_PARAMS and not is_temporary(entry):
+                raise UserError(
+                    f"{self.path} holds {entry.name} but no {self.params.name}, so it is not a run to resume:"
+                    " give a new folder for --output."
+                )
+
+    def _refuse_other_options(self, params: Params) -> None:
+        record = self.read_record()
+        if record.get("command") != params.command:
+            raise UserError(f"{self.path} holds a run of {record.get('command')}, not of {params.command}.")
+        stored = record["options"]
+        different = [
+            f"{spec.label} (was {stored.get(spec.name)}, now {getattr(params, spec.name)})"
+            for spec in options_of(type(params))
+            # the folder itself may have been moved
+            if not spec.may_differ_on_resume and spec.name != "output"
+            if not _is_same(stored.get(spec.name), getattr(params, spec.name), spec.is_path, record["folder"])
+        ]
+        if different:
+            raise UserError(
+                f"The run in {self.path} was started with other options: {', '.join(different)};"
+                " resume it with the same ones or give a new folder for --output."
+            )
+
+    def _refuse_changed_inputs(self) -> None:
+        for entry in self.read_record()["inputs"]:
+            path = Path(entry["path"])
+            if path.exists() and path.stat().st_size != entry["bytes"]:
+                raise UserError(
+                    f"{path} has changed since the run in {self.path} was started:"
+                    " give a new folder for --output."
+                )
+
+    def _remove_temporary_files(self) -> None:
+        for path in self.path.rglob(".*"):
+            if is_temporary(path):
+                path.unlink()
+
+    # --------------------------------------------------------- options, status
+
+    def write_params(
+        self,
+        params: Params,
+        *,
+        inputs: Iterable[str | os.PathLike[str]] = (),
+        resolved: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store the options with what is needed to repeat the run.
+
+        Parameters
+        ----------
+        params : Params
+            As the user gave them.
+        inputs : iterable of path
+            Files that were read; their sizes are stored.
+        resolved : mapping, optional
+            What the options left open and the data decided, such as the working box.
+        """
+        record = {
+            "format_version": FORMAT_VERSION,
+            "command": params.command,
+            "options": params.to_dict(),
+            "resolved": dict(resolved or {}),
+            "inputs": [{"path": os.path.abspath(path), "bytes": os.path.getsize(path)} for path in inputs],
+            "command_line": shlex.join(sys.argv),
+            "folder": os.getcwd(),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": library_versions(),
+        }
+        write_json(self.params, record)
+
+    def read_record(self) -> dict[str, Any]:
+        """Read all of params.json.
+
+        Raises
+        ------
+        UserError
+            If it is absent, not ours, or of a newer format.
+        """
+        record = read_json(self.params)
+        if not {"format_version", "command", "options", "inputs", "folder"} <= set(record):
+            raise UserError(f"{self.params} was not written by this program.")
+        if record["format_version"] > FORMAT_VERSION:
+            raise UserError(
+                f"{self.params} has format {record['format_version']}, but this version knows only"
+                f" {FORMAT_VERSION} and earlier: use the version that wrote it."
+            )
+        return record
+
+    def read_params(self, kind: type[P]) -> P:
+        """Read the options of the run as a `Params` class such as `FitParams`."""
+        return kind.from_dict(self.read_record()["options"])
+
+    def write_status(self, status: Status) -> None:
+        """Write status.json atomically."""
+        write_status(self.status, status)
+
+    def read_status(self) -> Status | None:
+        """Read status.json; None if there is none."""
+        return read_status(self.status)
+
+    def track_status(self, command: str) -> StatusTracker:
+        """Start to keep status.json up to date."""
+        return StatusTracker(self.status, command)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the engine, Python and the numerical libraries that are installed."""
+    versions = {"solvar_engine": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _is_same(stored: Any, given: Any, is_path: bool, folder: str) -> bool:
+    if is_path and isinstance(stored, str) and isinstance(given, str):
+        return os.path.realpath(os.path.join(folder, stored)) == os.path.realpath(given)
+    return bool(stored == given)

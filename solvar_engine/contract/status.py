@@ -1,0 +1,143 @@
+"""How a run stands: what status.json says."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from solvar_engine import __version__
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import read_json, write_json
+
+RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+
+
+@dataclass(frozen=True)
+class Status:
+    """The content of status.json.
+
+    Attributes
+    ----------
+    command : str
+        Such as ``fit``.
+    state : str
+        running, finished or failed. A run that was killed still says running: its process is gone.
+    stage : str
+        What is being done, such as ``mean``.
+    step, steps : int
+        Progress within the whole run: step of steps.
+    message : str
+        One sentence for the user, of the error if it failed.
+    pid : int
+    host : str
+    seconds : float
+        Wall time, summed over resumes.
+    peak_memory_mb : float
+        Largest resident memory, over all resumes, MB.
+    version : str
+        Of the engine.
+    """
+
+    command: str
+    state: str = RUNNING
+    stage: str = ""
+    step: int = 0
+    steps: int = 0
+    message: str = ""
+    pid: int = 0
+    host: str = ""
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    version: str = __version__
+
+
+def write_status(path: str | os.PathLike[str], status: Status) -> None:
+    """Write a status atomically, so that a reader always finds a whole one."""
+    write_json(path, dataclasses.asdict(status))
+
+
+def read_status(path: str | os.PathLike[str]) -> Status | None:
+    """Read a status; None if there is no file.
+
+    Raises
+    ------
+    UserError
+        If the file is not a status.
+    """
+    if not Path(path).exists():
+        return None
+    content = read_json(path)
+    known = {field.name for field in dataclasses.fields(Status)}
+    if "command" not in content:
+        raise UserError(f"{path} does not say which command it belongs to.")
+    return Status(**{name: value for name, value in content.items() if name in known})
+
+
+class StatusTracker:
+    """Keeps status.json of one run up to date, with time and memory that go on over resumes.
+
+    Parameters
+    ----------
+    path : path
+        The status file; if there is one, its seconds and peak memory are taken over.
+    command : str
+        Such as ``fit``.
+
+    Examples
+    --------
+    >>> tracker = StatusTracker("run/status.json", "fit")  # doctest: +SKIP
+    >>> tracker.update(stage="mean", step=1, steps=9)  # doctest: +SKIP
+    >>> tracker.update(state="finished")  # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | os.PathLike[str], command: str) -> None:
+        self._path = path
+        self._start = time.monotonic()
+        earlier = read_status(path) or Status(command)
+        self._earlier_seconds = earlier.seconds
+        self._earlier_peak_mb = earlier.peak_memory_mb
+        self._status = Status(command, pid=os.getpid(), host=socket.gethostname())
+
+    def update(
+        self,
+        *,
+        state: str | None = None,
+        stage: str | None = None,
+        step: int | None = None,
+        steps: int | None = None,
+        message: str | None = None,
+    ) -> Status:
+        """Change what is given, keep the rest, bring time and memory up to date and write the file.
+
+        Returns
+        -------
+        Status
+            As written.
+        """
+        given = {"state": state, "stage": stage, "step": step, "steps": steps, "message": message}
+        self._status = dataclasses.replace(
+            self._status,
+            **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+            seconds=round(self._earlier_seconds + time.monotonic() - self._start, 3),
+            peak_memory_mb=round(max(self._earlier_peak_mb, peak_memory_mb()), 1),
+        )
+        write_status(self._path, self._status)
+        return self._status
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, MB."""
+    try:
+        # not getrusage, which inherits the peak of the program that started this one
+        text = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(text.split("VmHWM:", 1)[1].split()[0]) / 1024
+    except (OSError, IndexError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 2**20 if sys.platform == "darwin" else peak / 1024

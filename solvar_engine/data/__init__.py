@@ -1,0 +1,1 @@
+"""Particles and volumes on disk: what STAR and MRC files hold, checked, as tensors."""

@@ -1,0 +1,360 @@
+"""What the columns of a particle STAR file mean: poses, CTF, optics groups, half-sets; RELION 3.0 to 5."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.star import StarFile, StarTable, relion_to_rotation, rotation_to_relion
+from solvar_engine.imaging.types import Ctf, Pose
+
+logger = logging.getLogger(__name__)
+
+ANGLE_COLUMNS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+SHIFT_COLUMNS = ("rlnOriginXAngst", "rlnOriginYAngst")
+SHIFT_COLUMNS_PX = ("rlnOriginX", "rlnOriginY")
+_CTF_COLUMNS = {
+    "defocus_u": "rlnDefocusU",
+    "defocus_v": "rlnDefocusV",
+    "defocus_angle": "rlnDefocusAngle",
+    "voltage": "rlnVoltage",
+    "cs": "rlnSphericalAberration",
+    "amplitude_contrast": "rlnAmplitudeContrast",
+    "phase_shift": "rlnPhaseShift",
+    "b_factor": "rlnCtfBfactor",
+    "scale": "rlnCtfScalefactor",
+}
+_DEFAULTS = {"rlnPhaseShift": 0.0, "rlnCtfBfactor": 0.0, "rlnCtfScalefactor": 1.0}
+# what a file lacks if it lacks a column, and what to do
+_NO_POSES = ("orientations", "give the particles of a 3-D refinement")
+_NO_CTF = ("CTF", "give particles of micrographs whose CTF was estimated")
+_MEANINGS = {
+    **dict.fromkeys(ANGLE_COLUMNS, _NO_POSES),
+    **dict.fromkeys((*SHIFT_COLUMNS, *SHIFT_COLUMNS_PX), ("complete shifts", "add it")),
+    **dict.fromkeys(("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"), _NO_CTF),
+    "rlnVoltage": ("voltage", "add it in kV"),
+    "rlnSphericalAberration": ("spherical aberration", "add it in mm"),
+    "rlnAmplitudeContrast": ("amplitude contrast", "add it, usually 0.07 to 0.1"),
+}
+# where RELION 3.1 and later keep them
+_OPTICS_COLUMNS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+# columns of values with limits beyond which only a wrong unit or a damaged file can lie
+_LIMITS = {
+    "rlnVoltage": (1.0, 10_000.0, "kV"),
+    "rlnAmplitudeContrast": (0.0, 1.0, ""),
+    "rlnImagePixelSize": (1e-3, 1e4, "Angstrom"),
+    "rlnPixelSize": (1e-3, 1e4, "Angstrom"),
+    "rlnDetectorPixelSize": (1e-3, 1e4, "um"),
+    "rlnMagnification": (1.0, 1e9, ""),
+}
+_NOT_APPLIED = {
+    "beam tilt": ("rlnBeamTiltX", "rlnBeamTiltY"),
+    "higher-order aberrations": ("rlnOddZernike", "rlnEvenZernike"),
+    "anisotropic magnification": ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11"),
+}
+_IDENTITY = {"rlnMagMat00": 1.0, "rlnMagMat11": 1.0}
+
+
+@dataclass(frozen=True)
+class ParticleMetadata:
+    """What a STAR file says about its particles, images aside.
+
+    Attributes
+    ----------
+    pose : Pose
+    ctf : Ctf
+    group : Tensor, shape (n,), int64
+        Place of each particle's optics group in `group_names`.
+    group_names : tuple of str
+        Optics groups that have particles, in the order of the file; in files without optics table, one for
+        each pixel size.
+    pixel_sizes : tuple of float
+        Angstrom, per group.
+    image_sizes : tuple of int or None
+        Box that the optics table announces, per group.
+    random_subset : Tensor or None, shape (n,), int64
+        Half-set 1 or 2 of each particle.
+    """
+
+    pose: Pose
+    ctf: Ctf
+    group: Tensor
+    group_names: tuple[str, ...]
+    pixel_sizes: tuple[float, ...]
+    image_sizes: tuple[int | None, ...]
+    random_subset: Tensor | None
+
+
+def read_metadata(star: StarFile) -> ParticleMetadata:
+    """Read poses, CTF parameters, optics groups and half-sets; images are not looked at.
+
+    A value that RELION takes from the particle or else from its optics group is found in the same order.
+
+    Parameters
+    ----------
+    star : StarFile
+
+    Returns
+    -------
+    ParticleMetadata
+
+    Raises
+    ------
+    UserError
+        If there are no particles, a column that is needed is absent, a cell is not a number or out of its
+        limits, a particle is in an unknown optics group, or images are volumes or treated with their CTF.
+
+    Examples
+    --------
+    >>> read_metadata(StarFile.read("particles.star")).pixel_sizes  # doctest: +SKIP
+    (3.0,)
+    """
+    columns = _Columns(star)
+    _refuse_unsuitable_images(columns)
+    pixel_size = _pixel_size(columns)
+    group, names, first_rows = _groups(columns, pixel_size)
+    image_size = columns.find("rlnImageSize")
+    metadata = ParticleMetadata(
+        pose=_pose(columns, pixel_size),
+        ctf=Ctf(**{name: _tensor(_ctf_values(columns, column)) for name, column in _CTF_COLUMNS.items()}),
+        group=torch.from_numpy(group),
+        group_names=names,
+        pixel_sizes=tuple(float(pixel_size[row]) for row in first_rows),
+        image_sizes=tuple(None if image_size is None else int(image_size[row]) for row in first_rows),
+        random_subset=_random_subset(columns),
+    )
+    _report_what_is_not_applied(columns)
+    return metadata
+
+
+def pose_columns(pose: Pose, star: StarFile, pixel_size: np.ndarray) -> dict[str, np.ndarray]:
+    """Turn poses into the columns in which a STAR file keeps them.
+
+    Parameters
+    ----------
+    pose : Pose
+    star : StarFile
+        Decides whether shifts are in Angstrom (RELION 3.1 and later), px (RELION 3.0) or both.
+    pixel_size : ndarray, shape (n,)
+        Angstrom, of each particle.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (n,)
+    """
+    angles = rotation_to_relion(pose.rotation.cpu().numpy())
+    shift = pose.shift.cpu().double().numpy()
+    has_px = any(name in star.particles for name in SHIFT_COLUMNS_PX)
+    has_angstrom = any(name in star.particles for name in SHIFT_COLUMNS)
+    columns = dict(zip(ANGLE_COLUMNS, angles, strict=True))
+    if has_px:
+        columns.update(zip(SHIFT_COLUMNS_PX, (shift / pixel_size[:, None]).T, strict=True))
+    if has_angstrom or not has_px:
+        columns.update(zip(SHIFT_COLUMNS, shift.T, strict=True))
+    return columns
+
+
+class _Columns:
+    """Columns by name, wherever they are: in the particle table or in that of the optics groups."""
+
+    def __init__(self, star: StarFile) -> None:
+        self.source = star.source
+        self.particles = star.particles
+        self.optics = star.optics
+        if len(self.particles) == 0:
+            raise UserError(f"{self.source} has no particles: data_{self.particles.name} has no rows.")
+        # one pass over the rows for all columns that are surely needed
+        self._parsed = self.particles.numbers(*self._needed_columns())
+        self.optics_row = self._find_optics_rows()
+
+    def find(self, column: str, optics_first: bool = False) -> np.ndarray | None:
+        """Return one value per particle, shape (n,), or None if no table has the column."""
+        sources = [self._of_particles, self._of_optics]
+        for values_of in reversed(sources) if optics_first else sources:
+            values = values_of(column)
+            if values is not None:
+                return values
+        return None
+
+    def get(self, column: str) -> np.ndarray:
+        """Return one value per particle; UserError with a remedy if no table has the column."""
+        values = self.find(column)
+        if values is None:
+            in_optics = self.optics is not None and column in _OPTICS_COLUMNS
+            raise self.lacks(column, *_MEANINGS[column], "optics" if in_optics else self.particles.name)
+        return values
+
+    def lacks(self, column: str, meaning: str, remedy: str, table: str) -> UserError:
+        """Say that a column is absent, what is unknown without it, and what to do."""
+        return UserError(
+            f"{self.source} has no {meaning}: column {column} is missing from data_{table}; {remedy}."
+        )
+
+    def _needed_columns(self) -> list[str]:
+        shifts = SHIFT_COLUMNS if SHIFT_COLUMNS[0] in self.particles else SHIFT_COLUMNS_PX
+        needed = (*ANGLE_COLUMNS, *shifts, *_CTF_COLUMNS.values(), "rlnOpticsGroup", "rlnRandomSubset")
+        return [column for column in needed if column in self.particles]
+
+    def _find_optics_rows(self) -> np.ndarray | None:
+        if self.optics is None or "rlnOpticsGroup" not in self.optics:
+            return None
+        known = self.optics.integers("rlnOpticsGroup")
+        if "rlnOpticsGroup" not in self.particles:
+            if len(known) == 1:
+                return np.zeros(len(self.particles), dtype=np.int64)
+            meaning = f"optics group for each particle, but {len(known)} groups"
+            raise self.lacks("rlnOpticsGroup", meaning, "add it", self.particles.name)
+        order = np.argsort(known, kind="stable")
+        asked = self._parsed["rlnOpticsGroup"]
+        place = np.searchsorted(known[order], asked).clip(max=len(known) - 1)
+        unknown = np.flatnonzero(known[order][place] != asked)
+        if len(unknown):
+            row = int(unknown[0])
+            raise UserError(
+                f"Optics group {asked[row]:g} in {self.particles.place(row, 'rlnOpticsGroup')} is not in"
+                f" data_optics, which has {', '.join(map(str, known))}: correct it or add the group."
+            )
+        return order[place]
+
+    def _of_particles(self, column: str) -> np.ndarray | None:
+        if column not in self.particles:
+            return None
+        if column not in self._parsed:
+            self._parsed.update(self.particles.numbers(column))
+        self._check_limits(self.particles, column, self._parsed[column])
+        return self._parsed[column]
+
+    def _of_optics(self, column: str) -> np.ndarray | None:
+        if self.optics is None or self.optics_row is None or column not in self.optics:
+            return None
+        values = self.optics.numbers(column)[column]
+        self._check_limits(self.optics, column, values)
+        return values[self.optics_row]
+
+    @staticmethod
+    def _check_limits(table: StarTable, column: str, values: np.ndarray) -> None:
+        if column not in _LIMITS:
+            return
+        lowest, highest, unit = _LIMITS[column]
+        outside = np.flatnonzero((values < lowest) | (values > highest))
+        if len(outside):
+            row = int(outside[0])
+            found = " ".join(text for text in (f"{values[row]:g}", unit) if text)
+            raise UserError(
+                f"{found} in {table.place(row, column)} is outside {lowest:g} to {highest:g}: correct it."
+            )
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _ctf_values(columns: _Columns, column: str) -> np.ndarray:
+    if column in _DEFAULTS:
+        values = columns.find(column)
+        return np.full(len(columns.particles), _DEFAULTS[column]) if values is None else values
+    return columns.get(column)
+
+
+def _pixel_size(columns: _Columns) -> np.ndarray:
+    """Pixel size of each particle in Angstrom, shape (n,)."""
+    for column in ("rlnImagePixelSize", "rlnPixelSize"):
+        values = columns.find(column, optics_first=True)
+        if values is not None:
+            return values
+    # RELION 3.0: size of a detector pixel in um, and magnification
+    detector, magnification = columns.find("rlnDetectorPixelSize"), columns.find("rlnMagnification")
+    if detector is None or magnification is None:
+        table = columns.particles.name if columns.optics is None else "optics"
+        raise columns.lacks("rlnImagePixelSize", "pixel size", "add it in Angstrom", table)
+    return detector * 1e4 / magnification
+
+
+def _groups(columns: _Columns, pixel_size: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    """Number the optics groups in use from 0; also their names and the first row of each."""
+    if columns.optics_row is None or columns.optics is None:
+        _, first_rows, group = np.unique(pixel_size, return_index=True, return_inverse=True)
+        # np.unique sorts by value; the first group shall be that of the first particle
+        rank = np.argsort(np.argsort(first_rows))
+        first_rows = np.sort(first_rows)
+        names = [f"pixel size {pixel_size[row]:.4g} A" for row in first_rows]
+        return rank[group.reshape(-1)].astype(np.int64), tuple(names), first_rows
+    used, first_rows, group = np.unique(columns.optics_row, return_index=True, return_inverse=True)
+    label = "rlnOpticsGroupName" if "rlnOpticsGroupName" in columns.optics else "rlnOpticsGroup"
+    names = columns.optics.text(label)
+    return group.reshape(-1).astype(np.int64), tuple(names[row] for row in used), first_rows
+
+
+def _pose(columns: _Columns, pixel_size: np.ndarray) -> Pose:
+    rotation = relion_to_rotation(*(columns.get(column) for column in ANGLE_COLUMNS))
+    return Pose(_tensor(rotation), _tensor(_shift(columns, pixel_size)))
+
+
+def _shift(columns: _Columns, pixel_size: np.ndarray) -> np.ndarray:
+    """Shift of each particle (x, y) in Angstrom, shape (n, 2)."""
+    for names, unit in ((SHIFT_COLUMNS, np.ones(1)), (SHIFT_COLUMNS_PX, pixel_size)):
+        if any(name in columns.particles for name in names):
+            return np.stack([columns.get(name) * unit for name in names], axis=1)
+    message = "%s has no shifts (columns %s and %s): the particles are taken to be centred"
+    logger.warning(message, columns.source, *SHIFT_COLUMNS)
+    return np.zeros((len(columns.particles), 2))
+
+
+def _random_subset(columns: _Columns) -> Tensor | None:
+    values = columns.find("rlnRandomSubset")
+    if values is None:
+        return None
+    if set(np.unique(values)) != {1.0, 2.0}:
+        message = "column rlnRandomSubset of %s does not hold the halves 1 and 2: particles are split anew"
+        logger.warning(message, columns.source)
+        return None
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _refuse_unsuitable_images(columns: _Columns) -> None:
+    dimensionality = columns.find("rlnImageDimensionality")
+    if dimensionality is not None and (dimensionality != 2).any():
+        raise UserError(
+            f"The particles of {columns.source} are volumes (rlnImageDimensionality"
+            f" {dimensionality[dimensionality != 2][0]:g}), as in tomography: give two-dimensional images."
+        )
+    for column, treatment in (
+        ("rlnCtfDataAreCtfPremultiplied", "multiplied with their CTF"),
+        ("rlnCtfDataArePhaseFlipped", "phase-flipped"),
+    ):
+        values = columns.find(column)
+        if values is not None and values.any():
+            group = "" if columns.optics is None else f" in optics group {_group_name(columns, values)}"
+            raise UserError(
+                f"The images of {columns.source}{group} are already {treatment} ({column}):"
+                " extract them without that."
+            )
+
+
+def _group_name(columns: _Columns, values: np.ndarray) -> str:
+    assert columns.optics is not None and columns.optics_row is not None
+    return columns.optics.text("rlnOpticsGroup")[int(columns.optics_row[np.flatnonzero(values)[0]])]
+
+
+def _report_what_is_not_applied(columns: _Columns) -> None:
+    tables = [table for table in (columns.particles, columns.optics) if table is not None]
+    for effect, names in _NOT_APPLIED.items():
+        present = [name for name in names for table in tables if name in table and _has_effect(table, name)]
+        if present:
+            logger.warning("not corrected for, but kept in the output: %s (%s)", effect, ", ".join(present))
+
+
+def _has_effect(table: StarTable, column: str) -> bool:
+    """Whether a column, of numbers or of lists of numbers in brackets, has a value that changes images."""
+    neutral = _IDENTITY.get(column, 0.0)
+    for cell in set(table.cells(column)):
+        numbers = [float(text) for text in re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", cell)]
+        if any(number != neutral for number in numbers):
+            return True
+    return False

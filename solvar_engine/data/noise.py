@@ -1,0 +1,159 @@
+"""Background and noise of particle images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solvar_engine.imaging.fourier import HalfDisk, images_to_disk
+from solvar_engine.imaging.masks import real_radius
+
+BACKGROUND_RADIUS = 0.47  # of the box: outside this circle an image is taken for background
+
+
+def background_mask(box_size: int) -> Tensor:
+    """Pixels outside the particle, shape (y, x), bool."""
+    return real_radius(box_size, 2) > BACKGROUND_RADIUS * box_size
+
+
+def background_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the background of each image.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, y, x), float32
+
+    Returns
+    -------
+    mean, deviation : Tensor, shape (n,), float32
+
+    Examples
+    --------
+    >>> background_statistics(torch.full((1, 16, 16), 2.0))[0].item()
+    2.0
+    """
+    background = images[:, background_mask(images.shape[-1])]
+    return background.mean(dim=1), background.std(dim=1)
+
+
+def background_power(images: Tensor, disk: HalfDisk) -> Tensor:
+    """Noise variance per shell, from the background of images whose background mean is zero.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, y, x), float32
+    disk : HalfDisk
+
+    Returns
+    -------
+    Tensor, shape (shells,), float64
+        Summed over the images, not averaged; the spectrum is smoothed by the transform of the background's shape.
+    """
+    background = background_mask(images.shape[-1]).to(images.dtype)
+    power = images_to_disk(images * background, disk).abs().double() ** 2 / float(background.mean())
+    return shell_means(power.sum(dim=0), disk)
+
+
+def repair_origin(noise_variance: Tensor, input_box: int) -> Tensor:
+    """Give the origin the noise that subtracting the background's mean has left there.
+
+    The background's own spectrum vanishes at the origin and is too low beside it. The mean over m background pixels
+    carries a variance of sigma^2 / m, which adds (pixels / m) sigma^2 to the coefficient at the origin.
+
+    Parameters
+    ----------
+    noise_variance : Tensor, shape (..., shells)
+        From :func:`background_power`.
+    input_box : int
+        Box of the images on disk, px.
+
+    Returns
+    -------
+    Tensor, shape (..., shells)
+    """
+    repaired = noise_variance.clone()
+    level = noise_variance[..., 2:5].mean(dim=-1)
+    repaired[..., 0] = level * (1 + input_box**2 / float(background_mask(input_box).sum()))
+    repaired[..., 1] = torch.maximum(repaired[..., 1], level)
+    return repaired
+
+
+def shell_means(values: Tensor, disk: HalfDisk) -> Tensor:
+    """Average fields over the half-disk by shell, Friedel mates counted.
+
+    Parameters
+    ----------
+    values : Tensor, shape (..., pixels)
+    disk : HalfDisk
+
+    Returns
+    -------
+    Tensor, shape (..., shells), float64
+
+    Examples
+    --------
+    >>> disk = HalfDisk.create(8)
+    >>> shell_means(torch.ones(len(disk)), disk).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    weight = disk.weight.double().to(values.device)
+    shell = disk.shell.to(values.device)
+    shells = disk.shell_max + 1
+    total = torch.zeros(*values.shape[:-1], shells, dtype=torch.float64, device=values.device)
+    total.index_add_(-1, shell, values.double() * weight)
+    count = torch.zeros(shells, dtype=torch.float64, device=values.device).index_add_(0, shell, weight)
+    return total / count
+
+
+class ResidualNoise:
+    """Collects residual powers and turns them into a noise spectrum per optics group.
+
+    Parameters
+    ----------
+    groups : int
+    disk : HalfDisk
+    """
+
+    def __init__(self, groups: int, disk: HalfDisk) -> None:
+        self._disk = disk
+        self._power = torch.zeros(groups, len(disk), dtype=torch.float64)
+        self._count = torch.zeros(groups, dtype=torch.int64)
+
+    def add(self, power: Tensor, group: Tensor) -> None:
+        """Add the residual powers (n, pixels) of whitened images of some groups (n,)."""
+        self._power.index_add_(0, group, power.double())
+        self._count += torch.bincount(group, minlength=self._count.shape[0])
+
+    def update(self, noise_variance: Tensor) -> Tensor:
+        """Correct the noise variance (groups, shells) that whitened the images.
+
+        Shells that a group does not see, and groups without images, keep theirs.
+        """
+        ratio = shell_means(self._power / self._count.clamp_min(1)[:, None], self._disk)
+        return torch.where(ratio > 1e-3, noise_variance * ratio, noise_variance.double()).float()
+
+
+def normalisation(deviation: Tensor, background_pixels: int) -> Tensor:
+    """Factors that bring images to a common background deviation, or ones if they have it already.
+
+    Images that differ by no more than the sampling error of their own deviation are left alone: scaling them would only
+    add that error.
+
+    Parameters
+    ----------
+    deviation : Tensor, shape (n,)
+        Background standard deviation of each image of one optics group.
+    background_pixels : int
+        Number of pixels that each was measured on.
+
+    Returns
+    -------
+    Tensor, shape (n,), float32
+        Median deviation over each deviation, or ones.
+    """
+    median = deviation.median()
+    spread = 1.4826 * (deviation - median).abs().median() / median
+    sampling_error = (0.5 / background_pixels) ** 0.5
+    if float(spread) <= 3 * sampling_error:
+        return torch.ones_like(deviation)
+    return median / deviation

@@ -1,0 +1,202 @@
+"""A set of particles: poses, CTF and optics groups in memory, images on disk until they are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.star import StarFile
+from solvar_engine.data.images import ImageIndex
+from solvar_engine.data.metadata import ParticleMetadata, pose_columns, read_metadata
+from solvar_engine.data.stacks import StackReader
+from solvar_engine.imaging.types import Ctf, Pose
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleStack:
+    """Particles of one STAR file; made by `from_star` and never changed.
+
+    Attributes
+    ----------
+    path : Path
+        The STAR file.
+    star : StarFile
+        Its rows, to be written back.
+    metadata : ParticleMetadata
+        What the rows mean.
+    index : ImageIndex
+        Where the images are.
+
+    Examples
+    --------
+    >>> stack = ParticleStack.from_star("particles.star")  # doctest: +SKIP
+    >>> stack.images(range(100)).shape  # doctest: +SKIP
+    torch.Size([100, 64, 64])
+    """
+
+    path: Path
+    star: StarFile
+    metadata: ParticleMetadata
+    index: ImageIndex
+    _reader: StackReader
+
+    @classmethod
+    def from_star(
+        cls, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
+    ) -> ParticleStack:
+        """Read a STAR file of RELION 3.0 to 5 and check the header of every stack it names.
+
+        Parameters
+        ----------
+        path : path
+            STAR file with poses and CTF.
+        root : path, optional
+            Folder that relative stack paths start from; without it, the STAR file's folder, then the
+            current one.
+
+        Returns
+        -------
+        ParticleStack
+
+        Raises
+        ------
+        UserError
+            If the file or a stack is absent, damaged or lacks what is needed; the text says what and where.
+        """
+        star = StarFile.read(path)
+        metadata = read_metadata(star)
+        index = ImageIndex.create(star.particles, root)
+        _check_boxes(metadata, index, star.source)
+        return cls(Path(path), star, metadata, index, StackReader(index.paths, index.headers))
+
+    def __len__(self) -> int:
+        return len(self.metadata.group)
+
+    @property
+    def box_size(self) -> int:
+        """Edge of the images, px."""
+        return self.index.headers[0].shape[-1]
+
+    @property
+    def pose(self) -> Pose:
+        """Orientations and shifts."""
+        return self.metadata.pose
+
+    @property
+    def ctf(self) -> Ctf:
+        """Parameters of the contrast transfer function."""
+        return self.metadata.ctf
+
+    @property
+    def group(self) -> Tensor:
+        """Optics group of each particle, shape (n,), int64, a place in `group_names`."""
+        return self.metadata.group
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the optics groups that have particles."""
+        return self.metadata.group_names
+
+    @property
+    def pixel_sizes(self) -> tuple[float, ...]:
+        """Pixel size of each optics group, Angstrom."""
+        return self.metadata.pixel_sizes
+
+    @property
+    def pixel_size(self) -> float:
+        """Pixel size of the first optics group, Angstrom."""
+        return self.metadata.pixel_sizes[0]
+
+    @property
+    def random_subset(self) -> Tensor | None:
+        """Half-set (1 or 2) of each particle, shape (n,), int64; None if the file does not split them."""
+        return self.metadata.random_subset
+
+    @property
+    def image_names(self) -> list[str]:
+        """Column rlnImageName, by which particles of two files are matched."""
+        return self.star.particles.text("rlnImageName")
+
+    def images(self, indices: Sequence[int] | np.ndarray | Tensor | slice) -> Tensor:
+        """Read images as they are on disk.
+
+        Parameters
+        ----------
+        indices : sequence of int, tensor or slice
+            Rows of the particles, from 0.
+
+        Returns
+        -------
+        Tensor, shape (m, y, x), float32
+            In the order asked for.
+
+        Raises
+        ------
+        UserError
+            If an image is cut off, constant or has values that are not finite; file and index are named.
+        IndexError
+            If there is no such row.
+
+        Examples
+        --------
+        >>> stack.images([0, 5, 2])  # doctest: +SKIP
+        """
+        if isinstance(indices, slice):
+            rows = np.arange(len(self))[indices]
+        else:
+            rows = np.asarray(indices, dtype=np.int64)
+        if len(rows) and not (0 <= rows.min() and rows.max() < len(self)):
+            raise IndexError(f"asked for rows {rows.min()} to {rows.max()} of {len(self)} particles")
+        if len(rows) == 0:
+            return torch.empty(0, self.box_size, self.box_size)
+        return torch.from_numpy(self._reader.read(self.index.stack[rows], self.index.image[rows]))
+
+    def write_star(
+        self,
+        path: str | os.PathLike[str],
+        extra_columns: Mapping[str, Sequence[Any] | np.ndarray | Tensor] | None = None,
+        pose: Pose | None = None,
+    ) -> None:
+        """Write the input rows in input order; cells that are not replaced keep their text.
+
+        Parameters
+        ----------
+        path : path
+        extra_columns : mapping of str to sequence of length n, optional
+            Added at the right, or replaced where the file has them.
+        pose : Pose, optional
+            Refined poses, written into the columns of the file.
+        """
+        columns: dict[str, Any] = {}
+        if pose is not None:
+            sizes = np.array(self.pixel_sizes)[self.group.numpy()]
+            columns.update(pose_columns(pose, self.star, sizes))
+        for name, values in (extra_columns or {}).items():
+            columns[name] = values.cpu().numpy() if isinstance(values, Tensor) else values
+        table = self.star.particles
+        self.star.replace(table, table.with_columns(columns) if columns else table).write(path)
+
+
+def _check_boxes(metadata: ParticleMetadata, index: ImageIndex, source: str) -> None:
+    """Refuse stacks of different box, and boxes other than what the optics group announces."""
+    box_size = index.headers[0].shape[-1]
+    for path, header in zip(index.paths, index.headers, strict=True):
+        if header.shape[-1] != box_size:
+            raise UserError(
+                f"The images of {source} differ in box: {index.paths[0]} has {box_size} px, {path} has"
+                f" {header.shape[-1]} px; bring them to one box size first."
+            )
+    for name, size in zip(metadata.group_names, metadata.image_sizes, strict=True):
+        if size is not None and size != box_size:
+            raise UserError(
+                f"Optics group {name} of {source} has rlnImageSize {size}, but its images have {box_size} px:"
+                " correct it, and rlnImagePixelSize with it, or bring all groups to one box size."
+            )

@@ -1,0 +1,151 @@
+"""From stacks on disk to half-disk coefficients that can be read again quickly."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvar_engine.data.noise import (
+    background_mask,
+    background_power,
+    background_statistics,
+    normalisation,
+    repair_origin,
+)
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.imaging.fourier import (
+    HalfDisk,
+    images_to_disk,
+    images_to_scaled_disk,
+    shift_phases,
+)
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_PIXELS = 4_000_000  # of images in flight
+_NOISE_IMAGES = 2_000  # per optics group, for the first noise spectrum
+
+
+def cache_bytes(particles: int, box_size: int) -> int:
+    """Size of the preprocessed images of a working box, bytes."""
+    return particles * len(HalfDisk.create(box_size)) * np.dtype(np.complex64).itemsize
+
+
+def prepare_particles(
+    stack: ParticleStack,
+    box_size: int,
+    *,
+    cache_file: Path | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PreparedParticles:
+    """Normalise, centre, transform and Fourier-crop all images, once.
+
+    Parameters
+    ----------
+    stack : ParticleStack
+    box_size : int
+        Working box, px, at most that of the images.
+    cache_file : Path or None
+        Where a scratch memory map goes; None keeps everything in memory.
+    progress : callable, optional
+        Called with (images done, images in all).
+
+    Returns
+    -------
+    PreparedParticles
+        With a first noise spectrum from the background of the images.
+
+    Raises
+    ------
+    ValueError
+        If the working box is larger than the images.
+    OSError
+        If the scratch file does not fit on its disk.
+    """
+    if box_size > stack.box_size:
+        raise ValueError(f"box is {box_size}, but the images have {stack.box_size} px")
+    disk = HalfDisk.create(box_size)
+    count = len(stack)
+    coefficients = _allocate(count, len(disk), cache_file)
+    deviation = torch.empty(count)
+    groups = len(stack.pixel_sizes)
+    power = torch.zeros(groups, disk.shell_max + 1, dtype=torch.float64)
+    measured = torch.zeros(groups, dtype=torch.int64)
+    group = torch.as_tensor(stack.group)
+    chunk = max(1, _CHUNK_PIXELS // stack.box_size**2)
+    for start in range(0, count, chunk):
+        rows = torch.arange(start, min(start + chunk, count))
+        images = stack.images(rows.numpy())
+        mean, deviation[rows] = background_statistics(images)
+        images = images - mean[:, None, None]
+        for g in group[rows].unique().tolist():
+            members = group[rows] == g
+            ratio = float(stack.pixel_sizes[g]) / stack.pixel_size
+            coefficients[rows[members]] = _centred_coefficients(
+                images[members], disk, stack.pose.shift[rows[members]] / stack.pixel_size, ratio
+            )
+            if measured[g] < _NOISE_IMAGES:
+                power[g] += background_power(images[members], disk)
+                measured[g] += int(members.sum())
+        if progress is not None:
+            progress(int(rows[-1]) + 1, count)
+    # Empty optics groups keep a noise variance of one: no image asks for it.
+    noise = torch.where(measured[:, None] > 0, power / measured.clamp_min(1)[:, None], 1.0)
+    scale = _normalise_groups(deviation, group, stack.box_size, stack.group_names)
+    return PreparedParticles(
+        coefficients=coefficients,
+        disk=disk,
+        box_size=box_size,
+        pixel_size=stack.pixel_size * stack.box_size / box_size,
+        pose=stack.pose,
+        ctf=stack.ctf,
+        group=group,
+        frequency_ratio=torch.tensor([float(size) / stack.pixel_size for size in stack.pixel_sizes]),
+        input_box=stack.box_size,
+        noise_variance=repair_origin(noise, stack.box_size).float(),
+        image_scale=scale,
+        sign=1.0,
+    )
+
+
+def _allocate(count: int, pixels: int, cache_file: Path | None) -> Tensor:
+    if cache_file is None:
+        return torch.empty(count, pixels, dtype=torch.complex64)
+    with open(cache_file, "wb") as handle:
+        # Claiming the space now turns a full disk into an error at once instead of a crash hours later.
+        os.posix_fallocate(handle.fileno(), 0, count * pixels * np.dtype(np.complex64).itemsize)
+    return torch.from_numpy(np.memmap(cache_file, dtype=np.complex64, mode="r+", shape=(count, pixels)))
+
+
+def _centred_coefficients(images: Tensor, disk: HalfDisk, shift_px: Tensor, ratio: float) -> Tensor:
+    """Coefficients of images moved to their centres, on the grid of the first optics group."""
+    if abs(ratio - 1.0) < 1e-6:
+        coefficients = images_to_disk(images, disk)
+    else:
+        # Grey values are densities per area, so sums over coarser pixels count for more.
+        coefficients = images_to_scaled_disk(images, disk, ratio) * ratio**2
+    return coefficients * shift_phases(disk, shift_px, images.shape[-1])
+
+
+def _normalise_groups(deviation: Tensor, group: Tensor, input_box: int, names: list[str]) -> Tensor:
+    scale = torch.ones_like(deviation)
+    pixels = int(background_mask(input_box).sum())
+    for g in group.unique().tolist():
+        members = group == g
+        scale[members] = normalisation(deviation[members], pixels)
+        if bool((scale[members] != 1).any()):
+            logger.info(
+                "images of optics group %s differ in background deviation (%.3g to %.3g): each is scaled to the "
+                "median, and its factor is kept as part of its contrast",
+                names[g],
+                float(deviation[members].min()),
+                float(deviation[members].max()),
+            )
+    return scale

@@ -1,0 +1,91 @@
+"""Preprocessed particles as a source of whitened batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from solvar_engine.imaging.ctf import ctf_values
+from solvar_engine.imaging.fourier import HalfDisk, scaled_disk_is_inside
+from solvar_engine.imaging.types import Batch, Ctf, Pose
+
+
+@dataclass(frozen=True)
+class PreparedParticles:
+    """Centred half-disk coefficients of all particles, and what turns them into batches.
+
+    Attributes
+    ----------
+    coefficients : Tensor, shape (n, pixels), complex64
+        In memory or memory-mapped; orthonormal in the input box, not whitened.
+    disk : HalfDisk
+        Of the working box.
+    box_size : int
+        Working box, px.
+    pixel_size : float
+        Of the working box, Angstrom.
+    pose : Pose
+    ctf : Ctf
+    group : Tensor, shape (n,), int64
+        Optics group of each particle.
+    frequency_ratio : Tensor, shape (groups,)
+        Pixel size of each group over that of the first.
+    input_box : int
+        Box of the images on disk, px.
+    noise_variance : Tensor, shape (groups, shells), float32
+    image_scale : Tensor, shape (n,), float32
+        Factor that brings each image to the common background deviation.
+    sign : float
+        +1, or -1 when protein is dark in the images.
+    """
+
+    coefficients: Tensor
+    disk: HalfDisk
+    box_size: int
+    pixel_size: float
+    pose: Pose
+    ctf: Ctf
+    group: Tensor
+    frequency_ratio: Tensor
+    input_box: int
+    noise_variance: Tensor
+    image_scale: Tensor
+    sign: float
+
+    def __len__(self) -> int:
+        return int(self.coefficients.shape[0])
+
+    def with_noise(self, noise_variance: Tensor) -> PreparedParticles:
+        """Same particles, whitened by another spectrum (groups, shells)."""
+        return replace(self, noise_variance=noise_variance.float())
+
+    def with_sign(self, sign: float) -> PreparedParticles:
+        """Same particles, seen with the other sign of contrast."""
+        return replace(self, sign=sign)
+
+    def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
+        """See :meth:`solvar_engine.imaging.types.BatchSource.batches`."""
+        inverse_deviation = self.noise_variance.rsqrt()[:, disk.shell]
+        seen = self._seen_pixels(disk)
+        for start in range(0, index.shape[0], batch_size):
+            rows = index[start : start + batch_size]
+            group = self.group[rows]
+            whitening = inverse_deviation[group]
+            images = self.coefficients[rows, : len(disk)] * (whitening * self.image_scale[rows, None])
+            ctf = ctf_values(self.ctf[rows], disk, self.pixel_size) * whitening
+            if seen is not None:
+                ctf = ctf * seen[group]
+            contrast = torch.ones(rows.shape[0])
+            yield Batch(images, ctf * self.sign, self.pose.rotation[rows], contrast, rows)
+
+    def _seen_pixels(self, disk: HalfDisk) -> Tensor | None:
+        """Pixels within each group's own Nyquist, or None if all groups see all."""
+        if bool((self.frequency_ratio <= 1).all()):
+            return None
+        inside = [
+            scaled_disk_is_inside(disk, float(ratio), self.input_box) for ratio in self.frequency_ratio
+        ]
+        return torch.stack(inside).float()

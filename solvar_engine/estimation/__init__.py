@@ -1,0 +1,1 @@
+"""Estimation of the covariance: statistics, objective, regularisation, solver, frequency marching, posterior."""

@@ -1,0 +1,163 @@
+"""From fitted factors to eigenvolumes, eigenvalues and latent coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.bands import Band
+from solvar_engine.estimation.expectation import posterior_pass
+from solvar_engine.estimation.regularization import fix_gauge, inner_products, mix
+from solvar_engine.estimation.solvers import Factors
+from solvar_engine.imaging.types import BatchSource
+
+_SMALLEST_SHARE = 1e-4  # of the leading eigenvalue: priors of zero variance would make precisions infinite
+
+
+@dataclass(frozen=True)
+class Components:
+    """Principal components of the covariance, in descending order of eigenvalue.
+
+    Attributes
+    ----------
+    eigenvolumes : Tensor, shape (r, z, y, x), float32
+        Orthonormal in real space, sign fixed.
+    eigenvalues : Tensor, shape (r,), float64
+        Variance of the latent coordinates, scaled on held-out images.
+    eigenvalues_in_sample : Tensor, shape (r,), float64
+        Variance along the same directions as the fit itself would have it.
+    agreement : Tensor, shape (r,), float64
+        Correlation of the same component in both half-sets, between 0 and 1.
+    """
+
+    eigenvolumes: Tensor
+    eigenvalues: Tensor
+    eigenvalues_in_sample: Tensor
+    agreement: Tensor
+
+
+def find_components(
+    full: Factors, halves: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], mask: Tensor
+) -> Components:
+    """Combine the factors of all images with the scale that the half-sets measured on each other.
+
+    The variance that a half-set's direction has in the other half falls short of what twice the images would find by
+    the factor that the correlation rho of the halves tells (Spearman-Brown): directions with squared cosine rho to
+    the truth improve to 2 rho / (1 + rho).
+
+    Parameters
+    ----------
+    full : Factors
+        Of all images.
+    halves : tuple of two Tensors, shape (r, z, y, x)
+        Aligned factors of the half-sets.
+    held_out : tuple of two Tensors, shape (r, r)
+        Latent covariance of each half's factors, measured on the other half.
+    mask : Tensor, shape (z, y, x)
+
+    Returns
+    -------
+    Components
+    """
+    factors = _match(fix_gauge(full.volumes, full.second_moment), 0.5 * (halves[0] + halves[1])) * mask
+    norms = factors.flatten(1).double().norm(dim=1).clamp_min(1e-20)
+    directions = factors / norms.to(factors)[:, None, None, None]
+    half_norms = [half.flatten(1).double().norm(dim=1) for half in halves]
+    cross = torch.diagonal(inner_products(*halves)) / (half_norms[0] * half_norms[1]).clamp_min(1e-30)
+    gain = (2 / (1 + cross.clamp(0, 1))).sqrt()
+    gamma = 0.5 * sum(
+        norm[:, None] * matrix * norm[None, :] for norm, matrix in zip(half_norms, held_out, strict=True)
+    )
+    eigenvolumes, eigenvalues = _principal_axes(directions, gain[:, None] * gamma * gain[None, :])
+    eigenvalues = eigenvalues.clamp_min(_SMALLEST_SHARE * float(eigenvalues[0]))
+    loadings = inner_products(eigenvolumes, factors)
+    return Components(
+        eigenvolumes,
+        eigenvalues,
+        (loadings**2).sum(dim=1),
+        _agreement(eigenvolumes, directions, halves),
+    )
+
+
+def _match(factors: Tensor, target: Tensor) -> Tensor:
+    """Rotate factors among themselves to fit a target best (orthogonal Procrustes)."""
+    left, _, right = torch.linalg.svd(inner_products(factors, target))
+    return mix(factors, left @ right)
+
+
+def _principal_axes(directions: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigen-decomposition of D Gamma D^T for directions D that need not be orthogonal."""
+    values, vectors = torch.linalg.eigh(inner_products(directions, directions))
+    values = values.clamp_min(1e-10)
+    root = (vectors * values.sqrt()) @ vectors.T
+    inverse_root = (vectors / values.sqrt()) @ vectors.T
+    eigenvalues, rotation = torch.linalg.eigh(root @ gamma @ root)
+    eigenvolumes = mix(directions, (inverse_root @ rotation).flip(1))
+    cubes = (eigenvolumes.flatten(1).double() ** 3).sum(dim=1)
+    sign = torch.where(cubes < 0, -1.0, 1.0).to(eigenvolumes)
+    return eigenvolumes * sign[:, None, None, None], eigenvalues.flip(0)
+
+
+def _agreement(eigenvolumes: Tensor, directions: Tensor, halves: tuple[Tensor, Tensor]) -> Tensor:
+    """Correlation of the two versions of each eigenvolume that the same mixture of half-set factors gives."""
+    inner = inner_products(directions, directions)
+    weights = torch.linalg.lstsq(inner, inner_products(directions, eigenvolumes)).solution
+    versions = []
+    for half in halves:
+        norm = half.flatten(1).double().norm(dim=1).clamp_min(1e-30)
+        versions.append(mix(half / norm.to(half)[:, None, None, None], weights).flatten(1).double())
+    products = (versions[0] * versions[1]).sum(dim=1)
+    return (products / (versions[0].norm(dim=1) * versions[1].norm(dim=1)).clamp_min(1e-30)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """Latent coordinates of some particles.
+
+    Attributes
+    ----------
+    index : Tensor, shape (n,), int64
+    z : Tensor, shape (n, r), float32
+        Posterior mean, for eigenvolumes of unit norm.
+    precision : Tensor, shape (n, r, r), float32
+        Of the posterior, prior included.
+    log_likelihood : Tensor, shape (n,), float64
+    """
+
+    index: Tensor
+    z: Tensor
+    precision: Tensor
+    log_likelihood: Tensor
+
+
+def latent_coordinates(
+    source: BatchSource, index: Tensor, band: Band, components: Components
+) -> Iterator[LatentBatch]:
+    """Yield the posterior of the latent coordinates, batch by batch.
+
+    Parameters
+    ----------
+    source : BatchSource
+    index : Tensor, shape (n,), int64
+    band : Band
+        The last one.
+    components : Components
+
+    Yields
+    ------
+    LatentBatch
+    """
+    deviation = components.eigenvalues.sqrt()
+    factors = components.eigenvolumes * deviation.to(components.eigenvolumes)[:, None, None, None]
+    identity = torch.eye(deviation.shape[0], dtype=torch.float64)
+    for batch, _, statistics, posterior in posterior_pass(source, index, band, factors):
+        precision = (identity + statistics.gram) / (deviation[:, None] * deviation[None, :])
+        yield LatentBatch(
+            batch.index,
+            (posterior.mean * deviation).float(),
+            precision.float(),
+            -posterior.objective,
+        )

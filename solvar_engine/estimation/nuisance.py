@@ -1,0 +1,60 @@
+"""Components that are not motions: errors of contrast, orientation and shift are reproducible, too."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.regularization import inner_products, mix
+from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
+
+
+def nuisance_overlap(eigenvolumes: Tensor, mean: Tensor) -> Tensor:
+    """Share of each component that lies in the span of what contrast and pose errors make of the mean.
+
+    The span is that of the mean itself (contrast), its three derivatives by translation and its three by rotation.
+
+    Parameters
+    ----------
+    eigenvolumes : Tensor, shape (r, z, y, x)
+        Unit norm.
+    mean : Tensor, shape (z, y, x)
+
+    Returns
+    -------
+    Tensor, shape (r,), float64
+        Between 0 and 1.
+    """
+    span = torch.cat((mean[None], pose_derivatives(mean)))
+    span = span / span.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None, None]
+    values, vectors = torch.linalg.eigh(inner_products(span, span))
+    keep = values > 1e-6
+    basis = mix(span, vectors[:, keep] / values[keep].sqrt())
+    return (inner_products(basis, eigenvolumes) ** 2).sum(dim=0).clamp(0, 1)
+
+
+def pose_derivatives(volume: Tensor) -> Tensor:
+    """Derivatives of a volume by translation along, and rotation about, x, y and z.
+
+    Parameters
+    ----------
+    volume : Tensor, shape (z, y, x)
+
+    Returns
+    -------
+    Tensor, shape (6, z, y, x)
+        Per voxel of shift and per radian of turn.
+    """
+    box_size = volume.shape[-1]
+    centred = torch.arange(box_size, dtype=torch.float32) - box_size // 2
+    half = torch.arange(box_size // 2 + 1, dtype=torch.float32)
+    frequency = {"x": half[None, None, :], "y": centred[None, :, None], "z": centred[:, None, None]}
+    spectrum = volume_to_ft(volume)
+    slope = {
+        axis: ft_to_volume(spectrum * (2j * torch.pi / box_size) * k, box_size) for axis, k in frequency.items()
+    }
+    place = {"x": centred[None, None, :], "y": centred[None, :, None], "z": centred[:, None, None]}
+    turn_x = place["y"] * slope["z"] - place["z"] * slope["y"]
+    turn_y = place["z"] * slope["x"] - place["x"] * slope["z"]
+    turn_z = place["x"] * slope["y"] - place["y"] * slope["x"]
+    return torch.stack((slope["x"], slope["y"], slope["z"], turn_x, turn_y, turn_z))

@@ -1,0 +1,167 @@
+"""The preconditioned stochastic solver for the factors of the covariance.
+
+The normal matrix of the EM step is nearly separable, D(k) over frequencies times E = mean(S + m m^T) over latents. A
+gradient divided by D(k) lambda + 1/tau(k) in the eigenbasis of E costs no more than a gradient and moves like EM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.bands import Band, split_batches
+from solvar_engine.estimation.expectation import Expectation, expectation_pass
+from solvar_engine.estimation.regularization import extend_shells
+from solvar_engine.imaging.fourier import ft_to_volume, volume_radius, volume_to_ft
+from solvar_engine.imaging.shells import shell_count, shells_to_volume
+from solvar_engine.imaging.types import BatchSource
+
+_MEMORY = 0.6  # share of the old value in the running second moment, per mini-batch
+
+
+@dataclass(frozen=True)
+class Factors:
+    """State of the solver.
+
+    Attributes
+    ----------
+    volumes : Tensor, shape (r, z, y, x), float32
+        V, at the box of the current band.
+    second_moment : Tensor, shape (r, r), float64
+        Running mean of S + m m^T.
+    """
+
+    volumes: Tensor
+    second_moment: Tensor
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One visit to all images: in how many mini-batches, with which step."""
+
+    batches: int
+    step: float
+
+
+def run_epoch(
+    source: BatchSource,
+    index: Tensor,
+    band: Band,
+    state: Factors,
+    precision: Tensor,
+    epoch: Epoch,
+    generator: torch.Generator,
+) -> tuple[Factors, float]:
+    """Visit all particles once, one preconditioned step per mini-batch.
+
+    Parameters
+    ----------
+    source : BatchSource
+    index : Tensor, shape (n,), int64
+        Particles of this fit (a half-set or all).
+    band : Band
+        Its density counts the images of ``index``.
+    state : Factors
+    precision : Tensor, shape (r, shells)
+        Inverse prior variance per component and shell, in the units of the band's density.
+    epoch : Epoch
+    generator : torch.Generator
+        Deals the particles into mini-batches.
+
+    Returns
+    -------
+    state : Factors
+    objective : float
+        Mean negative log-likelihood per image, each at the factors that its mini-batch met.
+    """
+    prior = shells_to_volume(precision.float(), band.box_size, beyond=float(precision.max()))
+    objective = 0.0
+    for rows in split_batches(index, epoch.batches, generator):
+        expectation = expectation_pass(source, rows, band, state.volumes)
+        objective += expectation.objective
+        share = index.shape[0] / expectation.count
+        second_moment = _update_moment(state.second_moment, expectation, epoch.batches)
+        step = preconditioned_step(
+            band, state.volumes, expectation.gradient * share, second_moment, prior
+        )
+        state = Factors(state.volumes - epoch.step * step, second_moment)
+    return state, objective / index.shape[0]
+
+
+def _update_moment(running: Tensor, expectation: Expectation, batches: int) -> Tensor:
+    current = expectation.second_moment / expectation.count
+    if batches == 1:
+        return current
+    return _MEMORY * running + (1 - _MEMORY) * current
+
+
+def preconditioned_step(
+    band: Band, factors: Tensor, gradient: Tensor, second_moment: Tensor, prior: Tensor
+) -> Tensor:
+    """Turn a gradient into a step of the size of an EM update.
+
+    Parameters
+    ----------
+    band : Band
+    factors, gradient : Tensor, shape (r, z, y, x)
+        The gradient of the data term, scaled to all images.
+    second_moment : Tensor, shape (r, r)
+    prior : Tensor, shape (r, z, y, x // 2 + 1)
+        Inverse prior variance of every coefficient.
+
+    Returns
+    -------
+    Tensor, shape (r, z, y, x)
+        To be subtracted; band-limited, inside the mask up to that.
+    """
+    pulled = ft_to_volume(prior * volume_to_ft(factors), band.box_size)
+    residual_ft = volume_to_ft(band.mask_root * (gradient + pulled))
+    values, vectors = torch.linalg.eigh(second_moment)
+    values = values.clamp_min(1e-6).to(gradient)
+    mixed_prior = mix_fields(prior, vectors**2)
+    denominator = band.bound(band.density * values[:, None, None, None] + mixed_prior)
+    step_ft = mix_fields(mix_fields(residual_ft, vectors) / denominator, vectors.T)
+    inside = volume_radius(band.box_size) <= band.shell_max
+    step = band.mask_root * ft_to_volume(step_ft * inside, band.box_size)
+    return ft_to_volume(volume_to_ft(step) * inside, band.box_size)
+
+
+def mix_fields(fields: Tensor, matrix: Tensor) -> Tensor:
+    """Linear combinations along the first axis of real or complex fields."""
+    return torch.einsum("izyx,ij->jzyx", fields, matrix.to(fields.dtype))
+
+
+def random_factors(band: Band, rank: int, prior: Tensor, generator: torch.Generator) -> Factors:
+    """Draw factors from a prior: Gaussian, band-limited, inside the mask.
+
+    Parameters
+    ----------
+    band : Band
+    rank : int
+    prior : Tensor, shape (shells,)
+        Inverse prior variance per shell.
+    generator : torch.Generator
+
+    Returns
+    -------
+    Factors
+        With the second moment set to one.
+    """
+    box_size = band.box_size
+    noise = torch.randn(rank, box_size, box_size, box_size, generator=generator)
+    deviation = shells_to_volume(extend_shells(prior, shell_count(box_size)).float().rsqrt(), box_size)
+    inside = volume_radius(box_size) <= band.shell_max
+    volumes = band.mask_root**2 * ft_to_volume(volume_to_ft(noise) * deviation * inside, box_size)
+    return Factors(
+        ft_to_volume(volume_to_ft(volumes) * inside, box_size), torch.eye(rank, dtype=torch.float64)
+    )
+
+
+def epochs_of(schedule: str) -> Iterator[Epoch]:
+    """Read a schedule such as "8x0.7 4x0.5 1x1": mini-batches and step of each epoch."""
+    for word in schedule.split():
+        batches, step = word.split("x")
+        yield Epoch(int(batches), float(step))

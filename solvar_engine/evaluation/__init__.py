@@ -1,0 +1,1 @@
+"""How close an estimate comes to a known truth. Pure functions: arrays in, numbers out."""

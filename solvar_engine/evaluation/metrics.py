@@ -1,0 +1,215 @@
+"""All figures by which an estimate is judged against a known truth, under their names in the JSON file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from solvar_engine.evaluation.covariance_scores import covariance_scores, mean_scale, state_factor
+from solvar_engine.evaluation.fsc_auc import evaluated_particles, fsc_auc
+from solvar_engine.evaluation.latent_scores import (
+    latent_r2,
+    latent_r2_poly,
+    state_accuracy,
+    states_are_discrete,
+)
+from solvar_engine.evaluation.pose_scores import contrast_r2, pose_errors
+from solvar_engine.imaging.types import Pose
+
+EIGENVALUES_LISTED = 10
+"""True eigenvalues that are listed at least (when there are that many): the leading ones."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known about n particles.
+
+    Attributes
+    ----------
+    volumes : ndarray, shape (states, z, y, x), float32
+        At the box of the estimate.
+    mask : ndarray, shape (z, y, x), float32
+    state : ndarray, shape (n,), int64
+        0-based row of `volumes`.
+    coordinates : ndarray, shape (n, d)
+        Of each particle's state; d may be 0.
+    contrast : ndarray, shape (n,)
+    pose : Pose
+    pixel_size : float
+        Angstrom per pixel of the input box, in which shift errors are counted.
+    """
+
+    volumes: NDArray[np.float32]
+    mask: NDArray[np.float32]
+    state: NDArray[np.int64]
+    coordinates: NDArray[np.float64]
+    contrast: NDArray[np.float64]
+    pose: Pose
+    pixel_size: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What was found out about the same particles, in the same order.
+
+    Attributes
+    ----------
+    mean : ndarray, shape (z, y, x), float32
+    eigenvolumes : ndarray, shape (r, z, y, x), float32
+        Of unit norm, by descending eigenvalue.
+    eigenvalues : ndarray, shape (r,)
+        In the units of `mean` squared.
+    z : ndarray, shape (n, r)
+    contrast : ndarray, shape (n,)
+    pose : Pose
+    start_pose : Pose or None
+        The poses that the estimate started from, where they are known.
+    """
+
+    mean: NDArray[np.float32]
+    eigenvolumes: NDArray[np.float32]
+    eigenvalues: NDArray[np.float64]
+    z: NDArray[np.float32]
+    contrast: NDArray[np.float32]
+    pose: Pose
+    start_pose: Pose | None
+
+
+@dataclass(frozen=True)
+class Component:
+    """One estimated component against the truth.
+
+    Attributes
+    ----------
+    eigenvalue : float
+        Estimated, in the units of the truth.
+    variance_along : float
+        True variance along the component.
+    """
+
+    eigenvalue: float
+    variance_along: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every score of one estimate.
+
+    Attributes
+    ----------
+    scores : dict
+        Key of the JSON file -> number, list of numbers, or None where a score does not apply.
+    components : tuple of Component
+        Empty if the truth does not vary.
+    """
+
+    scores: dict[str, float | list[float] | None]
+    components: tuple[Component, ...]
+
+
+def evaluate_estimate(estimate: Estimate, truth: Truth) -> Evaluation:
+    """Compute every score; the definitions are those of the functions that it calls.
+
+    Estimated eigenvalues are first brought to the truth's units: times the square of the least-squares scale
+    of the estimated mean onto the true mean inside the mask. The true mean and covariance weigh every state
+    by the number of its particles.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    truth : Truth
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree.
+    """
+    if truth.volumes.shape[1:] != estimate.mean.shape:
+        raise ValueError(
+            f"true volumes of {truth.volumes.shape[1:]} and a mean of {estimate.mean.shape} voxels"
+        )
+    covariance, components = _covariance(estimate, truth)
+    scores = {
+        **covariance,
+        **_latents(estimate, truth),
+        **_volumes(estimate, truth),
+        **_particles(estimate, truth),
+    }
+    return Evaluation(scores, components)
+
+
+def _covariance(
+    estimate: Estimate, truth: Truth
+) -> tuple[dict[str, float | list[float] | None], tuple[Component, ...]]:
+    weight = np.bincount(truth.state, minlength=len(truth.volumes)).astype(np.float64)
+    mean, factor = state_factor(truth.volumes, weight)
+    eigenvalues = estimate.eigenvalues * mean_scale(estimate.mean, mean, truth.mask) ** 2
+    result: dict[str, float | list[float] | None] = {
+        "captured_variance": None,
+        "captured_variance_2": None,
+        "covariance_error": None,
+        "covariance_error_scaled": None,
+        "eigenvalues_true": [],
+        "eigenvalues_estimated": eigenvalues.tolist(),
+    }
+    if np.count_nonzero(weight) < 2:
+        return result, ()
+    flat_factor = factor.reshape(len(factor), -1)
+    found = covariance_scores(
+        flat_factor, estimate.eigenvolumes.reshape(len(eigenvalues), mean.size), eigenvalues
+    )
+    result["captured_variance"] = found.captured_variance
+    result["captured_variance_2"] = found.captured_variance_2
+    result["covariance_error"] = found.covariance_error
+    result["covariance_error_scaled"] = found.covariance_error_scaled
+    result["eigenvalues_true"] = found.eigenvalues_true[: max(EIGENVALUES_LISTED, len(eigenvalues))].tolist()
+    pairs = zip(eigenvalues.tolist(), found.variance_along.tolist(), strict=True)
+    return result, tuple(Component(*pair) for pair in pairs)
+
+
+def _latents(estimate: Estimate, truth: Truth) -> dict[str, float | list[float] | None]:
+    is_discrete = states_are_discrete(truth.coordinates, truth.state)
+    return {
+        "latent_r2": latent_r2(estimate.z, truth.coordinates),
+        "latent_r2_poly": latent_r2_poly(estimate.z, truth.coordinates),
+        "state_accuracy": state_accuracy(estimate.z, truth.state) if is_discrete else None,
+    }
+
+
+def _volumes(estimate: Estimate, truth: Truth) -> dict[str, float | list[float] | None]:
+    areas = fsc_auc(
+        torch.from_numpy(estimate.mean),
+        torch.from_numpy(estimate.eigenvolumes),
+        estimate.z,
+        lambda row: torch.from_numpy(truth.volumes[truth.state[row]]),
+        evaluated_particles(len(truth.state)),
+        torch.from_numpy(truth.mask),
+    )
+    return {
+        "fsc_auc_mean": areas.mean,
+        "fsc_auc_std": areas.std,
+        "fsc_auc_median": areas.median,
+        "fsc_auc_mean_only": areas.mean_only,
+    }
+
+
+def _particles(estimate: Estimate, truth: Truth) -> dict[str, float | list[float] | None]:
+    rotation_deg, shift_px = pose_errors(estimate.pose, truth.pose, truth.pixel_size)
+    start_deg: float | None = None
+    start_px: float | None = None
+    if estimate.start_pose is not None:
+        start_deg, start_px = pose_errors(estimate.start_pose, truth.pose, truth.pixel_size)
+    return {
+        "rotation_error_deg": rotation_deg,
+        "rotation_error_start_deg": start_deg,
+        "shift_error_px": shift_px,
+        "shift_error_start_px": start_px,
+        "contrast_r2": contrast_r2(estimate.contrast, truth.contrast),
+    }

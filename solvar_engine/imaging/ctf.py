@@ -1,0 +1,85 @@
+"""The contrast transfer function.
+
+Sign, stated once: with positive density and white particles (protein brighter than the background, as RELION and
+cryoSPARC keep them), image = ctf * projection, and the function is +amplitude_contrast at zero frequency.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.imaging.types import Ctf
+
+
+def electron_wavelength(voltage: Tensor) -> Tensor:
+    """Relativistic wavelength of electrons.
+
+    Parameters
+    ----------
+    voltage : Tensor
+        kV.
+
+    Returns
+    -------
+    Tensor
+        Angstrom.
+
+    Examples
+    --------
+    >>> round(electron_wavelength(torch.tensor(300.0)).item(), 5)
+    0.01969
+    """
+    volt = voltage * 1e3
+    return 12.2643247 / torch.sqrt(volt * (1.0 + 0.978466e-6 * volt))
+
+
+def ctf_values(ctf: Ctf, disk: HalfDisk, pixel_size: float) -> Tensor:
+    """Evaluate the contrast transfer function at the pixels of a disk.
+
+    ctf(s) = scale exp(-B s^2 / 4) sin(pi lambda df(angle) s^2 - pi/2 Cs lambda^3 s^4 + phase_shift + asin(w)),
+    with the defocus of the direction, df = (du + dv)/2 + (du - dv)/2 cos(2 (angle - defocus_angle))
+    (Rohou & Grigorieff, J. Struct. Biol. 2015, eqs. 2-5; sign as RELION).
+
+    Parameters
+    ----------
+    ctf : Ctf
+        Parameters of n particles.
+    disk : HalfDisk
+        Pixels (kx, ky); the frequency is k / (disk.box_size * pixel_size).
+    pixel_size : float
+        Angstrom per pixel of the disk's box.
+
+    Returns
+    -------
+    Tensor, shape (n, pixels), in the dtype of ``ctf``
+
+    Examples
+    --------
+    >>> one = torch.ones(1)
+    >>> ctf = Ctf(1e4 * one, 1e4 * one, 0 * one, 300 * one, 2.7 * one, 0.1 * one, 0 * one, 0 * one, one)
+    >>> round(ctf_values(ctf, HalfDisk.create(8), 2.0)[0, 0].item(), 3)
+    0.1
+    """
+    dtype, device = ctf.defocus_u.dtype, ctf.defocus_u.device
+    frequency = disk.pixels.to(device, torch.float64) / (disk.box_size * pixel_size)
+    squared = (frequency**2).sum(dim=1)
+    angle2 = 2 * torch.atan2(frequency[:, 1], frequency[:, 0])
+    # cos(2 (angle - a)) s^2 by the addition theorem: one small product instead of a cosine per pixel and particle.
+    basis = torch.stack((squared, squared * torch.cos(angle2), squared * torch.sin(angle2), squared**2)).to(dtype)
+    wavelength = electron_wavelength(ctf.voltage)
+    axis2 = 2 * torch.deg2rad(ctf.defocus_angle)
+    mean = torch.pi * wavelength * (ctf.defocus_u + ctf.defocus_v) / 2
+    astigmatism = torch.pi * wavelength * (ctf.defocus_u - ctf.defocus_v) / 2
+    aberration = -torch.pi / 2 * ctf.cs * 1e7 * wavelength**3
+    coefficients = torch.stack(
+        (mean, astigmatism * torch.cos(axis2), astigmatism * torch.sin(axis2), aberration), dim=1
+    )
+    offset = torch.deg2rad(ctf.phase_shift) + torch.asin(ctf.amplitude_contrast)
+    values = torch.sin_(torch.addmm(offset[:, None].expand(-1, basis.shape[1]), coefficients, basis))
+    if bool((ctf.b_factor != 0).any()):
+        values *= torch.exp(-0.25 * ctf.b_factor[:, None] * basis[0])
+    if bool((ctf.scale != 1).any()):
+        values *= ctf.scale[:, None]
+    return values

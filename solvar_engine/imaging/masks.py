@@ -1,0 +1,110 @@
+"""Real-space masks: spheres, soft edges and the automatic mask of a density."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from solvar_engine.imaging.fourier import low_pass
+
+
+def real_radius(box_size: int, dimensions: int) -> Tensor:
+    """Distance of each pixel or voxel from the centre, px, float32."""
+    axis = torch.arange(box_size, dtype=torch.float32) - box_size // 2
+    grids = torch.meshgrid(*[axis] * dimensions, indexing="ij")
+    return torch.stack([grid**2 for grid in grids]).sum(dim=0).sqrt()
+
+
+def sphere_mask(box_size: int, radius_px: float, edge_px: float = 3.0) -> Tensor:
+    """Ball of ones with a raised-cosine edge outside ``radius_px``.
+
+    Parameters
+    ----------
+    box_size : int
+    radius_px, edge_px : float
+        Pixels.
+
+    Returns
+    -------
+    Tensor, shape (z, y, x), float32, between 0 and 1
+
+    Examples
+    --------
+    >>> sphere_mask(8, 3)[4, 4, 4].item()
+    1.0
+    """
+    return _raised_cosine(real_radius(box_size, 3) - radius_px, edge_px)
+
+
+def soft_edge(binary: Tensor, edge_px: float) -> Tensor:
+    """Give a binary mask a raised-cosine edge on its outside.
+
+    Parameters
+    ----------
+    binary : Tensor, shape (z, y, x), bool
+    edge_px : float
+        Width of the edge, pixels.
+
+    Returns
+    -------
+    Tensor, shape (z, y, x), float32, between 0 and 1
+    """
+    distance = ndimage.distance_transform_edt(~binary.numpy()).astype(np.float32)
+    return _raised_cosine(torch.from_numpy(distance), edge_px)
+
+
+def automatic_mask(volume: Tensor, pixel_size: float) -> Tensor:
+    """Find the molecule in a density and put a soft mask around it.
+
+    The map is low-passed to about 15 Angstrom (at least an eighth of the box's Nyquist), cut at the level that the
+    strongest density and the noise of the corners suggest, reduced to its connected bodies of relevant size, grown by
+    a margin that leaves room for motion, and given a soft edge.
+
+    Parameters
+    ----------
+    volume : Tensor, shape (z, y, x), float32
+        Positive density.
+    pixel_size : float
+        Angstrom.
+
+    Returns
+    -------
+    Tensor, shape (z, y, x), float32, between 0 and 1
+
+    Raises
+    ------
+    ValueError
+        If the map holds nothing that stands out.
+    """
+    box_size = volume.shape[-1]
+    cutoff = min(max(box_size * pixel_size / 15.0, box_size / 8), box_size / 2 - 1)
+    smooth = low_pass(volume, cutoff)
+    radius = real_radius(box_size, 3)
+    inside = radius < box_size / 2 - 1
+    background = smooth[inside & (radius > 0.42 * box_size)]
+    peak = torch.quantile(smooth[inside & (radius < 0.4 * box_size)], 0.999)
+    level = max(0.12 * float(peak), float(background.mean() + 4 * background.std()))
+    bodies = _relevant_bodies((smooth > level) & inside)
+    if not bool(bodies.any()):
+        raise ValueError("no density stands out in the mean volume, so no mask can be made: pass --mask")
+    margin = 0.05 * box_size
+    grown = torch.from_numpy(ndimage.distance_transform_edt(~bodies.numpy()) <= margin)
+    mask = soft_edge(torch.from_numpy(ndimage.binary_fill_holes(grown.numpy())), 0.05 * box_size)
+    return mask * sphere_mask(box_size, 0.47 * box_size, 0.03 * box_size)
+
+
+def _relevant_bodies(binary: Tensor) -> Tensor:
+    """Keep connected bodies of at least a twentieth of the largest one."""
+    labels, count = ndimage.label(binary.numpy())
+    if count == 0:
+        return binary
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return torch.from_numpy((sizes >= 0.05 * sizes.max())[labels])
+
+
+def _raised_cosine(distance_px: Tensor, edge_px: float) -> Tensor:
+    position = (distance_px / max(edge_px, 1e-6)).clamp(0, 1)
+    return 0.5 + 0.5 * torch.cos(torch.pi * position)

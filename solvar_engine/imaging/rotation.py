@@ -1,0 +1,208 @@
+"""Rotations: matrices, RELION's Euler angles, rotation vectors, uniform sampling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def _axis_rotation(angle_rad: Tensor, axis: str) -> Tensor:
+    cosine, sine = torch.cos(angle_rad), torch.sin(angle_rad)
+    zero, one = torch.zeros_like(cosine), torch.ones_like(cosine)
+    if axis == "z":
+        rows = (cosine, -sine, zero, sine, cosine, zero, zero, zero, one)
+    else:
+        rows = (cosine, zero, sine, zero, one, zero, -sine, zero, cosine)
+    return torch.stack(rows, dim=-1).reshape(*angle_rad.shape, 3, 3)
+
+
+def relion_to_rotation(angle_rot: Tensor, angle_tilt: Tensor, angle_psi: Tensor) -> Tensor:
+    """Turn RELION's Euler angles into image-to-volume rotations.
+
+    The result is Rz(rot) Ry(tilt) Rz(psi), the transpose of the matrix A of RELION's documentation.
+
+    Parameters
+    ----------
+    angle_rot, angle_tilt, angle_psi : Tensor, shape (n,)
+        Degrees.
+
+    Returns
+    -------
+    Tensor, shape (n, 3, 3)
+        In the dtype of the angles.
+
+    Examples
+    --------
+    >>> relion_to_rotation(*torch.zeros(3, 1))[0].diagonal().tolist()
+    [1.0, 1.0, 1.0]
+    """
+    rot, tilt, psi = (torch.deg2rad(angle) for angle in (angle_rot, angle_tilt, angle_psi))
+    return _axis_rotation(rot, "z") @ _axis_rotation(tilt, "y") @ _axis_rotation(psi, "z")
+
+
+def rotation_to_relion(rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn image-to-volume rotations into RELION's Euler angles (rot, tilt, psi) in degrees.
+
+    At the poles (tilt 0 or 180), where only rot + psi or rot - psi is defined, rot is set to zero.
+
+    Parameters
+    ----------
+    rotation : Tensor, shape (n, 3, 3)
+
+    Returns
+    -------
+    tuple of three Tensors, each of shape (n,)
+        Degrees; tilt between 0 and 180.
+
+    Examples
+    --------
+    >>> angles = rotation_to_relion(relion_to_rotation(*torch.tensor([[10.0], [20.0], [30.0]])))
+    >>> [round(angle.item(), 3) for angle in angles]
+    [10.0, 20.0, 30.0]
+    """
+    matrix = rotation.double()
+    sine = torch.hypot(matrix[..., 0, 2], matrix[..., 1, 2])
+    tilt = torch.atan2(sine, matrix[..., 2, 2])
+    polar = sine < 1e-7
+    rot = torch.where(polar, torch.zeros_like(tilt), torch.atan2(matrix[..., 1, 2], matrix[..., 0, 2]))
+    psi = torch.where(
+        polar,
+        torch.atan2(matrix[..., 1, 0], matrix[..., 1, 1]),
+        torch.atan2(matrix[..., 2, 1], -matrix[..., 2, 0]),
+    )
+    return tuple(torch.rad2deg(angle).to(rotation.dtype) for angle in (rot, tilt, psi))  # type: ignore[return-value]
+
+
+def rotvec_to_rotation(rotvec: Tensor) -> Tensor:
+    """Turn rotation vectors into matrices by the exponential map (Rodrigues).
+
+    Parameters
+    ----------
+    rotvec : Tensor, shape (n, 3)
+        Axis times angle in radians.
+
+    Returns
+    -------
+    Tensor, shape (n, 3, 3)
+
+    Examples
+    --------
+    >>> rotvec_to_rotation(torch.tensor([[0.0, 0.0, math.pi / 2]]))[0, 1, 0].round().item()
+    1.0
+    """
+    x, y, z = rotvec.unbind(-1)
+    zero = torch.zeros_like(x)
+    generator = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).reshape(*rotvec.shape[:-1], 3, 3)
+    return torch.linalg.matrix_exp(generator)
+
+
+def rotation_to_rotvec(rotation: Tensor) -> Tensor:
+    """Turn matrices into rotation vectors, axis times angle in radians (angle in [0, pi]).
+
+    Parameters
+    ----------
+    rotation : Tensor, shape (n, 3, 3)
+
+    Returns
+    -------
+    Tensor, shape (n, 3)
+
+    Examples
+    --------
+    >>> rotation_to_rotvec(torch.eye(3)[None]).tolist()
+    [[0.0, 0.0, 0.0]]
+    """
+    quaternion = _rotation_to_quaternion(rotation.double())
+    vector = quaternion[..., 1:]
+    sine = vector.norm(dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(sine, quaternion[..., :1])
+    # angle / sin(angle / 2) tends to 2 for small angles
+    factor = torch.where(sine > 1e-12, angle / sine.clamp_min(1e-12), torch.full_like(sine, 2.0))
+    return (vector * factor).to(rotation.dtype)
+
+
+def _rotation_to_quaternion(matrix: Tensor) -> Tensor:
+    """Unit quaternions (w, x, y, z) with w >= 0, by the largest-component rule (Shepperd)."""
+    m = matrix
+    trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
+    diagonal = torch.diagonal(m, dim1=-2, dim2=-1)
+    squares = torch.cat((1 + trace[..., None], 1 - trace[..., None] + 2 * diagonal), dim=-1).clamp_min(0)
+    products = torch.stack(
+        (
+            torch.stack(
+                (squares[..., 0], m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]),
+                dim=-1,
+            ),
+            torch.stack(
+                (m[..., 2, 1] - m[..., 1, 2], squares[..., 1], m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0]),
+                dim=-1,
+            ),
+            torch.stack(
+                (m[..., 0, 2] - m[..., 2, 0], m[..., 0, 1] + m[..., 1, 0], squares[..., 2], m[..., 1, 2] + m[..., 2, 1]),
+                dim=-1,
+            ),
+            torch.stack(
+                (m[..., 1, 0] - m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1], squares[..., 3]),
+                dim=-1,
+            ),
+        ),
+        dim=-2,
+    )
+    best = squares.argmax(dim=-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
+    quaternion = products.gather(-2, best).squeeze(-2)
+    quaternion = quaternion / quaternion.norm(dim=-1, keepdim=True)
+    return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+
+
+def random_rotations(count: int, generator: torch.Generator) -> Tensor:
+    """Draw rotations uniformly (by the Haar measure) from unit quaternions.
+
+    Parameters
+    ----------
+    count : int
+    generator : torch.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    Tensor, shape (count, 3, 3), float32
+
+    Examples
+    --------
+    >>> random_rotations(2, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3, 3])
+    """
+    quaternion = torch.randn(count, 4, generator=generator, dtype=torch.float64)
+    w, x, y, z = (quaternion / quaternion.norm(dim=1, keepdim=True)).unbind(1)
+    rows = (
+        1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
+        2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
+        2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
+    )  # fmt: skip
+    return torch.stack(rows, dim=1).reshape(count, 3, 3).float()
+
+
+def angular_distance_deg(rotation1: Tensor, rotation2: Tensor) -> Tensor:
+    """Angle of the rotation that takes one orientation into the other, in degrees.
+
+    Parameters
+    ----------
+    rotation1, rotation2 : Tensor, shape (n, 3, 3)
+
+    Returns
+    -------
+    Tensor, shape (n,)
+
+    Examples
+    --------
+    >>> turned = rotvec_to_rotation(torch.tensor([[0.0, 0.1, 0.0]]))
+    >>> round(math.radians(angular_distance_deg(torch.eye(3)[None], turned).item()), 4)
+    0.1
+    """
+    relative = rotation1.double().transpose(-1, -2) @ rotation2.double()
+    # 2 sin(angle / 2) from the chord keeps small angles exact, where the arc cosine would lose half the digits
+    chord = (relative - torch.eye(3, dtype=relative.dtype, device=relative.device)).flatten(-2).norm(dim=-1)
+    angle_rad = 2 * torch.asin((chord / (2 * math.sqrt(2))).clamp(0, 1))
+    return torch.rad2deg(angle_rad).to(rotation1.dtype)

@@ -1,0 +1,149 @@
+"""The nouns of the engine: poses, contrast transfer parameters, volumes and batches of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from solvar_engine.imaging.fourier import HalfDisk
+
+Self = TypeVar("Self", bound="_PerParticle")
+
+
+class _PerParticle:
+    """Frozen dataclass of tensors that share their first axis, indexable along it."""
+
+    def __getitem__(self: Self, index: Tensor | slice) -> Self:
+        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return int(getattr(self, fields(self)[0].name).shape[0])  # type: ignore[arg-type]
+
+    def to(self: Self, device: torch.device | str) -> Self:
+        """Copy to a device; tensors that are already there are shared."""
+        return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Pose(_PerParticle):
+    """Orientation and in-plane shift of particles.
+
+    Attributes
+    ----------
+    rotation : Tensor, shape (n, 3, 3), float32
+        Left-multiplies xyz columns and turns image into volume coordinates: k_volume = R (kx, ky, 0).
+    shift : Tensor, shape (n, 2), float32
+        (x, y) in Angstrom with RELION's sign: moving the observed image by +shift centres it.
+    """
+
+    rotation: Tensor
+    shift: Tensor
+
+
+@dataclass(frozen=True)
+class Ctf(_PerParticle):
+    """Parameters of the contrast transfer function, each of shape (n,), in the units of their files.
+
+    Attributes
+    ----------
+    defocus_u, defocus_v : Tensor
+        Defocus along the two axes of astigmatism, Angstrom, positive for underfocus.
+    defocus_angle : Tensor
+        Angle between the x axis and the axis of ``defocus_u``, degrees.
+    voltage : Tensor
+        Acceleration voltage, kV.
+    cs : Tensor
+        Spherical aberration, mm.
+    amplitude_contrast : Tensor
+        Fraction between 0 and 1.
+    phase_shift : Tensor
+        Of a phase plate, degrees.
+    b_factor : Tensor
+        Envelope exp(-B s^2 / 4), Angstrom^2.
+    scale : Tensor
+        Factor on the whole function.
+    """
+
+    defocus_u: Tensor
+    defocus_v: Tensor
+    defocus_angle: Tensor
+    voltage: Tensor
+    cs: Tensor
+    amplitude_contrast: Tensor
+    phase_shift: Tensor
+    b_factor: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A density map.
+
+    Attributes
+    ----------
+    data : Tensor, shape (z, y, x), float32
+        MRC order, centre at index ``box_size // 2``.
+    pixel_size : float
+        Angstrom per voxel.
+    """
+
+    data: Tensor
+    pixel_size: float
+
+    @property
+    def box_size(self) -> int:
+        """Edge of the cube in voxels."""
+        return int(self.data.shape[-1])
+
+
+@dataclass(frozen=True)
+class Batch(_PerParticle):
+    """Images as the estimators see them: whitened half-disk coefficients with all that models them.
+
+    Attributes
+    ----------
+    images : Tensor, shape (n, pixels), complex64
+        Coefficients of the centred images divided by the noise standard deviation, dimensionless.
+    ctf : Tensor, shape (n, pixels), float32
+        Contrast transfer function divided by the noise standard deviation.
+    rotation : Tensor, shape (n, 3, 3), float32
+        Image to volume.
+    contrast : Tensor, shape (n,), float32
+        Scale of the signal in each image.
+    index : Tensor, shape (n,), int64
+        Row of each particle in its set.
+    """
+
+    images: Tensor
+    ctf: Tensor
+    rotation: Tensor
+    contrast: Tensor
+    index: Tensor
+
+
+class BatchSource(Protocol):
+    """A set of images that can be read again and again: all that an algorithm knows about files.
+
+    Attributes
+    ----------
+    disk : HalfDisk
+        All pixels that the images hold.
+    box_size : int
+        Working box, px.
+    pixel_size : float
+        Of the working box, Angstrom.
+    """
+
+    disk: HalfDisk
+    box_size: int
+    pixel_size: float
+
+    def __len__(self) -> int: ...
+
+    def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
+        """Yield the particles ``index`` in this order, cut to the band of ``disk``, a prefix of the source's."""
+        ...

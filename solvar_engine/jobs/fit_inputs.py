@@ -1,0 +1,168 @@
+"""Everything `fit` checks and decides before the long work begins."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.params import FitParams
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.volumes import read_volume
+from solvar_engine.imaging.fourier import fourier_crop_volume
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BOX = 128
+MIN_PARTICLES = 100
+MIN_PARTICLES_PER_COMPONENT = 20
+_PIXEL_SIZE_TOLERANCE = 0.01
+
+
+def open_particles(params: FitParams) -> ParticleStack:
+    """Read the STAR file and check that it holds enough particles for the rank.
+
+    Raises
+    ------
+    UserError
+        For anything wrong with the file, or too few particles.
+    """
+    stack = ParticleStack.from_star(params.particles, params.root)
+    count = len(stack)
+    if count < MIN_PARTICLES:
+        raise UserError(
+            f"{params.particles} has {count} particles, but a fit needs at least {MIN_PARTICLES}: give more particles."
+        )
+    if count < MIN_PARTICLES_PER_COMPONENT * params.rank:
+        raise UserError(
+            f"--rank is {params.rank}, but {count} particles support at most {count // MIN_PARTICLES_PER_COMPONENT} "
+            f"components ({MIN_PARTICLES_PER_COMPONENT} particles each): lower --rank or give more particles."
+        )
+    return stack
+
+
+def working_box(params: FitParams, stack: ParticleStack) -> int:
+    """Box to which images are cropped.
+
+    Raises
+    ------
+    UserError
+        If the box asked for is larger than the images.
+    """
+    if params.box is None:
+        return min(stack.box_size, DEFAULT_BOX)
+    if params.box > stack.box_size:
+        raise UserError(
+            f"--box is {params.box}, but the images have {stack.box_size} px: give at most {stack.box_size}."
+        )
+    return params.box
+
+
+def read_mask(path: str, stack: ParticleStack, box_size: int) -> Tensor:
+    """Read a mask and bring it to the working box.
+
+    A mask of the images' pixel size but another box is padded or cropped about its centre, one of the images' extent
+    but another sampling is resampled; either is said.
+
+    Parameters
+    ----------
+    path : str
+    stack : ParticleStack
+    box_size : int
+        Working box, px.
+
+    Returns
+    -------
+    Tensor, shape (z, y, x), float32, between 0 and 1
+
+    Raises
+    ------
+    UserError
+        If it is not a cube, fits neither the images' pixel size nor their extent, or is no mask.
+    """
+    mask = read_volume(path, pixel_size=stack.pixel_size)
+    data = mask.data
+    extent = stack.box_size * stack.pixel_size
+    same_sampling = abs(mask.pixel_size / stack.pixel_size - 1) < _PIXEL_SIZE_TOLERANCE
+    same_extent = abs(mask.box_size * mask.pixel_size / extent - 1) < _PIXEL_SIZE_TOLERANCE
+    if not same_sampling and not same_extent:
+        raise UserError(
+            f"The mask {path} has {mask.box_size} px of {mask.pixel_size:g} Angstrom, but the images have "
+            f"{stack.box_size} px of {stack.pixel_size:g} Angstrom: give a mask of the same pixel size."
+        )
+    if float(data.min()) < -0.01 or float(data.max()) > 1.01 or float(data.max()) <= 0:
+        raise UserError(
+            f"The mask {path} has values from {float(data.min()):.3g} to {float(data.max()):.3g}: "
+            "a mask lies between 0 and 1 and is not empty."
+        )
+    if mask.box_size != stack.box_size:
+        how = "padded or cropped" if same_sampling else "resampled"
+        logger.info(
+            "The mask %s has %d px, the images %d px: it is %s", path, mask.box_size, stack.box_size, how
+        )
+    if same_sampling and not same_extent:
+        data = _recentre(data, stack.box_size)
+    resampled = fourier_crop_volume(data, box_size).clamp(0, 1)
+    if float(resampled.max()) <= 0:
+        raise UserError(f"The mask {path} is empty inside the box of the images: give a mask around the molecule.")
+    return resampled
+
+
+def _recentre(data: Tensor, box_size: int) -> Tensor:
+    """Pad with zeros or crop about the centre."""
+    result = data.new_zeros((box_size,) * 3)
+    common = min(box_size, data.shape[-1])
+    source = slice(data.shape[-1] // 2 - common // 2, data.shape[-1] // 2 - common // 2 + common)
+    target = slice(box_size // 2 - common // 2, box_size // 2 - common // 2 + common)
+    result[target, target, target] = data[source, source, source]
+    return result
+
+
+def split_halves(stack: ParticleStack, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide the particles into the two halves of the refinement (rlnRandomSubset), or at random if it names none.
+
+    Returns
+    -------
+    tuple of two Tensors, int64
+        Rows of each half, ascending.
+
+    Raises
+    ------
+    UserError
+        If the file's halves are not two of comparable size.
+    """
+    if stack.random_subset is not None:
+        halves = tuple(torch.nonzero(stack.random_subset == number).flatten() for number in (1, 2))
+        smaller = min(half.shape[0] for half in halves)
+        if sum(half.shape[0] for half in halves) != len(stack) or smaller < 0.1 * len(stack):
+            raise UserError(
+                f"Column rlnRandomSubset of {stack.path} has {halves[0].shape[0]} particles in subset 1 and "
+                f"{halves[1].shape[0]} in subset 2 of {len(stack)}: give both halves of the refinement, or remove the "
+                "column."
+            )
+        logger.info("Half-sets as in rlnRandomSubset: %d and %d particles", *(half.shape[0] for half in halves))
+        return halves[0], halves[1]
+    order = np.random.default_rng(np.random.SeedSequence([seed, 100])).permutation(len(stack))
+    middle = len(stack) // 2
+    first, second = (torch.from_numpy(np.sort(part)) for part in (order[:middle], order[middle:]))
+    return first, second
+
+
+def scratch_folder(params: FitParams, fallback: Path) -> Path:
+    """Folder for the scratch file.
+
+    Raises
+    ------
+    UserError
+        If the folder asked for does not exist.
+    """
+    if params.scratch is None:
+        return fallback
+    folder = Path(params.scratch)
+    if not folder.is_dir():
+        raise UserError(f"The scratch folder {folder} does not exist: create it or leave --scratch out.")
+    return folder

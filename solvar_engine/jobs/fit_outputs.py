@@ -1,0 +1,154 @@
+"""The result files of `fit`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvar_engine.contract.results import (
+    Latents,
+    write_eigenvalues,
+    write_fsc,
+    write_latents,
+    write_noise,
+)
+from solvar_engine.contract.run import RunDir
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.data.volumes import write_volume
+from solvar_engine.estimation.components import Components
+from solvar_engine.imaging.types import Volume
+from solvar_engine.reconstruction.mean import MeanEstimate
+
+REPRODUCIBLE_AGREEMENT = 0.5
+REPRODUCIBLE_SHARE = 0.3
+NUISANCE_OVERLAP = 0.5
+NOT_REPRODUCIBLE, NUISANCE = "not reproducible", "nuisance"
+
+
+@dataclass(frozen=True)
+class OutputScale:
+    """From units of the estimators to those of the files.
+
+    Coefficients are kept orthonormal in the input box, so volumes of the working box are larger than averages of the
+    input's voxels by (input box / working box)^2.
+
+    Attributes
+    ----------
+    volume : float
+        Factor on densities and on z; its square is the factor on eigenvalues.
+    pixel_size : float
+        Of the working box, Angstrom.
+    """
+
+    volume: float
+    pixel_size: float
+
+    @staticmethod
+    def of(source: PreparedParticles) -> OutputScale:
+        """Scale of a working box."""
+        return OutputScale((source.box_size / source.input_box) ** 2, source.pixel_size)
+
+    def write(self, path: object, data: Tensor, scale: float | None = None) -> None:
+        """Write a volume with its densities rescaled."""
+        factor = self.volume if scale is None else scale
+        write_volume(path, Volume((data * factor).float(), self.pixel_size))  # type: ignore[arg-type]
+
+
+def write_mean(run: RunDir, mean: MeanEstimate, mask: Tensor, scale: OutputScale) -> None:
+    """Write the masked mean, both half-maps as reconstructed, and the mask."""
+    scale.write(run.mean, mean.mean * mask)
+    scale.write(run.mean_half1, mean.half1)
+    scale.write(run.mean_half2, mean.half2)
+    scale.write(run.mask, mask, scale=1.0)
+
+
+def write_components(run: RunDir, components: Components, overlap: Tensor, scale: OutputScale) -> list[str]:
+    """Write eigenvolumes and their table; return the label of each component."""
+    run.eigenvolumes.mkdir(exist_ok=True)
+    for number, volume in enumerate(components.eigenvolumes, start=1):
+        scale.write(run.eigenvolume(number), volume, scale=1.0)
+    labels = label_components(components, overlap)
+    eigenvalues = components.eigenvalues.numpy() * scale.volume**2
+    write_eigenvalues(
+        run.eigenvalues,
+        {
+            "component": np.arange(1, len(labels) + 1),
+            "eigenvalue": eigenvalues,
+            "eigenvalue_in_sample": components.eigenvalues_in_sample.numpy() * scale.volume**2,
+            "fraction": eigenvalues / eigenvalues.sum(),
+            "half_set_agreement": components.agreement.numpy(),
+            "nuisance_overlap": overlap.numpy(),
+            "label": labels,
+        },
+    )
+    return labels
+
+
+def label_components(components: Components, overlap: Tensor) -> list[str]:
+    """Mark what is not to be taken for a motion.
+
+    A component is not reproducible if the half-sets' versions of it correlate by less than a half, or if its variance
+    on held-out images is less than three tenths of what the fit itself claims.
+    """
+    labels = []
+    share = components.eigenvalues / components.eigenvalues_in_sample.clamp_min(1e-30)
+    for agreement, held, nuisance in zip(
+        components.agreement.tolist(), share.tolist(), overlap.tolist(), strict=True
+    ):
+        if agreement < REPRODUCIBLE_AGREEMENT or held < REPRODUCIBLE_SHARE:
+            labels.append(NOT_REPRODUCIBLE)
+        else:
+            labels.append(NUISANCE if nuisance > NUISANCE_OVERLAP else "")
+    return labels
+
+
+def write_spectra(
+    run: RunDir, source: PreparedParticles, stack: ParticleStack, fsc_mean: Tensor, fsc_covariance: Tensor
+) -> None:
+    """Write the noise spectrum of each optics group, and the half-set correlations."""
+    shells = np.arange(source.disk.shell_max + 1)
+    frequency = shells / (source.box_size * source.pixel_size)
+    groups = len(stack.group_names)
+    write_noise(
+        run.noise,
+        {
+            "shell": np.tile(shells, groups),
+            "frequency": np.tile(frequency, groups),
+            "noise_variance": source.noise_variance.numpy().ravel(),
+            "group": np.repeat(list(stack.group_names), len(shells)),
+        },
+    )
+    write_fsc(
+        run.fsc,
+        {
+            "shell": shells,
+            "frequency": frequency,
+            "fsc_mean": fsc_mean[: len(shells)].numpy(),
+            "fsc_covariance": fsc_covariance[: len(shells)].numpy(),
+        },
+    )
+
+
+def write_particles(
+    run: RunDir,
+    stack: ParticleStack,
+    z: Tensor,
+    precision: Tensor,
+    contrast: Tensor,
+    log_likelihood: Tensor,
+    scale: OutputScale,
+) -> None:
+    """Write latent coordinates, and the input particles with their likelihoods."""
+    write_latents(
+        run.latents,
+        Latents(
+            (z * scale.volume).numpy(),
+            (precision / scale.volume**2).numpy(),
+            contrast.float().numpy(),
+        ),
+    )
+    stack.write_star(run.particles, {"solvarLogLikelihood": torch.as_tensor(log_likelihood).double()})

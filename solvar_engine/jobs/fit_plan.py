@@ -1,0 +1,93 @@
+"""What a fit will need, said before it starts."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.data.preprocess import cache_bytes
+from solvar_engine.imaging.fourier import HalfDisk
+
+_LIBRARIES_BYTES = 450e6  # the interpreter with torch and numba
+_METADATA_BYTES = 1500  # per particle: the row of the STAR file, pose, CTF
+_SECONDS_PER_SAMPLE = 4.5e-8  # of one pixel of one channel, slice and adjoint, on one core; measured
+_FULL_PASSES = 12  # passes over all images at full band that all stages together amount to
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """Resources of a fit.
+
+    Attributes
+    ----------
+    memory_bytes, disk_bytes : float
+    seconds : float
+    cache_in_memory : bool
+        Whether the preprocessed images fit in the memory allowed for them.
+    """
+
+    memory_bytes: float
+    disk_bytes: float
+    seconds: float
+    cache_in_memory: bool
+
+    def sentence(self) -> str:
+        """One line for the user."""
+        place = "in memory" if self.cache_in_memory else "in a scratch file"
+        return (
+            f"Expecting about {self.seconds / 60:.1f} min, {self.memory_bytes / 1e6:.0f} MB of memory and "
+            f"{self.disk_bytes / 1e6:.0f} MB of disk (preprocessed images {place})"
+        )
+
+
+def plan_fit(
+    particles: int, box_size: int, rank: int, oversampling: int, threads: int, cache_mb: int
+) -> FitPlan:
+    """Estimate the resources of a fit.
+
+    Parameters
+    ----------
+    particles, box_size, rank, oversampling, threads : int
+    cache_mb : int
+        Memory allowed for preprocessed images.
+
+    Returns
+    -------
+    FitPlan
+    """
+    cache = cache_bytes(particles, box_size)
+    in_memory = cache <= cache_mb * 1e6
+    cell = 8 * (oversampling * box_size) ** 3 / 2
+    grids = cell * ((rank + 1) * 2 + rank * (threads + 1))
+    volumes = 4 * box_size**3 * 12 * rank
+    metadata = particles * (_METADATA_BYTES + 8 * (rank + 1) ** 2)
+    memory = _LIBRARIES_BYTES + grids + volumes + metadata + (cache if in_memory else 0)
+    results = 4 * box_size**3 * (rank + 4) + particles * (_METADATA_BYTES + 4 * (rank + 1) ** 2)
+    checkpoint = 4 * box_size**3 * 3 * rank
+    disk = results + checkpoint + (0 if in_memory else cache)
+    samples = len(HalfDisk.create(box_size)) * (rank + 2)
+    passes = particles * samples * _FULL_PASSES * _SECONDS_PER_SAMPLE / threads
+    transforms = 40 * rank * 8e-8 * (oversampling * box_size) ** 3 / threads
+    return FitPlan(memory, disk, 15 + passes + transforms, in_memory)
+
+
+def require_disk(plan: FitPlan, output: Path, scratch: Path, particles: int, box_size: int) -> None:
+    """Refuse a fit whose files do not fit.
+
+    Raises
+    ------
+    UserError
+        If a disk is too small; the text names the folder and both sizes.
+    """
+    cache = 0.0 if plan.cache_in_memory else float(cache_bytes(particles, box_size))
+    needs = {output: plan.disk_bytes - cache}
+    needs[scratch] = needs.get(scratch, 0.0) + cache
+    for folder, needed in needs.items():
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise UserError(
+                f"The run needs {needed / 1e6:.0f} MB in {folder}, but only {free / 1e6:.0f} MB are free: choose another "
+                "disk for --output or --scratch, or raise --cache-mb."
+            )

@@ -1,0 +1,56 @@
+"""Progress of a long command: a bar in the terminal and the status file."""
+
+from __future__ import annotations
+
+import time
+
+from tqdm import tqdm
+
+from solvar_engine.contract.status import StatusTracker
+
+
+class Progress:
+    """Counts steps of the whole command.
+
+    Parameters
+    ----------
+    status : StatusTracker
+    steps : int
+        In all.
+    """
+
+    def __init__(self, status: StatusTracker, steps: int) -> None:
+        self._status = status
+        self._steps = steps
+        self._start = time.monotonic()
+        self.step = 0
+        self._bar = tqdm(total=steps, desc="starting", unit="step", disable=None, leave=False)
+        status.update(stage="starting", step=0, steps=steps)
+
+    def stage(self, name: str) -> None:
+        """Enter a stage."""
+        self._bar.set_description(name)
+        self._status.update(stage=name)
+
+    def to(self, step: int) -> None:
+        """Go to a step; never back."""
+        if step > self.step:
+            self._bar.update(step - self.step)
+            self.step = step
+            self._status.update(step=step)
+
+    def advance(self) -> None:
+        """Go one step on."""
+        self.to(min(self.step + 1, self._steps))
+
+    def finish(self) -> None:
+        """Go to the last step."""
+        self.to(self._steps)
+
+    def seconds(self) -> float:
+        """Wall time since the start of this process's part."""
+        return time.monotonic() - self._start
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()

@@ -1,0 +1,15 @@
+"""The latent space of a run: a flat map of it, groups of particles, and paths through it.
+
+Everything here works on plain NumPy arrays ``z`` of shape (n, r): row i holds the coordinates of particle i
+in the basis of unit-norm eigenvolumes. In that basis the Euclidean distance between two particles is the
+distance between their two volumes, so no column is ever rescaled.
+"""
+
+from __future__ import annotations
+
+from solvar_engine.latent.clusters import Clusters, kmeans_clusters
+from solvar_engine.latent.embedding2d import Embedding2d, embed_2d
+from solvar_engine.latent.neighbours import nearest_point
+from solvar_engine.latent.trajectories import resample_polyline
+
+__all__ = ["Clusters", "Embedding2d", "embed_2d", "kmeans_clusters", "nearest_point", "resample_polyline"]

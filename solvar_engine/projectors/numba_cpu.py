@@ -1,0 +1,346 @@
+"""Fused projection kernels for CPUs: coordinates, weights, read or scatter and Friedel flip in one loop.
+
+Channels lie last, so that the corners of an interpolation are contiguous runs of all channels' real and imaginary
+parts. Each thread owns an accumulator, and images are dealt to threads by their number: sums come out the same to the
+last bit at equal thread counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.projectors.grid import GridGeometry
+
+
+def _compiled(function: Callable) -> Callable:
+    """Compile for parallel use, with a cache on disk wherever numba finds a folder that it may write."""
+    options = {"parallel": True, "fastmath": True, "nogil": True}
+    try:
+        return numba.njit(**options, cache=True)(function)
+    except RuntimeError:  # numba: no locator available for the cache, everything is read-only
+        return numba.njit(**options)(function)
+
+
+class NumbaProjector:
+    """Fast slices on the CPU in float32; see :class:`~.base.Projector`.
+
+    Parameters
+    ----------
+    box_size : int
+    disk : HalfDisk
+    interpolation : {'trilinear', 'nearest'}
+    oversampling : int
+    """
+
+    def __init__(
+        self, box_size: int, disk: HalfDisk, *, interpolation: str = "trilinear", oversampling: int = 2
+    ) -> None:
+        self.box_size = box_size
+        self.disk = disk
+        self._geometry = GridGeometry(box_size, disk.shell_max, oversampling, interpolation)
+        self._pixels = np.ascontiguousarray(disk.pixels.numpy(), dtype=np.float32) * np.float32(oversampling)
+        self._weight = np.ascontiguousarray(disk.weight.numpy(), dtype=np.float32)
+        nearest = interpolation == "nearest"
+        self._read = _project_nearest if nearest else _project_trilinear
+        self._add = _backproject_nearest if nearest else _backproject_trilinear
+
+    def to_grid(self, volumes: Tensor) -> Tensor:
+        """See :meth:`~.base.Projector.to_grid`."""
+        return self._geometry.to_grid(volumes.float())
+
+    def new_accumulator(self, channels: int) -> Tensor:
+        """See :meth:`~.base.Projector.new_accumulator`; one grid per thread."""
+        return torch.zeros((numba.get_num_threads(), *self._geometry.shape(channels)), dtype=torch.complex64)
+
+    def to_volumes(self, accumulator: Tensor) -> Tensor:
+        """See :meth:`~.base.Projector.to_volumes`."""
+        return self._geometry.to_volumes(accumulator.sum(dim=0))
+
+    def project(self, grid: Tensor, rotation: Tensor, factor: Tensor | None = None) -> Tensor:
+        """See :meth:`~.base.Projector.project`."""
+        out = torch.empty(rotation.shape[0], len(self.disk), grid.shape[-1], dtype=torch.complex64)
+        self._read(
+            _real_array(grid),
+            _float_array(rotation),
+            self._pixels,
+            self._factor(factor, rotation),
+            self._geometry.centre,
+            _real_array(out),
+        )
+        return out
+
+    def backproject(
+        self, slices: Tensor, rotation: Tensor, out: Tensor, factor: Tensor | None = None
+    ) -> None:
+        """See :meth:`~.base.Projector.backproject`."""
+        self._add(
+            _real_array(slices),
+            _float_array(rotation),
+            self._pixels,
+            self._factor(factor, rotation),
+            self._geometry.centre,
+            _real_array(out),
+        )
+
+    def project_with_gram(
+        self, grid: Tensor, rotation: Tensor, factor: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`~.base.Projector.project_with_gram`."""
+        slices = self.project(grid, rotation, factor)
+        channels = grid.shape[-1] + 1
+        gram = torch.empty(rotation.shape[0], channels, channels, dtype=torch.float64)
+        _gram(_real_array(slices), _real_array(images), self._weight, gram.numpy())
+        return slices, gram
+
+    def backproject_combination(
+        self,
+        slices: Tensor,
+        images: Tensor,
+        coefficients: Tensor,
+        rotation: Tensor,
+        factor: Tensor,
+        out: Tensor,
+    ) -> None:
+        """See :meth:`~.base.Projector.backproject_combination`."""
+        combined = torch.empty(*slices.shape[:2], coefficients.shape[2], dtype=torch.complex64)
+        _combine(
+            _real_array(slices),
+            _real_array(images),
+            _float_array(coefficients),
+            self._weight,
+            _real_array(combined),
+        )
+        self.backproject(combined, rotation, out, factor)
+
+    def _factor(self, factor: Tensor | None, rotation: Tensor) -> np.ndarray:
+        if factor is None:
+            return np.ones((1, 1), dtype=np.float32)
+        if factor.shape != (rotation.shape[0], len(self.disk)):
+            raise ValueError(
+                f"factor has shape {tuple(factor.shape)}, expected {(rotation.shape[0], len(self.disk))}"
+            )
+        return _float_array(factor)
+
+
+def _float_array(values: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(values.numpy(), dtype=np.float32)
+
+
+def _real_array(values: Tensor) -> np.ndarray:
+    """View complex channels (..., c) as floats (..., 2c): real and imaginary parts side by side."""
+    if values.dtype != torch.complex64 or not values.is_contiguous():
+        raise TypeError(f"expected contiguous complex64, got {values.dtype} with strides {values.stride()}")
+    return values.numpy().view(np.float32)
+
+
+@_compiled
+def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
+    has_factor = factor.shape[1] > 1
+    floats = grid.shape[3]
+    one = np.float32(1.0)
+    for n in numba.prange(rotation.shape[0]):
+        r00, r01 = rotation[n, 0, 0], rotation[n, 0, 1]
+        r10, r11 = rotation[n, 1, 0], rotation[n, 1, 1]
+        r20, r21 = rotation[n, 2, 0], rotation[n, 2, 1]
+        for p in range(pixels.shape[0]):
+            kx, ky = pixels[p, 0], pixels[p, 1]
+            x = r00 * kx + r01 * ky
+            y = r10 * kx + r11 * ky
+            z = r20 * kx + r21 * ky
+            flipped = x < 0
+            if flipped:
+                x, y, z = -x, -y, -z
+            x0, y0, z0 = math.floor(x), math.floor(y), math.floor(z)
+            fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
+            ix, iy, iz = int(x0), int(y0) + centre, int(z0) + centre
+            scale = factor[n, p] if has_factor else one
+            w00 = scale * (one - fz) * (one - fy)
+            w01 = scale * (one - fz) * fy
+            w10 = scale * fz * (one - fy)
+            w11 = scale * fz * fy
+            gx = one - fx
+            a = grid[iz, iy, ix]
+            b = grid[iz, iy, ix + 1]
+            c = grid[iz, iy + 1, ix]
+            d = grid[iz, iy + 1, ix + 1]
+            e = grid[iz + 1, iy, ix]
+            f = grid[iz + 1, iy, ix + 1]
+            g = grid[iz + 1, iy + 1, ix]
+            h = grid[iz + 1, iy + 1, ix + 1]
+            wa, wb, wc, wd = w00 * gx, w00 * fx, w01 * gx, w01 * fx
+            we, wf, wg, wh = w10 * gx, w10 * fx, w11 * gx, w11 * fx
+            row = out[n, p]
+            for j in range(floats):
+                row[j] = (
+                    wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j] + we * e[j] + wf * f[j] + wg * g[j] + wh * h[j]
+                )
+            if flipped:
+                for j in range(1, floats, 2):
+                    row[j] = -row[j]
+
+
+@_compiled
+def _backproject_trilinear(slices, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
+    has_factor = factor.shape[1] > 1
+    floats = out.shape[4]
+    threads = out.shape[0]
+    one = np.float32(1.0)
+    for t in numba.prange(threads):
+        grid = out[t]
+        value = np.empty(floats, np.float32)
+        for n in range(t, rotation.shape[0], threads):
+            r00, r01 = rotation[n, 0, 0], rotation[n, 0, 1]
+            r10, r11 = rotation[n, 1, 0], rotation[n, 1, 1]
+            r20, r21 = rotation[n, 2, 0], rotation[n, 2, 1]
+            for p in range(pixels.shape[0]):
+                kx, ky = pixels[p, 0], pixels[p, 1]
+                x = r00 * kx + r01 * ky
+                y = r10 * kx + r11 * ky
+                z = r20 * kx + r21 * ky
+                flipped = x < 0
+                if flipped:
+                    x, y, z = -x, -y, -z
+                x0, y0, z0 = math.floor(x), math.floor(y), math.floor(z)
+                fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
+                ix, iy, iz = int(x0), int(y0) + centre, int(z0) + centre
+                scale = factor[n, p] if has_factor else one
+                row = slices[n, p]
+                for j in range(floats):
+                    value[j] = scale * row[j]
+                if flipped:
+                    for j in range(1, floats, 2):
+                        value[j] = -value[j]
+                w00 = (one - fz) * (one - fy)
+                w01 = (one - fz) * fy
+                w10 = fz * (one - fy)
+                w11 = fz * fy
+                gx = one - fx
+                a = grid[iz, iy, ix]
+                b = grid[iz, iy, ix + 1]
+                c = grid[iz, iy + 1, ix]
+                d = grid[iz, iy + 1, ix + 1]
+                e = grid[iz + 1, iy, ix]
+                f = grid[iz + 1, iy, ix + 1]
+                g = grid[iz + 1, iy + 1, ix]
+                h = grid[iz + 1, iy + 1, ix + 1]
+                wa, wb, wc, wd = w00 * gx, w00 * fx, w01 * gx, w01 * fx
+                we, wf, wg, wh = w10 * gx, w10 * fx, w11 * gx, w11 * fx
+                for j in range(floats):
+                    v = value[j]
+                    a[j] += wa * v
+                    b[j] += wb * v
+                    c[j] += wc * v
+                    d[j] += wd * v
+                    e[j] += we * v
+                    f[j] += wf * v
+                    g[j] += wg * v
+                    h[j] += wh * v
+
+
+@_compiled
+def _project_nearest(grid, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
+    has_factor = factor.shape[1] > 1
+    floats = grid.shape[3]
+    half = np.float32(0.5)
+    for n in numba.prange(rotation.shape[0]):
+        for p in range(pixels.shape[0]):
+            kx, ky = pixels[p, 0], pixels[p, 1]
+            x = rotation[n, 0, 0] * kx + rotation[n, 0, 1] * ky
+            y = rotation[n, 1, 0] * kx + rotation[n, 1, 1] * ky
+            z = rotation[n, 2, 0] * kx + rotation[n, 2, 1] * ky
+            flipped = x < 0
+            if flipped:
+                x, y, z = -x, -y, -z
+            scale = factor[n, p] if has_factor else np.float32(1.0)
+            iy, iz = int(math.floor(y + half)) + centre, int(math.floor(z + half)) + centre
+            cell = grid[iz, iy, int(math.floor(x + half))]
+            row = out[n, p]
+            for j in range(floats):
+                row[j] = scale * cell[j]
+            if flipped:
+                for j in range(1, floats, 2):
+                    row[j] = -row[j]
+
+
+@_compiled
+def _backproject_nearest(slices, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
+    has_factor = factor.shape[1] > 1
+    floats = out.shape[4]
+    threads = out.shape[0]
+    half = np.float32(0.5)
+    for t in numba.prange(threads):
+        grid = out[t]
+        for n in range(t, rotation.shape[0], threads):
+            for p in range(pixels.shape[0]):
+                kx, ky = pixels[p, 0], pixels[p, 1]
+                x = rotation[n, 0, 0] * kx + rotation[n, 0, 1] * ky
+                y = rotation[n, 1, 0] * kx + rotation[n, 1, 1] * ky
+                z = rotation[n, 2, 0] * kx + rotation[n, 2, 1] * ky
+                flipped = x < 0
+                if flipped:
+                    x, y, z = -x, -y, -z
+                scale = factor[n, p] if has_factor else np.float32(1.0)
+                iy, iz = int(math.floor(y + half)) + centre, int(math.floor(z + half)) + centre
+                cell = grid[iz, iy, int(math.floor(x + half))]
+                row = slices[n, p]
+                for j in range(0, floats, 2):
+                    cell[j] += scale * row[j]
+                    cell[j + 1] += -scale * row[j + 1] if flipped else scale * row[j + 1]
+
+
+@_compiled
+def _gram(slices, images, weight, out):  # type: ignore[no-untyped-def]
+    """Hermitian-weighted Gram matrices of the slices with the image as last channel."""
+    floats = slices.shape[2]
+    width = floats + 2
+    channels = width // 2
+    block = 64
+    for n in numba.prange(slices.shape[0]):
+        row = np.empty(width, np.float32)
+        partial = np.empty((width, width), np.float32)
+        total = np.zeros((width, width), np.float64)
+        for start in range(0, slices.shape[1], block):
+            # Short float32 sums, added up in float64: fast and exact enough for log-likelihood differences.
+            partial[:] = 0
+            for p in range(start, min(start + block, slices.shape[1])):
+                for j in range(floats):
+                    row[j] = slices[n, p, j]
+                row[floats] = images[n, 2 * p]
+                row[floats + 1] = images[n, 2 * p + 1]
+                for i in range(width):
+                    scaled = weight[p] * row[i]
+                    for j in range(width):
+                        partial[i, j] += scaled * row[j]
+            total += partial
+        for i in range(channels):
+            for j in range(channels):
+                out[n, i, j] = total[2 * i, 2 * j] + total[2 * i + 1, 2 * j + 1]
+
+
+@_compiled
+def _combine(slices, images, coefficients, weight, out):  # type: ignore[no-untyped-def]
+    """Weighted linear combinations of slices and image, per image."""
+    channels = slices.shape[2] // 2
+    columns = out.shape[2] // 2
+    for n in numba.prange(slices.shape[0]):
+        real = np.empty(columns, np.float32)
+        imaginary = np.empty(columns, np.float32)
+        for p in range(slices.shape[1]):
+            for j in range(columns):
+                real[j] = coefficients[n, channels, j] * images[n, 2 * p]
+                imaginary[j] = coefficients[n, channels, j] * images[n, 2 * p + 1]
+            for i in range(channels):
+                a, b = slices[n, p, 2 * i], slices[n, p, 2 * i + 1]
+                for j in range(columns):
+                    real[j] += coefficients[n, i, j] * a
+                    imaginary[j] += coefficients[n, i, j] * b
+            for j in range(columns):
+                out[n, p, 2 * j] = weight[p] * real[j]
+                out[n, p, 2 * j + 1] = weight[p] * imaginary[j]

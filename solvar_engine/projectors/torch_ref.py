@@ -1,0 +1,133 @@
+"""The reference projector: plain torch, any floating dtype, any device. Obvious first, fast never."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.projectors.grid import GridGeometry
+
+
+class TorchProjector:
+    """Slices by gathering grid cells with torch's own indexing; see :class:`~.base.Projector`.
+
+    Parameters
+    ----------
+    box_size : int
+    disk : HalfDisk
+    interpolation : {'trilinear', 'nearest'}
+    oversampling : int
+    device : torch.device or str
+    dtype : torch.dtype
+        Real type of the volumes; float64 makes this the truth that other backends are tested against.
+    """
+
+    def __init__(
+        self,
+        box_size: int,
+        disk: HalfDisk,
+        *,
+        interpolation: str = "trilinear",
+        oversampling: int = 2,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.box_size = box_size
+        self.disk = disk
+        self._geometry = GridGeometry(box_size, disk.shell_max, oversampling, interpolation)
+        self._dtype = dtype
+        self._device = torch.device(device)
+        self._pixels = disk.pixels.to(self._device, dtype) * oversampling
+        self._weight = disk.weight.to(self._device, dtype)
+
+    def to_grid(self, volumes: Tensor) -> Tensor:
+        """See :meth:`~.base.Projector.to_grid`."""
+        return self._geometry.to_grid(volumes.to(self._device, self._dtype))
+
+    def new_accumulator(self, channels: int) -> Tensor:
+        """See :meth:`~.base.Projector.new_accumulator`."""
+        return torch.zeros(
+            self._geometry.shape(channels), dtype=self._dtype.to_complex(), device=self._device
+        )
+
+    def to_volumes(self, accumulator: Tensor) -> Tensor:
+        """See :meth:`~.base.Projector.to_volumes`."""
+        return self._geometry.to_volumes(accumulator)
+
+    def project(self, grid: Tensor, rotation: Tensor, factor: Tensor | None = None) -> Tensor:
+        """See :meth:`~.base.Projector.project`."""
+        slices = sum(self._read(grid, cell, weight) for cell, weight in self._corners(rotation))
+        conjugate = self._flipped(rotation)[..., None]
+        slices = torch.where(conjugate, slices.conj(), slices)  # type: ignore[union-attr]
+        return slices if factor is None else slices * factor[..., None]
+
+    def backproject(
+        self, slices: Tensor, rotation: Tensor, out: Tensor, factor: Tensor | None = None
+    ) -> None:
+        """See :meth:`~.base.Projector.backproject`."""
+        values = slices if factor is None else slices * factor[..., None]
+        values = torch.where(self._flipped(rotation)[..., None], values.conj(), values)
+        flat = out.view(-1, out.shape[-1])
+        for cell, weight in self._corners(rotation):
+            flat.index_add_(0, self._flat_index(cell), (values * weight[..., None]).reshape(-1, out.shape[-1]))
+
+    def project_with_gram(
+        self, grid: Tensor, rotation: Tensor, factor: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`~.base.Projector.project_with_gram`."""
+        slices = self.project(grid, rotation, factor)
+        columns = torch.cat((slices, images[..., None]), dim=-1)
+        weighted = columns * self._weight[:, None]
+        gram = torch.einsum("npi,npj->nij", columns.conj(), weighted).real
+        return slices, gram.double()
+
+    def backproject_combination(
+        self,
+        slices: Tensor,
+        images: Tensor,
+        coefficients: Tensor,
+        rotation: Tensor,
+        factor: Tensor,
+        out: Tensor,
+    ) -> None:
+        """See :meth:`~.base.Projector.backproject_combination`."""
+        columns = torch.cat((slices, images[..., None]), dim=-1) * self._weight[:, None]
+        combined = torch.einsum("npi,nij->npj", columns, coefficients.to(columns.dtype))
+        self.backproject(combined, rotation, out, factor)
+
+    def _coordinates(self, rotation: Tensor) -> Tensor:
+        """Grid coordinates (x, y, z) of every pixel at each rotation, shape (n, pixels, 3)."""
+        return torch.einsum("nij,pj->npi", rotation.to(self._pixels)[:, :, :2], self._pixels)
+
+    def _flipped(self, rotation: Tensor) -> Tensor:
+        """Pixels that fall on the half x < 0 that is not stored, shape (n, pixels)."""
+        return self._coordinates(rotation)[..., 0] < 0
+
+    def _corners(self, rotation: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Cells (n, pixels, 3) that each pixel touches, with their weights (n, pixels)."""
+        coordinates = self._coordinates(rotation)
+        coordinates = torch.where(coordinates[..., :1] < 0, -coordinates, coordinates)
+        if self._geometry.interpolation == "nearest":
+            cell = torch.floor(coordinates + 0.5)
+            return [(cell.long(), torch.ones_like(cell[..., 0]))]
+        lower = torch.floor(coordinates)
+        fraction = coordinates - lower
+        corners = []
+        for offset in itertools.product((0, 1), repeat=3):
+            upper = torch.tensor(offset, dtype=torch.bool, device=self._device)
+            weight = torch.where(upper, fraction, 1 - fraction).prod(dim=-1)
+            corners.append(((lower + upper).long(), weight))
+        return corners
+
+    def _flat_index(self, cell: Tensor) -> Tensor:
+        x, y, z = cell.reshape(-1, 3).unbind(1)
+        centre = self._geometry.centre
+        _, size_y, size_x, _ = self._geometry.shape(1)
+        return ((z + centre) * size_y + y + centre) * size_x + x
+
+    def _read(self, grid: Tensor, cell: Tensor, weight: Tensor) -> Tensor:
+        values = grid.view(-1, grid.shape[-1])[self._flat_index(cell)]
+        return values.view(*cell.shape[:2], -1) * weight[..., None]

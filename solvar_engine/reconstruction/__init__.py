@@ -1,0 +1,1 @@
+"""Volumes from images: normal equations, regularised half-set means."""

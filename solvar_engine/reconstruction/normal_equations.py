@@ -1,0 +1,186 @@
+"""Least-squares reconstruction from one pass over the images.
+
+The normal operator sum_i P_i* P_i of Fourier slices is a convolution. One pass back-projects the images and the squared
+transfer functions; after that, every iteration of conjugate gradients costs two transforms and reads no image
+(Wang, Shkolnisky & Singer, IEEE Trans. Image Process. 2013, section 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvar_engine.imaging.fourier import (
+    HalfDisk,
+    convolve,
+    ft_to_volume,
+    padded_rfft3,
+    resize_volume_ft,
+    volume_radius,
+    volume_to_ft,
+)
+from solvar_engine.imaging.types import BatchSource
+from solvar_engine.projectors.base import create_projector
+from solvar_engine.projectors.grid import GridGeometry
+
+_OVERSAMPLING = 2  # the kernel of the convolution needs exactly twice the box
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """Right-hand side and operator of a least-squares reconstruction.
+
+    Attributes
+    ----------
+    right_side : Tensor, shape (z, y, x), float32
+        sum_i P_i* Y_i of whitened images.
+    kernel_ft : Tensor, shape (2 z, 2 y, x + 1), float32
+        Transform of the convolution kernel of sum_i P_i* P_i.
+    shell_max : int
+        Band of the images.
+    """
+
+    right_side: Tensor
+    kernel_ft: Tensor
+    shell_max: int
+
+    @property
+    def box_size(self) -> int:
+        """Edge of the volume, px."""
+        return int(self.right_side.shape[-1])
+
+    def __add__(self, other: NormalEquations) -> NormalEquations:
+        return NormalEquations(
+            self.right_side + other.right_side, self.kernel_ft + other.kernel_ft, self.shell_max
+        )
+
+    def apply(self, volume: Tensor) -> Tensor:
+        """Apply sum_i P_i* P_i to a volume (z, y, x)."""
+        return convolve(volume[None], self.kernel_ft)[0]
+
+    def density(self) -> Tensor:
+        """Diagonal D(k) of the operator in the Fourier basis of the box.
+
+        Returns
+        -------
+        Tensor, shape (z, y, x // 2 + 1), float32
+            D with ``apply(v)`` close to the inverse transform of D times the transform of v; not below a fifth of
+            nothing: negative values of poorly seen directions are cut at zero, and beyond the band it is zero.
+        """
+        box_size = self.box_size
+        kernel = torch.zeros(box_size, box_size, box_size)
+        kernel[(box_size // 2,) * 3] = 1.0
+        # The response to a central delta is the kernel, cropped to the box.
+        response = self.apply(kernel)
+        density = volume_to_ft(response).real * box_size
+        return density.clamp_min(0) * (volume_radius(box_size) <= self.shell_max)
+
+
+def accumulate_normal_equations(
+    source: BatchSource, index: Tensor, *, interpolation: str = "trilinear", batch_size: int = 256
+) -> NormalEquations:
+    """Back-project images and squared transfer functions in one pass.
+
+    Parameters
+    ----------
+    source : BatchSource
+    index : Tensor, shape (n,), int64
+        Particles to use.
+    interpolation : {'trilinear', 'nearest'}
+    batch_size : int
+        Images per batch; the result does not depend on it beyond rounding.
+
+    Returns
+    -------
+    NormalEquations
+    """
+    disk = source.disk
+    projector = create_projector(
+        source.box_size, disk, interpolation=interpolation, oversampling=_OVERSAMPLING
+    )
+    accumulator = projector.new_accumulator(2)
+    for batch in source.batches(index, disk, batch_size):
+        slices = _weighted_slices(batch.images, batch.ctf * batch.contrast[:, None], disk)
+        projector.backproject(slices, batch.rotation, accumulator)
+    right_side = projector.to_volumes(accumulator)[0]
+    geometry = GridGeometry(
+        _OVERSAMPLING * source.box_size, _OVERSAMPLING * disk.shell_max, 1, interpolation
+    )
+    total = accumulator.sum(dim=0) if accumulator.dim() == 5 else accumulator
+    # to_volumes divides by its own box once; the operator P* P carries 1 / box_size twice.
+    kernel = geometry.to_volumes(total[..., 1:])[0] * (_OVERSAMPLING / source.box_size)
+    kernel_ft = padded_rfft3(kernel[None], geometry.padded_size)[0].real
+    return NormalEquations(right_side, kernel_ft, disk.shell_max)
+
+
+def _weighted_slices(images: Tensor, ctf: Tensor, disk: HalfDisk) -> Tensor:
+    weighted = disk.weight * ctf
+    return torch.stack((images * weighted, (ctf * weighted).to(images.dtype)), dim=-1)
+
+
+def solve(normal: NormalEquations, precision: Tensor, *, iterations: int = 25, tolerance: float = 1e-4) -> Tensor:
+    """Solve (sum_i P_i* P_i + precision) v = sum_i P_i* Y_i by preconditioned conjugate gradients.
+
+    Parameters
+    ----------
+    normal : NormalEquations
+    precision : Tensor, shape (z, y, x // 2 + 1)
+        Inverse prior variance of each Fourier coefficient, in the units of :meth:`NormalEquations.density`; positive
+        wherever the density may vanish.
+    iterations : int
+        At most.
+    tolerance : float
+        Relative size of the preconditioned residual at which to stop.
+
+    Returns
+    -------
+    Tensor, shape (z, y, x), float32
+        Band-limited to the images' band.
+    """
+    box_size = normal.box_size
+    band = volume_radius(box_size) <= normal.shell_max
+    inverse = torch.where(band, 1.0 / (normal.density() + precision).clamp_min(1e-20), 0.0)
+
+    def operator(volume: Tensor) -> Tensor:
+        return normal.apply(volume) + ft_to_volume(precision * volume_to_ft(volume), box_size)
+
+    def precondition(residual: Tensor) -> Tensor:
+        return ft_to_volume(inverse * volume_to_ft(residual), box_size)
+
+    volume = torch.zeros_like(normal.right_side)
+    residual = normal.right_side.clone()
+    direction = precondition(residual)
+    energy = start_energy = torch.sum(residual * direction)
+    conjugate = direction.clone()
+    for _ in range(iterations):
+        if float(energy) <= tolerance**2 * float(start_energy):
+            break
+        image = operator(conjugate)
+        step = energy / torch.sum(conjugate * image)
+        volume += step * conjugate
+        residual -= step * image
+        direction = precondition(residual)
+        new_energy = torch.sum(residual * direction)
+        conjugate = direction + (new_energy / energy) * conjugate
+        energy = new_energy
+    return volume
+
+
+def crop_density(density: Tensor, box_size: int, new_size: int) -> Tensor:
+    """Carry a density (or precision) over to the smaller box of a lower band.
+
+    With Fourier coefficients kept, the energy of a volume over its sum of squares changes with the box; D / box_size is
+    what stays.
+
+    Parameters
+    ----------
+    density : Tensor, shape (..., z, y, x // 2 + 1)
+    box_size, new_size : int
+
+    Returns
+    -------
+    Tensor, shape (..., new, new, new // 2 + 1)
+    """
+    return resize_volume_ft(density, box_size, new_size) * (new_size / box_size)

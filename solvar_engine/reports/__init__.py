@@ -1,0 +1,22 @@
+"""Figures and the report page of a run; reads a run directory and nothing else, writes nothing."""
+
+from __future__ import annotations
+
+from solvar_engine.reports.figures import FIGURE_NAMES, draw_figures
+from solvar_engine.reports.html import render_report
+from solvar_engine.reports.load import NOT_REPRODUCIBLE, load_components, load_run
+from solvar_engine.reports.model import Components, Picture, RunData
+from solvar_engine.reports.summary import paragraph
+
+__all__ = [
+    "FIGURE_NAMES",
+    "NOT_REPRODUCIBLE",
+    "Components",
+    "Picture",
+    "RunData",
+    "draw_figures",
+    "load_components",
+    "load_run",
+    "paragraph",
+    "render_report",
+]

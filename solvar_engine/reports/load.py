@@ -1,0 +1,185 @@
+"""Read what a report shows from a run directory; what an older run lacks is left out, not an error."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mrcfile
+import numpy as np
+from numpy.typing import NDArray
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.results import read_latents
+from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
+from solvar_engine.reports.model import Components, RunData, Table
+
+NOT_REPRODUCIBLE = "not reproducible"
+"""What the label of a component says that the two halves of the particles do not agree on."""
+
+MAX_EIGENVOLUMES = 8
+
+T = TypeVar("T")
+
+
+def load_run(run: RunDir) -> RunData:
+    """Read a finished run.
+
+    Parameters
+    ----------
+    run : RunDir
+        A finished fit, analysed or not.
+
+    Returns
+    -------
+    RunData
+        Its eigenvalues and latents, and everything else that is there.
+
+    Raises
+    ------
+    UserError
+        If eigenvalues or latents are absent or damaged, or two files disagree on the number of particles or
+        components.
+
+    Examples
+    --------
+    >>> load_run(RunDir("run")).n_particles  # doctest: +SKIP
+    10000
+    """
+    components = load_components(run)
+    z = read_latents(run.latents).z
+    _refuse_unequal(run.eigenvalues, len(components), run.latents, z.shape[1], "components")
+    missing: list[str] = []
+
+    def optional(path: Path, read: Callable[[Path], T]) -> T | None:
+        if path.exists():
+            return read(path)
+        missing.append(path.relative_to(run.path).as_posix())
+        return None
+
+    mean = optional(run.mean, _read_volume)
+    mask = optional(run.mask, _read_volume)
+    eigenvolumes = []
+    for component in range(1, min(z.shape[1], MAX_EIGENVOLUMES) + 1):
+        eigenvolume = optional(run.eigenvolume(component), _read_volume)
+        if eigenvolume is None:
+            break
+        eigenvolumes.append(eigenvolume[0])
+    status = run.read_status()
+    data = RunData(
+        parameters=run.read_record(),
+        status={} if status is None else dataclasses.asdict(status),
+        components=components,
+        z=z,
+        mean=None if mean is None else mean[0],
+        mask=None if mask is None else mask[0],
+        pixel_size=None if mean is None else mean[1],
+        eigenvolumes=eigenvolumes,
+        noise=optional(run.noise, lambda path: _read_table(path, ("group",))),
+        fsc=optional(run.fsc, _read_table),
+        metrics=optional(run.metrics, lambda path: _read_table(path, ("stage", "half"))),
+        view=optional(run.particles, _read_view),
+        **_load_analysis(run, z.shape[1]),
+        missing=tuple(missing),
+    )
+    for path, values in (
+        (run.particles, data.view),
+        (run.embedding, data.umap),
+        (run.clusters, data.cluster),
+    ):
+        if values is not None:
+            _refuse_unequal(path, len(values), run.latents, len(z), "particles")
+    return data
+
+
+def load_components(run: RunDir) -> Components:
+    """Read the table of eigenvalues.
+
+    Parameters
+    ----------
+    run : RunDir
+        A finished fit.
+
+    Returns
+    -------
+    Components
+        One entry per component; numbers that the file does not have are NaN.
+
+    Raises
+    ------
+    UserError
+        If the file is absent or has no column ``eigenvalue``.
+    """
+    table = read_csv(run.eigenvalues)
+    if "eigenvalue" not in table:
+        raise UserError(f"{run.eigenvalues} has no column eigenvalue.")
+    n_components = len(table["eigenvalue"])
+    unknown = np.full(n_components, np.nan)
+    label = tuple(_as_text(table["label"]).tolist()) if "label" in table else ("",) * n_components
+
+    def numbers(name: str) -> NDArray[np.float64]:
+        return np.asarray(table.get(name, unknown), dtype=np.float64)
+
+    return Components(
+        eigenvalue=numbers("eigenvalue"),
+        eigenvalue_in_sample=numbers("eigenvalue_in_sample"),
+        fraction=numbers("fraction"),
+        half_set_agreement=numbers("half_set_agreement"),
+        nuisance_overlap=numbers("nuisance_overlap"),
+        label=label,
+        is_reproducible=np.array([NOT_REPRODUCIBLE not in text for text in label], dtype=bool),
+    )
+
+
+def _load_analysis(run: RunDir, n_components: int) -> dict[str, Any]:
+    """Read the tables that ``analyze`` makes; empty ones (of a run without components) count as absent."""
+    found: dict[str, Any] = {}
+    if run.embedding.exists():
+        table = read_csv(run.embedding)
+        found["umap"] = np.stack([table["umap_1"], table["umap_2"]], axis=1)
+    if run.clusters.exists():
+        found["cluster"] = read_csv(run.clusters)["cluster"].astype(np.int64)
+    if run.centres.exists() and n_components:
+        table = read_csv(run.centres)
+        found["centres"] = np.stack([table[f"z_{axis}"] for axis in range(1, n_components + 1)], axis=1)
+    return {name: values for name, values in found.items() if len(values)}
+
+
+def _read_volume(path: Path) -> tuple[NDArray[np.float32], float]:
+    """Read a volume (z, y, x) and its pixel size in Angstrom."""
+    try:
+        with mrcfile.open(path) as mrc:
+            return np.asarray(mrc.data, dtype=np.float32), float(mrc.voxel_size.x)
+    except ValueError as error:
+        raise UserError(f"{path} is not a readable MRC file ({error}).") from error
+
+
+def _read_table(path: Path, text_columns: tuple[str, ...] = ()) -> Table:
+    """Read a table of numbers with some columns of text."""
+    table = read_csv(path)
+    return {name: _as_text(values) if name in text_columns else values for name, values in table.items()}
+
+
+def _as_text(values: NDArray[Any]) -> NDArray[np.str_]:
+    """Turn a column back into text that was read as numbers because all its cells are."""
+    if values.dtype.kind != "f":
+        return values.astype(str)
+    return np.array(["" if np.isnan(value) else f"{value:g}" for value in values], dtype=str)
+
+
+def _read_view(path: Path) -> NDArray[np.float64]:
+    """Read rot and tilt of every particle, degrees, shape (n, 2)."""
+    angles = StarFile.read(path).particles.numbers("rlnAngleRot", "rlnAngleTilt")
+    return np.stack([angles["rlnAngleRot"], angles["rlnAngleTilt"]], axis=1)
+
+
+def _refuse_unequal(path: Path, count: int, other: Path, other_count: int, what: str) -> None:
+    """Stop if two files of a run speak of different numbers of things."""
+    if count != other_count:
+        raise UserError(
+            f"{path} has {count} {what} but {other} has {other_count}: the run is damaged, fit it again."
+        )

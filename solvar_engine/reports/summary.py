@@ -1,0 +1,166 @@
+"""What was found, in words: the first thing that a report says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvar_engine.reports.model import RunData, resolution_at_threshold
+
+MAX_SHARES = 4
+
+
+def key_numbers(data: RunData) -> list[tuple[str, str]]:
+    """Return the headline numbers of a run.
+
+    Parameters
+    ----------
+    data : RunData
+        The run.
+
+    Returns
+    -------
+    list of (str, str)
+        Value with unit, and what it is; those that the run does not tell are left out.
+
+    Examples
+    --------
+    >>> key_numbers(data)[0]
+    ('10,000', 'particles')
+    """
+    numbers = [(f"{data.n_particles:,}", "particles")]
+    if data.mean is not None and data.pixel_size:
+        box_size = data.mean.shape[0]
+        numbers.append((f"{box_size} px", f"box ({box_size * data.pixel_size:.0f} Å)"))
+        numbers.append((f"{data.pixel_size:.3g} Å", "per pixel"))
+    resolution = mean_resolution(data)
+    if resolution is not None:
+        label = "resolution of the mean" + ("" if resolution[1] else " (Nyquist)")
+        numbers.append((f"{resolution[0]:.1f} Å", label))
+    n_reproducible = int(data.components.is_reproducible.sum())
+    numbers.append((f"{n_reproducible} of {len(data.components)}", "components reproducible"))
+    seconds = data.status.get("seconds")
+    if isinstance(seconds, (int, float)) and seconds > 0:
+        numbers.append((duration(seconds), "for the fit"))
+    return numbers
+
+
+def mean_resolution(data: RunData) -> tuple[float, bool] | None:
+    """Return the resolution of the mean at FSC 0.143 in Angstrom, and whether the curve fell below it."""
+    if data.fsc is None:
+        return None
+    return resolution_at_threshold(np.asarray(data.fsc["frequency"]), np.asarray(data.fsc["fsc_mean"]))
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for a person.
+
+    Examples
+    --------
+    >>> duration(312), duration(7300)
+    ('5 min 12 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def paragraph(data: RunData) -> str:
+    """Say in plain sentences what a run found.
+
+    Parameters
+    ----------
+    data : RunData
+        The run.
+
+    Returns
+    -------
+    str
+        Plain text, one paragraph.
+
+    Examples
+    --------
+    >>> paragraph(data)
+    'From 10,000 particles (box 64 px, 3 Å per pixel) the mean map reaches 7.9 Å ...'
+    """
+    return " ".join(
+        sentence for sentence in (_data_sentence(data), _component_sentence(data), _caution(data)) if sentence
+    )
+
+
+def _data_sentence(data: RunData) -> str:
+    """Say how many particles gave which map."""
+    text = f"{data.n_particles:,} particles"
+    if data.mean is not None and data.pixel_size:
+        text += f" (box {data.mean.shape[0]} px, {data.pixel_size:.3g} Å per pixel)"
+    resolution = mean_resolution(data)
+    if resolution is None:
+        return f"The run used {text}."
+    angstrom, has_crossed = resolution
+    how = f"{angstrom:.1f} Å" if has_crossed else f"{angstrom:.1f} Å, the limit of this pixel size,"
+    return f"From {text} the mean map reaches {how} where the half-set correlation (FSC) is 0.143."
+
+
+def _component_sentence(data: RunData) -> str:
+    """Say how many components are real and how much they explain."""
+    components = data.components
+    if not len(components):
+        return "No reproducible variability was found: every particle is explained by the mean map."
+    chosen = np.flatnonzero(components.is_reproducible)
+    if not len(chosen):
+        return (
+            f"None of the {len(components)} fitted components is reproducible between the two halves of the "
+            "particles: no variability was found beyond the noise."
+        )
+    if len(components) == 1:
+        return "The one fitted component is reproducible between the two halves of the particles."
+    numbers = _numbers(chosen)
+    if len(chosen) == len(components):
+        found = f"All {len(components)} fitted components are reproducible"
+    elif len(chosen) == 1:
+        found = f"Of {len(components)} fitted components, component {numbers} is reproducible"
+    else:
+        found = f"Of {len(components)} fitted components, components {numbers} are reproducible"
+    percent = 100 * components.fraction[chosen]
+    carried = _join([f"{share:.0f} %" for share in percent[:MAX_SHARES]])
+    if len(chosen) > MAX_SHARES:
+        carried = f"{percent.sum():.0f} % (the leading ones {carried})"
+    verb = "It carries" if len(chosen) == 1 else "They carry"
+    return f"{found} between the two halves of the particles. {verb} {carried} of the variance found."
+
+
+def _caution(data: RunData) -> str:
+    """Warn about components that are not what they seem."""
+    components = data.components
+    sentences = []
+    rest = np.flatnonzero(~components.is_reproducible)
+    if len(rest) and len(rest) < len(components):
+        noun = "component" if len(rest) == 1 else "components"
+        sentences.append(f"Do not interpret {noun} {_numbers(rest)}.")
+    nuisance = np.flatnonzero(components.is_reproducible & (components.nuisance_overlap > 0.5))
+    if len(nuisance):
+        noun = "Component" if len(nuisance) == 1 else "Components"
+        verb = "resembles" if len(nuisance) == 1 else "resemble"
+        sentences.append(
+            f"{noun} {_numbers(nuisance)} mostly {verb} changes of contrast or "
+            "errors of the poses rather than motion."
+        )
+    return " ".join(sentences)
+
+
+def _numbers(indices: NDArray[np.integer]) -> str:
+    """Write 0-based indices as 1-based numbers: 1, 3 and 5 to 9."""
+    runs = np.split(indices + 1, np.flatnonzero(np.diff(indices) != 1) + 1)
+    words: list[str] = []
+    for run in runs:
+        words.extend([f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(number) for number in run])
+    return _join(words)
+
+
+def _join(words: Sequence[str]) -> str:
+    """Join words as in a sentence: a, b and c."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

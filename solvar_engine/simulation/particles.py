@@ -1,0 +1,304 @@
+"""Simulated particles: what is drawn for each of them, and their images.
+
+An image is contrast x ctf x (shifted projection of its state's volume) + white noise of variance 1, so the
+truth's volumes are in units of the noise's standard deviation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvar_engine.imaging.ctf import ctf_values
+from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, shift_phases
+from solvar_engine.imaging.rotation import random_rotations, rotvec_to_rotation
+from solvar_engine.imaging.types import Ctf, Pose
+from solvar_engine.simulation.phantoms import Phantom
+from solvar_engine.simulation.projections import atom_band, project_atoms
+
+VOLTAGE = 300.0
+CS = 2.7
+AMPLITUDE_CONTRAST = 0.1
+DEFOCUS_RANGE = (1.0e4, 2.5e4)
+"""Mean defocus of the images, Angstrom."""
+
+ASTIGMATISM_MAX = 600.0
+"""Largest difference between the two defoci, Angstrom."""
+
+SHIFT_STD = 1.5 / 64.0
+"""Standard deviation of the true shifts per axis, in fractions of the box."""
+
+CONTRAST_MIN = 0.05
+"""Contrasts are positive: draws below this are raised to it."""
+
+KEPT_BYTES = 500e6
+"""Noise-free images that are kept in memory between the two passes."""
+
+_BATCH_BYTES = 24e6
+
+
+class _Purpose(IntEnum):
+    """Independent streams of random numbers: asking for one kind of error leaves the rest as it was."""
+
+    STATE = 0
+    ROTATION = 1
+    SHIFT = 2
+    CTF = 3
+    CONTRAST = 4
+    POSE_ERROR = 5
+    NOISE = 6
+
+
+@dataclass(frozen=True)
+class SimulatedParticles:
+    """Everything that is drawn for n particles, noise aside.
+
+    Attributes
+    ----------
+    state : Tensor, shape (n,), int64
+        0-based state of the phantom.
+    contrast : Tensor, shape (n,), float32
+        Positive, mean 1.
+    pose : Pose
+        The truth.
+    given_pose : Pose
+        What a user would have: the truth with errors.
+    ctf : Ctf
+    """
+
+    state: Tensor
+    contrast: Tensor
+    pose: Pose
+    given_pose: Pose
+    ctf: Ctf
+
+    def __len__(self) -> int:
+        return int(self.state.shape[0])
+
+
+def draw_particles(
+    phantom: Phantom,
+    count: int,
+    box_size: int,
+    pixel_size: float,
+    seed: int,
+    *,
+    contrast_std: float = 0.0,
+    rotation_error_deg: float = 0.0,
+    shift_error_px: float = 0.0,
+) -> SimulatedParticles:
+    """Draw states, poses, contrast transfer and contrast of particles.
+
+    Parameters
+    ----------
+    phantom : Phantom
+    count : int
+        Number of particles.
+    box_size : int
+    pixel_size : float
+        Angstrom.
+    seed : int
+        The same seed gives the same particles.
+    contrast_std : float
+        Standard deviation of the contrasts, which are normal, positive and rescaled to mean 1.
+    rotation_error_deg : float
+        Standard deviation per axis of the rotation vector, degrees, by which given orientations are wrong.
+    shift_error_px : float
+        Standard deviation per axis, px, by which given shifts are wrong.
+
+    Returns
+    -------
+    SimulatedParticles
+
+    Examples
+    --------
+    >>> from solvar_engine.simulation.phantoms import make_phantom
+    >>> len(draw_particles(make_phantom("static"), 5, 32, 4.0, seed=0))
+    5
+    """
+    rotation_seed = int(np.random.SeedSequence([seed, _Purpose.ROTATION]).generate_state(1)[0])
+    rotation = random_rotations(count, torch.Generator().manual_seed(rotation_seed))
+    shift_std = SHIFT_STD * box_size * pixel_size
+    pose = Pose(rotation, _float32(shift_std * _stream(seed, _Purpose.SHIFT).standard_normal((count, 2))))
+    errors = _stream(seed, _Purpose.POSE_ERROR).standard_normal((count, 5))
+    turn = rotvec_to_rotation(torch.from_numpy(np.radians(rotation_error_deg) * errors[:, :3])).float()
+    given = Pose(turn @ rotation, pose.shift + _float32(shift_error_px * pixel_size * errors[:, 3:]))
+    return SimulatedParticles(
+        state=_draw_states(phantom.population, count, _stream(seed, _Purpose.STATE)),
+        contrast=_draw_contrasts(count, contrast_std, _stream(seed, _Purpose.CONTRAST)),
+        pose=pose,
+        given_pose=given,
+        ctf=_draw_ctf(count, _stream(seed, _Purpose.CTF)),
+    )
+
+
+class ImageModel:
+    """The noise-free images of particles, evaluated batch by batch.
+
+    Parameters
+    ----------
+    phantom : Phantom
+    particles : SimulatedParticles
+    box_size : int
+    pixel_size : float
+        Angstrom.
+    memory_bytes : float
+        The first images are kept up to this size, so that a second pass over them costs nothing.
+    """
+
+    def __init__(
+        self,
+        phantom: Phantom,
+        particles: SimulatedParticles,
+        box_size: int,
+        pixel_size: float,
+        memory_bytes: float = KEPT_BYTES,
+    ) -> None:
+        self.phantom = phantom
+        self.particles = particles
+        self.box_size = box_size
+        self.pixel_size = pixel_size
+        # beyond the atoms' band there is no signal
+        self.disk = HalfDisk.create(box_size, atom_band(box_size, phantom.sigma))
+        # one tensor, not one per batch, which would scatter over the heap
+        room = int(memory_bytes // (8 * len(self.disk)))
+        self._kept = torch.empty(min(room, len(particles)), len(self.disk), dtype=torch.complex64)
+        self._kept_count = 0
+
+    @property
+    def batch_size(self) -> int:
+        """Images that are evaluated together: temporary arrays of some 24 MB, small enough to be reused."""
+        waves = 4 * 2 * (self.disk.shell_max + 1) * self.phantom.atoms.shape[1]
+        per_image = 4 * (2 * waves + 4 * self.box_size**2)
+        return max(1, int(_BATCH_BYTES // per_image))
+
+    def batches(self) -> Iterator[slice]:
+        """Rows of the particles, batch by batch."""
+        for start in range(0, len(self.particles), self.batch_size):
+            yield slice(start, min(start + self.batch_size, len(self.particles)))
+
+    def coefficients(self, rows: slice) -> Tensor:
+        """Evaluate noise-free images at unit atom mass.
+
+        Parameters
+        ----------
+        rows : slice
+            Particles.
+
+        Returns
+        -------
+        Tensor, shape (m, pixels), complex64
+            On :attr:`disk`.
+        """
+        if rows.stop <= self._kept_count:
+            return self._kept[rows]
+        result = self._evaluate(rows)
+        if rows.start == self._kept_count and rows.stop <= len(self._kept):
+            self._kept[rows] = result
+            self._kept_count = rows.stop
+        return result
+
+    def _evaluate(self, rows: slice) -> Tensor:
+        """Contrast x ctf x shifted projection."""
+        state = self.particles.state[rows]
+        pose = self.particles.pose[rows]
+        atoms, mass = self.phantom.atoms[state], self.phantom.mass[state]
+        result = project_atoms(atoms, mass, pose.rotation, self.disk, self.phantom.sigma)
+        # the observed image is the centred one moved by -shift
+        result *= shift_phases(self.disk, -pose.shift / self.pixel_size, self.box_size)
+        result *= ctf_values(self.particles.ctf[rows], self.disk, self.pixel_size)
+        return result * self.particles.contrast[rows, None]
+
+
+def signal_variance(model: ImageModel, report: Callable[[int], object] = lambda count: None) -> float:
+    """Variance of the noise-free pixels at unit atom mass, over the whole box, averaged over all images.
+
+    Parameters
+    ----------
+    model : ImageModel
+    report : callable
+        Called with the number of images after every batch.
+
+    Returns
+    -------
+    float
+        By Parseval, the energy of all coefficients but the origin over the number of pixels.
+    """
+    weight = model.disk.weight.clone()
+    weight[0] = 0.0  # the mean of an image is no part of its variance
+    energy = 0.0
+    for rows in model.batches():
+        coefficients = model.coefficients(rows)
+        energy += float((torch.view_as_real(coefficients).square().sum(-1) @ weight).double().sum())
+        report(len(coefficients))
+    return energy / (len(model.particles) * model.box_size**2)
+
+
+def noisy_images(model: ImageModel, scale: float, seed: int) -> Iterator[np.ndarray]:
+    """Generate the images: `scale` times the signal plus white noise of variance 1.
+
+    Parameters
+    ----------
+    model : ImageModel
+    scale : float
+        Mass of an atom, in units of the noise's standard deviation: sqrt(snr / signal variance).
+    seed : int
+        The noise does not depend on the batch size.
+
+    Yields
+    ------
+    ndarray, shape (m, y, x), float32
+        In the order of the particles.
+    """
+    noise = _stream(seed, _Purpose.NOISE)
+    for rows in model.batches():
+        signal = disk_to_images(scale * model.coefficients(rows), model.disk, model.box_size).numpy()
+        yield signal + noise.standard_normal(signal.shape, dtype=np.float32)
+
+
+def _stream(seed: int, purpose: _Purpose) -> np.random.Generator:
+    """Random numbers of one purpose."""
+    return np.random.default_rng([seed, purpose])
+
+
+def _float32(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _draw_states(population: np.ndarray, count: int, rng: np.random.Generator) -> Tensor:
+    """Shuffle states whose numbers of particles follow the populations as closely as whole numbers can."""
+    exact = population * count
+    number = np.floor(exact).astype(np.int64)
+    largest_remainder = np.argsort(number - exact, kind="stable")
+    number[largest_remainder[: count - number.sum()]] += 1
+    return torch.from_numpy(rng.permutation(np.repeat(np.arange(len(population)), number)))
+
+
+def _draw_contrasts(count: int, contrast_std: float, rng: np.random.Generator) -> Tensor:
+    """Draw normal contrasts, positive, with mean exactly 1."""
+    contrast = np.maximum(1.0 + contrast_std * rng.standard_normal(count), CONTRAST_MIN)
+    return _float32(contrast / contrast.mean())
+
+
+def _draw_ctf(count: int, rng: np.random.Generator) -> Ctf:
+    """Draw defocus and astigmatism; the microscope is fixed."""
+    defocus, astigmatism, angle = rng.random((3, count))
+    mean = DEFOCUS_RANGE[0] + (DEFOCUS_RANGE[1] - DEFOCUS_RANGE[0]) * defocus
+    half = 0.5 * ASTIGMATISM_MAX * astigmatism
+    constant = torch.ones(count)
+    return Ctf(
+        defocus_u=_float32(mean + half),
+        defocus_v=_float32(mean - half),
+        defocus_angle=_float32(180.0 * angle),
+        voltage=VOLTAGE * constant,
+        cs=CS * constant,
+        amplitude_contrast=AMPLITUDE_CONTRAST * constant,
+        phase_shift=0.0 * constant,
+        b_factor=0.0 * constant,
+        scale=constant,
+    )

@@ -1,0 +1,1 @@
+"""Tests of the engine; folders mirror its rooms."""

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.params import (
+    COMMANDS,
+    AnalyzeParams,
+    FitParams,
+    ReconstructParams,
+    SimulateParams,
+    exclusive_sets_of,
+    options_of,
+)
+
+FIT = FitParams(particles="particles.star", output="run", rank=4)
+
+
+def test_defaults_are_valid():
+    for params in (
+        FIT,
+        SimulateParams(output="data", phantom="hinge"),
+        ReconstructParams(run="run", output="states", clusters=3),
+        AnalyzeParams(run="run"),
+    ):
+        params.validate()
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"rank": 0}, "--rank is 0 but must be at least 1."),
+        ({"rank": 2.5}, "--rank is 2.5 but must be a whole number."),
+        ({"rank": True}, "--rank is True but must be a whole number."),
+        ({"oversampling": 5}, "--oversampling is 5 but must be 1 to 4."),
+        ({"box": 8}, "--box is 8 but must be 16 to 4096 px."),
+        ({"projector": "cubic"}, "--projector is 'cubic' but must be one of trilinear, nearest."),
+        ({"device": "gpu"}, "--device is 'gpu' but must be auto, cpu, cuda or a GPU: cuda:0."),
+        ({"threads": 0}, "--threads is 0 but must be 1 to 4096."),
+        ({"particles": None}, "PARTICLES.star is None but must be text."),
+    ],
+)
+def test_bad_value_is_named_with_its_range(changes, text):
+    with pytest.raises(UserError) as error:
+        dataclasses.replace(FIT, **changes).validate()
+    assert str(error.value) == text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
+def test_snr_must_be_a_positive_finite_number(value):
+    with pytest.raises(UserError, match="--snr"):
+        SimulateParams(output="data", phantom="hinge", snr=value).validate()
+
+
+def test_exactly_one_kind_of_state():
+    base = ReconstructParams(run="run", output="states")
+    with pytest.raises(UserError, match="exactly one of --clusters, --points and --trajectory"):
+        base.validate()
+    with pytest.raises(UserError, match="exactly one"):
+        dataclasses.replace(base, clusters=2, points="a.csv").validate()
+    assert [option.name for option in exclusive_sets_of(ReconstructParams)["states"]] == [
+        "clusters",
+        "points",
+        "trajectory",
+    ]
+
+
+def test_frames_without_trajectory_is_not_ignored():
+    with pytest.raises(UserError, match="--frames belongs to --trajectory"):
+        ReconstructParams(run="run", output="states", clusters=2, frames=5).validate()
+    ReconstructParams(run="run", output="states", trajectory="path.csv", frames=5).validate()
+
+
+def test_json_round_trip():
+    assert FitParams.from_dict(json.loads(json.dumps(FIT.to_dict()))) == FIT
+
+
+def test_unknown_or_absent_option_is_refused():
+    with pytest.raises(UserError, match="no option warp"):
+        FitParams.from_dict({**FIT.to_dict(), "warp": 9})
+    with pytest.raises(UserError, match="rank"):
+        FitParams.from_dict({"particles": "a", "output": "b"})
+    with pytest.raises(TypeError, match="rank"):
+        FitParams(particles="a", output="b")
+
+
+@pytest.mark.parametrize("kind", COMMANDS, ids=lambda kind: kind.command)
+def test_every_option_explains_itself(kind):
+    names = set()
+    for option in options_of(kind):
+        assert option.help and not option.help.endswith(".")
+        assert option.default is None or option.kind is bool or str(option.default) in option.describe()
+        if not option.is_required:
+            option.check(option.default)
+        names.add(option.label)
+    assert {"--threads", "--device", "--seed", "--debug"} < names
+
+
+def test_options_are_described_with_unit_range_and_default():
+    box = next(option for option in options_of(SimulateParams) if option.name == "box")
+    assert box.describe() == "box size (px; 16 to 1024; default 64)"
+    error = next(option for option in options_of(SimulateParams) if option.name == "rotation_error")
+    assert "degrees" in error.describe() and "default 0.0" in error.describe()

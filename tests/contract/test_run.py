@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from solvar_engine import __version__
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.params import AnalyzeParams, FitParams
+from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RESUME, RunDir
+from solvar_engine.contract.status import Status
+
+
+@pytest.fixture
+def params(tmp_path) -> FitParams:
+    particles = tmp_path / "particles.star"
+    particles.write_text("data_particles\n")
+    return FitParams(particles=str(particles), output=str(tmp_path / "run"), rank=3)
+
+
+@pytest.fixture
+def started(params) -> RunDir:
+    """A run that was started and whose program has gone."""
+    run = RunDir(params.output)
+    assert run.prepare(params, resume=False) == NEW
+    run.write_params(params, inputs=[params.particles], resolved={"box": 64})
+    run.track_status("fit").update(stage="mean", step=1, steps=9)
+    run.release()
+    return run
+
+
+def content_of(folder) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_names_are_those_of_the_contract(tmp_path):
+    run = RunDir(tmp_path)
+    names = {
+        name: path.relative_to(tmp_path).as_posix()
+        for name in dir(RunDir)
+        if isinstance(getattr(RunDir, name), property)
+        for path in [getattr(run, name)]
+    }
+    assert names == {
+        "params": "params.json",
+        "status": "status.json",
+        "mean": "mean.mrc",
+        "mean_half1": "mean_half1.mrc",
+        "mean_half2": "mean_half2.mrc",
+        "mask": "mask.mrc",
+        "eigenvolumes": "eigenvolumes",
+        "eigenvalues": "eigenvalues.csv",
+        "latents": "latents.npz",
+        "particles": "particles.star",
+        "noise": "noise.csv",
+        "fsc": "fsc.csv",
+        "metrics": "metrics.csv",
+        "log": "log.txt",
+        "checkpoint": "checkpoint",
+        "analysis": "analysis",
+        "embedding": "analysis/embedding.csv",
+        "clusters": "analysis/clusters.csv",
+        "centres": "analysis/centres.csv",
+        "figures": "analysis/figures",
+        "report": "report.html",
+        "lock": "lock",
+    }
+    assert run.eigenvolume(12) == tmp_path / "eigenvolumes" / "eigenvolume_012.mrc"
+    with pytest.raises(ValueError, match="numbered from 1"):
+        run.eigenvolume(0)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("exists", [False, True])
+def test_absent_or_empty_folder_starts(params, resume, exists):
+    run = RunDir(params.output)
+    if exists:
+        run.path.mkdir()
+    assert run.prepare(params, resume) == NEW
+    owner = json.loads(run.lock.read_text())
+    assert owner["pid"] == os.getpid() and owner["host"] == socket.gethostname()
+    run.release()
+    assert not run.lock.exists()
+
+
+def test_folder_with_content_is_refused_and_not_touched(started, params):
+    before = content_of(started.path)
+    with pytest.raises(UserError, match="is not empty.*--resume"):
+        RunDir(params.output).prepare(params, resume=False)
+    assert content_of(started.path) == before
+
+
+def test_foreign_folder_is_not_resumed(params, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="thesis.tex but no params.json"):
+        RunDir(folder).prepare(params, resume=True)
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
+    with pytest.raises(UserError, match="is a file"):
+        RunDir(folder / "thesis.tex").prepare(params, resume=True)
+
+
+def test_run_killed_before_its_options_were_stored_starts_again(params):
+    run = RunDir(params.output)
+    run.path.mkdir()
+    run.log.write_text("starting")
+    run.lock.write_text("")
+    assert run.prepare(params, resume=True) == NEW
+    run.release()
+
+
+def test_resume_continues_and_removes_what_a_killed_write_left(started, params):
+    (started.path / "checkpoint").mkdir()
+    leftover = started.path / "checkpoint" / ".state.npz.123.tmp"
+    leftover.write_text("half")
+    run = RunDir(params.output)
+    assert run.prepare(params, resume=True) == RESUME
+    assert not leftover.exists()
+    run.release()
+
+
+def test_finished_run_is_left_alone(started, params):
+    started.write_status(Status("fit", state="finished"))
+    before = content_of(started.path)
+    assert RunDir(params.output).prepare(params, resume=True) == ALREADY_FINISHED
+    assert content_of(started.path) == before
+    started.require_finished()
+
+
+def test_differing_options_are_named(started, params):
+    started.write_status(Status("fit", state="finished"))
+    changed = dataclasses.replace(params, rank=5, projector="nearest")
+    with pytest.raises(UserError) as error:
+        RunDir(params.output).prepare(changed, resume=True)
+    assert "--rank (was 3, now 5), --projector (was trilinear, now nearest)" in str(error.value)
+
+
+def test_options_that_only_change_how_may_differ(started, params, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    changed = dataclasses.replace(
+        params, threads=7, device="cpu", debug=True, cache_mb=1, scratch="s", resume=True,
+        particles="particles.star",
+    )  # fmt: skip
+    run = RunDir(params.output)
+    assert run.prepare(changed, resume=True) == RESUME
+    run.release()
+
+
+def test_another_command_is_refused(started, params):
+    with pytest.raises(UserError, match="holds a run of fit, not of analyze"):
+        RunDir(params.output).prepare(AnalyzeParams(run=params.output), resume=True)
+
+
+def test_changed_input_is_refused_and_the_lock_given_back(started, params):
+    with open(params.particles, "a") as stream:
+        stream.write("more")
+    with pytest.raises(UserError, match="particles.star has changed"):
+        RunDir(params.output).prepare(params, resume=True)
+    assert not started.lock.exists()
+
+
+def _hold(path: str, params: FitParams, ready) -> None:
+    RunDir(path).prepare(params, resume=True)
+    ready.set()
+    time.sleep(60)
+
+
+def test_lock_of_a_living_process_is_respected_and_of_a_dead_one_taken_over(started, params):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    holder = context.Process(target=_hold, args=(params.output, params, ready))
+    holder.start()
+    try:
+        assert ready.wait(30)
+        with pytest.raises(UserError, match=f"in use by process {holder.pid} on {socket.gethostname()}"):
+            RunDir(params.output).prepare(params, resume=True)
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.join()
+    assert started.lock.exists()
+    run = RunDir(params.output)
+    assert run.prepare(params, resume=True) == RESUME
+    assert json.loads(run.lock.read_text())["pid"] == os.getpid()
+    run.release()
+
+
+def test_lock_of_another_host_is_respected(started, params):
+    started.lock.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    with pytest.raises(UserError, match=r"process 1 on elsewhere.*delete .*lock"):
+        RunDir(params.output).prepare(params, resume=True)
+
+
+def test_two_in_one_process_exclude_each_other(started, params):
+    first, second = RunDir(params.output), RunDir(params.output)
+    first.prepare(params, resume=True)
+    with pytest.raises(UserError, match="in use"):
+        second.prepare(params, resume=True)
+    second.release()
+    assert first.lock.exists()
+    first.release()
+    assert second.prepare(params, resume=True) == RESUME
+    second.release()
+
+
+def test_params_json_says_what_is_needed_to_repeat_the_run(started, params):
+    record = started.read_record()
+    assert started.read_params(FitParams) == params
+    assert record["format_version"] == 1
+    assert record["options"]["seed"] == 0 and record["resolved"] == {"box": 64}
+    assert record["inputs"] == [{"path": params.particles, "bytes": os.path.getsize(params.particles)}]
+    assert record["versions"]["solvar_engine"] == __version__
+    assert {"python", "numpy", "torch"} <= set(record["versions"])
+    assert record["command_line"]
+
+
+def test_foreign_and_newer_params_are_refused(started):
+    record = started.read_record()
+    started.params.write_text(json.dumps({**record, "format_version": 99}))
+    with pytest.raises(UserError, match="format 99"):
+        started.read_record()
+    started.params.write_text("{}")
+    with pytest.raises(UserError, match="not written by this program"):
+        started.read_record()
+
+
+def test_unfinished_run_is_no_start_for_other_commands(started, tmp_path):
+    with pytest.raises(UserError, match="not finished"):
+        started.require_finished()
+    with pytest.raises(UserError, match="is not a run folder"):
+        RunDir(tmp_path / "nothing").require_finished()
+
+
+def test_status_goes_on_over_resumes(started, monkeypatch):
+    started.write_status(Status("fit", seconds=100.0, peak_memory_mb=1e6))
+    tracker = started.track_status("fit")
+    status = tracker.update(stage="covariance", step=2, steps=5, message="")
+    assert status == started.read_status()
+    assert 100 <= status.seconds < 130 and status.peak_memory_mb == 1e6
+    assert (status.pid, status.host, status.state) == (os.getpid(), socket.gethostname(), "running")
+    finished = tracker.update(state="finished", step=5)
+    assert (finished.stage, finished.step, finished.steps) == ("covariance", 5, 5)
+    assert finished.version == __version__
+
+
+def test_peak_memory_is_that_of_this_process():
+    code = (
+        "from solvar_engine.contract.status import peak_memory_mb as p;"
+        "a = p(); b = bytearray(200 << 20); b[::4096] = bytes(len(b[::4096])); print(a, p())"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    before, after = map(float, output.split())
+    assert 5 < before < 100 and 190 < after - before < 260
+
+
+def test_no_status_yet(tmp_path):
+    assert RunDir(tmp_path).read_status() is None
+    assert not RunDir(tmp_path).is_finished()
+
+
+def test_file_system_without_locks_falls_back_to_process_numbers(started, params, monkeypatch):
+    def no_locks(descriptor, operation) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    first, second = RunDir(params.output), RunDir(params.output)
+    first.prepare(params, resume=True)
+    with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+        second.prepare(params, resume=True)
+    first.release()
+    # a process with our number that started at another time is not us
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": "1"}
+    started.lock.write_text(json.dumps(owner))
+    assert second.prepare(params, resume=True) == RESUME
+    second.release()
