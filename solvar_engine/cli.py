@@ -262,7 +262,7 @@ def allowed_cpus() -> int:
 
 
 def resolve_device(name: str) -> str:
-    """Turn ``auto`` into what is there, and check a GPU that is asked for.
+    """Settle the device: the CPU, on which alone this version computes.
 
     Parameters
     ----------
@@ -272,25 +272,20 @@ def resolve_device(name: str) -> str:
     Returns
     -------
     str
-        cpu, cuda or cuda:N.
+        cpu.
 
     Raises
     ------
     UserError
-        If the GPU is not there.
+        If a GPU is asked for: it is not there, or nothing in this version could use it.
     """
-    if name == "cpu":
-        return name
+    if name in ("auto", "cpu"):
+        return "cpu"
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return "cuda" if count else "cpu"
-    if count == 0:
+    if not torch.cuda.is_available():
         raise UserError(f"--device {name} was asked for, but no CUDA GPU is available: use --device cpu.")
-    if ":" in name and int(name.split(":")[1]) >= count:
-        raise UserError(f"--device {name} was asked for, but the GPUs are numbered from 0 to {count - 1}.")
-    return name
+    raise UserError(f"--device {name} was asked for, but this version computes on the CPU only: use --device cpu.")
 
 
 def _prepare_libraries(threads: int) -> None:

@@ -157,7 +157,7 @@ class Params:
         minimum=1, maximum=4096, metavar="N", may_differ_on_resume=True,
     )
     device: str = option(
-        str, "auto", help="where to compute: auto, cpu, cuda or one GPU such as cuda:0",
+        str, "auto", help="where to compute; this version knows the CPU only, and refuses cuda or cuda:N",
         metavar="DEVICE", may_differ_on_resume=True,
     )
     seed: int = option(

@@ -134,7 +134,7 @@ def _centred_coefficients(images: Tensor, disk: HalfDisk, shift_px: Tensor, rati
     return coefficients * shift_phases(disk, shift_px, images.shape[-1])
 
 
-def _normalise_groups(deviation: Tensor, group: Tensor, input_box: int, names: list[str]) -> Tensor:
+def _normalise_groups(deviation: Tensor, group: Tensor, input_box: int, names: tuple[str, ...]) -> Tensor:
     scale = torch.ones_like(deviation)
     pixels = int(background_mask(input_box).sum())
     for g in group.unique().tolist():

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.expectation import posterior_pass
-from solvar_engine.estimation.regularization import fix_gauge, inner_products, mix
+from solvar_engine.estimation.regularization import component_fsc, fix_gauge, inner_products, mix
 from solvar_engine.estimation.solvers import Factors
+from solvar_engine.imaging.fourier import volume_to_ft
+from solvar_engine.imaging.shells import shell_sum
 from solvar_engine.imaging.types import BatchSource
 
 _SMALLEST_SHARE = 1e-4  # of the leading eigenvalue: priors of zero variance would make precisions infinite
@@ -44,16 +46,17 @@ def find_components(
 ) -> Components:
     """Combine the factors of all images with the scale that the half-sets measured on each other.
 
-    The variance that a half-set's direction has in the other half falls short of what twice the images would find by
-    the factor that the correlation rho of the halves tells (Spearman-Brown): directions with squared cosine rho to
-    the truth improve to 2 rho / (1 + rho).
+    The variance along a half-set's direction, measured on the other half, is what that direction has of the true
+    component. Twice the images find a better direction: shell by shell, where the halves correlate by F, signal rises
+    from a share F of the power to 2 F / (1 + F) (Spearman-Brown), so the variance found grows by the average of
+    2 / (1 + F) over the component's energy.
 
     Parameters
     ----------
     full : Factors
         Of all images.
     halves : tuple of two Tensors, shape (r, z, y, x)
-        Aligned factors of the half-sets.
+        Aligned and masked factors of the half-sets.
     held_out : tuple of two Tensors, shape (r, r)
         Latent covariance of each half's factors, measured on the other half.
     mask : Tensor, shape (z, y, x)
@@ -65,12 +68,11 @@ def find_components(
     factors = _match(fix_gauge(full.volumes, full.second_moment), 0.5 * (halves[0] + halves[1])) * mask
     norms = factors.flatten(1).double().norm(dim=1).clamp_min(1e-20)
     directions = factors / norms.to(factors)[:, None, None, None]
-    half_norms = [half.flatten(1).double().norm(dim=1) for half in halves]
-    cross = torch.diagonal(inner_products(*halves)) / (half_norms[0] * half_norms[1]).clamp_min(1e-30)
-    gain = (2 / (1 + cross.clamp(0, 1))).sqrt()
-    gamma = 0.5 * sum(
-        norm[:, None] * matrix * norm[None, :] for norm, matrix in zip(half_norms, held_out, strict=True)
-    )
+    gain = _gain_of_all_images(*halves).sqrt()
+    gamma = torch.zeros_like(held_out[0])
+    for half, covariance in zip(halves, held_out, strict=True):
+        norm = half.flatten(1).double().norm(dim=1)
+        gamma += 0.5 * norm[:, None] * covariance * norm[None, :]
     eigenvolumes, eigenvalues = _principal_axes(directions, gain[:, None] * gamma * gain[None, :])
     eigenvalues = eigenvalues.clamp_min(_SMALLEST_SHARE * float(eigenvalues[0]))
     loadings = inner_products(eigenvolumes, factors)
@@ -80,6 +82,14 @@ def find_components(
         (loadings**2).sum(dim=1),
         _agreement(eigenvolumes, directions, halves),
     )
+
+
+def _gain_of_all_images(half1: Tensor, half2: Tensor) -> Tensor:
+    """Growth of the variance along each direction from half of the images to all, between 1 and 2; shape (r,)."""
+    box_size = half1.shape[-1]
+    correlation = component_fsc(half1, half2).clamp(0, 1)
+    energy = shell_sum(volume_to_ft(half1).abs() ** 2 + volume_to_ft(half2).abs() ** 2, box_size)
+    return (energy * 2 / (1 + correlation)).sum(dim=1) / energy.sum(dim=1).clamp_min(1e-300)
 
 
 def _match(factors: Tensor, target: Tensor) -> Tensor:

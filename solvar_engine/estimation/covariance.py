@@ -109,7 +109,7 @@ def half_set_units(box_size: int) -> list[Unit]:
     shells = marching_shells(box_size)
     units = []
     for number, shell_max in enumerate(shells):
-        rounds = _MIDDLE_BAND
+        rounds: tuple[str, ...] = _MIDDLE_BAND
         if number == len(shells) - 1:
             rounds = _LAST_BAND
         if number == 0:

@@ -24,7 +24,7 @@ def nyquist_shell(box_size: int) -> int:
 
 @dataclass(frozen=True)
 class HalfDisk:
-    """Half-plane pixels inside a resolution disk, ordered by shell, so that a lower band is a prefix.
+    """Half-plane pixels inside a resolution disk, ordered by radius (rounded up), so that a lower band is a prefix.
 
     Attributes
     ----------

@@ -65,12 +65,12 @@ def rotation_to_relion(rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     matrix = rotation.double()
     sine = torch.hypot(matrix[..., 0, 2], matrix[..., 1, 2])
     tilt = torch.atan2(sine, matrix[..., 2, 2])
-    polar = sine < 1e-7
-    rot = torch.where(polar, torch.zeros_like(tilt), torch.atan2(matrix[..., 1, 2], matrix[..., 0, 2]))
-    psi = torch.where(
-        polar,
-        torch.atan2(matrix[..., 1, 0], matrix[..., 1, 1]),
-        torch.atan2(matrix[..., 2, 1], -matrix[..., 2, 0]),
+    rot = torch.where(sine < 1e-7, 0.0, torch.atan2(matrix[..., 1, 2], matrix[..., 0, 2]))
+    # The middle row of Rz(-rot) R holds psi alone, and is well conditioned near the poles, too.
+    cosine, sine_rot = torch.cos(rot), torch.sin(rot)
+    psi = torch.atan2(
+        cosine * matrix[..., 1, 0] - sine_rot * matrix[..., 0, 0],
+        cosine * matrix[..., 1, 1] - sine_rot * matrix[..., 0, 1],
     )
     return tuple(torch.rad2deg(angle).to(rotation.dtype) for angle in (rot, tilt, psi))  # type: ignore[return-value]
 
@@ -129,27 +129,23 @@ def _rotation_to_quaternion(matrix: Tensor) -> Tensor:
     trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
     diagonal = torch.diagonal(m, dim1=-2, dim2=-1)
     squares = torch.cat((1 + trace[..., None], 1 - trace[..., None] + 2 * diagonal), dim=-1).clamp_min(0)
-    products = torch.stack(
-        (
-            torch.stack(
-                (squares[..., 0], m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]),
-                dim=-1,
-            ),
-            torch.stack(
-                (m[..., 2, 1] - m[..., 1, 2], squares[..., 1], m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0]),
-                dim=-1,
-            ),
-            torch.stack(
-                (m[..., 0, 2] - m[..., 2, 0], m[..., 0, 1] + m[..., 1, 0], squares[..., 2], m[..., 1, 2] + m[..., 2, 1]),
-                dim=-1,
-            ),
-            torch.stack(
-                (m[..., 1, 0] - m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1], squares[..., 3]),
-                dim=-1,
-            ),
-        ),
-        dim=-2,
+    wx, wy, wz = (
+        m[..., 2, 1] - m[..., 1, 2],
+        m[..., 0, 2] - m[..., 2, 0],
+        m[..., 1, 0] - m[..., 0, 1],
     )
+    xy, xz, yz = (
+        m[..., 0, 1] + m[..., 1, 0],
+        m[..., 0, 2] + m[..., 2, 0],
+        m[..., 1, 2] + m[..., 2, 1],
+    )
+    rows = (
+        (squares[..., 0], wx, wy, wz),
+        (wx, squares[..., 1], xy, xz),
+        (wy, xy, squares[..., 2], yz),
+        (wz, xz, yz, squares[..., 3]),
+    )
+    products = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
     best = squares.argmax(dim=-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
     quaternion = products.gather(-2, best).squeeze(-2)
     quaternion = quaternion / quaternion.norm(dim=-1, keepdim=True)

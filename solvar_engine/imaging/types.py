@@ -138,9 +138,14 @@ class BatchSource(Protocol):
         Of the working box, Angstrom.
     """
 
-    disk: HalfDisk
-    box_size: int
-    pixel_size: float
+    @property
+    def disk(self) -> HalfDisk: ...
+
+    @property
+    def box_size(self) -> int: ...
+
+    @property
+    def pixel_size(self) -> float: ...
 
     def __len__(self) -> int: ...
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -256,7 +254,8 @@ class _Fit:
             if saved is None:
                 mean, normal = self._mean(source, mask)
                 problem = self._problem(source, mean, mask, normal)
-                for state in fit_half_sets(problem, state, stop):
+                for reached in fit_half_sets(problem, state, stop):
+                    state = reached
                     self._checkpoint.save_halves(state)
                     self._report_halves(state)
                 if state is None:
@@ -319,7 +318,8 @@ class _Fit:
         base = self._progress.step
         if state is not None:
             self._progress.to(base + state.done)
-        for state in fit_full_set(problem, halves, state):
+        for reached in fit_full_set(problem, halves, state):
+            state = reached
             self._checkpoint.save_full(state)
             self._progress.to(base + state.done)
             self._append_metrics(state.done, "all particles", None, self._shell_max, state.objective)
@@ -337,18 +337,13 @@ class _Fit:
         """Scale each half's factors on the other half, and find the principal axes."""
         self._progress.stage("held-out scale")
         band = problem.band(self._shell_max, 1.0)
+        first, second = (factors.volumes * problem.mask for factors in halves.factors)
         held_out = []
-        for factors, other in zip(halves.factors, reversed(problem.halves), strict=True):
+        for volumes, other in zip((first, second), reversed(problem.halves), strict=True):
             sample = other[:: max(1, other.shape[0] // _HELD_OUT_PARTICLES)]
-            statistics = collect_statistics(problem.source, sample, band, factors.volumes)
-            held_out.append(latent_covariance(statistics))
+            held_out.append(latent_covariance(collect_statistics(problem.source, sample, band, volumes)))
         self._progress.advance()
-        return find_components(
-            full.factors,
-            (halves.factors[0].volumes, halves.factors[1].volumes),
-            (held_out[0], held_out[1]),
-            problem.mask,
-        )
+        return find_components(full.factors, (first, second), (held_out[0], held_out[1]), problem.mask)
 
     def _write(
         self,

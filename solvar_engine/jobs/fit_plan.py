@@ -88,6 +88,6 @@ def require_disk(plan: FitPlan, output: Path, scratch: Path, particles: int, box
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise UserError(
-                f"The run needs {needed / 1e6:.0f} MB in {folder}, but only {free / 1e6:.0f} MB are free: choose another "
-                "disk for --output or --scratch, or raise --cache-mb."
+                f"The run needs {needed / 1e6:.0f} MB in {folder}, but only {free / 1e6:.0f} MB are free: choose "
+                "another disk for --output or --scratch, or raise --cache-mb."
             )

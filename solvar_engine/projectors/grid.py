@@ -35,8 +35,8 @@ class GridGeometry:
     interpolation: str
 
     def __post_init__(self) -> None:
-        if self.oversampling < 1:
-            raise ValueError(f"oversampling is {self.oversampling}, expected at least 1")
+        if not isinstance(self.oversampling, int) or self.oversampling < 1:
+            raise ValueError(f"oversampling is {self.oversampling}, expected an integer of at least 1")
         if self.shell_max > nyquist_shell(self.box_size):
             raise ValueError(f"shell {self.shell_max} lies beyond Nyquist of a box of {self.box_size} px")
 
@@ -82,6 +82,17 @@ class GridGeometry:
             spectrum[(slice(None), *source)] = grid[target].permute(3, 0, 1, 2)
         volumes = padded_rfft3_adjoint(spectrum, self.box_size)
         return volumes / (self.gridding_correction(volumes.dtype, volumes.device) * self.box_size)
+
+    def check_volumes(self, volumes: Tensor) -> None:
+        """Raise ValueError unless volumes have the shape (channels, box, box, box)."""
+        if volumes.dim() != 4 or tuple(volumes.shape[1:]) != (self.box_size,) * 3:
+            expected = f"(channels, {self.box_size}, {self.box_size}, {self.box_size})"
+            raise ValueError(f"volumes have shape {tuple(volumes.shape)}, expected {expected}")
+
+    def check_grid(self, name: str, grid: Tensor) -> None:
+        """Raise ValueError unless a grid (its last four axes) has this geometry."""
+        if grid.dim() < 4 or tuple(grid.shape[-4:]) != self.shape(grid.shape[-1]):
+            raise ValueError(f"{name} has shape {tuple(grid.shape)}, expected {self.shape(grid.shape[-1])}")
 
     def _blocks(self) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
         """Pairs of slices (grid, FFT order) that cover the band: four quadrants of (z, y)."""

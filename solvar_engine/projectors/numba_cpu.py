@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.projectors.checks import check_rotation, check_slices
 from solvar_engine.projectors.grid import GridGeometry
 
 
@@ -53,6 +54,7 @@ class NumbaProjector:
 
     def to_grid(self, volumes: Tensor) -> Tensor:
         """See :meth:`~.base.Projector.to_grid`."""
+        self._geometry.check_volumes(volumes)
         return self._geometry.to_grid(volumes.float())
 
     def new_accumulator(self, channels: int) -> Tensor:
@@ -61,10 +63,13 @@ class NumbaProjector:
 
     def to_volumes(self, accumulator: Tensor) -> Tensor:
         """See :meth:`~.base.Projector.to_volumes`."""
+        self._geometry.check_grid("accumulator", accumulator)
         return self._geometry.to_volumes(accumulator.sum(dim=0))
 
     def project(self, grid: Tensor, rotation: Tensor, factor: Tensor | None = None) -> Tensor:
         """See :meth:`~.base.Projector.project`."""
+        check_rotation(rotation)
+        self._geometry.check_grid("grid", grid)
         out = torch.empty(rotation.shape[0], len(self.disk), grid.shape[-1], dtype=torch.complex64)
         self._read(
             _real_array(grid),
@@ -80,6 +85,9 @@ class NumbaProjector:
         self, slices: Tensor, rotation: Tensor, out: Tensor, factor: Tensor | None = None
     ) -> None:
         """See :meth:`~.base.Projector.backproject`."""
+        check_rotation(rotation)
+        self._geometry.check_grid("out", out)
+        check_slices("slices", slices, rotation.shape[0], len(self.disk), out.shape[-1])
         self._add(
             _real_array(slices),
             _float_array(rotation),
@@ -93,6 +101,7 @@ class NumbaProjector:
         self, grid: Tensor, rotation: Tensor, factor: Tensor, images: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`~.base.Projector.project_with_gram`."""
+        check_slices("images", images, rotation.shape[0], len(self.disk))
         slices = self.project(grid, rotation, factor)
         channels = grid.shape[-1] + 1
         gram = torch.empty(rotation.shape[0], channels, channels, dtype=torch.float64)
@@ -109,6 +118,10 @@ class NumbaProjector:
         out: Tensor,
     ) -> None:
         """See :meth:`~.base.Projector.backproject_combination`."""
+        count = rotation.shape[0]
+        check_slices("slices", slices, count, len(self.disk), slices.shape[-1])
+        check_slices("images", images, count, len(self.disk))
+        check_slices("coefficients", coefficients, count, slices.shape[-1] + 1, out.shape[-1])
         combined = torch.empty(*slices.shape[:2], coefficients.shape[2], dtype=torch.complex64)
         _combine(
             _real_array(slices),
@@ -120,12 +133,10 @@ class NumbaProjector:
         self.backproject(combined, rotation, out, factor)
 
     def _factor(self, factor: Tensor | None, rotation: Tensor) -> np.ndarray:
+        """Factors as an array; one without columns stands for none."""
         if factor is None:
-            return np.ones((1, 1), dtype=np.float32)
-        if factor.shape != (rotation.shape[0], len(self.disk)):
-            raise ValueError(
-                f"factor has shape {tuple(factor.shape)}, expected {(rotation.shape[0], len(self.disk))}"
-            )
+            return np.ones((1, 0), dtype=np.float32)
+        check_slices("factor", factor, rotation.shape[0], len(self.disk))
         return _float_array(factor)
 
 
@@ -142,7 +153,7 @@ def _real_array(values: Tensor) -> np.ndarray:
 
 @_compiled
 def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
-    has_factor = factor.shape[1] > 1
+    has_factor = factor.shape[1] > 0
     floats = grid.shape[3]
     one = np.float32(1.0)
     for n in numba.prange(rotation.shape[0]):
@@ -188,7 +199,7 @@ def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ig
 
 @_compiled
 def _backproject_trilinear(slices, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
-    has_factor = factor.shape[1] > 1
+    has_factor = factor.shape[1] > 0
     floats = out.shape[4]
     threads = out.shape[0]
     one = np.float32(1.0)
@@ -246,7 +257,7 @@ def _backproject_trilinear(slices, rotation, pixels, factor, centre, out):  # ty
 
 @_compiled
 def _project_nearest(grid, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
-    has_factor = factor.shape[1] > 1
+    has_factor = factor.shape[1] > 0
     floats = grid.shape[3]
     half = np.float32(0.5)
     for n in numba.prange(rotation.shape[0]):
@@ -271,7 +282,7 @@ def _project_nearest(grid, rotation, pixels, factor, centre, out):  # type: igno
 
 @_compiled
 def _backproject_nearest(slices, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
-    has_factor = factor.shape[1] > 1
+    has_factor = factor.shape[1] > 0
     floats = out.shape[4]
     threads = out.shape[0]
     half = np.float32(0.5)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.projectors.checks import check_rotation, check_slices
 from solvar_engine.projectors.grid import GridGeometry
 
 
@@ -45,6 +46,7 @@ class TorchProjector:
 
     def to_grid(self, volumes: Tensor) -> Tensor:
         """See :meth:`~.base.Projector.to_grid`."""
+        self._geometry.check_volumes(volumes)
         return self._geometry.to_grid(volumes.to(self._device, self._dtype))
 
     def new_accumulator(self, channels: int) -> Tensor:
@@ -55,10 +57,15 @@ class TorchProjector:
 
     def to_volumes(self, accumulator: Tensor) -> Tensor:
         """See :meth:`~.base.Projector.to_volumes`."""
+        self._geometry.check_grid("accumulator", accumulator)
         return self._geometry.to_volumes(accumulator)
 
     def project(self, grid: Tensor, rotation: Tensor, factor: Tensor | None = None) -> Tensor:
         """See :meth:`~.base.Projector.project`."""
+        check_rotation(rotation)
+        self._geometry.check_grid("grid", grid)
+        if factor is not None:
+            check_slices("factor", factor, rotation.shape[0], len(self.disk))
         slices = sum(self._read(grid, cell, weight) for cell, weight in self._corners(rotation))
         conjugate = self._flipped(rotation)[..., None]
         slices = torch.where(conjugate, slices.conj(), slices)  # type: ignore[union-attr]
@@ -68,6 +75,11 @@ class TorchProjector:
         self, slices: Tensor, rotation: Tensor, out: Tensor, factor: Tensor | None = None
     ) -> None:
         """See :meth:`~.base.Projector.backproject`."""
+        check_rotation(rotation)
+        self._geometry.check_grid("out", out)
+        check_slices("slices", slices, rotation.shape[0], len(self.disk), out.shape[-1])
+        if factor is not None:
+            check_slices("factor", factor, rotation.shape[0], len(self.disk))
         values = slices if factor is None else slices * factor[..., None]
         values = torch.where(self._flipped(rotation)[..., None], values.conj(), values)
         flat = out.view(-1, out.shape[-1])
@@ -78,6 +90,7 @@ class TorchProjector:
         self, grid: Tensor, rotation: Tensor, factor: Tensor, images: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`~.base.Projector.project_with_gram`."""
+        check_slices("images", images, rotation.shape[0], len(self.disk))
         slices = self.project(grid, rotation, factor)
         columns = torch.cat((slices, images[..., None]), dim=-1)
         weighted = columns * self._weight[:, None]
@@ -94,6 +107,10 @@ class TorchProjector:
         out: Tensor,
     ) -> None:
         """See :meth:`~.base.Projector.backproject_combination`."""
+        count = rotation.shape[0]
+        check_slices("slices", slices, count, len(self.disk), slices.shape[-1])
+        check_slices("images", images, count, len(self.disk))
+        check_slices("coefficients", coefficients, count, slices.shape[-1] + 1, out.shape[-1])
         columns = torch.cat((slices, images[..., None]), dim=-1) * self._weight[:, None]
         combined = torch.einsum("npi,nij->npj", columns, coefficients.to(columns.dtype))
         self.backproject(combined, rotation, out, factor)
@@ -130,4 +147,4 @@ class TorchProjector:
 
     def _read(self, grid: Tensor, cell: Tensor, weight: Tensor) -> Tensor:
         values = grid.view(-1, grid.shape[-1])[self._flat_index(cell)]
-        return values.view(*cell.shape[:2], -1) * weight[..., None]
+        return values.view(*cell.shape[:2], grid.shape[-1]) * weight[..., None]

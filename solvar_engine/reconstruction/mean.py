@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from solvar_engine.imaging.shells import fsc, radial_average, shells_to_volume

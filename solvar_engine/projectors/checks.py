@@ -1,0 +1,31 @@
+"""Checks of arguments that compiled kernels would follow out of their arrays."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_ORTHONORMAL = 1e-3
+
+
+def check_rotation(rotation: Tensor) -> None:
+    """Raise ValueError unless these are finite rotation matrices, shape (n, 3, 3)."""
+    if rotation.dim() != 3 or tuple(rotation.shape[1:]) != (3, 3):
+        raise ValueError(f"rotation has shape {tuple(rotation.shape)}, expected (n, 3, 3)")
+    columns = rotation[:, :, :2]
+    identity = torch.eye(2, dtype=rotation.dtype, device=rotation.device)
+    deviation = (columns.transpose(1, 2) @ columns - identity).abs()
+    # Written so that NaN fails, too.
+    if not bool((deviation <= _ORTHONORMAL).all()):
+        worst = int(torch.nan_to_num(deviation, nan=torch.inf).amax(dim=(1, 2)).argmax())
+        raise ValueError(f"rotation {worst} is not a rotation: its columns are not finite and orthonormal")
+
+
+def check_slices(name: str, slices: Tensor, count: int, pixels: int, channels: int | None = None) -> None:
+    """Raise ValueError unless slices have the shape (n, pixels, channels), or (n, pixels) without channels."""
+    expected: tuple[int, ...] = (count, pixels)
+    shape = tuple(slices.shape)
+    if channels is not None:
+        expected = (count, pixels, channels)
+    if shape != expected:
+        raise ValueError(f"{name} has shape {shape}, expected {expected}")
