@@ -10,8 +10,10 @@ from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.expectation import posterior_pass
+from solvar_engine.estimation.heldout import latent_covariance, likelihood_gains
 from solvar_engine.estimation.regularization import component_fsc, fix_gauge, inner_products, mix
 from solvar_engine.estimation.solvers import Factors
+from solvar_engine.estimation.statistics import Statistics
 from solvar_engine.imaging.fourier import volume_to_ft
 from solvar_engine.imaging.shells import shell_sum
 from solvar_engine.imaging.types import BatchSource
@@ -33,16 +35,19 @@ class Components:
         Variance along the same directions as the fit itself would have it.
     agreement : Tensor, shape (r,), float64
         Correlation of the same component in both half-sets, between 0 and 1.
+    likelihood_gain : Tensor, shape (r,), float64
+        What each half-set's version of a component adds to the log-likelihood of the other half, the smaller of both.
     """
 
     eigenvolumes: Tensor
     eigenvalues: Tensor
     eigenvalues_in_sample: Tensor
     agreement: Tensor
+    likelihood_gain: Tensor
 
 
 def find_components(
-    full: Factors, halves: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], mask: Tensor
+    full: Factors, halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Statistics], mask: Tensor
 ) -> Components:
     """Combine the factors of all images with the scale that the half-sets measured on each other.
 
@@ -57,8 +62,8 @@ def find_components(
         Of all images.
     halves : tuple of two Tensors, shape (r, z, y, x)
         Aligned and masked factors of the half-sets.
-    held_out : tuple of two Tensors, shape (r, r)
-        Latent covariance of each half's factors, measured on the other half.
+    held_out : tuple of two Statistics
+        Of images of the other half under each half's factors.
     mask : Tensor, shape (z, y, x)
 
     Returns
@@ -69,18 +74,26 @@ def find_components(
     norms = factors.flatten(1).double().norm(dim=1).clamp_min(1e-20)
     directions = factors / norms.to(factors)[:, None, None, None]
     gain = _gain_of_all_images(*halves).sqrt()
-    gamma = torch.zeros_like(held_out[0])
-    for half, covariance in zip(halves, held_out, strict=True):
-        norm = half.flatten(1).double().norm(dim=1)
-        gamma += 0.5 * norm[:, None] * covariance * norm[None, :]
+    gamma = torch.zeros(factors.shape[0], factors.shape[0], dtype=torch.float64)
+    half_norms = [half.flatten(1).double().norm(dim=1).clamp_min(1e-20) for half in halves]
+    for norm, statistics in zip(half_norms, held_out, strict=True):
+        gamma += 0.5 * norm[:, None] * latent_covariance(statistics) * norm[None, :]
     eigenvolumes, eigenvalues = _principal_axes(directions, gain[:, None] * gamma * gain[None, :])
     eigenvalues = eigenvalues.clamp_min(_SMALLEST_SHARE * float(eigenvalues[0]))
-    loadings = inner_products(eigenvolumes, factors)
+    mixture = torch.linalg.lstsq(
+        inner_products(directions, directions), inner_products(directions, eigenvolumes)
+    ).solution
+    weights = [mixture / norm[:, None] for norm in half_norms]
+    gains = [
+        likelihood_gains(statistics, weight, eigenvalues)
+        for statistics, weight in zip(held_out, weights, strict=True)
+    ]
     return Components(
         eigenvolumes,
         eigenvalues,
-        (loadings**2).sum(dim=1),
-        _agreement(eigenvolumes, directions, halves),
+        (inner_products(eigenvolumes, factors) ** 2).sum(dim=1),
+        _agreement(mix(halves[0], weights[0]), mix(halves[1], weights[1])),
+        torch.minimum(*gains),
     )
 
 
@@ -111,16 +124,11 @@ def _principal_axes(directions: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
     return eigenvolumes * sign[:, None, None, None], eigenvalues.flip(0)
 
 
-def _agreement(eigenvolumes: Tensor, directions: Tensor, halves: tuple[Tensor, Tensor]) -> Tensor:
-    """Correlation of the two versions of each eigenvolume that the same mixture of half-set factors gives."""
-    inner = inner_products(directions, directions)
-    weights = torch.linalg.lstsq(inner, inner_products(directions, eigenvolumes)).solution
-    versions = []
-    for half in halves:
-        norm = half.flatten(1).double().norm(dim=1).clamp_min(1e-30)
-        versions.append(mix(half / norm.to(half)[:, None, None, None], weights).flatten(1).double())
-    products = (versions[0] * versions[1]).sum(dim=1)
-    return (products / (versions[0].norm(dim=1) * versions[1].norm(dim=1)).clamp_min(1e-30)).clamp(0, 1)
+def _agreement(version1: Tensor, version2: Tensor) -> Tensor:
+    """Correlation of the two versions of each component that the same mixture of half-set factors gives."""
+    first, second = version1.flatten(1).double(), version2.flatten(1).double()
+    norms = first.norm(dim=1) * second.norm(dim=1)
+    return ((first * second).sum(dim=1) / norms.clamp_min(1e-30)).clamp(0, 1)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.expectation import posterior_pass
+from solvar_engine.estimation.objectives import latent_posterior
 from solvar_engine.estimation.statistics import Statistics
 from solvar_engine.imaging.types import BatchSource
 
@@ -70,6 +71,38 @@ def latent_covariance(statistics: Statistics, iterations: int = _ITERATIONS) -> 
             total += covariance.sum(dim=0) + mean.T @ mean
         gamma = total / statistics.gram.shape[0]
     return gamma
+
+
+def likelihood_gains(statistics: Statistics, weights: Tensor, variances: Tensor) -> Tensor:
+    """Log-likelihood that each component adds to all the others, on the images of the statistics.
+
+    On images that did not shape the components, a real one adds hundreds to thousands; one of noise adds less than
+    15 even when the noise variance is a few percent wrong.
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Under r factors.
+    weights : Tensor, shape (r, components)
+        Each component as a mixture of the factors.
+    variances : Tensor, shape (components,)
+        Of the latent coordinates, positive.
+
+    Returns
+    -------
+    Tensor, shape (components,), float64
+    """
+    gram = weights.T @ statistics.gram.double() @ weights
+    inner = statistics.inner.double() @ weights
+    components = Statistics(gram, inner, statistics.residual.double())
+    precision = torch.diag(1 / variances)
+    whole = latent_posterior(components, precision).objective.sum()
+    gains = []
+    for left_out in range(variances.shape[0]):
+        keep = [j for j in range(variances.shape[0]) if j != left_out]
+        rest = Statistics(gram[:, keep][:, :, keep], inner[:, keep], components.residual)
+        gains.append(latent_posterior(rest, precision[keep][:, keep]).objective.sum() - whole)
+    return torch.stack(gains)
 
 
 def _root(matrix: Tensor) -> Tensor:

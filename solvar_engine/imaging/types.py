@@ -126,26 +126,22 @@ class Batch(_PerParticle):
 
 
 class BatchSource(Protocol):
-    """A set of images that can be read again and again: all that an algorithm knows about files.
-
-    Attributes
-    ----------
-    disk : HalfDisk
-        All pixels that the images hold.
-    box_size : int
-        Working box, px.
-    pixel_size : float
-        Of the working box, Angstrom.
-    """
+    """A set of images that can be read again and again: all that an algorithm knows about files."""
 
     @property
-    def disk(self) -> HalfDisk: ...
+    def disk(self) -> HalfDisk:
+        """All pixels that the images hold."""
+        ...
 
     @property
-    def box_size(self) -> int: ...
+    def box_size(self) -> int:
+        """Working box, px."""
+        ...
 
     @property
-    def pixel_size(self) -> float: ...
+    def pixel_size(self) -> float:
+        """Pixel size of the working box, Angstrom."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -29,7 +29,7 @@ from solvar_engine.estimation.covariance import (
     full_set_epochs,
     half_set_units,
 )
-from solvar_engine.estimation.heldout import collect_statistics, latent_covariance
+from solvar_engine.estimation.heldout import collect_statistics
 from solvar_engine.estimation.nuisance import nuisance_overlap
 from solvar_engine.estimation.regularization import covariance_fsc
 from solvar_engine.estimation.residuals import residual_power
@@ -44,6 +44,7 @@ from solvar_engine.jobs.fit_inputs import (
     working_box,
 )
 from solvar_engine.jobs.fit_outputs import (
+    NOT_REPRODUCIBLE,
     OutputScale,
     write_components,
     write_mean,
@@ -341,7 +342,7 @@ class _Fit:
         held_out = []
         for volumes, other in zip((first, second), reversed(problem.halves), strict=True):
             sample = other[:: max(1, other.shape[0] // _HELD_OUT_PARTICLES)]
-            held_out.append(latent_covariance(collect_statistics(problem.source, sample, band, volumes)))
+            held_out.append(collect_statistics(problem.source, sample, band, volumes))
         self._progress.advance()
         return find_components(full.factors, (first, second), (held_out[0], held_out[1]), problem.mask)
 
@@ -384,13 +385,19 @@ class _Fit:
         self, source: PreparedParticles, mean: MeanEstimate, components: Components, labels: list[str]
     ) -> None:
         resolution = resolution_at(mean.fsc, 0.143, source.box_size, source.pixel_size)
-        reproducible = sum(label != "not reproducible" for label in labels)
+        reproducible = sum(label != NOT_REPRODUCIBLE for label in labels)
         self._summary = (
             f"{len(source)} particles, mean at {resolution:.1f} Angstrom, "
             f"{reproducible} of {len(labels)} components reproducible"
         )
         logger.info(self._summary)
-        for number, (value, agreement, label) in enumerate(
-            zip(components.eigenvalues.tolist(), components.agreement.tolist(), labels, strict=True), start=1
-        ):
-            logger.info("component %d: eigenvalue %.4g, half-set agreement %.2f %s", number, value, agreement, label)
+        rows = zip(components.eigenvalues, components.agreement, components.likelihood_gain, labels, strict=True)
+        for number, (value, agreement, gain, label) in enumerate(rows, start=1):
+            logger.info(
+                "component %d: eigenvalue %.4g, half-set agreement %.2f, held-out log-likelihood gain %.0f %s",
+                number,
+                value,
+                agreement,
+                gain,
+                label,
+            )

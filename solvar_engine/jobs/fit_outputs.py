@@ -25,6 +25,7 @@ from solvar_engine.reconstruction.mean import MeanEstimate
 
 REPRODUCIBLE_AGREEMENT = 0.5
 REPRODUCIBLE_SHARE = 0.3
+REPRODUCIBLE_GAIN = 20.0  # of the log-likelihood; components of noise stay below 15
 NUISANCE_OVERLAP = 0.5
 NOT_REPRODUCIBLE, NUISANCE = "not reproducible", "nuisance"
 
@@ -91,19 +92,18 @@ def write_components(run: RunDir, components: Components, overlap: Tensor, scale
 def label_components(components: Components, overlap: Tensor) -> list[str]:
     """Mark what is not to be taken for a motion.
 
-    A component is not reproducible if the half-sets' versions of it correlate by less than a half, or if its variance
-    on held-out images is less than three tenths of what the fit itself claims.
+    A component is not reproducible if the half-sets' versions of it correlate by less than a half, if its variance on
+    held-out images is less than three tenths of what the fit itself claims, or if it does not make held-out images
+    clearly more likely.
     """
-    labels = []
     share = components.eigenvalues / components.eigenvalues_in_sample.clamp_min(1e-30)
-    for agreement, held, nuisance in zip(
-        components.agreement.tolist(), share.tolist(), overlap.tolist(), strict=True
-    ):
-        if agreement < REPRODUCIBLE_AGREEMENT or held < REPRODUCIBLE_SHARE:
-            labels.append(NOT_REPRODUCIBLE)
-        else:
-            labels.append(NUISANCE if nuisance > NUISANCE_OVERLAP else "")
-    return labels
+    real = (
+        (components.agreement >= REPRODUCIBLE_AGREEMENT)
+        & (share >= REPRODUCIBLE_SHARE)
+        & (components.likelihood_gain >= REPRODUCIBLE_GAIN)
+    )
+    names = zip(real.tolist(), (overlap > NUISANCE_OVERLAP).tolist(), strict=True)
+    return [NOT_REPRODUCIBLE if not is_real else NUISANCE if is_nuisance else "" for is_real, is_nuisance in names]
 
 
 def write_spectra(
