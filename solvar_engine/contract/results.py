@@ -10,7 +10,7 @@ from typing import Any, Mapping
 import numpy as np
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import append_csv, atomic_path, read_csv, write_csv
+from solvar_engine.contract.files import append_csv, atomic_path, write_csv
 
 EIGENVALUE_COLUMNS = (
     "component",
@@ -26,6 +26,12 @@ FSC_COLUMNS = ("shell", "frequency", "fsc_mean", "fsc_covariance")
 METRICS_COLUMNS = ("iteration", "stage", "half", "shell_max", "objective", "seconds")
 EMBEDDING_COLUMNS = ("row", "umap_1", "umap_2")
 CLUSTERS_COLUMNS = ("row", "cluster")
+
+NOT_REPRODUCIBLE = "not reproducible"
+"""Label of a component that held-out particles do not confirm."""
+
+NUISANCE = "nuisance"
+"""Label of a component that looks like errors of contrast, orientation or shift."""
 
 Table = Mapping[str, Any]
 
@@ -117,36 +123,6 @@ def write_centres(path: str | os.PathLike[str], sizes: np.ndarray, centres: np.n
     """
     coordinates = {f"z_{axis}": centres[:, axis - 1] for axis in range(1, centres.shape[1] + 1)}
     write_csv(path, {"cluster": np.arange(1, len(sizes) + 1), "size": sizes, **coordinates})
-
-
-def read_coordinates(path: str | os.PathLike[str], rank: int) -> np.ndarray:
-    """Read points in latent space from the columns z_1 ... z_rank of a table; other columns are ignored.
-
-    Returns
-    -------
-    ndarray, shape (points, rank), float64
-
-    Raises
-    ------
-    UserError
-        If the table has no rows, a coordinate is absent or not a number, or there are more than `rank`.
-    """
-    table = read_csv(path)
-    names = [f"z_{axis}" for axis in range(1, rank + 1)]
-    for name in names:
-        if name not in table:
-            raise UserError(f"{path} has no column {name}: all {rank} components of the run are needed.")
-    if f"z_{rank + 1}" in table:
-        raise UserError(f"{path} has a column z_{rank + 1}, but the run has only {rank} components.")
-    if len(table[names[0]]) == 0:
-        raise UserError(f"{path} has no rows: give at least one point.")
-    for name in names:
-        values = table[name]
-        numeric = values.dtype.kind == "f"
-        bad = np.flatnonzero(~np.isfinite(values)) if numeric else np.array([0])
-        if len(bad):
-            raise UserError(f"Row {bad[0] + 1} of {path} has no number in column {name}.")
-    return np.stack([table[name] for name in names], axis=1)
 
 
 _LATENT_NAMES = ("z", "precision", "contrast")

@@ -103,6 +103,11 @@ class StatusTracker:
         self._earlier_peak_mb = earlier.peak_memory_mb
         self._status = Status(command, pid=os.getpid(), host=socket.gethostname())
 
+    @property
+    def seconds(self) -> float:
+        """Wall time so far, summed over resumes."""
+        return round(self._earlier_seconds + time.monotonic() - self._start, 3)
+
     def update(
         self,
         *,
@@ -123,7 +128,7 @@ class StatusTracker:
         self._status = dataclasses.replace(
             self._status,
             **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
-            seconds=round(self._earlier_seconds + time.monotonic() - self._start, 3),
+            seconds=self.seconds,
             peak_memory_mb=round(max(self._earlier_peak_mb, peak_memory_mb()), 1),
         )
         write_status(self._path, self._status)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import FitParams
-from solvar_engine.contract.results import append_metrics
+from solvar_engine.contract.results import NOT_REPRODUCIBLE, append_metrics
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir
 from solvar_engine.contract.status import FAILED, FINISHED
 from solvar_engine.data.noise import ResidualNoise
@@ -44,7 +46,6 @@ from solvar_engine.jobs.fit_inputs import (
     working_box,
 )
 from solvar_engine.jobs.fit_outputs import (
-    NOT_REPRODUCIBLE,
     OutputScale,
     write_components,
     write_mean,
@@ -53,7 +54,7 @@ from solvar_engine.jobs.fit_outputs import (
 )
 from solvar_engine.jobs.fit_plan import plan_fit, require_disk
 from solvar_engine.jobs.progress import Progress
-from solvar_engine.jobs.run_log import log_to_file
+from solvar_engine.jobs.run_log import describe, run_log
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations
 
@@ -79,23 +80,25 @@ def run(params: FitParams) -> None:
     """
     params.validate()
     run_dir = RunDir(params.output)
-    stack = open_particles(params)
-    box_size = working_box(params, stack)
-    mask = None if params.mask is None else read_mask(params.mask, stack, box_size)
-    halves = split_halves(stack, params.seed)
-    scratch_folder(params, run_dir.path)
-    start = run_dir.prepare(params, params.resume)
-    if start == ALREADY_FINISHED:
+    # Asked first, because the images of a finished run may have been moved away.
+    if params.resume and run_dir.is_finished() and run_dir.prepare(params, resume=True) == ALREADY_FINISHED:
         logger.info("%s is finished: nothing to do", run_dir.path)
         return
-    try:
-        with log_to_file(run_dir.log):
+    with run_log() as log:
+        stack = open_particles(params)
+        box_size = working_box(params, stack)
+        mask = None if params.mask is None else read_mask(params.mask, stack, box_size)
+        halves = split_halves(stack, params.seed)
+        scratch_folder(params, run_dir.path)
+        start = run_dir.prepare(params, params.resume)
+        try:
+            log.write_to(run_dir.log)
             inputs = [params.particles] + ([] if params.mask is None else [params.mask])
             if start == NEW:
                 run_dir.write_params(params, inputs=inputs, resolved={"box": box_size})
             _Fit(params, run_dir, stack, box_size, mask, halves).run()
-    finally:
-        run_dir.release()
+        finally:
+            run_dir.release()
 
 
 class _Fit:
@@ -126,15 +129,20 @@ class _Fit:
     def run(self) -> None:
         """Do all stages; the status file tells how it ended."""
         try:
-            self._stages()
+            with logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
+                self._stages()
         except BaseException as error:
-            sentence = str(error) or type(error).__name__
-            self._status.update(state=FAILED, message=sentence)
+            self._remove_cache()  # first, so that the status fits on a disk that was full
+            with suppress(OSError):
+                self._status.update(state=FAILED, message=describe(error))
             raise
         finally:
             self._progress.close()
-            if self._cache_file is not None:
-                self._cache_file.unlink(missing_ok=True)
+            self._remove_cache()
+
+    def _remove_cache(self) -> None:
+        if self._cache_file is not None:
+            self._cache_file.unlink(missing_ok=True)
 
     def _stages(self) -> None:
         source = self._prepare()

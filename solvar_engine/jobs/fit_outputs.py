@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from solvar_engine.contract.results import (
+    NOT_REPRODUCIBLE,
+    NUISANCE,
     Latents,
     write_eigenvalues,
     write_fsc,
@@ -27,7 +29,6 @@ REPRODUCIBLE_AGREEMENT = 0.5
 REPRODUCIBLE_SHARE = 0.3
 REPRODUCIBLE_GAIN = 20.0  # of the log-likelihood; components of noise stay below 15
 NUISANCE_OVERLAP = 0.5
-NOT_REPRODUCIBLE, NUISANCE = "not reproducible", "nuisance"
 
 
 @dataclass(frozen=True)

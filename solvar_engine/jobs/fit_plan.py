@@ -10,7 +10,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.data.preprocess import cache_bytes
 from solvar_engine.imaging.fourier import HalfDisk
 
-_LIBRARIES_BYTES = 450e6  # the interpreter with torch and numba
+_LIBRARIES_BYTES = 650e6  # the interpreter with torch and numba, and its working arrays
 _METADATA_BYTES = 1500  # per particle: the row of the STAR file, pose, CTF
 _SECONDS_PER_SAMPLE = 4.5e-8  # of one pixel of one channel, slice and adjoint, on one core; measured
 _FULL_PASSES = 12  # passes over all images at full band that all stages together amount to

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from tqdm import tqdm
 
 from solvar_engine.contract.status import StatusTracker
@@ -22,7 +20,6 @@ class Progress:
     def __init__(self, status: StatusTracker, steps: int) -> None:
         self._status = status
         self._steps = steps
-        self._start = time.monotonic()
         self.step = 0
         self._bar = tqdm(total=steps, desc="starting", unit="step", disable=None, leave=False)
         status.update(stage="starting", step=0, steps=steps)
@@ -48,8 +45,8 @@ class Progress:
         self.to(self._steps)
 
     def seconds(self) -> float:
-        """Wall time since the start of this process's part."""
-        return time.monotonic() - self._start
+        """Wall time of the whole command, summed over resumes."""
+        return self._status.update().seconds
 
     def close(self) -> None:
         """Remove the bar."""

@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
-from solvar_engine.contract.results import read_latents
+from solvar_engine.contract.results import NOT_REPRODUCIBLE, read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.reports.model import Components, RunData, Table
-
-NOT_REPRODUCIBLE = "not reproducible"
-"""What the label of a component says that the two halves of the particles do not agree on."""
 
 MAX_EIGENVOLUMES = 8
 

@@ -10,7 +10,6 @@ from solvar_engine.contract.results import (
     METRICS_COLUMNS,
     Latents,
     append_metrics,
-    read_coordinates,
     read_latents,
     write_centres,
     write_eigenvalues,
@@ -65,25 +64,9 @@ def test_metrics_leave_cells_empty_that_do_not_apply(tmp_path):
     assert np.isnan(table["objective"][0]) and table["seconds"][0] == 2.5
 
 
-def test_centres_are_points_of_a_trajectory(tmp_path):
+def test_centres_are_a_table(tmp_path):
     centres = np.random.default_rng(0).normal(size=(3, 2))
     write_centres(tmp_path / "centres.csv", np.array([5, 4, 3]), centres)
     assert read_csv(tmp_path / "centres.csv")["cluster"].tolist() == [1, 2, 3]
-    np.testing.assert_array_equal(read_coordinates(tmp_path / "centres.csv", rank=2), centres)
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        ("z_1\n1\n", "has no column z_2: all 2 components"),
-        ("z_1,z_2,z_3\n1,2,3\n", "only 2 components"),
-        ("z_1,z_2\n", "has no rows"),
-        ("z_1,z_2\n1,2\n3,\n", "Row 2 of .* has no number in column z_2"),
-        ("z_1,z_2\n1,two\n", "has no number in column z_2"),
-    ],
-)
-def test_bad_points_are_named(content, text, tmp_path):
-    path = tmp_path / "points.csv"
-    path.write_text(content)
-    with pytest.raises(UserError, match=text):
-        read_coordinates(path, rank=2)
+    table = read_csv(tmp_path / "centres.csv")
+    np.testing.assert_array_equal(np.stack([table["z_1"], table["z_2"]], axis=1), centres)
