@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def prepare_particles(
     stack: ParticleStack,
     box_size: int,
     *,
-    cache_file: Path | None,
+    scratch: Path | None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparedParticles:
     """Normalise, centre, transform and Fourier-crop all images, once.
@@ -52,8 +53,8 @@ def prepare_particles(
     stack : ParticleStack
     box_size : int
         Working box, px, at most that of the images.
-    cache_file : Path or None
-        Where a scratch memory map goes; None keeps everything in memory.
+    scratch : Path or None
+        Folder on whose disk the result is mapped; None keeps everything in memory.
     progress : callable, optional
         Called with (images done, images in all).
 
@@ -73,7 +74,7 @@ def prepare_particles(
         raise ValueError(f"box is {box_size}, but the images have {stack.box_size} px")
     disk = HalfDisk.create(box_size)
     count = len(stack)
-    coefficients = _allocate(count, len(disk), cache_file)
+    coefficients = _allocate(count, len(disk), scratch)
     deviation = torch.empty(count)
     groups = len(stack.pixel_sizes)
     power = torch.zeros(groups, disk.shell_max + 1, dtype=torch.float64)
@@ -115,13 +116,14 @@ def prepare_particles(
     )
 
 
-def _allocate(count: int, pixels: int, cache_file: Path | None) -> Tensor:
-    if cache_file is None:
+def _allocate(count: int, pixels: int, scratch: Path | None) -> Tensor:
+    if scratch is None:
         return torch.empty(count, pixels, dtype=torch.complex64)
-    with open(cache_file, "wb") as handle:
+    # A file without a name: its space comes free with the process, however that ends, and no two runs share one.
+    with tempfile.TemporaryFile(dir=scratch) as handle:
         # Claiming the space now turns a full disk into an error at once instead of a crash hours later.
         os.posix_fallocate(handle.fileno(), 0, count * pixels * np.dtype(np.complex64).itemsize)
-    return torch.from_numpy(np.memmap(cache_file, dtype=np.complex64, mode="r+", shape=(count, pixels)))
+        return torch.from_numpy(np.memmap(handle, dtype=np.complex64, mode="r+", shape=(count, pixels)))
 
 
 def _centred_coefficients(images: Tensor, disk: HalfDisk, shift_px: Tensor, ratio: float) -> Tensor:

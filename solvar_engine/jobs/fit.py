@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -63,7 +62,6 @@ logger = logging.getLogger(__name__)
 _NOISE_PARTICLES = 5_000
 _HELD_OUT_PARTICLES = 50_000
 _PREPARE_STEPS = 10
-_CACHE_NAME = "images.c64"
 
 
 def run(params: FitParams) -> None:
@@ -124,7 +122,6 @@ class _Fit:
         self._status = run_dir.track_status("fit")
         steps = _PREPARE_STEPS + len(half_set_units(box_size)) + len(full_set_epochs()) + 6
         self._progress = Progress(self._status, steps)
-        self._cache_file: Path | None = None
 
     def run(self) -> None:
         """Do all stages; the status file tells how it ended."""
@@ -132,17 +129,11 @@ class _Fit:
             with logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
                 self._stages()
         except BaseException as error:
-            self._remove_cache()  # first, so that the status fits on a disk that was full
             with suppress(OSError):
                 self._status.update(state=FAILED, message=describe(error))
             raise
         finally:
             self._progress.close()
-            self._remove_cache()
-
-    def _remove_cache(self) -> None:
-        if self._cache_file is not None:
-            self._cache_file.unlink(missing_ok=True)
 
     def _stages(self) -> None:
         source = self._prepare()
@@ -175,14 +166,12 @@ class _Fit:
         logger.info(plan.sentence())
         scratch = scratch_folder(params, self._run.checkpoint)
         require_disk(plan, self._run.path, scratch, count, self._box_size)
-        if not plan.cache_in_memory:
-            self._cache_file = scratch / f"{self._run.path.name}-{_CACHE_NAME}"
         self._progress.stage("reading images")
         first = self._progress.step
         source = prepare_particles(
             self._stack,
             self._box_size,
-            cache_file=self._cache_file,
+            scratch=None if plan.cache_in_memory else scratch,
             progress=lambda done, total: self._progress.to(first + done * _PREPARE_STEPS // total),
         )
         return source

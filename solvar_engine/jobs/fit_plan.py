@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +83,9 @@ def require_disk(plan: FitPlan, output: Path, scratch: Path, particles: int, box
         If a disk is too small; the text names the folder and both sizes.
     """
     cache = 0.0 if plan.cache_in_memory else float(cache_bytes(particles, box_size))
-    needs = {output: plan.disk_bytes - cache}
-    needs[scratch] = needs.get(scratch, 0.0) + cache
+    needs = {output: plan.disk_bytes - cache, scratch: cache}
+    if os.stat(output).st_dev == os.stat(scratch).st_dev:
+        needs = {output: plan.disk_bytes}
     for folder, needed in needs.items():
         free = shutil.disk_usage(folder).free
         if free < needed:

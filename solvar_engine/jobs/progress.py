@@ -46,7 +46,7 @@ class Progress:
 
     def seconds(self) -> float:
         """Wall time of the whole command, summed over resumes."""
-        return self._status.update().seconds
+        return self._status.seconds
 
     def close(self) -> None:
         """Remove the bar."""

@@ -364,7 +364,11 @@ def test_mask_of_the_user(fitted, hinge, engine, tmp_path):
 
 @pytest.mark.parametrize(
     ("box_size", "pixel_size", "text"),
-    [(32, PIXEL_SIZE, "padded or cropped"), (20, PIXEL_SIZE, "padded or cropped"), (36, PIXEL_SIZE * 2 / 3, "resampled")],
+    [
+        (32, PIXEL_SIZE, "padded or cropped"),
+        (20, PIXEL_SIZE, "padded or cropped"),
+        (36, PIXEL_SIZE * 2 / 3, "resampled"),
+    ],
 )
 def test_mask_of_another_box_is_brought_to_the_working_box(box_size, pixel_size, text, hinge, engine, tmp_path):
     centred = (np.indices((box_size,) * 3) - box_size // 2) * pixel_size
