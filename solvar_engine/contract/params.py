@@ -100,6 +100,8 @@ class Option:
             return
         if not self._is_of_kind(value):
             raise UserError(f"{self.label} is {value!r} but must be {_KIND_IN_WORDS[self.kind]}.")
+        if self.is_path and not value:
+            raise UserError(f"{self.label} is empty: give a path, or leave it out.")
         if self.choices and value not in self.choices:
             raise UserError(f"{self.label} is {value!r} but must be one of {', '.join(self.choices)}.")
         if self.kind in (int, float) and not self._is_in_range(value):

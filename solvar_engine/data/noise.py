@@ -9,6 +9,7 @@ from solvar_engine.imaging.fourier import HalfDisk, images_to_disk
 from solvar_engine.imaging.masks import real_radius
 
 BACKGROUND_RADIUS = 0.47  # of the box: outside this circle an image is taken for background
+_STRANGE = 10.0  # sampling errors between an image's background deviation and the median
 
 
 def background_mask(box_size: int) -> Tensor:
@@ -46,12 +47,12 @@ def background_power(images: Tensor, disk: HalfDisk) -> Tensor:
 
     Returns
     -------
-    Tensor, shape (shells,), float64
-        Summed over the images, not averaged; the spectrum is smoothed by the transform of the background's shape.
+    Tensor, shape (n, shells), float64
+        Smoothed by the transform of the background's shape.
     """
     background = background_mask(images.shape[-1]).to(images.dtype)
     power = images_to_disk(images * background, disk).abs().double() ** 2 / float(background.mean())
-    return shell_means(power.sum(dim=0), disk)
+    return shell_means(power, disk)
 
 
 def repair_origin(noise_variance: Tensor, input_box: int) -> Tensor:
@@ -134,10 +135,10 @@ class ResidualNoise:
 
 
 def normalisation(deviation: Tensor, background_pixels: int) -> Tensor:
-    """Factors that bring images to a common background deviation, or ones if they have it already.
+    """Factors that bring images to a common background deviation, ones for those that have it already.
 
     Images that differ by no more than the sampling error of their own deviation are left alone: scaling them would only
-    add that error.
+    add that error. Single images far from the others are brought to them: one hot pixel would outweigh a data set.
 
     Parameters
     ----------
@@ -149,11 +150,11 @@ def normalisation(deviation: Tensor, background_pixels: int) -> Tensor:
     Returns
     -------
     Tensor, shape (n,), float32
-        Median deviation over each deviation, or ones.
+        Median deviation over each deviation, or one.
     """
     median = deviation.median()
-    spread = 1.4826 * (deviation - median).abs().median() / median
+    difference = (deviation / median - 1).abs()
     sampling_error = (0.5 / background_pixels) ** 0.5
-    if float(spread) <= 3 * sampling_error:
-        return torch.ones_like(deviation)
-    return median / deviation
+    if 1.4826 * float(difference.median()) > 3 * sampling_error:
+        return median / deviation
+    return torch.where(difference > _STRANGE * sampling_error, median / deviation, 1.0)

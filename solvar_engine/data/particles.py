@@ -159,6 +159,10 @@ class ParticleStack:
             return torch.empty(0, self.box_size, self.box_size)
         return torch.from_numpy(self._reader.read(self.index.stack[rows], self.index.image[rows]))
 
+    def name_of_image(self, row: int) -> str:
+        """Name the image of a row in a sentence: its number from 1, and its file."""
+        return f"Image {self.index.image[row] + 1} of {self.index.paths[self.index.stack[row]]}"
+
     def write_star(
         self,
         path: str | os.PathLike[str],

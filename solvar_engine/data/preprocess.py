@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solvar_engine.contract.errors import UserError
 from solvar_engine.data.noise import (
     background_mask,
     background_power,
@@ -67,6 +68,8 @@ def prepare_particles(
     ------
     ValueError
         If the working box is larger than the images.
+    UserError
+        If an image cannot be used, such as one that was masked; file and index are named.
     OSError
         If the scratch file does not fit on its disk.
     """
@@ -77,14 +80,14 @@ def prepare_particles(
     coefficients = _allocate(count, len(disk), scratch)
     deviation = torch.empty(count)
     groups = len(stack.pixel_sizes)
-    power = torch.zeros(groups, disk.shell_max + 1, dtype=torch.float64)
-    measured = torch.zeros(groups, dtype=torch.int64)
+    spectra: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(groups)]
     group = torch.as_tensor(stack.group)
     chunk = max(1, _CHUNK_PIXELS // stack.box_size**2)
     for start in range(0, count, chunk):
         rows = torch.arange(start, min(start + chunk, count))
         images = stack.images(rows.numpy())
         mean, deviation[rows] = background_statistics(images)
+        _refuse_empty_background(stack, deviation[rows], start)
         images = images - mean[:, None, None]
         for g in group[rows].unique().tolist():
             members = group[rows] == g
@@ -92,14 +95,12 @@ def prepare_particles(
             coefficients[rows[members]] = _centred_coefficients(
                 images[members], disk, stack.pose.shift[rows[members]] / stack.pixel_size, ratio
             )
-            if measured[g] < _NOISE_IMAGES:
-                power[g] += background_power(images[members], disk)
-                measured[g] += int(members.sum())
+            if sum(len(known) for known, _ in spectra[g]) < _NOISE_IMAGES:
+                spectra[g].append((rows[members], background_power(images[members], disk) * ratio**4))
         if progress is not None:
             progress(int(rows[-1]) + 1, count)
-    # Empty optics groups keep a noise variance of one: no image asks for it.
-    noise = torch.where(measured[:, None] > 0, power / measured.clamp_min(1)[:, None], 1.0)
     scale = _normalise_groups(deviation, group, stack.box_size, stack.group_names)
+    noise = torch.stack([_average_spectrum(spectra_of_group, scale) for spectra_of_group in spectra])
     return PreparedParticles(
         coefficients=coefficients,
         disk=disk,
@@ -126,6 +127,14 @@ def _allocate(count: int, pixels: int, scratch: Path | None) -> Tensor:
         return torch.from_numpy(np.memmap(handle, dtype=np.complex64, mode="r+", shape=(count, pixels)))
 
 
+def _refuse_empty_background(stack: ParticleStack, deviation: Tensor, first: int) -> None:
+    """Refuse images that were masked: their noise cannot be measured."""
+    empty = torch.nonzero(deviation == 0).flatten()
+    if empty.shape[0]:
+        name = stack.name_of_image(first + int(empty[0]))
+        raise UserError(f"{name} is constant outside the particle, as if it was masked: give unmasked images.")
+
+
 def _centred_coefficients(images: Tensor, disk: HalfDisk, shift_px: Tensor, ratio: float) -> Tensor:
     """Coefficients of images moved to their centres, on the grid of the first optics group."""
     if abs(ratio - 1.0) < 1e-6:
@@ -136,16 +145,24 @@ def _centred_coefficients(images: Tensor, disk: HalfDisk, shift_px: Tensor, rati
     return coefficients * shift_phases(disk, shift_px, images.shape[-1])
 
 
+def _average_spectrum(spectra: list[tuple[Tensor, Tensor]], scale: Tensor) -> Tensor:
+    """Average the spectra (images, shells) of some rows, as they are after scaling the images."""
+    rows, power = (torch.cat(parts) for parts in zip(*spectra, strict=True))
+    return (power * scale[rows, None].double() ** 2).mean(dim=0)
+
+
 def _normalise_groups(deviation: Tensor, group: Tensor, input_box: int, names: tuple[str, ...]) -> Tensor:
     scale = torch.ones_like(deviation)
     pixels = int(background_mask(input_box).sum())
     for g in group.unique().tolist():
         members = group == g
         scale[members] = normalisation(deviation[members], pixels)
-        if bool((scale[members] != 1).any()):
+        changed = int((scale[members] != 1).sum())
+        if changed:
             logger.info(
-                "images of optics group %s differ in background deviation (%.3g to %.3g): each is scaled to the "
+                "%d images of optics group %s differ in background deviation (%.3g to %.3g): each is scaled to the "
                 "median, and its factor is kept as part of its contrast",
+                changed,
                 names[g],
                 float(deviation[members].min()),
                 float(deviation[members].max()),

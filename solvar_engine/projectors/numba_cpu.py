@@ -29,6 +29,11 @@ def _compiled(function: Callable) -> Callable:
         return numba.njit(**options)(function)
 
 
+def _inlined(function: Callable) -> Callable:
+    """Compile as a part of the kernels that call it; small enough for the compiler to inline."""
+    return numba.njit(fastmath=True)(function)
+
+
 class NumbaProjector:
     """Fast slices on the CPU in float32; see :class:`~.base.Projector`.
 
@@ -151,32 +156,39 @@ def _real_array(values: Tensor) -> np.ndarray:
     return values.numpy().view(np.float32)
 
 
+@_inlined
+def _place(rotation, kx, ky):  # type: ignore[no-untyped-def]
+    """Grid coordinates of a pixel, on the stored half x >= 0, and whether its Friedel mate was taken for that."""
+    x = rotation[0, 0] * kx + rotation[0, 1] * ky
+    y = rotation[1, 0] * kx + rotation[1, 1] * ky
+    z = rotation[2, 0] * kx + rotation[2, 1] * ky
+    flipped = x < 0
+    if flipped:
+        x, y, z = -x, -y, -z
+    return x, y, z, flipped
+
+
+@_inlined
+def _weights(x, y, z):  # type: ignore[no-untyped-def]
+    """Lower corner of the cell around a point, and the weights of its eight corners, x fastest."""
+    one = np.float32(1.0)
+    x0, y0, z0 = math.floor(x), math.floor(y), math.floor(z)
+    fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
+    gx, gy, gz = one - fx, one - fy, one - fz
+    w00, w01, w10, w11 = gz * gy, gz * fy, fz * gy, fz * fy
+    corners = (w00 * gx, w00 * fx, w01 * gx, w01 * fx, w10 * gx, w10 * fx, w11 * gx, w11 * fx)
+    return int(x0), int(y0), int(z0), corners
+
+
 @_compiled
 def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
     has_factor = factor.shape[1] > 0
     floats = grid.shape[3]
-    one = np.float32(1.0)
     for n in numba.prange(rotation.shape[0]):
-        r00, r01 = rotation[n, 0, 0], rotation[n, 0, 1]
-        r10, r11 = rotation[n, 1, 0], rotation[n, 1, 1]
-        r20, r21 = rotation[n, 2, 0], rotation[n, 2, 1]
         for p in range(pixels.shape[0]):
-            kx, ky = pixels[p, 0], pixels[p, 1]
-            x = r00 * kx + r01 * ky
-            y = r10 * kx + r11 * ky
-            z = r20 * kx + r21 * ky
-            flipped = x < 0
-            if flipped:
-                x, y, z = -x, -y, -z
-            x0, y0, z0 = math.floor(x), math.floor(y), math.floor(z)
-            fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
-            ix, iy, iz = int(x0), int(y0) + centre, int(z0) + centre
-            scale = factor[n, p] if has_factor else one
-            w00 = scale * (one - fz) * (one - fy)
-            w01 = scale * (one - fz) * fy
-            w10 = scale * fz * (one - fy)
-            w11 = scale * fz * fy
-            gx = one - fx
+            x, y, z, flipped = _place(rotation[n], pixels[p, 0], pixels[p, 1])
+            ix, iy, iz, (wa, wb, wc, wd, we, wf, wg, wh) = _weights(x, y, z)
+            iy, iz = iy + centre, iz + centre
             a = grid[iz, iy, ix]
             b = grid[iz, iy, ix + 1]
             c = grid[iz, iy + 1, ix]
@@ -185,11 +197,10 @@ def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ig
             f = grid[iz + 1, iy, ix + 1]
             g = grid[iz + 1, iy + 1, ix]
             h = grid[iz + 1, iy + 1, ix + 1]
-            wa, wb, wc, wd = w00 * gx, w00 * fx, w01 * gx, w01 * fx
-            we, wf, wg, wh = w10 * gx, w10 * fx, w11 * gx, w11 * fx
+            scale = factor[n, p] if has_factor else np.float32(1.0)
             row = out[n, p]
             for j in range(floats):
-                row[j] = (
+                row[j] = scale * (
                     wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j] + we * e[j] + wf * f[j] + wg * g[j] + wh * h[j]
                 )
             if flipped:
@@ -202,37 +213,14 @@ def _backproject_trilinear(slices, rotation, pixels, factor, centre, out):  # ty
     has_factor = factor.shape[1] > 0
     floats = out.shape[4]
     threads = out.shape[0]
-    one = np.float32(1.0)
     for t in numba.prange(threads):
         grid = out[t]
         value = np.empty(floats, np.float32)
         for n in range(t, rotation.shape[0], threads):
-            r00, r01 = rotation[n, 0, 0], rotation[n, 0, 1]
-            r10, r11 = rotation[n, 1, 0], rotation[n, 1, 1]
-            r20, r21 = rotation[n, 2, 0], rotation[n, 2, 1]
             for p in range(pixels.shape[0]):
-                kx, ky = pixels[p, 0], pixels[p, 1]
-                x = r00 * kx + r01 * ky
-                y = r10 * kx + r11 * ky
-                z = r20 * kx + r21 * ky
-                flipped = x < 0
-                if flipped:
-                    x, y, z = -x, -y, -z
-                x0, y0, z0 = math.floor(x), math.floor(y), math.floor(z)
-                fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
-                ix, iy, iz = int(x0), int(y0) + centre, int(z0) + centre
-                scale = factor[n, p] if has_factor else one
-                row = slices[n, p]
-                for j in range(floats):
-                    value[j] = scale * row[j]
-                if flipped:
-                    for j in range(1, floats, 2):
-                        value[j] = -value[j]
-                w00 = (one - fz) * (one - fy)
-                w01 = (one - fz) * fy
-                w10 = fz * (one - fy)
-                w11 = fz * fy
-                gx = one - fx
+                x, y, z, flipped = _place(rotation[n], pixels[p, 0], pixels[p, 1])
+                ix, iy, iz, (wa, wb, wc, wd, we, wf, wg, wh) = _weights(x, y, z)
+                iy, iz = iy + centre, iz + centre
                 a = grid[iz, iy, ix]
                 b = grid[iz, iy, ix + 1]
                 c = grid[iz, iy + 1, ix]
@@ -241,8 +229,13 @@ def _backproject_trilinear(slices, rotation, pixels, factor, centre, out):  # ty
                 f = grid[iz + 1, iy, ix + 1]
                 g = grid[iz + 1, iy + 1, ix]
                 h = grid[iz + 1, iy + 1, ix + 1]
-                wa, wb, wc, wd = w00 * gx, w00 * fx, w01 * gx, w01 * fx
-                we, wf, wg, wh = w10 * gx, w10 * fx, w11 * gx, w11 * fx
+                scale = factor[n, p] if has_factor else np.float32(1.0)
+                row = slices[n, p]
+                for j in range(floats):
+                    value[j] = scale * row[j]
+                if flipped:
+                    for j in range(1, floats, 2):
+                        value[j] = -value[j]
                 for j in range(floats):
                     v = value[j]
                     a[j] += wa * v
@@ -262,16 +255,10 @@ def _project_nearest(grid, rotation, pixels, factor, centre, out):  # type: igno
     half = np.float32(0.5)
     for n in numba.prange(rotation.shape[0]):
         for p in range(pixels.shape[0]):
-            kx, ky = pixels[p, 0], pixels[p, 1]
-            x = rotation[n, 0, 0] * kx + rotation[n, 0, 1] * ky
-            y = rotation[n, 1, 0] * kx + rotation[n, 1, 1] * ky
-            z = rotation[n, 2, 0] * kx + rotation[n, 2, 1] * ky
-            flipped = x < 0
-            if flipped:
-                x, y, z = -x, -y, -z
-            scale = factor[n, p] if has_factor else np.float32(1.0)
+            x, y, z, flipped = _place(rotation[n], pixels[p, 0], pixels[p, 1])
             iy, iz = int(math.floor(y + half)) + centre, int(math.floor(z + half)) + centre
             cell = grid[iz, iy, int(math.floor(x + half))]
+            scale = factor[n, p] if has_factor else np.float32(1.0)
             row = out[n, p]
             for j in range(floats):
                 row[j] = scale * cell[j]
@@ -290,16 +277,10 @@ def _backproject_nearest(slices, rotation, pixels, factor, centre, out):  # type
         grid = out[t]
         for n in range(t, rotation.shape[0], threads):
             for p in range(pixels.shape[0]):
-                kx, ky = pixels[p, 0], pixels[p, 1]
-                x = rotation[n, 0, 0] * kx + rotation[n, 0, 1] * ky
-                y = rotation[n, 1, 0] * kx + rotation[n, 1, 1] * ky
-                z = rotation[n, 2, 0] * kx + rotation[n, 2, 1] * ky
-                flipped = x < 0
-                if flipped:
-                    x, y, z = -x, -y, -z
-                scale = factor[n, p] if has_factor else np.float32(1.0)
+                x, y, z, flipped = _place(rotation[n], pixels[p, 0], pixels[p, 1])
                 iy, iz = int(math.floor(y + half)) + centre, int(math.floor(z + half)) + centre
                 cell = grid[iz, iy, int(math.floor(x + half))]
+                scale = factor[n, p] if has_factor else np.float32(1.0)
                 row = slices[n, p]
                 for j in range(0, floats, 2):
                     cell[j] += scale * row[j]
