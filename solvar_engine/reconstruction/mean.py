@@ -42,10 +42,6 @@ def estimate_mean(half1: NormalEquations, half2: NormalEquations, mask: Tensor |
     Returns
     -------
     MeanEstimate
-
-    Examples
-    --------
-    See ``docs/`` for a whole run.
     """
     halves = [solve(half, weak_precision(half)) for half in (half1, half2)]
     correlation = fsc(halves[0], halves[1], mask)

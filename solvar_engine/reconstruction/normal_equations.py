@@ -66,8 +66,8 @@ class NormalEquations:
         Returns
         -------
         Tensor, shape (z, y, x // 2 + 1), float32
-            D with ``apply(v)`` close to the inverse transform of D times the transform of v; not below a fifth of
-            nothing: negative values of poorly seen directions are cut at zero, and beyond the band it is zero.
+            D with ``apply(v)`` close to the inverse transform of D times the transform of v; zero beyond the band, and
+            never negative, as rounding makes it where few images contribute.
         """
         box_size = self.box_size
         kernel = torch.zeros(box_size, box_size, box_size)

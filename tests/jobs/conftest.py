@@ -65,9 +65,10 @@ def engine_program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[st
 
     yield start
     for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        process.kill()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +89,12 @@ def hinge(simulate: Callable[..., DataSetFiles]) -> DataSetFiles:
     return simulate(
         *("--phantom", "hinge", "--particles", PARTICLES, "--box", BOX, "--pixel-size", PIXEL_SIZE, "--snr", 1.0)
     )
+
+
+@pytest.fixture(scope="session")
+def larger_hinge(simulate: Callable[..., DataSetFiles]) -> DataSetFiles:
+    """800 images of 32 px, enough that a fit takes some seconds."""
+    return simulate("--phantom", "hinge", "--particles", 800, "--box", 32, "--pixel-size", 6.0, "--snr", 0.5)
 
 
 @pytest.fixture(scope="session")

@@ -407,6 +407,32 @@ def test_contrast_that_is_not_to_be_touched(fitted, hinge, relabelled, engine, t
     assert slope(mean.numpy(), bright.numpy()) == pytest.approx(-1, abs=0.02)
 
 
+@pytest.mark.parametrize("damage", ["scaled", "hot-pixel"])
+def test_one_damaged_image_does_not_spoil_the_others(damage, hinge, relabelled, engine, tmp_path):
+    images = ParticleStack.from_star(hinge.particles).images(slice(None)).numpy()
+    if damage == "scaled":
+        images[10] *= 1e5
+    else:
+        images[10, 2, 3] = 1e9
+    outcome = engine("fit", relabelled(stack=images), "--output", tmp_path / "run", "--rank", RANK)
+    assert outcome.code == 0
+    assert "1 images of optics group opticsGroup1 differ in background deviation" in outcome.error
+    assert motion_correlation(RunDir(tmp_path / "run"), hinge) > 0.85
+    mean, eigenvalues, _ = true_components(hinge, BOX)
+    assert read_csv(tmp_path / "run" / "eigenvalues.csv")["eigenvalue"][0] == pytest.approx(eigenvalues[0], rel=0.25)
+
+
+def test_images_of_different_grey_scale_are_normalised(hinge, relabelled, engine, tmp_path):
+    factor = np.random.default_rng(0).uniform(0.5, 5, PARTICLES)
+    images = ParticleStack.from_star(hinge.particles).images(slice(None)).numpy() * factor[:, None, None]
+    run = RunDir(tmp_path / "run")
+    assert engine("fit", relabelled(stack=images), "--output", run.path, "--rank", RANK).code == 0
+    contrast = read_latents(run.latents).contrast
+    assert contrast.mean() == pytest.approx(1, abs=1e-5)
+    assert np.corrcoef(contrast, factor)[0, 1] > 0.99
+    assert motion_correlation(run, hinge) > 0.85
+
+
 OPTICS = {
     "rlnOpticsGroup": [1, 2],
     "rlnOpticsGroupName": ["Krios", "Talos"],

@@ -1,0 +1,97 @@
+"""What contrast and pose errors make of the mean."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.nuisance import nuisance_overlap, pose_derivatives
+from solvar_engine.imaging.rotation import rotvec_to_rotation
+from solvar_engine.simulation.projections import atom_volume
+from tests.reconstruction.simulated import LinearPhantom, noise, relative_error
+
+SIGMA = 0.05
+PHANTOM = LinearPhantom.create(2, sigma=SIGMA)
+
+
+def moved(box_size: int, shift_px: tuple[float, ...] = (0, 0, 0), rotvec: tuple[float, ...] = (0, 0, 0)) -> Tensor:
+    """The mean after a rotation (about x, y, z, radians) and a shift (x, y, z) of its atoms."""
+    rotation = rotvec_to_rotation(torch.tensor([rotvec], dtype=torch.float64))[0]
+    atoms = PHANTOM.atoms.double() @ rotation.T + torch.tensor(shift_px, dtype=torch.float64) / box_size
+    return atom_volume(atoms, PHANTOM.mean_mass, box_size, SIGMA)
+
+
+def axis(number: int, amount: float) -> tuple[float, ...]:
+    return tuple(amount if i == number else 0.0 for i in range(3))
+
+
+@pytest.mark.parametrize("box_size", [24, 25])
+@pytest.mark.parametrize("number", range(3))
+def test_derivatives_equal_finite_differences(box_size: int, number: int) -> None:
+    """Atoms that move by +x lower the density's argument: the derivative of the moved map is minus the gradient."""
+    derivatives = pose_derivatives(PHANTOM.mean(box_size))
+    step_px, step_rad = 0.05, 0.01
+    shifted = (moved(box_size, axis(number, -step_px)) - moved(box_size, axis(number, step_px))) / (2 * step_px)
+    turned = (moved(box_size, rotvec=axis(number, -step_rad)) - moved(box_size, rotvec=axis(number, step_rad))) / (
+        2 * step_rad
+    )
+    assert relative_error(derivatives[number], shifted) < 0.01
+    assert relative_error(derivatives[3 + number], turned) < 0.02
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shift_px": (0.3, 0.0, 0.0)},
+        {"shift_px": (0.0, -0.2, 0.4)},
+        {"rotvec": (0.05, 0.0, 0.0)},
+        {"rotvec": (0.02, -0.03, 0.04)},
+        {"shift_px": (0.2, 0.1, -0.2), "rotvec": (0.03, 0.02, 0.0)},
+    ],
+    ids=str,
+)
+def test_pose_errors_are_recognised(change: dict) -> None:
+    difference = moved(24, **change) - moved(24)
+    unit = (difference / difference.norm())[None]
+    assert float(nuisance_overlap(unit, moved(24))) > 0.95
+
+
+def test_contrast_errors_are_recognised() -> None:
+    mean = moved(24)
+    assert float(nuisance_overlap((mean / mean.norm())[None], mean)) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_overlap_is_the_share_of_energy_per_component() -> None:
+    mean = moved(24)
+    span = torch.cat((mean[None], pose_derivatives(mean))).flatten(1).double()
+    basis = torch.linalg.qr(span.T).Q
+    unrelated = noise(24**3, dtype=torch.float64)
+    outside = unrelated - basis @ (basis.T @ unrelated)
+    outside /= outside.norm()
+    inside = basis @ noise(7, seed=2, dtype=torch.float64)
+    inside /= inside.norm()
+    share = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
+    volumes = share.sqrt()[:, None] * inside + (1 - share).sqrt()[:, None] * outside
+    overlap = nuisance_overlap(volumes.float().reshape(4, 24, 24, 24), mean)
+    torch.testing.assert_close(overlap, share, rtol=0, atol=1e-3)
+
+
+def test_unrelated_volume_has_no_overlap() -> None:
+    unrelated = noise(24, 24, 24)
+    assert float(nuisance_overlap((unrelated / unrelated.norm())[None], moved(24))) < 0.01
+
+
+def test_scale_of_the_mean_does_not_matter() -> None:
+    factor = PHANTOM.factors(24)
+    unit = factor / factor.flatten(1).norm(dim=1)[:, None, None, None]
+    mean = moved(24)
+    torch.testing.assert_close(nuisance_overlap(unit, 1e-3 * mean), nuisance_overlap(unit, mean), rtol=1e-3, atol=1e-3)
+
+
+def test_symmetric_mean_has_fewer_directions() -> None:
+    """A ball does not change when it is turned: its rotations must not become directions of rounding noise."""
+    ball = atom_volume(torch.zeros(1, 3), torch.ones(1), 24, 0.1)
+    unrelated = noise(3, 24, 24, 24)
+    overlap = nuisance_overlap(unrelated / unrelated.flatten(1).norm(dim=1)[:, None, None, None], ball)
+    assert bool(overlap.isfinite().all()) and float(overlap.max()) < 0.01

@@ -1,0 +1,107 @@
+"""Statistics and likelihood, against dense covariance matrices in double precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.objectives import latent_posterior
+from solvar_engine.estimation.statistics import Statistics
+from tests.estimation.problems import DenseModel
+from tests.reconstruction.simulated import noise
+
+IMAGES, PIXELS, RANK = 5, 17, 3
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+@pytest.fixture(scope="module")
+def columns() -> Tensor:
+    """Projections of mean and factors and the images themselves, (n, N, r + 2)."""
+    return noise(IMAGES, PIXELS, RANK + 2, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def contrast() -> Tensor:
+    return torch.tensor([1.0, 0.4, 1.7, 0.0, -0.3], dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def prior() -> Tensor:
+    root = noise(RANK, RANK, seed=3, dtype=torch.float64)
+    return root @ root.T + 0.1 * torch.eye(RANK, dtype=torch.float64)
+
+
+def products_of(columns: Tensor) -> Tensor:
+    return columns.transpose(1, 2) @ columns
+
+
+def model_at(columns: Tensor, contrast: Tensor) -> DenseModel:
+    a = contrast[:, None]
+    return DenseModel(columns[..., -1], a * columns[..., 0], a[..., None] * columns[..., 1:-1])
+
+
+def test_statistics_at_a_contrast_are_those_of_the_scaled_model(columns, contrast) -> None:
+    statistics = Statistics.at_contrast(products_of(columns), contrast)
+    model = model_at(columns, contrast)
+    gram = model.loadings.transpose(1, 2) @ model.loadings
+    inner = (model.loadings.transpose(1, 2) @ model.error[..., None])[..., 0]
+    torch.testing.assert_close(statistics.gram, gram, **EXACT)
+    torch.testing.assert_close(statistics.inner, inner, **EXACT)
+    torch.testing.assert_close(statistics.residual, model.error.square().sum(dim=1), **EXACT)
+
+
+def test_without_contrast_only_the_image_is_left(columns) -> None:
+    statistics = Statistics.at_contrast(products_of(columns), torch.zeros(IMAGES))
+    assert not statistics.gram.any() and not statistics.inner.any()
+    torch.testing.assert_close(statistics.residual, columns[..., -1].square().sum(dim=1), **EXACT)
+
+
+def test_single_precision_contrast_keeps_double_precision(columns) -> None:
+    statistics = Statistics.at_contrast(products_of(columns), torch.full((IMAGES,), 0.5))
+    assert statistics.gram.dtype == statistics.inner.dtype == statistics.residual.dtype == torch.float64
+
+
+def test_likelihood_equals_the_dense_gaussian(columns, contrast) -> None:
+    posterior = latent_posterior(Statistics.at_contrast(products_of(columns), contrast))
+    torch.testing.assert_close(posterior.objective, model_at(columns, contrast).objective(), **EXACT)
+
+
+def test_posterior_equals_conditioning_of_the_joint_gaussian(columns, contrast) -> None:
+    posterior = latent_posterior(Statistics.at_contrast(products_of(columns), contrast))
+    mean, covariance = model_at(columns, contrast).posterior()
+    torch.testing.assert_close(posterior.mean, mean, **EXACT)
+    torch.testing.assert_close(posterior.covariance, covariance, **EXACT)
+    outer = mean[:, :, None] * mean[:, None, :]
+    torch.testing.assert_close(posterior.second_moment(), covariance + outer, **EXACT)
+
+
+def test_any_prior_equals_the_dense_gaussian(columns, contrast, prior) -> None:
+    statistics = Statistics.at_contrast(products_of(columns), contrast)
+    posterior = latent_posterior(statistics, torch.linalg.inv(prior))
+    model = model_at(columns, contrast)
+    mean, covariance = model.posterior(prior)
+    loose = {"rtol": 1e-9, "atol": 1e-9}
+    torch.testing.assert_close(posterior.objective, model.objective(prior), **loose)
+    torch.testing.assert_close(posterior.mean, mean, **loose)
+    torch.testing.assert_close(posterior.covariance, covariance, **loose)
+
+
+def test_gauge_of_the_latents_does_not_matter(columns, prior) -> None:
+    """Factors V with prior Gamma are factors V Gamma^(1/2) with prior I."""
+    root = torch.linalg.cholesky(prior)
+    changed = torch.cat((columns[..., :1], columns[..., 1:-1] @ root, columns[..., -1:]), dim=-1)
+    ones = torch.ones(IMAGES, dtype=torch.float64)
+    first = latent_posterior(Statistics.at_contrast(products_of(columns), ones), torch.linalg.inv(prior))
+    second = latent_posterior(Statistics.at_contrast(products_of(changed), ones))
+    torch.testing.assert_close(first.objective, second.objective, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(first.mean, second.mean @ root.T, rtol=1e-9, atol=1e-9)
+
+
+def test_contrast_search_needs_no_other_statistics(columns) -> None:
+    """The likelihood of one image over a grid of contrasts, from its products alone."""
+    grid = torch.linspace(0.2, 2.0, 9, dtype=torch.float64)
+    one = columns[:1].expand(len(grid), -1, -1)
+    searched = latent_posterior(Statistics.at_contrast(products_of(one), grid)).objective
+    torch.testing.assert_close(searched, model_at(one, grid).objective(), **EXACT)
+    assert float(searched.max() - searched.min()) > 0.1

@@ -1,0 +1,230 @@
+"""The preconditioned stochastic solver."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.bands import Band
+from solvar_engine.estimation.expectation import expectation_pass
+from solvar_engine.estimation.regularization import fix_gauge
+from solvar_engine.estimation.solvers import (
+    Epoch,
+    Factors,
+    epochs_of,
+    preconditioned_step,
+    random_factors,
+    run_epoch,
+)
+from solvar_engine.imaging.fourier import ft_to_volume, low_pass, volume_to_ft
+from solvar_engine.imaging.masks import sphere_mask
+from solvar_engine.imaging.shells import radial_average, shells_to_volume
+from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
+from tests.estimation.problems import covariance_error, full_band, principal_cosines
+from tests.reconstruction.simulated import LinearPhantom, Simulation, noise, relative_error, simulate
+
+BOX, IMAGES, RANK = 16, 600, 2
+SHELLS = 8
+MASK = sphere_mask(BOX, 5.0)
+
+
+@pytest.fixture(scope="module")
+def simulation() -> Simulation:
+    return simulate(LinearPhantom.create(RANK, sigma=0.06).scaled(4.0), IMAGES, BOX)
+
+
+@pytest.fixture(scope="module")
+def band(simulation) -> Band:
+    return full_band(simulation, MASK)
+
+
+@pytest.fixture(scope="module")
+def precision(simulation) -> Tensor:
+    """Prior with the true power of the factors, the same for each."""
+    power = radial_average(volume_to_ft(simulation.phantom.factors(BOX)).abs() ** 2, BOX).mean(dim=0) / BOX
+    return (1 / power.clamp_min(1e-5 * float(power.max()))).expand(RANK, -1)
+
+
+def start(band: Band, precision: Tensor, seed: int = 0) -> Factors:
+    return random_factors(band, RANK, precision[0], torch.Generator().manual_seed(seed))
+
+
+def fit(simulation, band, precision, schedule: str, seed: int = 0) -> tuple[Factors, list[float]]:
+    state, objectives = start(band, precision), []
+    generator = torch.Generator().manual_seed(seed)
+    for epoch in epochs_of(schedule):
+        source = simulation.source
+        state, objective = run_epoch(source, source.everyone, band, state, precision, epoch, generator)
+        objectives.append(objective)
+    return state, objectives
+
+
+def objective_of(simulation, band, volumes: Tensor) -> float:
+    source = simulation.source
+    return expectation_pass(source, source.everyone, band, volumes).objective / len(source)
+
+
+def gauged(state: Factors) -> Tensor:
+    return fix_gauge(state.volumes, state.second_moment)
+
+
+# --- a whole epoch
+
+
+def test_every_epoch_lowers_the_objective(simulation, band, precision) -> None:
+    state, objectives = fit(simulation, band, precision, "4x0.7 4x0.7 4x0.5 2x0.5 1x1")
+    assert all(later < earlier for earlier, later in zip(objectives, objectives[1:], strict=False))
+    begin = objective_of(simulation, band, start(band, precision).volumes)
+    end = objective_of(simulation, band, state.volumes)
+    truth = objective_of(simulation, band, simulation.phantom.factors(BOX))
+    assert end < begin - 0.9 * (begin - truth)
+
+
+def test_factors_of_a_simulated_problem_are_recovered(simulation, band, precision) -> None:
+    state, _ = fit(simulation, band, precision, "8x0.7 8x0.7 8x0.5 4x0.7 4x0.5 2x0.7 1x1")
+    found, truth = gauged(state), simulation.phantom.factors(BOX)
+    assert float(principal_cosines(found, truth).min()) > 0.94
+    assert covariance_error(found, truth) < 0.42
+
+
+def test_same_seed_gives_the_same_numbers(simulation, band, precision) -> None:
+    first, second = (fit(simulation, band, precision, "4x0.7 2x0.7", seed=3)[0] for _ in range(2))
+    assert relative_error(first.volumes, second.volumes) < 1e-6
+    other = fit(simulation, band, precision, "4x0.7 2x0.7", seed=4)[0]
+    assert relative_error(other.volumes, first.volumes) > 1e-4
+
+
+def test_number_of_batches_does_not_decide_the_end(simulation, band, precision) -> None:
+    few, _ = fit(simulation, band, precision, "1x1 " * 12)
+    many, _ = fit(simulation, band, precision, "8x0.7 8x0.7 8x0.5 4x0.5 2x0.5 1x1 1x1")
+    assert covariance_error(gauged(many), gauged(few)) < 0.08
+    objectives = [objective_of(simulation, band, gauged(state)) for state in (few, many)]
+    assert objectives[0] == pytest.approx(objectives[1], abs=0.02)
+
+
+def test_objective_is_the_average_over_the_images_that_were_asked_for(simulation, band, precision) -> None:
+    state = start(band, precision)
+    index = simulation.source.everyone[100:350]
+    arguments = (simulation.source, index, band, state, precision, Epoch(1, 0.0), torch.Generator())
+    same, objective = run_epoch(*arguments)
+    expected = expectation_pass(simulation.source, index, band, state.volumes)
+    assert objective == pytest.approx(expected.objective / 250, rel=1e-9)
+    assert torch.equal(same.volumes, state.volumes)
+    torch.testing.assert_close(same.second_moment, expected.second_moment / 250)
+
+
+def test_mini_batches_estimate_the_gradient_of_all(simulation, band, precision) -> None:
+    """With tiny steps the steps of all mini-batches add up to as many full-batch steps."""
+    state, tiny, batches = start(band, precision), 1e-4, 6
+    source = simulation.source
+    moment = expectation_pass(source, source.everyone, band, state.volumes).second_moment / len(source)
+    state = Factors(state.volumes, moment)
+    moved = []
+    for epoch in (Epoch(batches, tiny), Epoch(1, batches * tiny)):
+        generator = torch.Generator().manual_seed(0)
+        new, _ = run_epoch(source, source.everyone, band, state, precision, epoch, generator)
+        moved.append(new.volumes - state.volumes)
+    assert relative_error(moved[0], moved[1]) < 0.15
+
+
+# --- one step
+
+
+@pytest.fixture(scope="module")
+def situation(simulation, band, precision):
+    """Factors with the gradient, moment and prior that a full batch gives them."""
+    volumes = start(band, precision).volumes
+    result = expectation_pass(simulation.source, simulation.source.everyone, band, volumes)
+    prior = shells_to_volume(precision.float(), BOX, beyond=float(precision.max()))
+    return volumes, result.gradient, result.second_moment / result.count, prior
+
+
+def test_step_goes_down_the_regularised_objective(band, situation) -> None:
+    volumes, gradient, moment, prior = situation
+    for seed in range(4):
+        slope = gradient if seed == 0 else float(gradient.norm()) * noise(*gradient.shape, seed=seed) / BOX
+        step = preconditioned_step(band, volumes, slope, moment, prior)
+        pulled = ft_to_volume(prior * volume_to_ft(volumes), BOX)
+        whole = low_pass(slope + pulled, band.shell_max)
+        cosine = float((step * whole).sum() / (step.norm() * whole.norm()))
+        assert cosine > 0.2
+
+
+def test_step_stays_in_the_band_and_in_the_mask(band, situation) -> None:
+    step = preconditioned_step(band, *situation)
+    assert relative_error(low_pass(step, band.shell_max), step) < 1e-5
+    outside = MASK == 0
+    leak = step[:, outside].square().mean() / step.square().mean()
+    assert float(leak) < 0.005
+
+
+def test_step_is_zero_at_a_stationary_point(band, situation) -> None:
+    volumes, _, moment, prior = situation
+    balance = -ft_to_volume(prior * volume_to_ft(volumes), BOX)
+    step = preconditioned_step(band, volumes, balance, moment, prior)
+    assert float(step.norm()) < 1e-4 * float(volumes.norm())
+
+
+def test_step_does_not_depend_on_the_basis_of_the_factors(band, situation) -> None:
+    """Rotated factors with a common prior take the rotated step."""
+    volumes, gradient, moment, prior = situation
+    rotation = torch.linalg.qr(noise(RANK, RANK, seed=5, dtype=torch.float64)).Q
+    turn = torch.einsum("izyx,ij->jzyx", volumes, rotation.float())
+    turned_gradient = torch.einsum("izyx,ij->jzyx", gradient, rotation.float())
+    step = preconditioned_step(band, volumes, gradient, moment, prior)
+    turned = preconditioned_step(band, turn, turned_gradient, rotation.T @ moment @ rotation, prior)
+    assert relative_error(turned, torch.einsum("izyx,ij->jzyx", step, rotation.float())) < 1e-3
+
+
+def test_full_step_never_overshoots(simulation, band, precision) -> None:
+    """The largest eigenvalue of preconditioner times normal operator: 2 would make a step of 1 oscillate for ever."""
+    source = simulation.source
+    normal = accumulate_normal_equations(source, source.everyone)
+    prior = torch.zeros(1, BOX, BOX, BOX // 2 + 1)
+    moment = torch.eye(1, dtype=torch.float64)
+    vector = noise(1, BOX, BOX, BOX)
+    for _ in range(25):
+        vector = vector / vector.norm()
+        image = preconditioned_step(band, vector, normal.apply(vector[0])[None], moment, prior)
+        largest, vector = float((image * vector).sum()), image
+    assert 0.5 < largest < 1.5
+
+
+def test_second_moment_scales_the_step(band, situation) -> None:
+    """Latents of four times the variance have four times the curvature, hence a quarter of the step."""
+    volumes, gradient, _, prior = situation
+    one = torch.eye(RANK, dtype=torch.float64)
+    step, quarter = (preconditioned_step(band, volumes, gradient, m * one, 0 * prior) for m in (1.0, 4.0))
+    assert relative_error(4 * quarter, step) < 1e-4
+
+
+# --- beginning
+
+
+def test_random_factors_have_the_spectrum_of_the_prior(band) -> None:
+    """Power = box / precision: the prior counts energy as the sum over coefficients divided by the box size."""
+    everywhere = replace(band, mask_root=torch.ones(BOX, BOX, BOX))
+    prior = torch.linspace(0.5, 30.0, SHELLS)
+    drawn = random_factors(everywhere, 300, prior, torch.Generator().manual_seed(0))
+    power = radial_average(volume_to_ft(drawn.volumes).abs() ** 2, BOX).mean(dim=0)
+    torch.testing.assert_close(power[1:-1], (BOX / prior.double())[1:-1], rtol=0.06, atol=0)
+    assert relative_error(low_pass(drawn.volumes, band.shell_max), drawn.volumes) < 1e-5
+    assert torch.equal(drawn.second_moment, torch.eye(300, dtype=torch.float64))
+
+
+def test_random_factors_lie_in_the_mask_and_follow_the_seed(band) -> None:
+    prior = torch.ones(SHELLS)
+    first, same, other = (
+        random_factors(band, RANK, prior, torch.Generator().manual_seed(seed)).volumes for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, same)
+    assert relative_error(other, first) > 0.5
+    outside = first[:, MASK == 0].square().mean() / first.square().mean()
+    assert float(outside) < 0.1  # the ripple of the band limit
+
+
+def test_schedules_are_read() -> None:
+    assert list(epochs_of("8x0.7 1x1")) == [Epoch(8, 0.7), Epoch(1, 1.0)]
