@@ -58,8 +58,9 @@ def background_power(images: Tensor, disk: HalfDisk) -> Tensor:
 def repair_origin(noise_variance: Tensor, input_box: int) -> Tensor:
     """Give the origin the noise that subtracting the background's mean has left there.
 
-    The background's own spectrum vanishes at the origin and is too low beside it. The mean over m background pixels
-    carries a variance of sigma^2 / m, which adds (pixels / m) sigma^2 to the coefficient at the origin.
+    The background's own spectrum vanishes at the origin and is too low beside it. With a fraction f of the pixels in
+    the background, the orthonormal coefficient at the origin keeps the noise of the others, variance (1 - f) sigma^2,
+    and takes (1 / f - 1)^2 f sigma^2 from the mean that is subtracted: (1 / f - 1) sigma^2 in all.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def repair_origin(noise_variance: Tensor, input_box: int) -> Tensor:
     """
     repaired = noise_variance.clone()
     level = noise_variance[..., 2:5].mean(dim=-1)
-    repaired[..., 0] = level * (1 + input_box**2 / float(background_mask(input_box).sum()))
+    repaired[..., 0] = level * (1 / float(background_mask(input_box).float().mean()) - 1)
     repaired[..., 1] = torch.maximum(repaired[..., 1], level)
     return repaired
 
@@ -130,8 +131,10 @@ class ResidualNoise:
 
         Shells that a group does not see, and groups without images, keep theirs.
         """
-        ratio = shell_means(self._power / self._count.clamp_min(1)[:, None], self._disk)
-        return torch.where(ratio > 1e-3, noise_variance * ratio, noise_variance.double()).float()
+        # Beyond a group's own Nyquist its images hold nothing, and its noise is measured on the rest of the shell.
+        seen = shell_means((self._power > 0).double(), self._disk)
+        power = shell_means(self._power / self._count.clamp_min(1)[:, None], self._disk)
+        return torch.where(seen > 0, noise_variance * power / seen, noise_variance.double()).float()
 
 
 def normalisation(deviation: Tensor, background_pixels: int) -> Tensor:

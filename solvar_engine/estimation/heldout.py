@@ -15,7 +15,8 @@ from solvar_engine.estimation.objectives import latent_posterior
 from solvar_engine.estimation.statistics import Statistics
 from solvar_engine.imaging.types import BatchSource
 
-_ITERATIONS = 60
+_ITERATIONS = 250  # directions of noise vanish only slowly
+_TOLERANCE = 1e-6  # relative change of the largest variance
 _CHUNK = 4096
 
 
@@ -50,6 +51,7 @@ def latent_covariance(statistics: Statistics, iterations: int = _ITERATIONS) -> 
     ----------
     statistics : Statistics
     iterations : int
+        At most.
 
     Returns
     -------
@@ -69,7 +71,9 @@ def latent_covariance(statistics: Statistics, iterations: int = _ITERATIONS) -> 
             covariance = half.transpose(1, 2) @ half
             mean = (covariance @ inner[..., None])[..., 0]
             total += covariance.sum(dim=0) + mean.T @ mean
-        gamma = total / statistics.gram.shape[0]
+        previous, gamma = gamma, total / statistics.gram.shape[0]
+        if float((gamma - previous).abs().max()) <= _TOLERANCE * float(gamma.abs().max()):
+            break
     return gamma
 
 

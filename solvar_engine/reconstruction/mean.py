@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from solvar_engine.imaging.shells import fsc, radial_average, shells_to_volume
@@ -48,7 +49,8 @@ def estimate_mean(half1: NormalEquations, half2: NormalEquations, mask: Tensor |
     both = half1 + half2
     density = radial_average(0.5 * both.density(), both.box_size)
     precision = precision_from_fsc(correlation, density)
-    mean = solve(both, shells_to_volume(precision.float(), both.box_size, beyond=float(precision[-1])))
+    prior = shells_to_volume(precision.float(), both.box_size, beyond=float(precision[-1]))
+    mean = solve(both, torch.maximum(prior, weak_precision(both)))
     return MeanEstimate(mean, halves[0], halves[1], correlation)
 
 

@@ -63,7 +63,7 @@ def test_directions_of_noise_get_no_variance(strength: float) -> None:
 def test_every_iteration_makes_the_images_more_likely() -> None:
     gamma = torch.diag(torch.tensor([3.0, 0.2], dtype=torch.float64))
     statistics, model = draw(gamma, images=300)
-    objectives = [float(model.objective(latent_covariance(statistics, iterations=n)).sum()) for n in (1, 2, 5, 20)]
+    objectives = [float(model.objective(latent_covariance(statistics, iterations=n)).sum()) for n in (0, 1, 2, 20)]
     assert all(later < earlier for earlier, later in zip(objectives, objectives[1:], strict=False))
 
 

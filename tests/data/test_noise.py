@@ -1,0 +1,209 @@
+"""Background statistics and noise spectra, on images whose noise is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from solvar_engine.data.noise import (
+    ResidualNoise,
+    background_mask,
+    background_power,
+    background_statistics,
+    normalisation,
+    repair_origin,
+    shell_means,
+)
+from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, images_to_disk
+
+BOX = 24
+DISK = HalfDisk.create(BOX)
+
+
+def random(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def white(count: int, seed: int = 0, box_size: int = BOX) -> Tensor:
+    return torch.randn(count, box_size, box_size, generator=random(seed))
+
+
+def particle(box_size: int = BOX) -> Tensor:
+    """A bright disc well inside the background."""
+    axis = torch.arange(box_size) - box_size // 2
+    return 50.0 * (axis[:, None] ** 2 + axis**2 < (0.4 * box_size) ** 2)
+
+
+def spectrum(steepness: float) -> Tensor:
+    """A noise variance per shell that falls smoothly."""
+    shell = torch.arange(DISK.shell_max + 1, dtype=torch.float64)
+    return 0.5 + 2.0 * torch.exp(-steepness * shell)
+
+
+def coloured_coefficients(variance: Tensor, count: int, seed: int = 0) -> Tensor:
+    return images_to_disk(white(count, seed), DISK) * variance.sqrt().float()[DISK.shell]
+
+
+# --- background
+
+
+@pytest.mark.parametrize("box_size", [BOX, BOX + 1])
+def test_background_does_not_see_the_particle(box_size: int) -> None:
+    images = 3.0 * white(50, box_size=box_size) + 7.0
+    mean, deviation = background_statistics(images)
+    with_particle = background_statistics(images + particle(box_size))
+    assert torch.equal(with_particle[0], mean) and torch.equal(with_particle[1], deviation)
+    assert float(mean.mean()) == pytest.approx(7.0, abs=0.1)
+    assert float(deviation.mean()) == pytest.approx(3.0, rel=0.02)
+
+
+@pytest.mark.parametrize("box_size", [16, 24, 25, 64])
+def test_background_is_a_fair_part_of_the_image(box_size: int) -> None:
+    mask = background_mask(box_size)
+    centre = box_size // 2
+    assert 0.2 < float(mask.float().mean()) < 0.4
+    assert not mask[centre, centre] and bool(mask[0, 0])
+
+
+def test_background_power_of_white_noise_is_its_variance() -> None:
+    power = background_power(2.0 * white(400) + particle(), DISK).mean(dim=0)
+    assert power.shape == (DISK.shell_max + 1,)
+    torch.testing.assert_close(power[1:], torch.full_like(power[1:], 4.0), rtol=0.1, atol=0)
+
+
+def test_background_power_follows_coloured_noise() -> None:
+    variance = spectrum(0.15)
+    images = disk_to_images(coloured_coefficients(variance, 500), DISK, BOX)
+    power = background_power(images, DISK).mean(dim=0)
+    # The transform of the background's shape smooths; beyond the disk there is no noise to mix in.
+    torch.testing.assert_close(power[2:-2], variance[2:-2], rtol=0.15, atol=0)
+
+
+def test_background_power_belongs_to_each_image() -> None:
+    images = white(20)
+    whole = background_power(images, DISK)
+    assert whole.shape == (20, DISK.shell_max + 1)
+    torch.testing.assert_close(background_power(2 * images[3:4], DISK)[0], 4 * whole[3])
+
+
+@pytest.mark.parametrize("box_size", [BOX, 25, 40])
+def test_origin_has_the_noise_that_subtracting_the_background_leaves(box_size: int) -> None:
+    """Measured on white images minus the mean of their own background."""
+    disk = HalfDisk.create(box_size)
+    images = 1.5 * white(4000, box_size=box_size)
+    images = images - background_statistics(images)[0][:, None, None]
+    truth = float(images_to_disk(images, disk)[:, 0].abs().square().mean())
+    measured = background_power(images, disk).mean(dim=0)
+    assert float(measured[0]) < 0.1 * truth
+    repaired = repair_origin(measured, box_size)
+    assert float(repaired[0]) == pytest.approx(truth, rel=0.15)
+    torch.testing.assert_close(repaired[1:], torch.full_like(repaired[1:], 2.25), rtol=0.1, atol=0)
+
+
+def test_repair_leaves_other_shells_and_its_argument_alone() -> None:
+    variance = torch.tensor([[0.0, 0.1, 4.0, 4.0, 4.0, 2.0, 1.0]] * 2, dtype=torch.float64)
+    before = variance.clone()
+    repaired = repair_origin(variance, BOX)
+    assert torch.equal(variance, before)
+    assert torch.equal(repaired[:, 2:], before[:, 2:])
+    assert float(repaired[0, 1]) == pytest.approx(4.0)
+
+
+def test_shell_means_count_friedel_mates() -> None:
+    """The average over the full plane, written out."""
+    values = torch.rand(len(DISK), generator=random())
+    plane: dict[int, list[float]] = {}
+    for (kx, ky), value in zip(DISK.pixels.tolist(), values.tolist(), strict=True):
+        shell = round((kx**2 + ky**2) ** 0.5)
+        plane.setdefault(shell, []).extend([value] * (1 if (kx, ky) == (0, 0) else 2))
+    expected = torch.tensor([sum(plane[s]) / len(plane[s]) for s in sorted(plane)], dtype=torch.float64)
+    torch.testing.assert_close(shell_means(values, DISK), expected)
+    torch.testing.assert_close(shell_means(torch.stack((values, 2 * values)), DISK)[1], 2 * expected)
+
+
+# --- normalisation
+
+
+PIXELS = int(background_mask(BOX).sum())
+
+
+def test_images_of_equal_noise_are_left_alone() -> None:
+    _, deviation = background_statistics(3.0 * white(300))
+    assert float(deviation.std()) > 0.05
+    assert torch.equal(normalisation(deviation, PIXELS), torch.ones(300))
+
+
+def test_images_of_different_gain_are_brought_to_the_median() -> None:
+    gain = torch.linspace(0.5, 2.0, 301)
+    _, deviation = background_statistics(white(301) * gain[:, None, None])
+    scale = normalisation(deviation, PIXELS)
+    torch.testing.assert_close(scale * deviation, deviation.median().expand(301))
+    torch.testing.assert_close(scale * gain / 1.25, torch.ones(301), rtol=0.2, atol=0)
+    assert float((scale * gain).std()) < 0.2 * float(gain.std())
+
+
+def test_single_strange_image_is_brought_to_the_others() -> None:
+    _, deviation = background_statistics(white(300))
+    deviation[7] *= 20
+    scale = normalisation(deviation, PIXELS)
+    assert float(scale[7] * deviation[7]) == pytest.approx(float(deviation.median()))
+    scale[7] = 1.0
+    assert torch.equal(scale, torch.ones(300))
+
+
+def test_single_image_is_left_alone() -> None:
+    assert normalisation(torch.tensor([2.5]), PIXELS).tolist() == [1.0]
+
+
+# --- noise from residuals
+
+
+def test_true_spectra_of_two_groups_are_returned_whatever_whitened_before() -> None:
+    """Coloured noise without signal, whitened by a wrong first guess."""
+    truth = torch.stack((spectrum(0.3), 3.0 * spectrum(0.05)))
+    guess = torch.stack((torch.linspace(0.2, 4.0, DISK.shell_max + 1), torch.full((DISK.shell_max + 1,), 2.0)))
+    noise = ResidualNoise(2, DISK)
+    for seed, group in ((0, 0), (1, 1), (2, 0), (3, 1), (4, 1)):
+        whitened = coloured_coefficients(truth[group], 200, seed) / guess[group].sqrt()[DISK.shell]
+        noise.add(whitened.abs() ** 2, torch.full((200,), group))
+    found = noise.update(guess)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[:, 1:].double(), truth[:, 1:], rtol=0.07, atol=0)
+    torch.testing.assert_close(found[:, 0].double(), truth[:, 0], rtol=0.25, atol=0)
+
+
+def test_groups_may_be_mixed_in_a_batch_and_have_unequal_sizes() -> None:
+    power = torch.ones(5, len(DISK)) * torch.tensor([1.0, 2.0, 2.0, 1.0, 2.0])[:, None]
+    group = torch.tensor([0, 1, 1, 0, 1])
+    noise = ResidualNoise(2, DISK)
+    noise.add(power[:2], group[:2])
+    noise.add(power[2:], group[2:])
+    found = noise.update(torch.ones(2, DISK.shell_max + 1))
+    torch.testing.assert_close(found, torch.tensor([1.0, 2.0])[:, None].expand(-1, DISK.shell_max + 1))
+
+
+def test_group_without_images_keeps_its_noise() -> None:
+    noise = ResidualNoise(2, DISK)
+    noise.add(torch.full((3, len(DISK)), 2.0), torch.zeros(3, dtype=torch.int64))
+    before = torch.full((2, DISK.shell_max + 1), 5.0)
+    assert noise.update(before)[:, 0].tolist() == [10.0, 5.0]
+
+
+def test_shells_that_a_group_does_not_see_keep_their_noise() -> None:
+    noise = ResidualNoise(1, DISK)
+    power = torch.where(DISK.shell <= 6, 3.0, 0.0).expand(4, -1)
+    noise.add(power, torch.zeros(4, dtype=torch.int64))
+    found = noise.update(torch.full((1, DISK.shell_max + 1), 2.0))[0]
+    assert found[:7].tolist() == [6.0] * 7
+    assert found[7:].tolist() == [2.0] * (DISK.shell_max - 6)
+
+
+def test_shell_that_a_group_sees_in_part_is_measured_on_that_part() -> None:
+    """A group's own Nyquist cuts through a shell of the common grid; pixels beyond it are exactly zero."""
+    seen = DISK.pixels.double().norm(dim=1) <= 7.0
+    assert 0 < int(seen[DISK.shell == 7].sum()) < int((DISK.shell == 7).sum())
+    noise = ResidualNoise(1, DISK)
+    noise.add(torch.where(seen, 3.0, 0.0).expand(4, -1), torch.zeros(4, dtype=torch.int64))
+    found = noise.update(torch.full((1, DISK.shell_max + 1), 2.0))[0]
+    assert float(found[7]) == pytest.approx(6.0)

@@ -1,0 +1,155 @@
+"""Batches of preprocessed particles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from solvar_engine.data.noise import ResidualNoise
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.imaging.ctf import ctf_values
+from solvar_engine.imaging.fourier import HalfDisk, images_to_disk
+from solvar_engine.imaging.rotation import random_rotations
+from solvar_engine.imaging.types import Batch, Ctf, Pose
+
+COUNT, BOX, PIXEL_SIZE = 23, 16, 3.0
+DISK = HalfDisk.create(BOX)
+
+
+def random(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make_ctf(count: int = COUNT) -> Ctf:
+    defocus = 1e4 + 1e4 * torch.rand(count, generator=random(1))
+    constant = torch.ones(count)
+    nothing = torch.zeros(count)
+    return Ctf(defocus, defocus, nothing, 300 * constant, 2.7 * constant, 0.1 * constant, nothing, nothing, constant)
+
+
+@pytest.fixture(scope="module")
+def prepared() -> PreparedParticles:
+    """White noise of unit variance in two optics groups, whose stated noise differs."""
+    images = torch.randn(COUNT, BOX, BOX, generator=random())
+    variance = torch.stack((torch.linspace(1.0, 2.0, DISK.shell_max + 1), torch.full((DISK.shell_max + 1,), 4.0)))
+    return PreparedParticles(
+        coefficients=images_to_disk(images, DISK),
+        disk=DISK,
+        box_size=BOX,
+        pixel_size=PIXEL_SIZE,
+        pose=Pose(random_rotations(COUNT, random(2)), torch.zeros(COUNT, 2)),
+        ctf=make_ctf(),
+        group=torch.arange(COUNT) % 2,
+        frequency_ratio=torch.ones(2),
+        input_box=BOX,
+        noise_variance=variance,
+        image_scale=torch.linspace(0.5, 1.5, COUNT),
+        sign=1.0,
+    )
+
+
+def everything(prepared: PreparedParticles, disk: HalfDisk = DISK, batch_size: int = COUNT) -> Batch:
+    """All particles in one batch."""
+    parts = list(prepared.batches(torch.arange(len(prepared)), disk, batch_size))
+    return Batch(*(torch.cat([getattr(part, name) for part in parts]) for name in Batch.__dataclass_fields__))
+
+
+def deviation(prepared: PreparedParticles, disk: HalfDisk = DISK) -> Tensor:
+    return prepared.noise_variance.sqrt()[prepared.group][:, disk.shell]
+
+
+def test_images_and_transfer_function_are_divided_by_the_noise_deviation(prepared) -> None:
+    batch = everything(prepared)
+    expected = prepared.coefficients * prepared.image_scale[:, None] / deviation(prepared)
+    torch.testing.assert_close(batch.images, expected)
+    torch.testing.assert_close(batch.ctf, ctf_values(make_ctf(), DISK, PIXEL_SIZE) / deviation(prepared))
+    assert torch.equal(batch.rotation, prepared.pose.rotation)
+    assert torch.equal(batch.contrast, torch.ones(COUNT))
+    assert torch.equal(batch.index, torch.arange(COUNT))
+
+
+def test_particles_come_in_the_order_asked_for_with_a_true_last_batch(prepared) -> None:
+    index = torch.tensor([20, 3, 3, 11, 0, 7, 22])
+    parts = list(prepared.batches(index, DISK, 3))
+    assert [len(part) for part in parts] == [3, 3, 1]
+    assert torch.equal(torch.cat([part.index for part in parts]), index)
+    whole = everything(prepared)
+    torch.testing.assert_close(torch.cat([part.images for part in parts]), whole.images[index])
+    torch.testing.assert_close(torch.cat([part.ctf for part in parts]), whole.ctf[index])
+    torch.testing.assert_close(torch.cat([part.rotation for part in parts]), whole.rotation[index])
+
+
+def test_batch_size_does_not_matter_and_batches_can_be_read_again(prepared) -> None:
+    whole = everything(prepared)
+    for batch_size in (1, 5, 100):
+        parts = everything(prepared, batch_size=batch_size)
+        torch.testing.assert_close(parts.images, whole.images)
+        torch.testing.assert_close(parts.ctf, whole.ctf)
+    assert list(prepared.batches(torch.arange(0), DISK, 4)) == []
+
+
+@pytest.mark.parametrize("shell_max", [0, 3, 6])
+def test_lower_band_is_the_beginning_of_the_whole(prepared, shell_max: int) -> None:
+    band = DISK.prefix(shell_max)
+    low, whole = everything(prepared, band), everything(prepared)
+    assert low.images.shape == (COUNT, len(band))
+    torch.testing.assert_close(low.images, whole.images[:, : len(band)])
+    torch.testing.assert_close(low.ctf, whole.ctf[:, : len(band)])
+
+
+def test_sign_of_contrast_turns_the_transfer_function(prepared) -> None:
+    """Dark particles: image = -ctf x projection; the images themselves stay as they are."""
+    plain, inverted = everything(prepared), everything(prepared.with_sign(-1.0))
+    assert torch.equal(inverted.images, plain.images)
+    assert torch.equal(inverted.ctf, -plain.ctf)
+    assert torch.equal(everything(prepared).ctf, plain.ctf)
+
+
+def test_new_noise_replaces_the_old(prepared) -> None:
+    quarter = everything(prepared.with_noise(4 * prepared.noise_variance.double()))
+    plain = everything(prepared)
+    torch.testing.assert_close(2 * quarter.images, plain.images)
+    torch.testing.assert_close(2 * quarter.ctf, plain.ctf)
+    assert quarter.images.dtype == torch.complex64 and quarter.ctf.dtype == torch.float32
+
+
+def test_pixels_beyond_the_nyquist_of_a_group_count_for_nothing(prepared) -> None:
+    coarse = replace(prepared, frequency_ratio=torch.tensor([1.0, 1.4]))
+    batch, plain = everything(coarse), everything(prepared)
+    beyond = DISK.pixels.double().norm(dim=1) * 1.4 > (BOX - 1) // 2
+    assert torch.equal(batch.ctf[::2], plain.ctf[::2])
+    assert not batch.ctf[1::2, beyond].any()
+    assert torch.equal(batch.ctf[1::2, ~beyond], plain.ctf[1::2, ~beyond])
+
+
+def test_noise_measured_on_batches_whitens_them() -> None:
+    """The loop of a fit: whiten, take residuals, correct the noise, whiten again."""
+    count = 1500
+    group = torch.arange(count) % 2
+    truth = torch.stack((torch.linspace(4.0, 1.0, DISK.shell_max + 1), torch.linspace(0.5, 3.0, DISK.shell_max + 1)))
+    white = images_to_disk(torch.randn(count, BOX, BOX, generator=random(7)), DISK)
+    source = PreparedParticles(
+        coefficients=white * truth.sqrt()[group][:, DISK.shell],
+        disk=DISK,
+        box_size=BOX,
+        pixel_size=PIXEL_SIZE,
+        pose=Pose(random_rotations(count, random(2)), torch.zeros(count, 2)),
+        ctf=make_ctf(count),
+        group=group,
+        frequency_ratio=torch.ones(2),
+        input_box=BOX,
+        noise_variance=torch.ones(2, DISK.shell_max + 1),
+        image_scale=torch.ones(count),
+        sign=1.0,
+    )
+    noise = ResidualNoise(2, DISK)
+    for batch in source.batches(torch.arange(count), DISK, 100):
+        noise.add(batch.images.abs() ** 2, source.group[batch.index])
+    corrected = source.with_noise(noise.update(source.noise_variance))
+    torch.testing.assert_close(corrected.noise_variance[:, 1:], truth[:, 1:], rtol=0.08, atol=0)
+    power = torch.cat([batch.images for batch in corrected.batches(torch.arange(count), DISK, 100)]).abs().square()
+    for number in range(2):
+        assert float(power[group == number].mean()) == pytest.approx(1.0, abs=0.01)
