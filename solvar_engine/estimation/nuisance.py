@@ -34,7 +34,7 @@ def nuisance_overlap(eigenvolumes: Tensor, mean: Tensor) -> Tensor:
 
 
 def pose_derivatives(volume: Tensor) -> Tensor:
-    """Derivatives of a volume by translation along, and rotation about, x, y and z.
+    """Derivatives of a volume by translation along, and rotation about, x, y and z of the frame that it is seen in.
 
     Parameters
     ----------

@@ -21,8 +21,12 @@ from solvar_engine.projectors.grid import GridGeometry
 
 
 def _compiled(function: Callable) -> Callable:
-    """Compile for parallel use, with a cache on disk wherever numba finds a folder that it may write."""
-    options = {"parallel": True, "fastmath": True, "nogil": True}
+    """Compile for parallel use, with a cache on disk wherever numba finds a folder that it may write.
+
+    Without fast-math, which gains nothing here, and lets freshly compiled code round differently from the same code
+    read back from the cache.
+    """
+    options = {"parallel": True, "nogil": True}
     try:
         return numba.njit(**options, cache=True)(function)
     except RuntimeError:  # numba: no locator available for the cache, everything is read-only
@@ -31,7 +35,7 @@ def _compiled(function: Callable) -> Callable:
 
 def _inlined(function: Callable) -> Callable:
     """Compile as a part of the kernels that call it; small enough for the compiler to inline."""
-    return numba.njit(fastmath=True)(function)
+    return numba.njit()(function)
 
 
 class NumbaProjector:

@@ -16,6 +16,7 @@ from solvar_engine.imaging.fourier import (
     HalfDisk,
     convolve,
     ft_to_volume,
+    low_pass,
     padded_rfft3,
     resize_volume_ft,
     volume_radius,
@@ -129,7 +130,7 @@ def solve(
     iterations: int = 25,
     tolerance: float = 1e-4,
 ) -> Tensor:
-    """Solve (sum_i P_i* P_i + precision) v = sum_i P_i* Y_i in the ball of the box by preconditioned conjugate gradients.
+    """Solve (sum_i P_i* P_i + precision) v = sum_i P_i* Y_i in the ball of the box by preconditioned CG.
 
     The kernel is least accurate for voxels at opposite ends of the box; inside the ball, outside which no molecule
     reaches, it is good enough to keep the operator positive.
@@ -148,7 +149,7 @@ def solve(
     Returns
     -------
     Tensor, shape (z, y, x), float32
-        Band-limited to the images' band, up to the edge of the ball.
+        Band-limited to the images' band, and inside the ball up to that.
     """
     box_size = normal.box_size
     band = volume_radius(box_size) <= normal.shell_max
@@ -184,7 +185,7 @@ def solve(
         new_energy = torch.sum(residual * direction)
         conjugate = direction + (new_energy / energy) * conjugate
         energy = new_energy
-    return root * volume
+    return low_pass(root * volume, normal.shell_max)
 
 
 def crop_density(density: Tensor, box_size: int, new_size: int) -> Tensor:
