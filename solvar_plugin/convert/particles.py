@@ -1,0 +1,160 @@
+"""A set of particles as the STAR file that the engine reads."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional
+
+import numpy as np
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import atomic_path
+from solvar_engine.contract.star import StarFile, StarTable, rotation_to_relion
+from solvar_plugin.convert.locations import image_name
+from solvar_plugin.convert.optics import Optics, read_optics
+
+ID_COLUMN = "rlnImageId"
+_CTF_COLUMNS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
+# extra attributes that imports keep, and that the engine reads
+_NUMBER_ATTRIBUTES = ("rlnCtfBfactor", "rlnCtfScalefactor", "rlnRandomSubset")
+_DETERMINANT_TOLERANCE = 1e-3
+
+
+def enabled_items(particles: Any) -> Iterator[Any]:
+    """Yield the particles that the user has not disabled, by ascending id.
+
+    The object is the same one every time, filled anew.
+    """
+    return (particle for particle in particles.iterItems() if particle.isEnabled())
+
+
+def write_particles(particles: Any, path: Path, original_optics: Optional[Path] = None) -> bool:
+    """Write a set of particles as a STAR file of RELION 3.1; the images stay where they are.
+
+    Parameters
+    ----------
+    particles : SetOfParticles
+        With projection alignment and CTF.
+    path : Path
+        The file. If it is there with the same content, it is not touched.
+    original_optics : Path, optional
+        STAR file that knows the optics groups.
+
+    Returns
+    -------
+    bool
+        Whether the file is new or has changed.
+
+    Raises
+    ------
+    UserError
+        If a particle lacks what is needed; its id is named.
+    """
+    rows = _Rows(particles.getSize(), read_optics(particles, original_optics))
+    for particle in enabled_items(particles):
+        rows.add(particle)
+    star = StarFile((rows.optics.table(), StarTable.create("particles", rows.columns(particles.getSamplingRate()))))
+    return _write_if_changed(star, path)
+
+
+class _Rows:
+    """Collects the values of the particles, in arrays where they are numbers."""
+
+    def __init__(self, capacity: int, optics: Optics) -> None:
+        self.optics = optics
+        self._names: List[str] = []
+        self._micrographs: List[str] = []
+        self._ids = np.zeros(capacity, dtype=np.int64)
+        self._groups = np.zeros(capacity, dtype=np.int64)
+        self._matrices = np.zeros((capacity, 4, 4))
+        self._ctf = np.zeros((capacity, len(_CTF_COLUMNS)))
+        self._attributes: Dict[str, np.ndarray] = {}
+
+    def add(self, particle: Any) -> None:
+        row = len(self._names)
+        if row == 0:
+            kept = [name for name in _NUMBER_ATTRIBUTES if particle.hasAttribute(f"_{name}")]
+            self._attributes = {name: np.zeros(len(self._ids)) for name in kept}
+        self._ids[row] = particle.getObjId()
+        self._groups[row] = self.optics.group_of(particle)
+        self._matrices[row] = _alignment(particle)
+        self._ctf[row] = _ctf(particle)
+        for name, values in self._attributes.items():
+            values[row] = _attribute(particle, name)
+        self._micrographs.append(_micrograph(particle))
+        self._names.append(image_name(particle))
+
+    def columns(self, sampling_rate: float) -> Dict[str, Any]:
+        """Return the columns of the particle table; `sampling_rate` in Angstrom per pixel."""
+        count = len(self._names)
+        # Scipion stores the inverse of RELION's transform: rotations from image to volume, and shifts in that frame
+        rotation, translation = self._matrices[:count, :3, :3], self._matrices[:count, :3, 3]
+        origin = np.einsum("nji,nj->ni", rotation, translation) * sampling_rate
+        rot, tilt, psi = rotation_to_relion(rotation)
+        columns: Dict[str, Any] = {
+            "rlnImageName": self._names,
+            ID_COLUMN: self._ids[:count],
+            "rlnOpticsGroup": self._groups[:count],
+            "rlnAngleRot": rot,
+            "rlnAngleTilt": tilt,
+            "rlnAnglePsi": psi,
+            "rlnOriginXAngst": origin[:, 0],
+            "rlnOriginYAngst": origin[:, 1],
+            **dict(zip(_CTF_COLUMNS, self._ctf[:count].T)),
+        }
+        if any(self._micrographs):
+            columns["rlnMicrographName"] = [name or "unknown" for name in self._micrographs]
+        for name, values in self._attributes.items():
+            is_whole = name == "rlnRandomSubset"
+            columns[name] = values[:count].astype(np.int64) if is_whole else values[:count]
+        return columns
+
+
+def _alignment(particle: Any) -> np.ndarray:
+    transform = particle.getTransform()
+    if transform is None:
+        raise UserError(f"Particle {particle.getObjId()} has no orientation: give particles of a 3-D refinement.")
+    matrix = np.asarray(transform.getMatrix(), dtype=np.float64)
+    determinant = np.linalg.det(matrix[:3, :3])
+    if abs(determinant - 1) > _DETERMINANT_TOLERANCE:
+        what = "is mirrored" if determinant < 0 else "has an orientation that is not a rotation"
+        raise UserError(f"Particle {particle.getObjId()} {what}: give particles of a 3-D refinement, not mirrored.")
+    return matrix
+
+
+def _ctf(particle: Any) -> List[float]:
+    ctf = particle.getCTF() if particle.hasCTF() else None
+    values = [] if ctf is None else [ctf.getDefocusU(), ctf.getDefocusV(), ctf.getDefocusAngle()]
+    if not values or any(value is None for value in values):
+        raise UserError(f"Particle {particle.getObjId()} has no CTF: assign one to every particle.")
+    phase_shift = ctf.getPhaseShift() if ctf.hasPhaseShift() else None
+    return [*map(float, values), float(phase_shift or 0.0)]
+
+
+def _attribute(particle: Any, name: str) -> float:
+    value = particle.getAttributeValue(f"_{name}", None)
+    if value is None:
+        raise UserError(f"Particle {particle.getObjId()} has no {name}, though others have: import the particles again.")
+    return float(value)
+
+
+def _micrograph(particle: Any) -> str:
+    coordinate = particle.getCoordinate() if particle.hasCoordinate() else None
+    return (coordinate.getMicName() or "") if coordinate is not None else ""
+
+
+def _write_if_changed(star: StarFile, path: Path) -> bool:
+    """Write a file unless it is there already, so that its time says when it last changed."""
+    candidate = path.with_name(f"new_{path.name}")
+    try:
+        star.write(candidate)
+        if path.is_file() and filecmp.cmp(candidate, path, shallow=False):
+            return False
+        with atomic_path(path) as temporary:
+            os.replace(candidate, temporary)
+        return True
+    finally:
+        if candidate.exists():
+            candidate.unlink()

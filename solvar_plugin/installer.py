@@ -1,0 +1,478 @@
+"""Makes the environment that the engine runs in: a folder of its own, with its own Python and libraries.
+
+Scipion runs this file as a program when it installs the plugin's binaries, with its own Python and with the
+command of `install_commands`. It uses the standard library only and imports nothing of the plugin, so that it
+works before anything else does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import glob
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+DISTRIBUTION = "scipion-em-solvar"
+MANAGERS = ("auto", "conda", "venv")
+PYTHONS = ("3.12", "3.11", "3.10")
+CONDA_PYTHON = "3.11"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+_ROOT = Path(__file__).resolve().parents[1]
+_REQUIREMENTS = _ROOT / "solvar_engine" / "requirements.txt"
+_CONSTRAINTS = _ROOT / "solvar_engine" / "constraints.txt"
+# what would make the new environment see the packages of another one, or pip put its packages there
+_FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV")
+
+
+class InstallError(Exception):
+    """What went wrong, in one sentence for the person who installs."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What defines the engine's environment.
+
+    Attributes
+    ----------
+    home : Path
+        Folder that holds the environment (``env``), the log and the flag file.
+    manager : str
+        ``conda``, ``venv``, or ``auto``: conda if it can be called and no interpreter is named, else venv.
+    python : str
+        Interpreter, or version such as ``3.11``; empty: the first suitable one (venv), 3.11 (conda).
+    source : str
+        What pip installs: a path, an address or a requirement.
+    editable : bool
+        Whether `source` is a source tree that the environment follows as it is edited.
+    conda_activation : str
+        Shell text that goes before every conda command; empty if conda is in the PATH.
+    """
+
+    home: Path
+    manager: str = "auto"
+    python: str = ""
+    source: str = ""
+    editable: bool = False
+    conda_activation: str = ""
+
+    @property
+    def environment(self) -> Path:
+        """Folder of the environment."""
+        return self.home / "env"
+
+    @property
+    def engine_python(self) -> Path:
+        """Interpreter of the environment."""
+        return self.environment / "bin" / "python"
+
+    @property
+    def log(self) -> Path:
+        """What the commands of the last installation printed."""
+        return self.home / "install.log"
+
+    @property
+    def flag(self) -> Path:
+        """File that exists once an installation with just these settings passed its self-test."""
+        text = "\n".join(
+            [
+                *(self.manager, self.python, self.source, str(self.editable)),
+                *(path.read_text(encoding="utf-8") for path in (_REQUIREMENTS, _CONSTRAINTS)),
+            ]
+        )
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return self.home / f"installed-{running_version()}-{digest}"
+
+
+# ---------------------------------------------------------------- for the plugin
+
+
+def install_commands(
+    home: str | os.PathLike[str],
+    *,
+    manager: str = "auto",
+    python: str = "",
+    source: str = "",
+    conda_activation: str = "",
+) -> list[tuple[str, str]]:
+    """Return what ``env.addPackage(..., commands=...)`` of Scipion needs: each command with the file that it makes.
+
+    The file's name depends on everything that defines the environment: Scipion skips a command whose file exists,
+    so an installation is repeated when the settings or the pinned versions have changed, and only then.
+
+    Parameters
+    ----------
+    home : path
+        Value of SOLVAR_HOME; made if it is not there.
+    manager, python, source : str
+        Values of SOLVAR_ENV_MANAGER, SOLVAR_PYTHON and SOLVAR_ENGINE_SOURCE.
+    conda_activation : str
+        Scipion's CONDA_ACTIVATION_CMD, with or without its final ``&&``.
+
+    Examples
+    --------
+    >>> [(command, target)] = install_commands("/opt/scipion/software/em/solvar-0.1.0")
+    """
+    editable = False
+    if not source:
+        source, editable = running_source()
+    settings = Settings(Path(os.path.abspath(home)), manager, python, source, editable, conda_activation)
+    words = [sys.executable, "-I", str(Path(__file__).resolve()), f"--home={settings.home}"]
+    words += [f"--manager={manager}", f"--python={python}", f"--source={source}"]
+    words += ["--editable"] if editable else []
+    words += [f"--conda-activation={conda_activation}"]
+    # Scipion looks for the file by a pattern.
+    return [(shlex.join(words), glob.escape(str(settings.flag)))]
+
+
+def running_version() -> str:
+    """Version of the running package, read from its text: engine and plugin have one version."""
+    source = (_ROOT / "solvar_engine" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
+    if match is None:
+        raise InstallError(f"{_ROOT / 'solvar_engine'} does not say which version it is.")
+    return match.group(1)
+
+
+def running_source(root: Path = _ROOT) -> tuple[str, bool]:
+    """Find what pip must install to get the running package again.
+
+    Returns
+    -------
+    source : str
+        The source tree if the package runs from one, else where it was installed from, else its name and version.
+    editable : bool
+        Whether it is a source tree in use.
+    """
+    if (root / "setup.py").is_file():
+        return str(root), True
+    origin = {}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        origin = json.loads(importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
+    return _source_from_origin(origin) or f"{DISTRIBUTION}=={running_version()}", False
+
+
+def _source_from_origin(origin: dict) -> str:
+    """What pip installed, from its record of a direct installation (PEP 610); empty if that is gone."""
+    url = origin.get("url", "")
+    if "vcs_info" in origin:
+        vcs = origin["vcs_info"]
+        return f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
+    if url.startswith("file:"):
+        path = unquote(urlsplit(url).path)
+        return path if os.path.exists(path) else ""
+    return url
+
+
+# ---------------------------------------------------------------- the installation
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Install, and return the exit code."""
+    parser = argparse.ArgumentParser(description="Make the environment of the Solvar engine anew.")
+    parser.add_argument("--home", type=Path, required=True, help="folder that holds the environment")
+    parser.add_argument("--manager", choices=MANAGERS, default="auto")
+    parser.add_argument("--python", default="", help="interpreter, or version such as 3.11")
+    parser.add_argument("--source", required=True, help="what pip installs as the engine")
+    parser.add_argument("--editable", action="store_true", help="the source is a source tree in use")
+    parser.add_argument("--conda-activation", default="", help="shell text that goes before every conda command")
+    settings = Settings(**vars(parser.parse_args(arguments)))
+    try:
+        install(settings)
+    except InstallError as error:
+        say(f"The Solvar engine was not installed: {error}")
+        return 1
+    return 0
+
+
+def install(settings: Settings) -> None:
+    """Make the environment anew and test it; the flag file is written last.
+
+    Raises
+    ------
+    InstallError
+        If a step fails. The flag file is not there then, and the next installation starts afresh.
+    """
+    version = running_version()
+    say(f"Solvar engine {version}: an environment in {settings.environment}")
+    gpu = find_gpu()
+    if gpu:
+        say(f"GPU found: {gpu}. This version of the engine computes on the CPU all the same.")
+    else:
+        say("No GPU found by nvidia-smi: the engine computes on the CPU.")
+    start_afresh(settings)
+    try:
+        create_environment(settings)
+        install_packages(settings, gpu)
+        self_test(settings, version)
+    except BaseException:
+        # What is there must work: the plugin takes the engine's program for the sign that it is installed.
+        shutil.rmtree(settings.environment, ignore_errors=True)
+        raise
+    settings.flag.touch()
+    say(f"The Solvar engine is installed. What the commands printed: {settings.log}")
+
+
+def start_afresh(settings: Settings) -> None:
+    """Remove what an earlier, maybe unfinished, installation left; never a folder that is no environment."""
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        for flag in settings.home.glob("installed-*"):
+            flag.unlink()
+        folder = settings.environment
+        if folder.is_dir() and any(folder.iterdir()):
+            if not any((folder / name).exists() for name in ("pyvenv.cfg", "conda-meta")):
+                raise InstallError(
+                    f"{folder} exists and is no Python environment: move it away, or set SOLVAR_HOME to another folder."
+                )
+            say("Removing the earlier environment")
+            shutil.rmtree(folder)
+        settings.log.write_text("", encoding="utf-8")
+    except OSError as error:
+        raise InstallError(f"{error.filename}: {error.strerror}; check SOLVAR_HOME.") from error
+
+
+def create_environment(settings: Settings) -> None:
+    """Make an empty environment, with conda or with Python's own venv."""
+    manager = settings.manager
+    names_interpreter = bool(settings.python) and not _is_version(settings.python)
+    if manager == "auto":
+        manager = "conda" if not names_interpreter and has_conda(settings.conda_activation) else "venv"
+    if manager == "conda":
+        if names_interpreter:
+            raise InstallError(
+                f"conda needs a version such as {CONDA_PYTHON} in SOLVAR_PYTHON, not {settings.python}; "
+                "for an interpreter of your own set SOLVAR_ENV_MANAGER to venv."
+            )
+        if settings.python and settings.python not in PYTHONS:
+            raise InstallError(f"SOLVAR_PYTHON is {settings.python}, but the engine needs {_choice(PYTHONS)}.")
+        if settings.manager == "conda" and not has_conda(settings.conda_activation):
+            raise InstallError(
+                "SOLVAR_ENV_MANAGER is conda, but conda cannot be called: check CONDA_ACTIVATION_CMD, "
+                "or set SOLVAR_ENV_MANAGER to venv."
+            )
+        python = settings.python or CONDA_PYTHON
+        command = ["conda", "create", "--yes", "--prefix", str(settings.environment), f"python={python}", "pip"]
+        run(
+            f"Making a Python {python} environment with conda",
+            ["/bin/sh", "-c", _after_activation(settings.conda_activation, command)],
+            settings.log,
+        )
+    else:
+        python = find_python(settings.python)
+        run(
+            f"Making an environment with {python} (venv)",
+            [python, "-I", "-m", "venv", str(settings.environment)],
+            settings.log,
+        )
+
+
+def install_packages(settings: Settings, gpu: str) -> None:
+    """Put what the engine needs into the environment, and then the running package."""
+    pip = [str(settings.engine_python), "-m", "pip", "install", "--no-input"]
+    pinned = [*pip, "--constraint", str(_CONSTRAINTS)]
+    if not gpu:
+        # pip's default torch for Linux brings gigabytes of GPU libraries. Nothing but torch itself comes from here.
+        small = ["--no-deps", "--index-url", TORCH_CPU_INDEX, "--retries", "0", "--timeout", "15", "torch"]
+        try:
+            run(f"Installing the CPU build of torch from {TORCH_CPU_INDEX}", [*pinned, *small], settings.log, tail=0)
+        except InstallError:
+            say("  it is not to be had there; pip's default build will do")
+    run("Installing the libraries (some minutes)", [*pinned, "--requirement", str(_REQUIREMENTS)], settings.log)
+    source = ["--editable", settings.source] if settings.editable else [settings.source]
+    run(f"Installing {settings.source}", [*pip, "--no-deps", *source], settings.log)
+
+
+def self_test(settings: Settings, version: str) -> None:
+    """Check the version, then take a tiny simulated data set from images to report.
+
+    This also compiles the engine's kernels, so that the user's first run need not.
+    """
+    engine = str(settings.environment / "bin" / "solvar-engine")
+    answer = run("Asking the engine for its version", [engine, "--version"], settings.log).split()
+    if answer[-1:] != [version]:
+        raise InstallError(
+            f"{settings.source} is Solvar {answer[-1] if answer else 'of no version'}, "
+            f"but the plugin is {version}: check SOLVAR_ENGINE_SOURCE."
+        )
+    with tempfile.TemporaryDirectory(prefix="solvar-self-test-") as folder:
+        data, result = os.path.join(folder, "data"), os.path.join(folder, "run")
+        steps = (
+            ["simulate", "--output", data, "--phantom", "hinge", "--particles", "120", "--box", "16"],
+            ["fit", os.path.join(data, "particles.star"), "--output", result, "--rank", "1"],
+            ["analyze", result, "--clusters", "2"],
+        )
+        for step in steps:
+            run(f"Self-test: {step[0]}", [engine, *step], settings.log)
+        if not os.path.isfile(os.path.join(result, "report.html")):
+            raise InstallError(f"the self-test ended without a report: see {settings.log}.")
+
+
+# ---------------------------------------------------------------- tools
+
+
+def find_gpu() -> str:
+    """Names of the GPUs that nvidia-smi lists; empty if there are none."""
+    try:
+        result = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=60,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    names = [line.strip() for line in result.stdout.splitlines() if line.strip()]
+    return ", ".join(names) if result.returncode == 0 else ""
+
+
+def has_conda(activation: str) -> bool:
+    """Whether conda can be called after Scipion's activation command."""
+    try:
+        result = subprocess.run(
+            ["/bin/sh", "-c", _after_activation(activation, ["conda", "--version"])],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=120,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return result.returncode == 0
+
+
+def find_python(wanted: str = "") -> str:
+    """Find an interpreter that the engine runs on and that can make environments.
+
+    Parameters
+    ----------
+    wanted : str
+        Interpreter or version; empty: the newest of the supported versions that is there.
+
+    Raises
+    ------
+    InstallError
+        If there is none.
+    """
+    if wanted:
+        name = f"python{wanted}" if _is_version(wanted) else os.path.expanduser(wanted)
+        flaw = _flaw_of(name)
+        if flaw:
+            raise InstallError(f"SOLVAR_PYTHON names {name}, which {flaw}.")
+        return name
+    for name in (*(f"python{version}" for version in PYTHONS), sys.executable, "python3"):
+        if not _flaw_of(name):
+            return name
+    raise InstallError(
+        f"no Python {_choice(PYTHONS)} with the modules venv and ensurepip was found; install one (Debian and "
+        "Ubuntu: apt-get install python3.11-venv), or name one in SOLVAR_PYTHON, and repeat: scipion installb solvar"
+    )
+
+
+def _flaw_of(python: str) -> str:
+    """Why an interpreter will not do; empty if it will."""
+    program = "import sys; print('%d.%d' % sys.version_info[:2]); import venv, ensurepip"
+    try:
+        result = subprocess.run(
+            [python, "-I", "-c", program],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=clean_environment(),
+            timeout=60,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "cannot be run"
+    version = result.stdout.strip()
+    if not version:
+        return "cannot be run"
+    if version not in PYTHONS:
+        return f"is Python {version}, but the engine needs {_choice(PYTHONS)}"
+    if result.returncode != 0:
+        return f"lacks the module venv or ensurepip (Debian and Ubuntu: apt-get install python{version}-venv)"
+    return ""
+
+
+def run(title: str, command: list[str], log: Path, tail: int = 15) -> str:
+    """Run one command, say how long it took, and return what it printed, which the log keeps too.
+
+    Raises
+    ------
+    InstallError
+        If it fails, after its last `tail` lines.
+    """
+    say(title)
+    start = time.monotonic()
+    printed = []
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"$ {shlex.join(command)}\n")
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=clean_environment(),
+            )
+        except OSError as error:
+            raise InstallError(f"{command[0]} cannot be run: {error.strerror}.") from error
+        with process:
+            for line in process.stdout or ():
+                printed.append(line)
+                file.write(line)
+                file.flush()
+    if process.returncode != 0:
+        for line in printed[len(printed) - min(tail, len(printed)) :]:
+            say(f"  | {line.rstrip()}")
+        raise InstallError(f"`{shlex.join(command[:4])} ...` ended with exit code {process.returncode}; see {log}.")
+    say(f"  done in {time.monotonic() - start:.0f} s")
+    return "".join(printed)
+
+
+def clean_environment() -> dict[str, str]:
+    """Environment variables without those that lead to packages outside the engine's environment."""
+    environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    return {**environment, "PYTHONNOUSERSITE": "1", "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+
+
+def say(text: str) -> None:
+    """Tell the person who installs, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _after_activation(activation: str, command: list[str]) -> str:
+    activation = activation.strip()
+    if activation and activation[-1] not in ";&":
+        activation += " &&"
+    return f"{activation} {shlex.join(command)}".strip()
+
+
+def _is_version(text: str) -> bool:
+    return re.fullmatch(r"\d+\.\d+", text) is not None
+
+
+def _choice(versions: tuple[str, ...]) -> str:
+    return f"{', '.join(versions[:-1])} or {versions[-1]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The engine's options as parameters of a form: labels, help, choices, and what is wrong with a value."""
+
+from __future__ import annotations
+
+from typing import Any, List
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.params import (
+    MIN_PARTICLES,
+    MIN_PARTICLES_PER_COMPONENT,
+    AnalyzeParams,
+    FitParams,
+    Option,
+    Params,
+    options_of,
+)
+
+LABELS = {
+    "rank": "Number of components",
+    "box": "Working box (px)",
+    "clusters": "Number of clusters",
+    "objective": "Objective",
+    "projector": "Interpolation",
+    "oversampling": "Oversampling",
+    "invert_contrast": "Molecule is dark in the images",
+    "seed": "Random seed",
+    "cache_mb": "Memory for images (MB)",
+    "scratch": "Scratch folder",
+    "threads": "Threads",
+}
+"""What the form calls the engine's options."""
+
+_CHOICES = {
+    "objective": {"ml": "maximum likelihood"},
+    "invert_contrast": {"auto": "find out", "yes": "yes", "no": "no"},
+}
+
+
+def choices_of(option: Option) -> List[str]:
+    """Return the choices of an option in words."""
+    words = _CHOICES.get(option.name, {})
+    return [words.get(choice, choice) for choice in option.choices]
+
+
+def help_of(option: Option) -> str:
+    """Return the help of an option as a sentence, with its range and default."""
+    text = option.describe()
+    return text[0].upper() + text[1:] + "."
+
+
+def option_problems(params: Params) -> List[str]:
+    """Return what is wrong with the values of the form, by the labels of the form."""
+    problems = []
+    for option in options_of(type(params)):
+        if option.name not in LABELS:
+            continue
+        try:
+            option.check(getattr(params, option.name))
+        except UserError as error:
+            problems.append(str(error).replace(option.label, f"'{LABELS[option.name]}'", 1))
+    return problems
+
+
+def cluster_problems(clusters: Any, n_particles: int) -> List[str]:
+    """Return what is wrong with the number of clusters."""
+    problems = option_problems(AnalyzeParams(run="run", clusters=clusters))
+    if not problems and clusters > n_particles:
+        problems.append(
+            f"'{LABELS['clusters']}' is {clusters}, but there are {n_particles} particles: give fewer clusters."
+        )
+    return problems
+
+
+def size_problems(n_particles: int, image_size: int, params: FitParams) -> List[str]:
+    """Return how number and size of the images contradict the options.
+
+    Parameters
+    ----------
+    n_particles : int
+    image_size : int
+        Box of the images, px.
+    params : FitParams
+        With values in range.
+    """
+    if n_particles < MIN_PARTICLES:
+        return [f"There are {n_particles} particles, but at least {MIN_PARTICLES} are needed: give more particles."]
+    problems = []
+    most = n_particles // MIN_PARTICLES_PER_COMPONENT
+    if params.rank > most:
+        problems.append(
+            f"'{LABELS['rank']}' is {params.rank}, but {n_particles} particles support at most {most} "
+            f"({MIN_PARTICLES_PER_COMPONENT} particles each): give fewer components or more particles."
+        )
+    if params.box is not None and params.box > image_size:
+        problems.append(
+            f"'{LABELS['box']}' is {params.box}, but the images have {image_size} px: give at most {image_size}, or 0 for "
+            "automatic."
+        )
+    return problems

@@ -1,0 +1,104 @@
+"""What all protocols of the plugin share: they call the engine and look at how it ended."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from subprocess import CalledProcessError
+from typing import List
+
+import pyworkflow.protocol.params as params
+from pwem.protocols import ProtAnalysis3D
+
+from solvar_engine.contract.params import Params
+from solvar_engine.contract.status import Status
+from solvar_plugin import Plugin, __version__
+from solvar_plugin.engine import (
+    arguments_of,
+    command_line,
+    engine_problems,
+    project_path_problems,
+    require_finished,
+)
+
+_MAX_THREADS_BY_DEFAULT = 16
+
+
+class SolvarProtBase(ProtAnalysis3D):
+    """Base of the protocols that run the engine."""
+
+    _label = None
+
+    # ---------------------------------------------------------------- form
+
+    def _defineComputeParams(self, form) -> None:
+        """Add where to compute: shown in the head of the form and in the section of the computer's resources."""
+        form.addHidden(
+            params.USE_GPU,
+            params.BooleanParam,
+            default=False,
+            label="Use GPU for execution",
+            help="This version of the engine computes on the CPU: leave it at No.",
+        )
+        form.addHidden(
+            params.GPU_LIST,
+            params.StringParam,
+            default="0",
+            label="GPU ids",
+            help="Numbers of the GPUs as nvidia-smi lists them, separated by blanks. In a queue, the GPUs that the queue "
+            "gives to the job are used.",
+        )
+
+    def _addThreads(self, form) -> None:
+        form.addParallelSection(threads=min(os.cpu_count() or 1, _MAX_THREADS_BY_DEFAULT), mpi=0)
+
+    # ---------------------------------------------------------------- calling the engine
+
+    def runEngine(self, command: Params, status: Path, gpu: bool = False) -> Status:
+        """Run one command of the engine and wait for its end.
+
+        Parameters
+        ----------
+        command : Params
+            Its options.
+        status : Path
+            Its status file.
+        gpu : bool
+            Give it the GPUs of this step.
+
+        Returns
+        -------
+        Status
+            As the engine left it.
+
+        Raises
+        ------
+        EngineError
+            With the engine's sentence if it failed, or one that says that it was stopped.
+        """
+        program, arguments = command_line(
+            Plugin.getEngineProgram(),
+            arguments_of(command),
+            activation=Plugin.getActivation(),
+            gpu=gpu,
+            in_queue=self.useQueue(),
+            in_step_queue=self.useQueueForSteps(),
+        )
+        exit_code = None
+        try:
+            self.runJob(program, arguments, env=Plugin.getEnviron(), numberOfMpi=1)
+        except CalledProcessError as error:
+            exit_code = error.returncode
+        return require_finished(status, command.command, exit_code)
+
+    # ---------------------------------------------------------------- validation
+
+    def _engineProblems(self) -> List[str]:
+        """Return why the engine cannot run here; none if it can."""
+        problems = project_path_problems(self.getProject().getPath())
+        # Scipion itself says what validateInstallation finds
+        if not Plugin.validateInstallation():
+            problems += engine_problems(
+                Plugin.getActivation(), Plugin.getEngineProgram(), Plugin.getEnviron(), __version__
+            )
+        return problems

@@ -1,0 +1,55 @@
+"""What a finished run found, in words and numbers."""
+
+from __future__ import annotations
+
+from typing import List
+
+from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.params import FitParams
+from solvar_engine.contract.run import RunDir
+from solvar_plugin.convert.results import label_of
+
+
+def result_lines(run: RunDir) -> List[str]:
+    """Return the summary of a finished run: particles, resolution, and one line for each component.
+
+    Raises
+    ------
+    UserError
+        If the run's files are damaged.
+    """
+    status = run.read_status()
+    lines = [] if status is None else [f"{status.message}."]
+    table = read_csv(run.eigenvalues)
+    for row, component in enumerate(table["component"].astype(int).tolist()):
+        label = label_of(table, row)
+        lines.append(
+            f"Component {component}: eigenvalue {table['eigenvalue'][row]:.3g} "
+            f"({table['fraction'][row]:.0%} of the variance), half-set agreement "
+            f"{table['half_set_agreement'][row]:.2f}" + (f" - {label}" if label else "")
+        )
+    if status is not None:
+        lines.append(
+            f"Computed in {status.seconds / 60:.1f} minutes with at most {status.peak_memory_mb / 1000:.1f} GB of memory."
+        )
+    return lines
+
+
+def methods_text(run: RunDir) -> str:
+    """Return a paragraph for the methods section of a paper.
+
+    Raises
+    ------
+    UserError
+        If the run's files are damaged.
+    """
+    record = run.read_record()
+    params = run.read_params(FitParams)
+    box = record["resolved"].get("box", params.box)
+    mask = "a mask made from the mean volume" if params.mask is None else f"the mask {params.mask}"
+    return (
+        f"The covariance of the molecule's volume was estimated by maximum likelihood with {params.rank} components "
+        f"(SOLVAR engine {record['versions']['solvar_engine']}, [Yadgar2026]), from images Fourier-cropped to {box} px, "
+        f"within {mask}, with random seed {params.seed}. Eigenvalues were measured on half-sets that had no part in "
+        "finding the eigenvolumes, and components that the half-sets did not confirm were marked."
+    )
