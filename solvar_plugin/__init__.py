@@ -47,15 +47,15 @@ class Plugin(pwem.Plugin):
         cls._defineVar(
             SOLVAR_ENV_ACTIVATION,
             "",
-            description=f"Command that makes {ENGINE_PROGRAM} available, such as 'conda activate solvar'; leave it empty "
-            "to use the environment that Scipion's installer made.",
+            description=f"Command that makes {ENGINE_PROGRAM} available, such as 'conda activate solvar'; leave it "
+            "empty to use the environment that Scipion's installer made.",
             var_type=VarTypes.STRING,
         )
         cls._defineVar(
             SOLVAR_ENV_MANAGER,
             "auto",
-            description="What the installer makes the engine's environment with: conda, venv, or auto (conda where there "
-            "is one, else venv).",
+            description="What the installer makes the engine's environment with: conda, venv, or auto (conda where "
+            "there is one, else venv).",
             var_type=VarTypes.STRING,
         )
         cls._defineVar(

@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Iterable, Mapping
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import Params, options_of
@@ -42,14 +42,14 @@ def quote(argument: Any, is_format: bool) -> str:
 
     Examples
     --------
-    >>> quote("it's 100%", is_format=True)
-    '\\'it\\'"\\'"\\'s 100%%\\''
+    >>> print(quote("100% sure; really", is_format=True))
+    '100%% sure; really'
     """
     text = shlex.quote(str(argument))
     return text.replace("%", "%%") if is_format else text
 
 
-def arguments_of(params: Params) -> List[str]:
+def arguments_of(params: Params) -> list[str]:
     """Return the words of a command line that say the same as `params`, the command first.
 
     Examples
@@ -58,7 +58,7 @@ def arguments_of(params: Params) -> List[str]:
     >>> arguments_of(AnalyzeParams(run="a run", clusters=5))
     ['analyze', 'a run', '--clusters', '5']
     """
-    words: List[str] = []
+    words: list[str] = []
     for option in options_of(type(params)):
         value = getattr(params, option.name)
         if option.positional:
@@ -76,7 +76,7 @@ def arguments_of(params: Params) -> List[str]:
 def command_line(
     engine: str, arguments: Iterable[Any], *, activation: str = "", gpu: bool = False, in_queue: bool = False,
     in_step_queue: bool = False,
-) -> Tuple[str, str]:
+) -> tuple[str, str]:
     """Return program and arguments for Scipion's ``runJob``.
 
     Parameters
@@ -115,7 +115,7 @@ def command_line(
 # ---------------------------------------------------------------- how a call ended
 
 
-def require_finished(path: Path, command: str, exit_code: Optional[int] = None) -> Status:
+def require_finished(path: Path, command: str, exit_code: int | None = None) -> Status:
     """Check by its status file that a call of the engine came to its end.
 
     The exit code alone does not do: when steps are jobs of a queue, Scipion only sees that the job is gone.
@@ -150,7 +150,7 @@ def require_finished(path: Path, command: str, exit_code: Optional[int] = None) 
     raise EngineError(_sentence_without_message(status, command, exit_code))
 
 
-def _sentence_without_message(status: Optional[Status], command: str, exit_code: Optional[int]) -> str:
+def _sentence_without_message(status: Status | None, command: str, exit_code: int | None) -> str:
     if exit_code == 127:
         return f"The SOLVAR engine could not be started: {how_to_install()}."
     if status is None or status.state == FINISHED:
@@ -163,7 +163,7 @@ def _sentence_without_message(status: Optional[Status], command: str, exit_code:
     )
 
 
-def progress_text(status: Optional[Status]) -> str:
+def progress_text(status: Status | None) -> str:
     """Say how far a run is; empty if it has not begun or is over."""
     if status is None or status.state in (FINISHED, FAILED) or not status.steps:
         return ""
@@ -194,10 +194,9 @@ def installed_version(activation: str, engine: str, environ: Mapping[str, str]) 
             shell=True,
             env=dict(environ),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=_SECONDS_FOR_VERSION,
-            universal_newlines=True,
+            text=True,
         )
     except subprocess.TimeoutExpired:
         raise EngineError(
@@ -210,7 +209,7 @@ def installed_version(activation: str, engine: str, environ: Mapping[str, str]) 
     return version.group(1)
 
 
-def engine_problems(activation: str, engine: str, environ: Mapping[str, str], expected: str) -> List[str]:
+def engine_problems(activation: str, engine: str, environ: Mapping[str, str], expected: str) -> list[str]:
     """Return sentences that say why the engine cannot be used; none if it can."""
     try:
         version = installed_version(activation, engine, environ)
@@ -224,7 +223,7 @@ def engine_problems(activation: str, engine: str, environ: Mapping[str, str], ex
     return []
 
 
-def project_path_problems(path: str) -> List[str]:
+def project_path_problems(path: str) -> list[str]:
     """Return why Scipion cannot run protocols in a project of this path; none if it can."""
     found = sorted({character for character in os.path.abspath(path) if character in _UNSAFE_IN_PROJECT_PATH})
     if not found:

@@ -264,8 +264,19 @@ class StarFile:
         source = os.fspath(path)
         _refuse_other_formats(source)
         with open(source, **_ENCODING) as stream:  # type: ignore[call-overload]
-            parser = _Parser(source)
-            parser.feed(stream)
+            return cls.parse(stream, source)
+
+    @classmethod
+    def parse(cls, lines: Iterable[str], source: str) -> StarFile:
+        """Read the lines of a STAR file from anywhere; `source` names the place in error messages.
+
+        Raises
+        ------
+        UserError
+            If the lines are not those of a STAR file.
+        """
+        parser = _Parser(source)
+        parser.feed(lines)
         return parser.finish()
 
     def get(self, name: str) -> StarTable | None:

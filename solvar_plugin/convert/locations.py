@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Tuple
+from typing import Any
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".map", ".ccp4")
 # Xmipp's hints on how to read a file, which may follow its name
@@ -28,7 +28,7 @@ def image_name(particle: Any) -> str:
     return f"{max(int(index), 1):06d}@{file_name(name)}"
 
 
-def split_image_name(name: str) -> Tuple[int, str]:
+def split_image_name(name: str) -> tuple[int, str]:
     """Return index (from 1) and stack of RELION's name of an image.
 
     Examples

@@ -1,15 +1,15 @@
 """The optics groups of a set of particles.
 
-Scipion keeps them in three places, of which an import may fill any: the acquisition of every particle, a STAR table as
-text in the acquisition of the set, and the group number of a particle in an extra attribute. Imports lose some of it, so
-the table may also come from the STAR file that the particles came from.
+Scipion keeps them in three places, of which an import may fill any: the acquisition of every particle, a STAR table
+as text in the acquisition of the set, and the group number of a particle in an extra attribute. Imports lose some of
+it, so the table may also come from the STAR file that the particles came from.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarFile, StarTable
@@ -40,9 +40,10 @@ class AcquisitionOptics(Optics):
     def __init__(self, particles: Any) -> None:
         self._default = particles.getAcquisition()
         self._common = _common_columns(particles)
-        self._groups: Dict[Tuple[float, float, float], int] = {}
+        self._groups: dict[tuple[float, float, float], int] = {}
 
     def group_of(self, particle: Any) -> int:
+        """Return the number of the particle's optics group."""
         own = particle.getAcquisition() if particle.hasAcquisition() else None
         settings = tuple(
             _first_number(getter(own) if own is not None else None, getter(self._default)) for getter, _ in _SETTINGS
@@ -55,6 +56,7 @@ class AcquisitionOptics(Optics):
         return self._groups.setdefault(settings, len(self._groups) + 1)
 
     def table(self) -> StarTable:
+        """Return the table of the groups."""
         voltage, cs, amplitude_contrast = zip(*self._groups)
         numbers = list(self._groups.values())
         return StarTable.create(
@@ -79,6 +81,7 @@ class StoredOptics(Optics):
         self._known = set(table.integers("rlnOpticsGroup").tolist())
 
     def group_of(self, particle: Any) -> int:
+        """Return the number of the particle's optics group."""
         group = particle.getAttributeValue(GROUP_ATTRIBUTE, None)
         if group is None or int(group) not in self._known:
             raise UserError(
@@ -88,6 +91,7 @@ class StoredOptics(Optics):
         return int(group)
 
     def table(self) -> StarTable:
+        """Return the table of the groups."""
         return self._table
 
 
@@ -109,7 +113,9 @@ class OriginalOptics(Optics):
     def __init__(self, particles: Any, path: Path) -> None:
         star = StarFile.read(path)
         if star.optics is None:
-            raise UserError(f"{path} has no table of optics groups (data_optics): give a STAR file of RELION 3.1 or later.")
+            raise UserError(
+                f"{path} has no table of optics groups (data_optics): give a STAR file of RELION 3.1 or later."
+            )
         self._path = path
         self._table = self._rescaled(star.optics, particles)
         self._rows = _ImageIndex(star.particles.text("rlnImageName"), path)
@@ -119,7 +125,7 @@ class OriginalOptics(Optics):
         """Bring the pixel sizes to the set's, which were changed if the images were rescaled after the import."""
         common = _common_columns(particles)
         sampling = common.pop("rlnImagePixelSize")
-        columns: Dict[str, List[Any]] = {name: [value] * len(table) for name, value in common.items()}
+        columns: dict[str, list[Any]] = {name: [value] * len(table) for name, value in common.items()}
         if "rlnImagePixelSize" not in table:
             columns["rlnImagePixelSize"] = [sampling] * len(table)
         else:
@@ -129,15 +135,17 @@ class OriginalOptics(Optics):
         return table.with_columns(columns)
 
     def group_of(self, particle: Any) -> int:
+        """Return the number of the particle's optics group."""
         row = self._rows.find(image_name(particle))
         if row is None:
             raise UserError(
-                f"Particle {particle.getObjId()} ({image_name(particle)}) is not in {self._path}: give the STAR file that "
-                "the particles were imported from, or leave it out."
+                f"Particle {particle.getObjId()} ({image_name(particle)}) is not in {self._path}: give the STAR file "
+                "that the particles were imported from, or leave it out."
             )
         return int(self._groups[row])
 
     def table(self) -> StarTable:
+        """Return the table of the groups."""
         return self._table
 
 
@@ -146,11 +154,11 @@ class _ImageIndex:
     copied, by their names as long as these are distinct.
     """
 
-    def __init__(self, names: List[str], star_path: Path) -> None:
+    def __init__(self, names: list[str], star_path: Path) -> None:
         self._folders = [star_path.resolve().parent, *star_path.resolve().parent.parents]
-        self._real: Dict[str, str] = {}
-        self._rows: Dict[Tuple[str, int], int] = {}
-        owners: Dict[str, set] = {}
+        self._real: dict[str, str] = {}
+        self._rows: dict[tuple[str, int], int] = {}
+        owners: dict[str, set] = {}
         for row, name in enumerate(names):
             index, stack = split_image_name(name)
             real = self._resolve(stack)
@@ -158,7 +166,7 @@ class _ImageIndex:
             owners.setdefault(os.path.basename(stack), set()).add(real)
         self._by_basename = {name: next(iter(paths)) for name, paths in owners.items() if len(paths) == 1}
 
-    def find(self, name: str) -> Optional[int]:
+    def find(self, name: str) -> int | None:
         index, stack = split_image_name(name)
         if stack not in self._real:
             self._real[stack] = os.path.realpath(stack)
@@ -176,7 +184,7 @@ class _ImageIndex:
         return self._real[stack]
 
 
-def read_optics(particles: Any, original: Optional[Path] = None) -> Optics:
+def read_optics(particles: Any, original: Path | None = None) -> Optics:
     """Choose where the optics groups of a set come from.
 
     Parameters
@@ -203,7 +211,7 @@ def lost_groups(particles: Any) -> int:
     return len(table) if table is not None and len(table) > 1 and not _knows_group(particles) else 0
 
 
-def stored_table(particles: Any) -> Optional[StarTable]:
+def stored_table(particles: Any) -> StarTable | None:
     """Return the optics table that the set holds as text, None if there is none."""
     text = particles.getAcquisition().opticsGroupInfo.get()
     if not text:
@@ -216,9 +224,9 @@ def _knows_group(particles: Any) -> bool:
     return particles.getFirstItem().getAttributeValue(GROUP_ATTRIBUTE, None) is not None
 
 
-def _common_columns(particles: Any) -> Dict[str, Any]:
+def _common_columns(particles: Any) -> dict[str, Any]:
     """Values that one Scipion set has for all its particles."""
-    columns: Dict[str, Any] = {
+    columns: dict[str, Any] = {
         "rlnImagePixelSize": float(particles.getSamplingRate()),
         "rlnImageSize": int(particles.getXDim()),
         "rlnImageDimensionality": 2,
@@ -228,7 +236,7 @@ def _common_columns(particles: Any) -> Dict[str, Any]:
     return columns
 
 
-def _first_number(*values: Any) -> Optional[float]:
+def _first_number(*values: Any) -> float | None:
     return next((float(value) for value in values if value is not None), None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Iterator
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def enabled_items(particles: Any) -> Iterator[Any]:
     return (particle for particle in particles.iterItems() if particle.isEnabled())
 
 
-def write_particles(particles: Any, path: Path, original_optics: Optional[Path] = None) -> bool:
+def write_particles(particles: Any, path: Path, original_optics: Path | None = None) -> bool:
     """Write a set of particles as a STAR file of RELION 3.1; the images stay where they are.
 
     Parameters
@@ -64,13 +64,13 @@ class _Rows:
 
     def __init__(self, capacity: int, optics: Optics) -> None:
         self.optics = optics
-        self._names: List[str] = []
-        self._micrographs: List[str] = []
+        self._names: list[str] = []
+        self._micrographs: list[str] = []
         self._ids = np.zeros(capacity, dtype=np.int64)
         self._groups = np.zeros(capacity, dtype=np.int64)
         self._matrices = np.zeros((capacity, 4, 4))
         self._ctf = np.zeros((capacity, len(_CTF_COLUMNS)))
-        self._attributes: Dict[str, np.ndarray] = {}
+        self._attributes: dict[str, np.ndarray] = {}
 
     def add(self, particle: Any) -> None:
         row = len(self._names)
@@ -86,14 +86,14 @@ class _Rows:
         self._micrographs.append(_micrograph(particle))
         self._names.append(image_name(particle))
 
-    def columns(self, sampling_rate: float) -> Dict[str, Any]:
+    def columns(self, sampling_rate: float) -> dict[str, Any]:
         """Return the columns of the particle table; `sampling_rate` in Angstrom per pixel."""
         count = len(self._names)
         # Scipion stores the inverse of RELION's transform: rotations from image to volume, and shifts in that frame
         rotation, translation = self._matrices[:count, :3, :3], self._matrices[:count, :3, 3]
         origin = np.einsum("nji,nj->ni", rotation, translation) * sampling_rate
         rot, tilt, psi = rotation_to_relion(rotation)
-        columns: Dict[str, Any] = {
+        columns: dict[str, Any] = {
             "rlnImageName": self._names,
             ID_COLUMN: self._ids[:count],
             "rlnOpticsGroup": self._groups[:count],
@@ -124,7 +124,7 @@ def _alignment(particle: Any) -> np.ndarray:
     return matrix
 
 
-def _ctf(particle: Any) -> List[float]:
+def _ctf(particle: Any) -> list[float]:
     ctf = particle.getCTF() if particle.hasCTF() else None
     values = [] if ctf is None else [ctf.getDefocusU(), ctf.getDefocusV(), ctf.getDefocusAngle()]
     if not values or any(value is None for value in values):
@@ -136,7 +136,9 @@ def _ctf(particle: Any) -> List[float]:
 def _attribute(particle: Any, name: str) -> float:
     value = particle.getAttributeValue(f"_{name}", None)
     if value is None:
-        raise UserError(f"Particle {particle.getObjId()} has no {name}, though others have: import the particles again.")
+        raise UserError(
+            f"Particle {particle.getObjId()} has no {name}, though others have: import the particles again."
+        )
     return float(value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 from pwem.objects import ParticleFlex, Volume
@@ -44,13 +44,14 @@ def fill_particles(output: Any, particles: Any, run: RunDir) -> None:
     """
     latents = read_latents(run.latents)
     ids = StarFile.read(run.particles).particles.integers(ID_COLUMN)
-    row_of_id: Dict[int, int] = {int(identity): row for row, identity in enumerate(ids)}
+    row_of_id: dict[int, int] = {int(identity): row for row, identity in enumerate(ids)}
     upper = np.triu_indices(latents.z.shape[1])
     for particle in enabled_items(particles):
         row = row_of_id.get(particle.getObjId())
         if row is None:
             raise UserError(
-                f"Particle {particle.getObjId()} is not in {run.particles}: the input has changed, run the protocol again."
+                f"Particle {particle.getObjId()} is not in {run.particles}: the input has changed, run the protocol "
+                "again."
             )
         item = ParticleFlex(progName=FLEX_PROGRAM)
         item.copyInfo(particle)
@@ -84,7 +85,7 @@ def mean_volume(run: RunDir) -> Volume:
     return volume
 
 
-def eigenvolumes(run: RunDir) -> List[Volume]:
+def eigenvolumes(run: RunDir) -> list[Volume]:
     """Return the eigenvolumes with what is known of their components."""
     table = read_csv(run.eigenvalues)
     volumes = []
@@ -100,7 +101,7 @@ def eigenvolumes(run: RunDir) -> List[Volume]:
     return volumes
 
 
-def label_of(table: Dict[str, np.ndarray], row: int) -> str:
+def label_of(table: dict[str, np.ndarray], row: int) -> str:
     """Return the label of a component of eigenvalues.csv, empty if it is taken at face value."""
     value = table["label"][row]
     # a column without any label is read as numbers that are missing
@@ -119,8 +120,8 @@ def write_points(run: RunDir, path: Path) -> int:
     rank = len(eigenvalues)
     if not rank:
         return 0
-    names: List[str] = []
-    points: List[np.ndarray] = []
+    names: list[str] = []
+    points: list[np.ndarray] = []
     for component, eigenvalue in enumerate(eigenvalues.tolist(), start=1):
         reach = STANDARD_DEVIATIONS * np.sqrt(max(eigenvalue, 0.0))
         for sign, word in ((-1, "-"), (1, "+")):
@@ -136,7 +137,7 @@ def write_points(run: RunDir, path: Path) -> int:
     return len(names)
 
 
-def states(points: Path, folder: Path) -> List[Volume]:
+def states(points: Path, folder: Path) -> list[Volume]:
     """Return the volumes of the states with their names, coordinates and numbers of particles."""
     table = read_csv(points)
     used = read_csv(folder / "states.csv")["images_used"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import (
@@ -36,7 +36,7 @@ _CHOICES = {
 }
 
 
-def choices_of(option: Option) -> List[str]:
+def choices_of(option: Option) -> list[str]:
     """Return the choices of an option in words."""
     words = _CHOICES.get(option.name, {})
     return [words.get(choice, choice) for choice in option.choices]
@@ -48,7 +48,7 @@ def help_of(option: Option) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def option_problems(params: Params) -> List[str]:
+def option_problems(params: Params) -> list[str]:
     """Return what is wrong with the values of the form, by the labels of the form."""
     problems = []
     for option in options_of(type(params)):
@@ -61,7 +61,7 @@ def option_problems(params: Params) -> List[str]:
     return problems
 
 
-def cluster_problems(clusters: Any, n_particles: int) -> List[str]:
+def cluster_problems(clusters: Any, n_particles: int) -> list[str]:
     """Return what is wrong with the number of clusters."""
     problems = option_problems(AnalyzeParams(run="run", clusters=clusters))
     if not problems and clusters > n_particles:
@@ -71,7 +71,7 @@ def cluster_problems(clusters: Any, n_particles: int) -> List[str]:
     return problems
 
 
-def size_problems(n_particles: int, image_size: int, params: FitParams) -> List[str]:
+def size_problems(n_particles: int, image_size: int, params: FitParams) -> list[str]:
     """Return how number and size of the images contradict the options.
 
     Parameters
@@ -93,7 +93,7 @@ def size_problems(n_particles: int, image_size: int, params: FitParams) -> List[
         )
     if params.box is not None and params.box > image_size:
         problems.append(
-            f"'{LABELS['box']}' is {params.box}, but the images have {image_size} px: give at most {image_size}, or 0 for "
-            "automatic."
+            f"'{LABELS['box']}' is {params.box}, but the images have {image_size} px: give at most {image_size}, or 0 "
+            "for automatic."
         )
     return problems

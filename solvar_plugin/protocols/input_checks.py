@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, List
+from typing import Any
 
 from solvar_engine.contract.errors import UserError
 from solvar_plugin.convert.locations import MRC_SUFFIXES, file_name, is_mrc
@@ -13,7 +13,7 @@ from solvar_plugin.convert.optics import lost_groups, read_optics
 _SAMPLING_TOLERANCE = 0.01
 
 
-def particle_problems(particles: Any) -> List[str]:
+def particle_problems(particles: Any) -> list[str]:
     """Return what keeps a set of particles from being analysed."""
     if not particles.getSize():
         return ["The set of particles is empty: choose one with particles."]
@@ -34,7 +34,7 @@ def particle_problems(particles: Any) -> List[str]:
     return problems + _stack_problems(particles)
 
 
-def _stack_problems(particles: Any) -> List[str]:
+def _stack_problems(particles: Any) -> list[str]:
     names = sorted(file_name(name) for name in particles.getFiles())
     other_formats = [name for name in names if not is_mrc(name)]
     if other_formats:
@@ -50,11 +50,11 @@ def _stack_problems(particles: Any) -> List[str]:
     return []
 
 
-def _and_more(names: List[str]) -> str:
+def _and_more(names: list[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-def mask_problems(mask: Any, particles: Any) -> List[str]:
+def mask_problems(mask: Any, particles: Any) -> list[str]:
     """Return why a mask does not fit the particles.
 
     Like the engine, it accepts a mask of the images' pixel size, whose box may differ, and one of the images' extent,
@@ -79,7 +79,7 @@ def mask_problems(mask: Any, particles: Any) -> List[str]:
     ]
 
 
-def optics_problems(particles: Any, original: Path) -> List[str]:
+def optics_problems(particles: Any, original: Path) -> list[str]:
     """Return why a STAR file cannot tell the optics groups of the particles."""
     if not original.is_file():
         return [f"The STAR file for the optics, {original}, does not exist: choose another or leave it out."]
@@ -90,17 +90,17 @@ def optics_problems(particles: Any, original: Path) -> List[str]:
     return []
 
 
-def optics_warnings(particles: Any) -> List[str]:
+def optics_warnings(particles: Any) -> list[str]:
     """Return what an import is known to have changed in the optics of the particles."""
     count = lost_groups(particles)
     if not count:
         return []
     acquisition = particles.getAcquisition()
     return [
-        f"The particles came from {count} optics groups, but their import has forgotten which particle belongs to which "
-        f"group and gave all of them {acquisition.getVoltage():g} kV, a spherical aberration of "
+        f"The particles came from {count} optics groups, but their import has forgotten which particle belongs to "
+        f"which group and gave all of them {acquisition.getVoltage():g} kV, a spherical aberration of "
         f"{acquisition.getSphericalAberration():g} mm and an amplitude contrast of "
-        f"{acquisition.getAmplitudeContrast():g}. If the groups differ, give the STAR file that was imported as 'STAR file "
-        "for the optics' (section Input, advanced)."
+        f"{acquisition.getAmplitudeContrast():g}. If the groups differ, give the STAR file that was imported as 'STAR "
+        "file for the optics' (section Input, advanced)."
     ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from subprocess import CalledProcessError
-from typing import List
 
 import pyworkflow.protocol.params as params
 from pwem.protocols import ProtAnalysis3D
@@ -45,8 +44,8 @@ class SolvarProtBase(ProtAnalysis3D):
             params.StringParam,
             default="0",
             label="GPU ids",
-            help="Numbers of the GPUs as nvidia-smi lists them, separated by blanks. In a queue, the GPUs that the queue "
-            "gives to the job are used.",
+            help="Numbers of the GPUs as nvidia-smi lists them, separated by blanks. In a queue, the GPUs that the "
+            "queue gives to the job are used.",
         )
 
     def _addThreads(self, form) -> None:
@@ -93,7 +92,7 @@ class SolvarProtBase(ProtAnalysis3D):
 
     # ---------------------------------------------------------------- validation
 
-    def _engineProblems(self) -> List[str]:
+    def _engineProblems(self) -> list[str]:
         """Return why the engine cannot run here; none if it can."""
         problems = project_path_problems(self.getProject().getPath())
         # Scipion itself says what validateInstallation finds

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import pyworkflow.protocol.params as params
 from pwem.objects import SetOfParticlesFlex, SetOfVolumes, Volume
@@ -14,7 +14,14 @@ from pyworkflow import BETA
 from pyworkflow.utils import Message
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.params import SUPPORTED_DEVICES, AnalyzeParams, FitParams, Option, ReconstructParams, options_of
+from solvar_engine.contract.params import (
+    SUPPORTED_DEVICES,
+    AnalyzeParams,
+    FitParams,
+    Option,
+    ReconstructParams,
+    options_of,
+)
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import status_path
 from solvar_plugin import __version__
@@ -43,8 +50,8 @@ from solvar_plugin.protocols.summaries import methods_text, result_lines
 AUTOMATIC = 0
 DEFAULT_RANK = 10
 
-FIT: Dict[str, Option] = {option.name: option for option in options_of(FitParams)}
-ANALYZE: Dict[str, Option] = {option.name: option for option in options_of(AnalyzeParams)}
+FIT: dict[str, Option] = {option.name: option for option in options_of(FitParams)}
+ANALYZE: dict[str, Option] = {option.name: option for option in options_of(AnalyzeParams)}
 
 
 OUTPUT_PARTICLES = "outputParticles"
@@ -89,9 +96,9 @@ class SolvarProtCovariance(SolvarProtBase):
             pointerCondition="hasAlignmentProj",
             important=True,
             label="Input particles",
-            help="Particles of a finished homogeneous 3-D refinement, with orientations, shifts and CTF, in MRC stacks. At "
-            "least 100, and 20 for each component; thousands are needed to see anything.\n\nThe molecule is taken to have "
-            "no symmetry (C1). If the refinement imposed a symmetry, give symmetry-expanded particles.",
+            help="Particles of a finished homogeneous 3-D refinement, with orientations, shifts and CTF, in MRC "
+            "stacks. At least 100, and 20 for each component; thousands are needed to see anything.\n\nThe molecule is "
+            "taken to have no symmetry (C1). If the refinement imposed a symmetry, give symmetry-expanded particles.",
         )
         form.addParam(
             "inputMask",
@@ -99,8 +106,8 @@ class SolvarProtCovariance(SolvarProtBase):
             pointerClass="VolumeMask",
             allowsNull=True,
             label="Mask (optional)",
-            help="Soft mask around everything that moves, wide enough to hold all states, with the particles' pixel size. "
-            "Without it, a mask is made from the mean volume.",
+            help="Soft mask around everything that moves, wide enough to hold all states, with the particles' pixel "
+            "size. Without it, a mask is made from the mean volume.",
         )
         form.addParam(
             "rank",
@@ -109,25 +116,25 @@ class SolvarProtCovariance(SolvarProtBase):
             important=True,
             label=LABELS["rank"],
             help=help_of(FIT["rank"])
-            + "\n\nComponents beyond the real motions cost time and are marked as not reproducible, so a few too many do "
-            "no harm. A large rotation of a domain needs several components.",
+            + "\n\nComponents beyond the real motions cost time and are marked as not reproducible, so a few too many "
+            "do no harm. A large rotation of a domain needs several components.",
         )
         form.addParam(
             "boxSize",
             params.IntParam,
             default=AUTOMATIC,
             label=LABELS["box"],
-            help=help_of(FIT["box"]) + f"\n\n{AUTOMATIC} is automatic. A smaller box is faster and sees coarser motions: the "
-            "finest detail is two pixels of the working box.",
+            help=help_of(FIT["box"]) + f"\n\n{AUTOMATIC} is automatic. A smaller box is faster and sees coarser "
+            "motions: the finest detail is two pixels of the working box.",
         )
         form.addParam(
             "numberOfClusters",
             params.IntParam,
             default=ANALYZE["clusters"].default,
             label=LABELS["clusters"],
-            help="The particles are grouped into this many k-means clusters, and the volume at the centre of each is one of "
-            "the states to look at. The groups divide the latent space for looking at it; they need not be states of "
-            "the molecule.",
+            help="The particles are grouped into this many k-means clusters, and the volume at the centre of each is "
+            "one of the states to look at. The groups divide the latent space for looking at it; they need not be "
+            "states of the molecule.",
         )
         form.addParam(
             "opticsStar",
@@ -136,8 +143,8 @@ class SolvarProtCovariance(SolvarProtBase):
             expertLevel=params.LEVEL_ADVANCED,
             label="STAR file for the optics",
             help="Only for particles of several optics groups that were imported from RELION: the STAR file that was "
-            "imported. The import gives all particles one voltage, spherical aberration and amplitude contrast and forgets "
-            "their groups; with this file they are found again, image by image.",
+            "imported. The import gives all particles one voltage, spherical aberration and amplitude contrast and "
+            "forgets their groups; with this file they are found again, image by image.",
         )
 
         form.addSection(label="Method")
@@ -222,7 +229,7 @@ class SolvarProtCovariance(SolvarProtBase):
         self._insertFunctionStep(self.reconstructStep, inputs, options, clusters, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, inputs, options, clusters, needsGPU=False)
 
-    def _inputSignature(self) -> Dict[str, Any]:
+    def _inputSignature(self) -> dict[str, Any]:
         """Tell one input from another, and from itself after it was made anew."""
         files = [self.inputParticles.get().getFileName(), self._maskPath(), self.opticsStar.get()]
         return {
@@ -230,11 +237,11 @@ class SolvarProtCovariance(SolvarProtBase):
             "files": [[name, os.stat(name).st_mtime_ns, os.stat(name).st_size] for name in files if name],
         }
 
-    def _optionsThatMatter(self) -> Dict[str, Any]:
+    def _optionsThatMatter(self) -> dict[str, Any]:
         values = self._fitParams().to_dict()
         return {name: value for name, value in values.items() if not FIT[name].may_differ_on_resume}
 
-    def convertInputStep(self, inputs: str) -> List[str]:
+    def convertInputStep(self, inputs: str) -> list[str]:
         """Write the particles as the engine reads them."""
         original = Path(self.opticsStar.get()) if self.opticsStar.get() else None
         has_changed = write_particles(self.inputParticles.get(), self.getStarPath(), original)
@@ -242,7 +249,7 @@ class SolvarProtCovariance(SolvarProtBase):
             self._startAfresh()
         return [str(self.getStarPath())]
 
-    def fitStep(self, inputs: str, options: str) -> List[str]:
+    def fitStep(self, inputs: str, options: str) -> list[str]:
         """Find the motions; goes on where an interrupted fit stopped, and starts afresh if an option has changed."""
         run = self.getRunDir()
         command = self._fitParams()
@@ -251,7 +258,7 @@ class SolvarProtCovariance(SolvarProtBase):
         self.runEngine(command, run.status, gpu=self.useGpu.get())
         return [str(run.latents), str(run.eigenvalues), str(run.mean)]
 
-    def analyzeStep(self, inputs: str, options: str, clusters: int) -> List[str]:
+    def analyzeStep(self, inputs: str, options: str, clusters: int) -> list[str]:
         """Group the particles, draw the figures, write the report."""
         run = self.getRunDir()
         if run.analysis_status.exists():
@@ -262,7 +269,7 @@ class SolvarProtCovariance(SolvarProtBase):
         self.runEngine(command, run.analysis_status)
         return [str(run.report)]
 
-    def reconstructStep(self, inputs: str, options: str, clusters: int) -> List[str]:
+    def reconstructStep(self, inputs: str, options: str, clusters: int) -> list[str]:
         """Make the volumes of the states."""
         folder = self.getStatesFolder()
         shutil.rmtree(folder, ignore_errors=True)
@@ -305,7 +312,7 @@ class SolvarProtCovariance(SolvarProtBase):
         results.fill_particles(output, source, run)
         return output
 
-    def _volumeSet(self, suffix: str, volumes: List[Volume]) -> SetOfVolumes:
+    def _volumeSet(self, suffix: str, volumes: list[Volume]) -> SetOfVolumes:
         output = self._createSetOfVolumes(suffix=f"_{suffix}")
         output.setSamplingRate(volumes[0].getSamplingRate())
         for volume in volumes:
@@ -313,11 +320,9 @@ class SolvarProtCovariance(SolvarProtBase):
         return output
 
     def _startAfresh(self) -> None:
-        """Remove the results of other input or options, and the outputs that point to them."""
+        """Remove the results of other input or options; the outputs that point to them are replaced at the end."""
         self.getRunDir().clear()
         shutil.rmtree(self.getStatesFolder(), ignore_errors=True)
-        for _, output in list(self.iterOutputAttributes()):
-            self.deleteOutput(output)
 
     # ---------------------------------------------------------------- options
 
@@ -342,13 +347,13 @@ class SolvarProtCovariance(SolvarProtBase):
             seed=self.seed.get(),
         )
 
-    def _maskPath(self) -> Optional[str]:
+    def _maskPath(self) -> str | None:
         mask = self.inputMask.get()
         return None if mask is None else file_name(mask.getFileName())
 
     # ---------------------------------------------------------------- what Scipion asks
 
-    def _validate(self) -> List[str]:
+    def _validate(self) -> list[str]:
         particles = self.inputParticles.get()
         problems = particle_problems(particles)
         options = option_problems(self._fitParams())
@@ -365,10 +370,10 @@ class SolvarProtCovariance(SolvarProtBase):
             problems.append("This version of the engine computes on the CPU only: set 'Use GPU for execution' to No.")
         return problems + self._engineProblems()
 
-    def _warnings(self) -> List[str]:
+    def _warnings(self) -> list[str]:
         return [] if self.opticsStar.get() else optics_warnings(self.inputParticles.get())
 
-    def _summary(self) -> List[str]:
+    def _summary(self) -> list[str]:
         run = self.getRunDir()
         try:
             if self.isActive():
@@ -379,9 +384,9 @@ class SolvarProtCovariance(SolvarProtBase):
         except (UserError, EngineError) as error:
             return [str(error)]
 
-    def _methods(self) -> List[str]:
+    def _methods(self) -> list[str]:
         run = self.getRunDir()
         return [methods_text(run)] if run.is_finished() else []
 
-    def _citations(self) -> List[str]:
+    def _citations(self) -> list[str]:
         return ["Yadgar2026"]

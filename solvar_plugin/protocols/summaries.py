@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import List
-
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.run import RunDir
 from solvar_plugin.convert.results import label_of
 
 
-def result_lines(run: RunDir) -> List[str]:
+def result_lines(run: RunDir) -> list[str]:
     """Return the summary of a finished run: particles, resolution, and one line for each component.
 
     Raises
@@ -30,7 +28,8 @@ def result_lines(run: RunDir) -> List[str]:
         )
     if status is not None:
         lines.append(
-            f"Computed in {status.seconds / 60:.1f} minutes with at most {status.peak_memory_mb / 1000:.1f} GB of memory."
+            f"Computed in {status.seconds / 60:.1f} minutes with at most {status.peak_memory_mb / 1000:.1f} GB "
+            "of memory."
         )
     return lines
 
@@ -49,7 +48,7 @@ def methods_text(run: RunDir) -> str:
     mask = "a mask made from the mean volume" if params.mask is None else f"the mask {params.mask}"
     return (
         f"The covariance of the molecule's volume was estimated by maximum likelihood with {params.rank} components "
-        f"(SOLVAR engine {record['versions']['solvar_engine']}, [Yadgar2026]), from images Fourier-cropped to {box} px, "
-        f"within {mask}, with random seed {params.seed}. Eigenvalues were measured on half-sets that had no part in "
-        "finding the eigenvolumes, and components that the half-sets did not confirm were marked."
+        f"(SOLVAR engine {record['versions']['solvar_engine']}, [Yadgar2026]), from images Fourier-cropped to {box} "
+        f"px, within {mask}, with random seed {params.seed}. Eigenvalues were measured on half-sets that had no part "
+        "in finding the eigenvolumes, and components that the half-sets did not confirm were marked."
     )

@@ -1,0 +1,158 @@
+"""A program that behaves like the engine where it matters to the plugin, and fails in the ways that the tests ask for.
+
+    python stand_in_engine.py --version
+    SOLVAR_STAND_IN=fail python stand_in_engine.py fit particles.star --output run --rank 2 --resume
+
+It computes nothing: it writes the files of a run with made-up numbers, by the engine's own contract. What it does is
+said by SOLVAR_STAND_IN: `succeed`; `fail` (exit code 2 with a sentence); `fail-silently` (the same, but with exit code 0,
+as a job in a queue ends for who waits for it); `hang` (until it is killed); `vanish` (exit code 127).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+
+from solvar_engine import __version__
+from solvar_engine.contract import results
+from solvar_engine.contract.files import read_csv, write_csv
+from solvar_engine.contract.params import AnalyzeParams, FitParams, ReconstructParams, options_of
+from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir
+from solvar_engine.contract.star import StarFile
+from solvar_engine.contract.status import FAILED, FINISHED, StatusTracker, status_path
+
+SENTENCE = "Row 7, column rlnDefocusU, of data_particles in particles.star is 'nan': correct the cell."
+BOX, PIXEL_SIZE = 8, 3.0
+EIGENVALUES = (4.0, 1.0)
+
+
+def main() -> int:
+    """Do one command."""
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"solvar-engine {os.environ.get('SOLVAR_STAND_IN_VERSION', __version__)}\n")
+        return 0
+    commands = {kind.command: (kind, work) for kind, work in _COMMANDS}
+    kind, work = commands[sys.argv[1]]
+    params = _parse(kind, sys.argv[2:])
+    behaviour = os.environ.get("SOLVAR_STAND_IN", "succeed")
+    record = os.environ.get("SOLVAR_STAND_IN_RECORD")
+    if record:
+        call = {"arguments": sys.argv[1:], "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "folder": os.getcwd()}
+        with open(record, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(call) + "\n")
+    if behaviour == "vanish":
+        return 127
+    return work(params, behaviour)
+
+
+def _parse(kind, words):
+    parser = argparse.ArgumentParser()
+    for option in options_of(kind):
+        if option.kind is bool:
+            parser.add_argument(option.label, action="store_true", dest=option.name)
+        elif option.positional:
+            parser.add_argument(option.name, type=option.kind)
+        else:
+            parser.add_argument(option.label, type=option.kind, default=option.default, dest=option.name)
+    return kind(**vars(parser.parse_args(words)))
+
+
+def _misbehave(tracker: StatusTracker, behaviour: str) -> int | None:
+    """Do what was asked for; None if that is to succeed."""
+    tracker.update(stage="half-sets", step=12, steps=40)
+    if behaviour == "hang":
+        time.sleep(600)
+    if behaviour.startswith("fail"):
+        tracker.update(state=FAILED, message=SENTENCE)
+        sys.stderr.write(f"error: {SENTENCE}\n")
+        return 0 if behaviour == "fail-silently" else 2
+    return None
+
+
+def _fit(params: FitParams, behaviour: str) -> int:
+    run = RunDir(params.output)
+    start = run.prepare(params, params.resume)
+    if start == ALREADY_FINISHED:
+        return 0
+    if start == NEW:
+        run.write_params(params, inputs=[params.particles], resolved={"box": BOX})
+    run.checkpoint.mkdir(exist_ok=True)
+    tracker = run.track_status("fit")
+    code = _misbehave(tracker, behaviour)
+    if code is None:
+        _write_fit(run, params)
+        tracker.update(state=FINISHED, step=40, message=f"resumed: {start != NEW}, rank {params.rank}")
+        code = 0
+    run.release()
+    return code
+
+
+def _write_fit(run: RunDir, params: FitParams) -> None:
+    star = StarFile.read(params.particles)
+    count, rank = len(star.particles), params.rank
+    random = np.random.default_rng(params.seed)
+    shutil.copy(params.particles, run.particles)
+    latents = results.Latents(
+        random.normal(size=(count, rank)).astype(np.float32),
+        np.tile(np.eye(rank, dtype=np.float32), (count, 1, 1)),
+        np.ones(count, dtype=np.float32),
+    )
+    results.write_latents(run.latents, latents)
+    eigenvalues = [4.0 / number**2 for number in range(1, rank + 1)]
+    columns = {name: [0.5] * rank for name in results.EIGENVALUE_COLUMNS}
+    columns.update(component=list(range(1, rank + 1)), eigenvalue=eigenvalues, label=[""] * rank)
+    results.write_eigenvalues(run.eigenvalues, columns)
+    run.eigenvolumes.mkdir(exist_ok=True)
+    paths = [run.mean, run.mean_half1, run.mean_half2, run.mask, *map(run.eigenvolume, range(1, rank + 1))]
+    for path in paths:
+        _write_volume(path, random)
+
+
+def _write_volume(path: Path, random: np.random.Generator) -> None:
+    with mrcfile.new(path, overwrite=True) as file:
+        file.set_data(random.normal(size=(BOX,) * 3).astype(np.float32))
+        file.voxel_size = PIXEL_SIZE
+
+
+def _analyze(params: AnalyzeParams, behaviour: str) -> int:
+    run = RunDir(params.run)
+    run.figures.mkdir(parents=True, exist_ok=True)
+    tracker = StatusTracker(run.analysis_status, "analyze")
+    code = _misbehave(tracker, behaviour)
+    if code is not None:
+        return code
+    z = results.read_latents(run.latents).z
+    results.write_centres(run.centres, np.full(params.clusters, 1), z[: params.clusters])
+    run.report.write_text("<html></html>", encoding="utf-8")
+    tracker.update(state=FINISHED)
+    return 0
+
+
+def _reconstruct(params: ReconstructParams, behaviour: str) -> int:
+    folder = Path(params.output)
+    folder.mkdir()
+    tracker = StatusTracker(status_path(folder), "reconstruct")
+    code = _misbehave(tracker, behaviour)
+    if code is not None:
+        return code
+    count = len(read_csv(params.points)["z_1"])
+    random = np.random.default_rng(0)
+    for number in range(1, count + 1):
+        _write_volume(folder / f"state_{number:03d}.mrc", random)
+    write_csv(folder / "states.csv", {"state": list(range(1, count + 1)), "images_used": [5] * count})
+    tracker.update(state=FINISHED)
+    return 0
+
+
+_COMMANDS = ((FitParams, _fit), (AnalyzeParams, _analyze), (ReconstructParams, _reconstruct))
+
+if __name__ == "__main__":
+    raise SystemExit(main())

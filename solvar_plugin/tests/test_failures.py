@@ -1,0 +1,298 @@
+"""When something goes wrong: the form's validation, failing and killed engines, Stop, Continue.
+
+A stand-in takes the engine's place, so that it fails when and as the tests ask for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import psutil
+from pwem.objects import VolumeMask
+from pwem.protocols import ProtImportMask
+from pyworkflow.protocol.constants import MODE_RESUME
+from pyworkflow.tests import BaseTest, setupTestProject
+
+from solvar_plugin import Plugin
+from solvar_plugin.constants import SOLVAR_ENV_ACTIVATION
+from solvar_plugin.engine import quote
+from solvar_plugin.protocols import SolvarProtCovariance
+from solvar_plugin.tests import stand_in_engine
+from solvar_plugin.tests.data_sets import PIXEL_SIZE, import_particles, two_optics_groups
+
+PARTICLES = 120
+SECONDS_TO_WAIT = 60
+
+
+@contextmanager
+def variables(**values):
+    """Set environment variables for a while; the processes that Scipion starts inherit them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def plugin_variables(**values):
+    """Change the plugin's variables in this process for a while; it read them from the environment once."""
+    before = dict(Plugin._vars)
+    Plugin._vars.update(values)
+    try:
+        yield
+    finally:
+        Plugin._vars.update(before)
+
+
+def wait_for(condition, what):
+    """Wait until something is true."""
+    end = time.monotonic() + SECONDS_TO_WAIT
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {SECONDS_TO_WAIT} seconds for {what}")
+        time.sleep(0.2)
+
+
+class TestFailures(BaseTest):
+    """One project with particles of two optics groups, whose images are noise."""
+
+    @classmethod
+    def setUpClass(cls):
+        setupTestProject(cls)
+        cls.folder = Path(os.getcwd())
+        cls._install_stand_in()
+        star = two_optics_groups(cls.folder / "data", count=PARTICLES)
+        cls.imported = import_particles(cls, star, PIXEL_SIZE)
+
+    @classmethod
+    def _install_stand_in(cls):
+        """Put a program named solvar-engine on the PATH of the activation command."""
+        folder = cls.folder / "stand-in's 100% bin"
+        folder.mkdir(exist_ok=True)
+        program = folder / "solvar-engine"
+        module = quote(stand_in_engine.__file__, False)
+        program.write_text(f'#!/bin/sh\nexec {quote(sys.executable, False)} {module} "$@"\n')
+        program.chmod(0o755)
+        activation = f"export PATH={quote(folder, False)}:$PATH"
+        cls.record = cls.folder / "calls.jsonl"
+        # what this process knows of the variable, and what those that Scipion starts inherit
+        cls.enter(variables(**{SOLVAR_ENV_ACTIVATION: activation, "SOLVAR_STAND_IN_RECORD": str(cls.record)}))
+        cls.enter(plugin_variables(**{SOLVAR_ENV_ACTIVATION: activation}))
+
+    @classmethod
+    def enter(cls, context):
+        """Enter a context until all tests of the class are done (enterClassContext came with Python 3.11)."""
+        context.__enter__()
+        cls.addClassCleanup(context.__exit__, None, None, None)
+
+    def protocol(self, **values):
+        options = {"rank": 2, "numberOfClusters": 3, "numberOfThreads": 1, **values}
+        protocol = self.newProtocol(SolvarProtCovariance, **options)
+        if "inputParticles" not in values:
+            protocol.inputParticles.set(self.imported)
+            protocol.inputParticles.setExtended("outputParticles")
+        return protocol
+
+    def run_to_the_end(self, protocol, behaviour="succeed", **environ):
+        """Launch a protocol in a process of its own, as the project window does, and return its error."""
+        with variables(SOLVAR_STAND_IN=behaviour, **environ):
+            self.proj.launchProtocol(protocol, wait=False)
+        self.wait_for_end(protocol)
+        return protocol.getErrorMessage()
+
+    def wait_for_end(self, protocol):
+        def has_ended():
+            self.proj._updateProtocol(protocol)
+            return not protocol.isActive()
+
+        wait_for(has_ended, "the protocol's end")
+
+    def launch_and_wait_for_engine(self, protocol):
+        """Launch a protocol whose engine hangs, and return the engine's process once it works."""
+        with variables(SOLVAR_STAND_IN="hang"):
+            self.proj.launchProtocol(protocol, wait=False)
+        status = protocol.getRunDir().read_status
+
+        def works():
+            current = status()
+            return current is not None and current.steps == 40
+
+        wait_for(works, "the engine to work")
+        self.proj._updateProtocol(protocol)
+        return psutil.Process(status().pid)
+
+    def problems(self, **values):
+        return " ".join(self.protocol(**values).validate())
+
+    # ------------------------------------------------------------ while it runs
+
+    def test_sentence_of_the_engine_is_the_error_of_the_protocol(self):
+        for behaviour in ("fail", "fail-silently"):
+            protocol = self.protocol()
+            error = self.run_to_the_end(protocol, behaviour)
+            self.assertTrue(protocol.isFailed())
+            self.assertIn(stand_in_engine.SENTENCE, error)
+            self.assertIn(stand_in_engine.SENTENCE, " ".join(protocol.summary()))
+
+    def test_failed_run_goes_on_with_continue(self):
+        protocol = self.protocol()
+        self.run_to_the_end(protocol, "fail")
+        protocol.runMode.set(MODE_RESUME)
+        self.assertFalse(self.run_to_the_end(protocol))
+        self.assertTrue(protocol.isFinished())
+        self.assertIn("resumed: True", " ".join(protocol.summary()))
+
+    def test_engine_that_cannot_be_started(self):
+        self.assertIn("scipion installb", self.run_to_the_end(self.protocol(), "vanish"))
+
+    def test_progress_shows_while_it_runs_and_stop_stops_the_engine(self):
+        protocol = self.protocol()
+        engine = self.launch_and_wait_for_engine(protocol)
+        self.assertIn("Stage 12 of 40: half-sets", " ".join(protocol.summary()))
+        self.proj.stopProtocol(protocol)
+        wait_for(lambda: not engine.is_running(), "the engine to stop")
+        self.assertTrue(protocol.isAborted())
+
+    def test_killed_engine_gives_a_sentence_and_continue_resumes(self):
+        protocol = self.protocol()
+        engine = self.launch_and_wait_for_engine(protocol)
+        os.kill(engine.pid, signal.SIGKILL)
+        self.wait_for_end(protocol)
+        self.assertTrue(protocol.isFailed())
+        self.assertIn("stopped in stage 'half-sets', step 12 of 40", protocol.getErrorMessage())
+        self.assertIn("Continue", protocol.getErrorMessage())
+        protocol.runMode.set(MODE_RESUME)
+        self.run_to_the_end(protocol)
+        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertIn("resumed: True", " ".join(protocol.summary()))
+
+    def test_changed_rank_starts_afresh(self):
+        protocol = self.protocol()
+        self.run_to_the_end(protocol)
+        self.assertEqual(len(protocol.outputParticles.getFirstItem().getZFlex()), 2)
+        protocol.rank.set(3)
+        protocol.runMode.set(MODE_RESUME)
+        self.run_to_the_end(protocol)
+        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertIn("resumed: False, rank 3", " ".join(protocol.summary()))
+        self.assertEqual(len(protocol.outputParticles.getFirstItem().getZFlex()), 3)
+        self.assertSetSize(protocol.outputEigenvolumes, 3)
+        self.assertSetSize(protocol.outputStates, 2 * 3 + 3)
+
+    def test_more_clusters_do_not_repeat_the_fit(self):
+        protocol = self.protocol()
+        self.run_to_the_end(protocol)
+        self.record.unlink()
+        protocol.numberOfClusters.set(5)
+        protocol.runMode.set(MODE_RESUME)
+        self.run_to_the_end(protocol)
+        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertEqual([call["arguments"][0] for call in self.calls()], ["analyze", "reconstruct"])
+        self.assertSetSize(protocol.outputStates, 2 * 2 + 5)
+
+    def test_other_optics_start_afresh(self):
+        protocol = self.protocol()
+        self.run_to_the_end(protocol)
+        protocol.opticsStar.set(str(self.folder / "data" / "particles.star"))
+        protocol.runMode.set(MODE_RESUME)
+        self.run_to_the_end(protocol)
+        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertIn("resumed: False", " ".join(protocol.summary()))
+
+    def calls(self):
+        return [json.loads(line) for line in self.record.read_text().splitlines()]
+
+    def test_engine_gets_relative_paths_and_no_gpu(self):
+        if self.record.exists():
+            self.record.unlink()
+        protocol = self.protocol()
+        self.run_to_the_end(protocol)
+        call = self.calls()[0]
+        self.assertEqual(os.path.realpath(call["folder"]), os.path.realpath(self.folder))
+        self.assertEqual(call["arguments"][:2], ["fit", str(protocol.getStarPath())])
+        self.assertIn("--resume", call["arguments"])
+        self.assertEqual(call["arguments"][call["arguments"].index("--root") + 1], ".")
+        self.assertIsNone(call["gpus"])
+
+    # ------------------------------------------------------------ the form
+
+    def test_good_input_is_accepted(self):
+        self.assertEqual(self.problems(), "")
+
+    def test_numbers_out_of_range(self):
+        cases = {
+            "'Number of components' is 0": {"rank": 0},
+            "at most 6": {"rank": 7},
+            "'Working box (px)' is 8 but must be": {"boxSize": 8},
+            "the images have 16 px": {"boxSize": 32},
+            "'Number of clusters' is 0": {"numberOfClusters": 0},
+            "but there are 120 particles": {"numberOfClusters": 500},
+            "'Threads' is 0": {"numberOfThreads": 0},
+            "'Oversampling' is 9": {"oversampling": 9},
+            "'Random seed' is -1": {"seed": -1},
+            "scratch folder /nowhere does not exist": {"scratchFolder": "/nowhere"},
+            "STAR file for the optics, /nowhere.star, does not exist": {"opticsStar": "/nowhere.star"},
+            "computes on the CPU only": {"useGpu": True},
+        }
+        for sentence, values in cases.items():
+            self.assertIn(sentence, self.problems(**values))
+
+    def test_lost_optics_groups_are_a_warning(self):
+        self.assertIn("2 optics groups", " ".join(self.protocol().warnings()))
+        star = str(self.folder / "data" / "particles.star")
+        self.assertEqual(self.protocol(opticsStar=star).warnings(), [])
+
+    def mask(self, box, sampling):
+        path = self.folder / f"mask_{box}_{sampling:g}.mrc"
+        with mrcfile.new(path, overwrite=True) as file:
+            file.set_data(np.ones((box,) * 3, dtype=np.float32))
+            file.voxel_size = sampling
+        protocol = self.newProtocol(ProtImportMask, maskPath=str(path), samplingRate=sampling)
+        self.launchProtocol(protocol)
+        return protocol
+
+    def with_mask(self, box, sampling):
+        protocol = self.protocol()
+        protocol.inputMask.set(self.mask(box, sampling))
+        protocol.inputMask.setExtended("outputMask")
+        return protocol
+
+    def test_mask(self):
+        self.assertIsInstance(self.with_mask(16, PIXEL_SIZE).inputMask.get(), VolumeMask)
+        self.assertEqual(self.with_mask(16, PIXEL_SIZE).validate(), [])
+        self.assertEqual(self.with_mask(8, 2 * PIXEL_SIZE).validate(), [])
+        (problem,) = self.with_mask(16, 3 * PIXEL_SIZE).validate()
+        self.assertIn("pixel size", problem)
+
+    def test_other_version_of_the_engine(self):
+        with variables(SOLVAR_STAND_IN_VERSION="9.9.9"):
+            self.assertIn("has version 9.9.9", self.problems())
+
+    def test_missing_engine(self):
+        with plugin_variables(SOLVAR_ENV_ACTIVATION="export PATH=/usr/bin:/bin"):
+            self.assertIn("scipion installb solvar", self.problems())
+        with plugin_variables(SOLVAR_ENV_ACTIVATION="", SOLVAR_HOME="/nowhere"):
+            self.assertIn("/nowhere/env/bin/solvar-engine does not exist", self.problems())
+
+    def test_missing_stacks(self):
+        stack = Path(next(iter(self.imported.outputParticles.getFiles())))
+        moved = stack.with_suffix(".moved")
+        stack.rename(moved)
+        try:
+            self.assertIn(f"{stack} does not exist", self.problems())
+        finally:
+            moved.rename(stack)
