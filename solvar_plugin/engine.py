@@ -167,7 +167,9 @@ def progress_text(status: Status | None) -> str:
     """Say how far a run is; empty if it has not begun or is over."""
     if status is None or status.state in (FINISHED, FAILED) or not status.steps:
         return ""
-    return f"Stage {status.step} of {status.steps}: {status.stage} ({status.seconds / 60:.1f} minutes so far)."
+    minutes = status.seconds / 60
+    so_far = f"{minutes:.1f} minutes" if minutes >= 1 else f"{status.seconds:.0f} seconds"
+    return f"Stage {status.step} of {status.steps}: {status.stage} ({so_far} so far)."
 
 
 # ---------------------------------------------------------------- what is installed

@@ -148,7 +148,7 @@ class SolvarProtCovariance(SolvarProtBase):
         )
 
         form.addSection(label="Method")
-        self._addEnum(form, "objective", FIT["objective"])
+        self._addEnum(form, "objective", FIT["objective"], params.LEVEL_NORMAL)
         self._addEnum(form, "projector", FIT["projector"])
         form.addParam(
             "oversampling",
@@ -158,7 +158,7 @@ class SolvarProtCovariance(SolvarProtBase):
             label=LABELS["oversampling"],
             help=help_of(FIT["oversampling"]),
         )
-        self._addEnum(form, "invertContrast", FIT["invert_contrast"])
+        self._addEnum(form, "invertContrast", FIT["invert_contrast"], params.LEVEL_NORMAL)
         form.addParam(
             "seed",
             params.IntParam,
@@ -185,14 +185,14 @@ class SolvarProtCovariance(SolvarProtBase):
         )
         self._addThreads(form)
 
-    def _addEnum(self, form, name: str, option: Option) -> None:
+    def _addEnum(self, form, name: str, option: Option, level: int = params.LEVEL_ADVANCED) -> None:
         form.addParam(
             name,
             params.EnumParam,
             choices=choices_of(option),
             default=option.choices.index(option.default),
             display=params.EnumParam.DISPLAY_COMBO,
-            expertLevel=params.LEVEL_ADVANCED,
+            expertLevel=level,
             label=LABELS[option.name],
             help=help_of(option),
         )

@@ -1,0 +1,6 @@
+"""Viewers that Scipion offers; it takes them from here."""
+
+from solvar_plugin.viewers.viewer_covariance import SolvarCovarianceViewer
+from solvar_plugin.viewers.viewer_particles import SolvarParticlesViewer
+
+__all__ = ["SolvarCovarianceViewer", "SolvarParticlesViewer"]

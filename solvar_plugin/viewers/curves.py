@@ -1,0 +1,350 @@
+"""Plots that are curves: eigenvalues, Fourier shell correlation, noise, progress of the optimisation.
+
+Each function draws into an empty figure that has constrained layout.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from solvar_engine.contract.results import NUISANCE
+from solvar_plugin.viewers import style
+from solvar_plugin.viewers.run_data import Components
+
+FSC_THRESHOLD = 0.143
+NUISANCE_LINE = 0.5
+MAX_GROUPS = 10
+MAX_STAGES = 8
+MAX_WORDED = 8
+"""Most components whose labels are written in full below the axis."""
+
+_KINDS = {"": (style.BLUE, style.BLUE, ""), NUISANCE: ("white", style.ORANGE, "xxxx")}
+_UNREPRODUCIBLE = ("white", style.GREY, "////")
+
+
+def resolution_at_threshold(
+    frequency: np.ndarray, fsc: np.ndarray, threshold: float = FSC_THRESHOLD
+) -> tuple[float, bool] | None:
+    """Find where a Fourier shell correlation first falls below a threshold.
+
+    Parameters
+    ----------
+    frequency : ndarray, shape (shells,)
+        1/Angstrom, ascending; a shell of frequency 0 is left out.
+    fsc : ndarray, shape (shells,)
+        The correlation of each shell; shells that are not finite are left out.
+    threshold : float
+        0.143 for half-maps (Rosenthal and Henderson, 2003).
+
+    Returns
+    -------
+    (float, bool) or None
+        The resolution in Angstrom, and whether the curve fell below the threshold at all: if it did not, the
+        resolution is that of the last shell. None if no shell is usable or the first is already below.
+
+    Examples
+    --------
+    >>> resolution_at_threshold(np.array([0.125, 0.375]), np.array([1.0, 0.0]), 0.5)
+    (4.0, True)
+    """
+    is_usable = np.isfinite(fsc) & (frequency > 0)
+    frequency, fsc = frequency[is_usable], fsc[is_usable]
+    if not len(fsc) or fsc[0] < threshold:
+        return None
+    is_below = fsc < threshold
+    if not is_below.any():
+        return 1.0 / float(frequency[-1]), False
+    last = int(is_below.argmax())
+    step = (fsc[last - 1] - threshold) / (fsc[last - 1] - fsc[last])
+    return 1.0 / float(frequency[last - 1] + step * (frequency[last] - frequency[last - 1])), True
+
+
+# ------------------------------------------------------------------------------ eigenvalues
+
+
+@style.styled
+def draw_eigenvalues(figure: Figure, components: Components) -> None:
+    """Draw held-out and in-sample eigenvalues, and beside them how far the half-sets agree.
+
+    Parameters
+    ----------
+    figure : Figure
+        Empty.
+    components : Components
+        With at least one row.
+    """
+    left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.5, 1)})
+    _draw_eigenvalue_bars(left, components)
+    _draw_agreement(right, components)
+    style.add_note(
+        figure,
+        "Left: variance of the density along each component. Bars are measured on particles that the component was "
+        "not computed from (held out), circles on the same particles (in sample): a circle far above its bar means "
+        "that the component has fitted noise. Right: 1 means that both halves of the particles found the same "
+        "component; crosses above the dotted line mean that most of it looks like changes of contrast or errors of "
+        "orientation and position. Do not interpret components with a label.",
+    )
+
+
+def _kind_of(label: str) -> tuple[str, str, str]:
+    """Face colour, edge colour and hatching of a component by its label."""
+    return _KINDS.get(label, _UNREPRODUCIBLE)
+
+
+def _draw_eigenvalue_bars(axes: Axes, components: Components) -> None:
+    """Draw bars for held-out and circles for in-sample eigenvalues."""
+    number = np.arange(1, len(components) + 1)
+    handles = []
+    for label in dict.fromkeys(components.label):
+        chosen = np.array([other == label for other in components.label])
+        face, edge, hatch = _kind_of(label)
+        name = "held out" + (f", {label}" if label else "")
+        axes.bar(number[chosen], components.eigenvalue[chosen], 0.62, color=face, edgecolor=edge, hatch=hatch or None)
+        handles.append(Patch(facecolor=face, edgecolor=edge, hatch=hatch or None, label=name))
+    handles += axes.plot(
+        number,
+        components.eigenvalue_in_sample,
+        "o",
+        color=style.VERMILLION,
+        markerfacecolor="white",
+        markersize=6.5,
+        markeredgewidth=1.6,
+        label="in sample",
+    )
+    if len(components) <= style.MAX_NUMBERED:
+        _write_fractions(axes, components)
+    axes.margins(y=0.14)
+    axes.set_ylim(bottom=min(0.0, float(np.nanmin(np.append(components.eigenvalue, 0.0)))))
+    axes.set(ylabel="variance of the density")
+    axes.set_title("Eigenvalues (% of their sum)", pad=26)
+    _label_components(axes, components)
+    axes.legend(handles=handles, loc="upper right")
+
+
+def _write_fractions(axes: Axes, components: Components) -> None:
+    """Write the share of each component above its bar."""
+    tops = np.fmax(components.eigenvalue, components.eigenvalue_in_sample)
+    for number, (top, fraction) in enumerate(zip(tops, components.fraction), start=1):
+        if np.isfinite(top) and np.isfinite(fraction):
+            text = f"{100 * fraction:.0f}%" if fraction >= 0.005 or fraction <= 0 else "<1%"
+            axes.annotate(text, (number, top), (0, 7), textcoords="offset points", ha="center", fontsize=9)
+
+
+def _label_components(axes: Axes, components: Components) -> None:
+    """Number the components; write the label below the number, or colour the number if there are many."""
+    style.component_axis(axes, len(components))
+    if len(components) > style.MAX_NUMBERED:
+        return
+    is_worded = len(components) <= MAX_WORDED
+    texts = [
+        f"{number}" + ("\n" + label.replace(" ", "\n") if label and is_worded else "")
+        for number, label in enumerate(components.label, start=1)
+    ]
+    axes.set_xticks(range(1, len(components) + 1), texts)
+    for tick, label in zip(axes.get_xticklabels(), components.label):
+        tick.set_color(style.VERMILLION if label else style.INK)
+
+
+def _draw_agreement(axes: Axes, components: Components) -> None:
+    """Draw the agreement of the halves and the overlap with nuisance directions."""
+    number = np.arange(1, len(components) + 1)
+    axes.plot(number, components.half_set_agreement, "-", color=style.PALE, zorder=1)
+    for position, label in enumerate(dict.fromkeys(components.label)):
+        chosen = np.array([other == label for other in components.label])
+        face, edge, _ = _kind_of(label)
+        axes.plot(
+            number[chosen],
+            components.half_set_agreement[chosen],
+            "o",
+            color=edge,
+            markerfacecolor=face,
+            markersize=8,
+            markeredgewidth=1.6,
+            label="half-set agreement" if position == 0 else None,
+        )
+    axes.plot(
+        number, components.nuisance_overlap, "x", color=style.PURPLE, label="nuisance overlap", markersize=7, mew=1.8
+    )
+    axes.axhline(NUISANCE_LINE, color=style.PURPLE, linewidth=1, linestyle=":")
+    axes.set(ylim=(-0.04, 1.06), ylabel="from 0 to 1")
+    axes.set_title("Reproducibility", pad=26)
+    _label_components(axes, components)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, handletextpad=0.3, borderaxespad=0.2)
+
+
+# --------------------------------------------------------------- resolution, noise, progress
+
+
+@style.styled
+def draw_fsc(figure: Figure, frequency: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> None:
+    """Draw the Fourier shell correlations with the resolution read off.
+
+    Parameters
+    ----------
+    figure : Figure
+        Empty.
+    frequency : ndarray, shape (shells,)
+        1/Angstrom; at least one above 0.
+    mean, covariance : ndarray, shape (shells,)
+        Correlation of the two half-set means, and of the diagonals of the two covariances; NaN where unknown.
+    """
+    axes = figure.add_subplot()
+    axes.axhline(FSC_THRESHOLD, color=style.GREY, linewidth=1, linestyle="--")
+    axes.annotate(
+        f"{FSC_THRESHOLD}",
+        (1, FSC_THRESHOLD),
+        (4, 0),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=style.GREY,
+        annotation_clip=False,
+    )
+    axes.axhline(0, color=style.PALE, linewidth=0.8)
+    lowest = 0.0
+    for name, values, color, line in (
+        ("mean map", mean, style.BLUE, "-"),
+        ("variability (diagonal of the covariance)", covariance, style.VERMILLION, "-."),
+    ):
+        if not np.isfinite(values).any():
+            continue
+        lowest = min(lowest, float(np.nanmin(values)))
+        crossing = resolution_at_threshold(frequency, values)
+        axes.plot(frequency, values, line, color=color, label=_fsc_label(name, crossing))
+        if crossing is not None and crossing[1]:
+            axes.plot([1 / crossing[0]], [FSC_THRESHOLD], "o", color=color, markersize=7)
+    axes.set(ylabel="Fourier shell correlation", ylim=(lowest - 0.05, 1.03))
+    style.resolution_axis(axes, float(frequency.max()))
+    axes.legend(loc="best")
+    style.add_note(
+        figure,
+        "Correlation of two maps, each from one half of the particles, shell by shell in Fourier space. The resolution "
+        f"is read off where a curve first falls below {FSC_THRESHOLD} (dots). Motions are defined up to the detail at "
+        "which the curve of the variability falls, which is coarser than the mean.",
+    )
+
+
+def _fsc_label(name: str, crossing: tuple[float, bool] | None) -> str:
+    """Name a curve with its resolution."""
+    if crossing is None:
+        return f"{name}: below {FSC_THRESHOLD} throughout"
+    resolution, has_crossed = crossing
+    return f"{name}: {resolution:.1f} Å" + ("" if has_crossed else " (limit of the pixel size)")
+
+
+@style.styled
+def draw_noise(figure: Figure, frequency: np.ndarray, variance: np.ndarray, group: np.ndarray) -> None:
+    """Draw the noise variance of every optics group.
+
+    Parameters
+    ----------
+    figure : Figure
+        Empty.
+    frequency, variance : ndarray, shape (rows,)
+        1/Angstrom, and variance per pixel of the preprocessed images.
+    group : ndarray of str, shape (rows,)
+        Name of the optics group of each row.
+    """
+    axes = figure.add_subplot()
+    names = list(dict.fromkeys(group.tolist()))
+    for index, name in enumerate(names[:MAX_GROUPS]):
+        rows = (group == name) & (variance > 0)
+        axes.plot(frequency[rows], variance[rows], color=style.category_color(index), label=_group_name(name))
+    axes.set_yscale("log")
+    style.plain_log_axis(axes.yaxis)
+    axes.set(ylabel="noise variance per pixel")
+    style.resolution_axis(axes, float(frequency.max()))
+    axes.legend(ncols=1 if len(names) < 4 else 2)
+    note = (
+        "Variance of the noise in the preprocessed images. It should be smooth: a spike points at an artefact in the "
+        "images at that resolution, a steep fall at the right edge at images that were low-pass filtered."
+    )
+    if len(names) > MAX_GROUPS:
+        note += f" The first {MAX_GROUPS} of {len(names)} optics groups are drawn."
+    style.add_note(figure, note)
+
+
+def _group_name(name: str) -> str:
+    """Name of an optics group, with its kind unless the name says it."""
+    return name if name.lower().startswith("optics") else f"optics group {name}"
+
+
+def curves_by_stage(metrics: dict[str, np.ndarray]) -> dict[tuple[str, float], dict[str, np.ndarray]]:
+    """Part the table of the optimisation into curves whose values can be compared.
+
+    Parameters
+    ----------
+    metrics : mapping of columns
+        ``stage`` and ``half`` as text, ``shell_max``, ``objective`` and ``seconds`` as numbers.
+
+    Returns
+    -------
+    dict
+        (stage, shell_max) -> half -> its rows, as indices; rows without an objective are left out.
+
+    Examples
+    --------
+    >>> columns = {"stage": ["a", "a"], "half": ["1", "2"], "shell_max": [8, 8], "objective": [3, 4], "seconds": [0, 1]}
+    >>> {key: sorted(curves) for key, curves in curves_by_stage({k: np.array(v) for k, v in columns.items()}).items()}
+    {('a', 8.0): ['1', '2']}
+    """
+    curves: dict[tuple[str, float], dict[str, list[int]]] = {}
+    for row in np.flatnonzero(np.isfinite(metrics["objective"])):
+        shell_max = float(metrics["shell_max"][row])
+        key = (str(metrics["stage"][row]), shell_max if np.isfinite(shell_max) else 0.0)
+        curves.setdefault(key, {}).setdefault(str(metrics["half"][row]), []).append(int(row))
+    return {key: {half: np.array(rows) for half, rows in halves.items()} for key, halves in curves.items()}
+
+
+@style.styled
+def draw_progress(figure: Figure, metrics: dict[str, np.ndarray]) -> None:
+    """Draw the objective against time, one panel per stage, one line per half.
+
+    Parameters
+    ----------
+    figure : Figure
+        Empty.
+    metrics : mapping of columns
+        As for `curves_by_stage`; at least one row must have an objective.
+    """
+    shown = list(curves_by_stage(metrics).items())[-MAX_STAGES:]
+    n_columns = min(4, len(shown))
+    panels = figure.subplots(-(-len(shown) // n_columns), n_columns, squeeze=False)
+    for axes, ((stage, shell_max), curves) in zip(panels.flat, shown):
+        _draw_stage(axes, metrics, curves)
+        axes.set_title(f"{stage}, shells to {shell_max:g}" if shell_max else stage, fontsize=9.5)
+    for axes in panels.flat[len(shown) :]:
+        axes.set_visible(False)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("objective above its lowest", fontsize=9)
+    style.add_note(
+        figure,
+        "The quantity that the fit lowers, one panel per stage (values of different stages cannot be compared), one "
+        "line per half of the particles. Curves that have become flat have converged.",
+    )
+
+
+def _draw_stage(axes: Axes, metrics: dict[str, np.ndarray], curves: dict[str, np.ndarray]) -> None:
+    """Draw the objective of one stage, one line per half."""
+    colors = {"1": style.BLUE, "2": style.ORANGE}
+    for half, rows in curves.items():
+        objective = metrics["objective"][rows]
+        axes.plot(
+            metrics["seconds"][rows],
+            objective - objective.min(),
+            "o--" if half == "2" else "o-",
+            color=colors.get(half, style.GREEN),
+            label=f"half {half}" if half in colors else half or "all particles",
+            linewidth=1.4,
+            markersize=4,
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("seconds since the start", fontsize=9)
+    axes.tick_params(labelsize=8.5)
+    axes.legend(loc="upper right")
