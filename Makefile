@@ -1,32 +1,33 @@
-# Two commands for users; each makes the environment that it needs and is quick when it is there already.
+# Two commands for users; each makes the environments that it needs and is quick when they are there already.
 #
-#     make demo       simulate a data set, find its motions, show what was found     (demo-output/)
-#     make test       check the code style and run all tests
+#     make demo       find the motions of a simulated molecule in a Scipion project     (.scipion/, demo-output/)
+#     make test       check the code style and run all tests                            (.venv/, .scipion/, test-output/)
 #
-# PYTHON is the interpreter that the environment in .venv is made from: make test PYTHON=python3.12
+# PYTHON is the interpreter of the tests' environment: make test PYTHON=python3.12. Scipion's own is chosen by
+# scripts/install_scipion.sh, the engine's by the plugin's installer.
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := solvar_engine/constraints.txt
+REQUIREMENTS := solvar_engine/requirements.txt
 INSTALL := $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
 
 .PHONY: demo test
 
-demo: $(VENV)/engine.stamp
-	$(BIN)/python docs/demo.py --output demo-output
+demo:
+	scripts/install_scipion.sh
+	scripts/scipion python docs/demo.py --output demo-output
 
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -p tests.forbid_skips
+	scripts/install_scipion.sh
+	scripts/test_plugin.sh
 
 # Stamps say when an environment was last brought up to date with what defines it.
-$(VENV)/engine.stamp: setup.py $(CONSTRAINTS) | $(VENV)/created.stamp
-	$(INSTALL) --editable ".[engine]"
-	touch $@
-
-$(VENV)/test.stamp: setup.py $(CONSTRAINTS) | $(VENV)/created.stamp
+$(VENV)/test.stamp: setup.py $(REQUIREMENTS) $(CONSTRAINTS) | $(VENV)/created.stamp
 	$(INSTALL) --editable ".[engine,test]"
 	touch $@
 

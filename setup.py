@@ -1,7 +1,8 @@
-"""All metadata of the distribution `scipion-em-solvar`.
+"""All metadata of the distribution `scipion-em-solvar`, which holds the Scipion plugin and the engine.
 
-Ranges stand here, pins in `solvar_engine/constraints.txt`. The base requirements stay light, because the
-engine usually lives in an environment of its own: what it needs is the extra `engine`.
+The base requirements are what the plugin and the engine's contract import themselves. The engine usually lives in
+an environment of its own: what it needs is the extra `engine`, listed in `solvar_engine/requirements.txt`; versions
+are pinned in `solvar_engine/constraints.txt` alone. Scipion is no base requirement, so that it stays out of there.
 """
 
 import re
@@ -21,23 +22,19 @@ def read_version() -> str:
     return match.group(1)
 
 
-ENGINE = [
-    "torch>=2.11",
-    "numpy>=1.26",
-    "scipy>=1.11",
-    "numba>=0.60",
-    "mrcfile>=1.5",
-    "scikit-learn>=1.4",
-    "umap-learn>=0.5.6",
-    "matplotlib>=3.8",
-    "tqdm>=4.66",
-]
+def read_requirements() -> list:
+    """Return the lines of the engine's requirements that are not comments."""
+    text = (HERE / "solvar_engine" / "requirements.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
 TEST = [
     "pytest>=8",
     "starfile>=0.5.8",
     "triton>=3.5; platform_system == 'Linux'",
     "ruff>=0.12",
     "mypy>=1.11",
+    "setuptools>=70.1",
 ]
 
 setup(
@@ -57,11 +54,17 @@ setup(
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Bio-Informatics",
     ],
-    packages=find_packages(include=["solvar_engine", "solvar_engine.*"]),
-    package_data={"solvar_engine": ["constraints.txt"]},
+    packages=find_packages(include=["scipion_em_solvar", "solvar_*"]),
+    package_data={
+        "solvar_engine": ["requirements.txt", "constraints.txt"],
+        "solvar_plugin": ["protocols.conf", "*.png"],
+    },
     python_requires=">=3.8",
-    install_requires=["numpy"],
-    extras_require={"engine": ENGINE, "test": TEST},
-    entry_points={"console_scripts": ["solvar-engine=solvar_engine.cli:main"]},
+    install_requires=["numpy", "mrcfile"],
+    extras_require={"engine": read_requirements(), "scipion": ["scipion-em>=3.11"], "test": TEST},
+    entry_points={
+        "console_scripts": ["solvar-engine=solvar_engine.cli:main"],
+        "pyworkflow.plugin": ["solvar_plugin=solvar_plugin"],
+    },
     zip_safe=False,
 )

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
 import importlib
 import logging
 import os
@@ -25,22 +24,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from solvar_engine import __version__
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.params import COMMANDS, Option, Params, exclusive_sets_of, options_of
+from solvar_engine.contract.params import COMMANDS, SUPPORTED_DEVICES, Option, Params, exclusive_sets_of, options_of
+from solvar_engine.jobs.failures import user_sentence
 
 PROGRAM = "solvar-engine"
-# what the user's choice of a path can lead to
-_ERRORS_OF_PATHS = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
-)  # fmt: skip
 _EXIT_INTERNAL, _EXIT_USER, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 1, 2, 130, 143
 
 logger = logging.getLogger("solvar_engine")
@@ -136,6 +133,8 @@ def _settings(option: Option) -> dict[str, Any]:
     if option.is_required and not option.positional:
         text += " [required]"
     settings: dict[str, Any] = {"help": text, "type": _value_parser(option)}
+    if option.is_list:
+        settings["nargs"] = "+"
     if option.choices:
         settings["choices"] = option.choices
     else:
@@ -164,12 +163,7 @@ def _value_parser(option: Option) -> Any:
 def _run(params: Params) -> int:
     try:
         params.validate()
-        threads = params.threads or allowed_cpus()
-        _prepare_libraries(threads)
-        device = resolve_device(params.device)
-        job = importlib.import_module(f"solvar_engine.jobs.{params.command}")
-        _set_threads(threads)
-        job.run(dataclasses.replace(params, threads=threads, device=device))
+        _start(params)()
     except KeyboardInterrupt:
         logger.error("interrupted")
         return _EXIT_INTERRUPTED
@@ -177,7 +171,7 @@ def _run(params: Params) -> int:
         logger.error("stopped: %s", reason)
         return _EXIT_TERMINATED
     except Exception as error:
-        sentence = _user_sentence(error)
+        sentence = user_sentence(error)
         if sentence is not None:
             logger.error(sentence, exc_info=params.debug)
             return _EXIT_USER
@@ -187,30 +181,24 @@ def _run(params: Params) -> int:
     return 0
 
 
-def _user_sentence(error: Exception) -> str | None:
-    """What to tell the user about an error that is his, or his machine's; None for an error of ours."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, OSError):
-        return _sentence_about_files(error)
-    if type(error).__name__ == "OutOfMemoryError":
-        return "The GPU has too little memory: choose a smaller --box, --rank or --oversampling, or the CPU."
-    if isinstance(error, MemoryError):
-        return "There is too little memory: choose a smaller --box, --rank, --oversampling or --cache-mb."
-    return None
+def _start(params: Params) -> Callable[[], None]:
+    """Make all ready for a command, and return what does its work and keeps its status file.
 
-
-def _sentence_about_files(error: OSError) -> str | None:
-    # numpy reports a short write by its text alone
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(error):
-        return "The disk is full: free some space or choose a folder on another disk."
-    if error.errno in _ERRORS_OF_PATHS and error.filename:
+    If that fails, the status file says so: in a queue it may be all that the user gets to see.
+    """
+    try:
+        threads = params.threads or allowed_cpus()
+        _prepare_libraries(threads)
+        device = resolve_device(params.device)
+        job = importlib.import_module(f"solvar_engine.jobs.{params.command}")
+        _set_threads(threads)
+    except Exception as error:
         # imported here because it brings NumPy, which must not come before the number of threads is set
-        from solvar_engine.contract.files import is_temporary
+        from solvar_engine.jobs.tracking import record_unstarted
 
-        path = Path(os.fsdecode(error.filename))
-        return f"{path.parent if is_temporary(path) else path} cannot be used: {error.strerror}."
-    return None
+        record_unstarted(params, error)
+        raise
+    return partial(job.run, dataclasses.replace(params, threads=threads, device=device))
 
 
 @contextmanager
@@ -262,7 +250,7 @@ def allowed_cpus() -> int:
 
 
 def resolve_device(name: str) -> str:
-    """Settle the device: the CPU, on which alone this version computes.
+    """Settle the device, one of those that this version computes on.
 
     Parameters
     ----------
@@ -279,8 +267,10 @@ def resolve_device(name: str) -> str:
     UserError
         If a GPU is asked for: it is not there, or nothing in this version could use it.
     """
-    if name in ("auto", "cpu"):
-        return "cpu"
+    if name == "auto":
+        return SUPPORTED_DEVICES[0]
+    if name in SUPPORTED_DEVICES:
+        return name
     import torch
 
     if not torch.cuda.is_available():

@@ -18,6 +18,8 @@ GPU_PLACEHOLDER = "%(GPU)s"
 """What Scipion replaces by the ids of the GPUs that it gives to a step."""
 
 _SECONDS_FOR_VERSION = 60
+# how the engine's message begins if it was stopped from outside and had the time to say so
+_STOPPED = ("terminated by a signal", "interrupted")
 # Scipion starts a protocol by a shell command in which the project's path stands between double quotes.
 _UNSAFE_IN_PROJECT_PATH = '"$`\\'
 
@@ -143,7 +145,8 @@ def require_finished(path: Path, command: str, exit_code: int | None = None) -> 
         status = read_status(path)
     except UserError as error:
         raise EngineError(str(error)) from error
-    if status is not None and status.state == FAILED and status.message:
+    was_stopped = status is not None and status.message.startswith(_STOPPED)
+    if status is not None and status.state == FAILED and status.message and not was_stopped:
         raise EngineError(status.message)
     if status is not None and status.state == FINISHED and not exit_code:
         return status

@@ -29,6 +29,8 @@ DISTRIBUTION = "scipion-em-solvar"
 MANAGERS = ("auto", "conda", "venv")
 PYTHONS = ("3.12", "3.11", "3.10")
 CONDA_PYTHON = "3.11"
+# conda's own default channel wants its terms accepted first
+CONDA_CHANNEL = ("--override-channels", "--channel", "conda-forge")
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +85,11 @@ class Settings:
     def log(self) -> Path:
         """What the commands of the last installation printed."""
         return self.home / "install.log"
+
+    @property
+    def unfinished(self) -> Path:
+        """File that is there while the environment is being made, and after that was broken off."""
+        return self.home / "unfinished"
 
     @property
     def flag(self) -> Path:
@@ -182,9 +189,9 @@ def _source_from_origin(origin: dict) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Install, and return the exit code."""
-    parser = argparse.ArgumentParser(description="Make the environment of the Solvar engine anew.")
+    parser = argparse.ArgumentParser(description="Make the environment of the SOLVAR engine anew.")
     parser.add_argument("--home", type=Path, required=True, help="folder that holds the environment")
-    parser.add_argument("--manager", choices=MANAGERS, default="auto")
+    parser.add_argument("--manager", default="auto", help=_choice(MANAGERS))
     parser.add_argument("--python", default="", help="interpreter, or version such as 3.11")
     parser.add_argument("--source", required=True, help="what pip installs as the engine")
     parser.add_argument("--editable", action="store_true", help="the source is a source tree in use")
@@ -192,8 +199,8 @@ def main(arguments: list[str] | None = None) -> int:
     settings = Settings(**vars(parser.parse_args(arguments)))
     try:
         install(settings)
-    except InstallError as error:
-        say(f"The Solvar engine was not installed: {error}")
+    except (InstallError, OSError) as error:
+        say(f"The SOLVAR engine was not installed: {error}")
         return 1
     return 0
 
@@ -207,23 +214,25 @@ def install(settings: Settings) -> None:
         If a step fails. The flag file is not there then, and the next installation starts afresh.
     """
     version = running_version()
-    say(f"Solvar engine {version}: an environment in {settings.environment}")
+    say(f"SOLVAR engine {version}: an environment in {settings.environment}")
     gpu = find_gpu()
     if gpu:
         say(f"GPU found: {gpu}. This version of the engine computes on the CPU all the same.")
     else:
         say("No GPU found by nvidia-smi: the engine computes on the CPU.")
+    manager = choose_manager(settings)
     start_afresh(settings)
     try:
-        create_environment(settings)
+        create_environment(settings, manager)
         install_packages(settings, gpu)
         self_test(settings, version)
     except BaseException:
         # What is there must work: the plugin takes the engine's program for the sign that it is installed.
         shutil.rmtree(settings.environment, ignore_errors=True)
         raise
+    settings.unfinished.unlink()
     settings.flag.touch()
-    say(f"The Solvar engine is installed. What the commands printed: {settings.log}")
+    say(f"The SOLVAR engine is installed. What the commands printed: {settings.log}")
 
 
 def start_afresh(settings: Settings) -> None:
@@ -234,50 +243,65 @@ def start_afresh(settings: Settings) -> None:
             flag.unlink()
         folder = settings.environment
         if folder.is_dir() and any(folder.iterdir()):
-            if not any((folder / name).exists() for name in ("pyvenv.cfg", "conda-meta")):
+            signs = (settings.unfinished, folder / "pyvenv.cfg", folder / "conda-meta")
+            if not any(sign.exists() for sign in signs):
                 raise InstallError(
                     f"{folder} exists and is no Python environment: move it away, or set SOLVAR_HOME to another folder."
                 )
             say("Removing the earlier environment")
             shutil.rmtree(folder)
+        settings.unfinished.touch()
         settings.log.write_text("", encoding="utf-8")
     except OSError as error:
         raise InstallError(f"{error.filename}: {error.strerror}; check SOLVAR_HOME.") from error
 
 
-def create_environment(settings: Settings) -> None:
-    """Make an empty environment, with conda or with Python's own venv."""
-    manager = settings.manager
+def choose_manager(settings: Settings) -> str:
+    """Settle between conda and venv.
+
+    Raises
+    ------
+    InstallError
+        If what the settings ask for cannot be had.
+    """
     names_interpreter = bool(settings.python) and not _is_version(settings.python)
-    if manager == "auto":
-        manager = "conda" if not names_interpreter and has_conda(settings.conda_activation) else "venv"
-    if manager == "conda":
-        if names_interpreter:
-            raise InstallError(
-                f"conda needs a version such as {CONDA_PYTHON} in SOLVAR_PYTHON, not {settings.python}; "
-                "for an interpreter of your own set SOLVAR_ENV_MANAGER to venv."
-            )
-        if settings.python and settings.python not in PYTHONS:
-            raise InstallError(f"SOLVAR_PYTHON is {settings.python}, but the engine needs {_choice(PYTHONS)}.")
-        if settings.manager == "conda" and not has_conda(settings.conda_activation):
-            raise InstallError(
-                "SOLVAR_ENV_MANAGER is conda, but conda cannot be called: check CONDA_ACTIVATION_CMD, "
-                "or set SOLVAR_ENV_MANAGER to venv."
-            )
-        python = settings.python or CONDA_PYTHON
-        command = ["conda", "create", "--yes", "--prefix", str(settings.environment), f"python={python}", "pip"]
-        run(
-            f"Making a Python {python} environment with conda",
-            ["/bin/sh", "-c", _after_activation(settings.conda_activation, command)],
-            settings.log,
+    if settings.manager not in MANAGERS:
+        raise InstallError(f"SOLVAR_ENV_MANAGER is {settings.manager}, but it must be {_choice(MANAGERS)}.")
+    if settings.manager == "auto":
+        return "conda" if not names_interpreter and has_conda(settings.conda_activation) else "venv"
+    if settings.manager == "venv":
+        return "venv"
+    if names_interpreter:
+        raise InstallError(
+            f"conda needs a version such as {CONDA_PYTHON} in SOLVAR_PYTHON, not {settings.python}; "
+            "for an interpreter of your own set SOLVAR_ENV_MANAGER to venv."
         )
-    else:
+    if not has_conda(settings.conda_activation):
+        raise InstallError(
+            "SOLVAR_ENV_MANAGER is conda, but conda cannot be called: check CONDA_ACTIVATION_CMD, "
+            "or set SOLVAR_ENV_MANAGER to venv."
+        )
+    return "conda"
+
+
+def create_environment(settings: Settings, manager: str) -> None:
+    """Make an empty environment, with conda or with Python's own venv."""
+    if manager == "venv":
         python = find_python(settings.python)
-        run(
-            f"Making an environment with {python} (venv)",
-            [python, "-I", "-m", "venv", str(settings.environment)],
-            settings.log,
-        )
+        command = [python, "-I", "-m", "venv", str(settings.environment)]
+        run(f"Making an environment with {python} (venv)", command, settings.log)
+        return
+    python = settings.python or CONDA_PYTHON
+    if python not in PYTHONS:
+        raise InstallError(f"SOLVAR_PYTHON is {python}, but the engine needs {_choice(PYTHONS)}.")
+    command = ["conda", "create", "--yes", "--prefix", str(settings.environment), *CONDA_CHANNEL]
+    command += [f"python={python}", "pip"]
+    run(
+        f"Making a Python {python} environment with conda",
+        ["/bin/sh", "-c", _after_activation(settings.conda_activation, command)],
+        settings.log,
+        hint=" SOLVAR_ENV_MANAGER=venv does without conda.",
+    )
 
 
 def install_packages(settings: Settings, gpu: str) -> None:
@@ -305,7 +329,7 @@ def self_test(settings: Settings, version: str) -> None:
     answer = run("Asking the engine for its version", [engine, "--version"], settings.log).split()
     if answer[-1:] != [version]:
         raise InstallError(
-            f"{settings.source} is Solvar {answer[-1] if answer else 'of no version'}, "
+            f"{settings.source} is SOLVAR {answer[-1] if answer else 'of no version'}, "
             f"but the plugin is {version}: check SOLVAR_ENGINE_SOURCE."
         )
     with tempfile.TemporaryDirectory(prefix="solvar-self-test-") as folder:
@@ -409,13 +433,13 @@ def _flaw_of(python: str) -> str:
     return ""
 
 
-def run(title: str, command: list[str], log: Path, tail: int = 15) -> str:
+def run(title: str, command: list[str], log: Path, *, tail: int = 15, hint: str = "") -> str:
     """Run one command, say how long it took, and return what it printed, which the log keeps too.
 
     Raises
     ------
     InstallError
-        If it fails, after its last `tail` lines.
+        If it fails: its last `tail` lines are shown, and `hint` ends the sentence.
     """
     say(title)
     start = time.monotonic()
@@ -442,7 +466,7 @@ def run(title: str, command: list[str], log: Path, tail: int = 15) -> str:
     if process.returncode != 0:
         for line in printed[len(printed) - min(tail, len(printed)) :]:
             say(f"  | {line.rstrip()}")
-        raise InstallError(f"`{shlex.join(command[:4])} ...` ended with exit code {process.returncode}; see {log}.")
+        raise InstallError(f"'{title}' ended with exit code {process.returncode}; see {log}.{hint}")
     say(f"  done in {time.monotonic() - start:.0f} s")
     return "".join(printed)
 
@@ -470,8 +494,8 @@ def _is_version(text: str) -> bool:
     return re.fullmatch(r"\d+\.\d+", text) is not None
 
 
-def _choice(versions: tuple[str, ...]) -> str:
-    return f"{', '.join(versions[:-1])} or {versions[-1]}"
+def _choice(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
-"""What a user installs: metadata, pins, the two commands, and the script of continuous integration."""
+"""What a user installs: metadata, pins, the two commands and their scripts, and continuous integration."""
 
 from __future__ import annotations
 
 import ast
+import configparser
+import email
 import importlib.resources
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -17,17 +22,44 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 import solvar_engine
+from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.status import StatusTracker, status_path
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGINE_PYTHONS = ("3.10", "3.11", "3.12")
 
 
-def extra(name: str) -> list[Requirement]:
-    """Read one list of requirements from the text of setup.py."""
+def requirements_of_tests() -> list[Requirement]:
+    """Read the list TEST from the text of setup.py."""
     for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == name:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "TEST":
             return [Requirement(text) for text in ast.literal_eval(node.value)]
-    raise AssertionError(f"setup.py has no list {name}")
+    raise AssertionError("setup.py has no list TEST")
+
+
+def requirements_of_the_engine() -> list[Requirement]:
+    text = importlib.resources.files("solvar_engine").joinpath("requirements.txt").read_text(encoding="utf-8")
+    return [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """The built distribution; nothing is written into the source tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [
+        sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", str(folder),
+        "build", "--build-base", str(folder / "build"), "bdist_wheel", "--dist-dir", str(folder),
+    ]  # fmt: skip
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def metadata_file(wheel: zipfile.ZipFile, name: str) -> str:
+    (path,) = (path for path in wheel.namelist() if path.endswith(f".dist-info/{name}"))
+    return wheel.read(path).decode()
 
 
 def pins(python: str) -> dict[str, str]:
@@ -49,7 +81,7 @@ def pins(python: str) -> dict[str, str]:
 @pytest.mark.parametrize("python", ENGINE_PYTHONS)
 def test_constraints_pin_every_requirement_within_its_range(python: str) -> None:
     pinned = pins(python)
-    for requirement in (*extra("ENGINE"), *extra("TEST")):
+    for requirement in (*requirements_of_the_engine(), *requirements_of_tests()):
         assert requirement.name in pinned, f"{requirement.name} is not pinned for Python {python}"
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
 
@@ -65,6 +97,52 @@ def test_version_has_one_source() -> None:
     command = [sys.executable, "setup.py", "--version"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.stdout.split()[-1] == solvar_engine.__version__, result.stderr
+    # The plugin repeats it, since it imports nothing of the engine but the contract.
+    plugin = (ROOT / "solvar_plugin" / "__init__.py").read_text(encoding="utf-8")
+    assert f'__version__ = "{solvar_engine.__version__}"' in plugin.splitlines()
+
+
+def test_wheel_holds_what_scipion_and_the_installer_read(wheel: zipfile.ZipFile) -> None:
+    expected = {
+        "solvar_plugin/protocols.conf",
+        "solvar_plugin/installer.py",
+        "solvar_plugin/tests/test_installer.py",
+        "solvar_engine/requirements.txt",
+        "solvar_engine/constraints.txt",
+        *(path.relative_to(ROOT).as_posix() for path in (ROOT / "solvar_plugin").glob("*.png")),
+    }
+    assert expected <= set(wheel.namelist())
+    logo = re.search(r'^_logo = "(.+)"$', (ROOT / "solvar_plugin" / "__init__.py").read_text("utf-8"), re.MULTILINE)
+    assert logo is not None
+    assert f"solvar_plugin/{logo.group(1)}" in wheel.namelist()
+
+
+def test_wheel_is_a_plugin_and_a_command(wheel: zipfile.ZipFile) -> None:
+    entry_points = configparser.ConfigParser()
+    entry_points.read_string(metadata_file(wheel, "entry_points.txt"))
+    assert dict(entry_points["pyworkflow.plugin"]) == {"solvar_plugin": "solvar_plugin"}
+    assert dict(entry_points["console_scripts"]) == {"solvar-engine": "solvar_engine.cli:main"}
+
+
+def test_first_package_of_the_wheel_is_the_one_that_scipions_installer_takes(wheel: zipfile.ZipFile) -> None:
+    # It takes the first by name, in an editable installation that of top_level.txt.
+    packages = sorted({path.split("/")[0] for path in wheel.namelist() if path.endswith("/__init__.py")})
+    assert packages[0] == "scipion_em_solvar"
+    assert metadata_file(wheel, "top_level.txt").split() == packages
+    source = wheel.read("scipion_em_solvar/__init__.py").decode()
+    assert "from solvar_plugin import Plugin" in source
+
+
+def test_base_requirements_are_light_and_without_scipion(wheel: zipfile.ZipFile) -> None:
+    metadata = email.message_from_string(metadata_file(wheel, "METADATA"))
+    requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist")]
+    base = {requirement.name for requirement in requirements if requirement.marker is None}
+    assert base == {"numpy", "mrcfile"}
+    engine = {item.name for item in requirements if item.marker and item.marker.evaluate({"extra": "engine"})}
+    assert engine == {requirement.name for requirement in requirements_of_the_engine()}
+    assert [name for name in base | engine if name.lower().startswith(("scipion", "pyworkflow", "pyqt"))] == []
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert (ROOT / "README.md").read_text(encoding="utf-8").strip() in metadata.get_payload()
 
 
 def test_makefile_has_the_two_commands_of_the_readme() -> None:
@@ -81,11 +159,70 @@ def test_makefile_has_the_two_commands_of_the_readme() -> None:
 def test_continuous_integration_installs_what_the_readme_names() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    packages = re.search(r"^packages=\((.*)\)$", script.read_text(encoding="utf-8"), re.MULTILINE)
+    packages = re.search(r"^packages=\(([^)]*)\)$", script.read_text(encoding="utf-8"), re.MULTILINE)
     assert packages is not None
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
     named = {word for line in re.findall(r"apt-get install (.*)", readme) for word in line.split()}
     assert set(packages.group(1).split()) == named
+
+
+@pytest.mark.parametrize("script", ["install_scipion.sh", "scipion", "test_plugin.sh"])
+def test_scripts_can_be_run_and_parse(script: str) -> None:
+    path = ROOT / "scripts" / script
+    assert os.access(path, os.X_OK)
+    result = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_scipion_is_pinned() -> None:
+    script = (ROOT / "scripts" / "install_scipion.sh").read_text(encoding="utf-8")
+    packages = re.search(r"^packages=\((.*)\)$", script, re.MULTILINE)
+    assert packages is not None
+    scipion = [word for word in packages.group(1).split() if word.startswith("scipion")]
+    assert len(scipion) == 4
+    assert all("==" in word for word in scipion)
+
+
+def test_scipion_is_not_made_where_its_installer_cannot_work(tmp_path: Path) -> None:
+    scripts = tmp_path / "a folder" / "scripts"
+    scripts.mkdir(parents=True)
+    script = shutil.copy2(ROOT / "scripts" / "install_scipion.sh", scripts)
+    result = subprocess.run([script], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"{scripts.parent}: ")
+    assert "holds a space" in result.stderr
+    assert not (scripts.parent / ".scipion").exists()
+
+
+def test_scipion_starts_in_an_environment_of_its_own(tmp_path: Path) -> None:
+    program = tmp_path / ".scipion" / "venv" / "bin" / "scipion"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$@"\nenv\n', encoding="utf-8")
+    program.chmod(0o755)
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy2(ROOT / "scripts" / "scipion", tmp_path / "scripts")
+    foreign = {
+        "SCIPION_HOME": "/other", "SCIPION_USER_DATA": "/other", "SCIPION_TESTS": "/other", "EM_ROOT": "/other",
+        "CONDA_PREFIX": "/other", "PYTHONPATH": "/other", "PYTHONHOME": "/other", "SOLVAR_HOME": "/other",
+    }  # fmt: skip
+    kept = {"SOLVAR_PYTHON": "3.12", "DISPLAY": ":7"}
+    variables = {**os.environ, **foreign, **kept}
+    command = [script, "project", "A project"]
+    result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+    arguments, *lines = result.stdout.splitlines()
+    assert arguments == "project A project"
+    environment = dict(line.partition("=")[::2] for line in lines)
+    assert "/other" not in environment.values()
+    assert kept.items() <= environment.items()
+    assert environment["SCIPION_HOME"] == str(tmp_path / ".scipion" / "home")
+    assert environment["PATH"].startswith(f"{program.parent}:")
+
+
+def test_scipion_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy2(ROOT / "scripts" / "scipion", tmp_path / "scripts")
+    result = subprocess.run([script], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, "make demo" in result.stderr) == (1, True)
 
 
 # --- the plugin that forbids skips
@@ -138,6 +275,27 @@ def test_demo_replaces_an_earlier_demo(demo: ModuleType, tmp_path: Path) -> None
     (folder / "old.txt").write_text("old", encoding="utf-8")
     demo.start_afresh(folder)
     assert [path.name for path in folder.iterdir()] == [demo.MARKER]
+
+
+def test_demo_says_how_far_the_protocol_is(demo: ModuleType, tmp_path: Path) -> None:
+    class Analysis:
+        def getRunDir(self) -> RunDir:
+            return RunDir(tmp_path / "run")
+
+        def getStatesFolder(self) -> Path:
+            return tmp_path / "states"
+
+    assert demo.progress(object()) == ""
+    assert demo.progress(Analysis()) == ""
+    for folder in ("run", "states"):
+        (tmp_path / folder).mkdir()
+    fit = StatusTracker(Analysis().getRunDir().status, "fit")
+    fit.update(stage="mean", step=3, steps=9)
+    assert demo.progress(Analysis()) == "fit: stage 3 of 9, mean"
+    fit.update(state="finished")
+    assert demo.progress(Analysis()) == ""
+    StatusTracker(status_path(tmp_path / "states"), "reconstruct").update(stage="states", step=1, steps=2)
+    assert demo.progress(Analysis()) == "reconstruct: stage 1 of 2, states"
 
 
 def test_demo_never_empties_a_folder_of_the_user(demo: ModuleType, tmp_path: Path) -> None:

@@ -14,8 +14,23 @@ from typing import Any, ClassVar, Mapping, Sequence, TypeVar
 
 from solvar_engine.contract.errors import UserError
 
+MIN_PARTICLES = 100
+MIN_PARTICLES_PER_COMPONENT = 20
+"""How many particles a fit needs, at least and for each of its components."""
+
+SUPPORTED_DEVICES = ("cpu",)
+"""Kinds of device that this version computes on; a form offers a GPU only if ``cuda`` is among them."""
+
+PHANTOMS = ("hinge", "linker", "assembly", "mixture", "flexible", "static")
+"""Molecules that `simulate` knows by name."""
+
+DEFAULT_BOX = 64
+DEFAULT_PIXEL_SIZE = 3.0
+"""Box, px, and pixel size, Angstrom, of a simulated data set whose molecule does not come from maps."""
+
 _REQUIRED = "<required>"
 _METADATA_KEY = "option"
+_MAP_SUFFIXES = (".mrc", ".map")
 _KIND_IN_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 _DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -44,6 +59,8 @@ class Option:
         Stands for the value in the help.
     is_path : bool
         The value is a file or a folder.
+    is_list : bool
+        One or more values, kept as a tuple; a single one may be given as it is.
     one_of : str or None
         Name of a set of options of which exactly one must be given.
     may_differ_on_resume : bool
@@ -65,6 +82,7 @@ class Option:
     positional: bool = False
     metavar: str | None = None
     is_path: bool = False
+    is_list: bool = False
     one_of: str | None = None
     may_differ_on_resume: bool = False
     name: str = ""
@@ -98,6 +116,9 @@ class Option:
         """Raise UserError unless `value` is of the right kind and in range."""
         if value is None and not self.is_required:
             return
+        if self.is_list:
+            self._check_list(value)
+            return
         if not self._is_of_kind(value):
             raise UserError(f"{self.label} is {value!r} but must be {_KIND_IN_WORDS[self.kind]}.")
         if self.is_path and not value:
@@ -107,6 +128,12 @@ class Option:
         if self.kind in (int, float) and not self._is_in_range(value):
             allowed = " ".join(text for text in (self.range_text or "a finite number", self.unit) if text)
             raise UserError(f"{self.label} is {value} but must be {allowed}.")
+
+    def _check_list(self, values: Any) -> None:
+        if not isinstance(values, tuple) or not values:
+            raise UserError(f"{self.label} is {values!r} but must be one or more values.")
+        for value in values:
+            dataclasses.replace(self, is_list=False).check(value)
 
     def _is_of_kind(self, value: Any) -> bool:
         if self.kind is float:
@@ -174,6 +201,10 @@ class Params:
         for spec in options_of(type(self)):
             if spec.is_required and getattr(self, spec.name) == _REQUIRED:
                 raise TypeError(f"{type(self).__name__} needs the option {spec.name!r}")
+            if spec.is_list:
+                value = getattr(self, spec.name)
+                # the only way to set an attribute of a frozen dataclass
+                object.__setattr__(self, spec.name, tuple(value) if isinstance(value, (list, tuple)) else (value,))
 
     def validate(self) -> None:
         """Check every value; files are not opened.
@@ -261,6 +292,11 @@ def exclusive_sets_of(params: type[Params]) -> dict[str, list[Option]]:
     return sets
 
 
+def _default_of(params: type[Params], name: str) -> Any:
+    """Default value of one option."""
+    return next(spec.default for spec in options_of(params) if spec.name == name)
+
+
 @dataclass(frozen=True)
 class SimulateParams(Params):
     """Options of `simulate`."""
@@ -269,14 +305,20 @@ class SimulateParams(Params):
     summary: ClassVar[str] = "make a data set with a known answer"
 
     output: str = option(str, help="folder for the data set: new or empty", metavar="DIR", is_path=True)
-    phantom: str = option(
-        str, help="molecule: hinge (one domain turns), assembly (pieces come and go) or static",
-        choices=("hinge", "assembly", "static"),
+    phantom: Sequence[str] = option(
+        str, help="molecule: hinge (one domain turns), linker (two bodies on two hinges), assembly (pieces come and"
+        " go), mixture (100 different molecules), flexible (bends in six ways), static; or maps of your own, MRC files"
+        " of equal size, one for each state, of which all are equally frequent",
+        metavar="NAME|MAP.mrc", is_list=True,
     )
     particles: int = option(int, 10000, help="number of images", minimum=1, maximum=10_000_000, metavar="N")
-    box: int = option(int, 64, help="box size", unit="px", minimum=16, maximum=1024, metavar="N")
-    pixel_size: float = option(
-        float, 3.0, help="pixel size", unit="Angstrom/px", minimum=0.1, maximum=100, metavar="X"
+    box: int | None = option(
+        int, None, help=f"box size; without it, {DEFAULT_BOX}, or that of the maps",
+        unit="px", minimum=16, maximum=1024, metavar="N",
+    )
+    pixel_size: float | None = option(
+        float, None, help=f"pixel size; without it, {DEFAULT_PIXEL_SIZE}, or that of the maps",
+        unit="Angstrom/px", minimum=0.1, maximum=100, metavar="X",
     )
     snr: float = option(
         float, 0.05, help="signal variance over noise variance in the whole box",
@@ -294,6 +336,25 @@ class SimulateParams(Params):
         float, 0.0, help="standard deviation, per axis, of the error of the shifts",
         unit="px", minimum=0, maximum=100, metavar="X",
     )
+
+    @property
+    def uses_maps(self) -> bool:
+        """Whether the molecule comes from files; only after `validate`."""
+        return self.phantom[0] not in PHANTOMS
+
+    def validate(self) -> None:
+        """Check every value, and that the molecule is one name, or maps."""
+        super().validate()
+        if len(self.phantom) == 1 and self.phantom[0] in PHANTOMS:
+            return
+        for name in self.phantom:
+            if name in PHANTOMS:
+                raise UserError(f"--phantom takes one name, or maps: {name} cannot be combined with anything else.")
+            if not name.lower().endswith(_MAP_SUFFIXES):
+                raise UserError(
+                    f"--phantom is {name!r} but must be one of {', '.join(PHANTOMS)}, or maps with names that end in"
+                    f" {' or '.join(_MAP_SUFFIXES)}."
+                )
 
 
 @dataclass(frozen=True)
@@ -322,10 +383,12 @@ class FitParams(Params):
     )
     objective: str = option(str, "ml", help="ml: maximum likelihood", choices=("ml",))
     projector: str = option(
-        str, "trilinear", help="interpolation in Fourier space", choices=("trilinear", "nearest")
+        str, "trilinear", help="interpolation in Fourier space; nufft does without: exact, some three times slower",
+        choices=("trilinear", "nearest", "nufft"),
     )
     oversampling: int = option(
-        int, 2, help="zero-padding factor of volumes before interpolation", minimum=1, maximum=4, metavar="N"
+        int, 2, help="zero-padding factor of volumes before trilinear or nearest interpolation",
+        minimum=1, maximum=4, metavar="N",
     )
     invert_contrast: str = option(
         str, "auto", help="whether the molecule is dark in the images: auto finds out and says so",
@@ -348,6 +411,15 @@ class FitParams(Params):
         bool, False, help="go on where an interrupted run stopped; start if there is none",
         may_differ_on_resume=True,
     )
+
+    def validate(self) -> None:
+        """Check every value, and that no option is given that would be ignored."""
+        super().validate()
+        if self.projector == "nufft" and self.oversampling != _default_of(FitParams, "oversampling"):
+            raise UserError(
+                "--oversampling belongs to --projector trilinear and nearest: leave it out with nufft, which does not"
+                " interpolate."
+            )
 
 
 @dataclass(frozen=True)
@@ -378,8 +450,7 @@ class ReconstructParams(Params):
     def validate(self) -> None:
         """Check every value, and that no option is given that would be ignored."""
         super().validate()
-        default = next(spec.default for spec in options_of(type(self)) if spec.name == "frames")
-        if self.trajectory is None and self.frames != default:
+        if self.trajectory is None and self.frames != _default_of(ReconstructParams, "frames"):
             raise UserError("--frames belongs to --trajectory: leave it out, or give a trajectory.")
 
 

@@ -11,6 +11,7 @@ import platform
 import shlex
 import sys
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Iterable, Mapping, TypeVar
 
@@ -19,14 +20,38 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import is_temporary, read_json, write_json
 from solvar_engine.contract.lock import FolderLock
 from solvar_engine.contract.params import Params, options_of
-from solvar_engine.contract.status import FINISHED, Status, StatusTracker, read_status, write_status
+from solvar_engine.contract.status import (
+    FINISHED,
+    Status,
+    StatusTracker,
+    is_failed_start,
+    read_status,
+    status_path,
+    write_status,
+)
 
 FORMAT_VERSION = 1
 NEW, RESUME, ALREADY_FINISHED = "new", "resume", "finished"
 
 _LIBRARIES = ("numpy", "scipy", "torch", "numba", "scikit-learn", "umap-learn")
-# what a run may hold that was killed before it stored its options
+# what a run may hold that ended before it stored its options
 _BEFORE_PARAMS = {"lock", "status.json", "log.txt"}
+# what a run holds besides the files that `RunDir` has a name for, by folder
+_NUMBERED_FILES = {"eigenvolumes": "eigenvolume_*.mrc", "checkpoint": "*.npz"}
+
+FIGURE_NAMES = (
+    "scree",
+    "states",
+    "latent",
+    "histograms",
+    "umap",
+    "maps",
+    "fsc",
+    "noise",
+    "orientations",
+    "convergence",
+)
+"""Figures of `analyze`, in the order of the report; a run has those that it has data for."""
 
 P = TypeVar("P", bound=Params)
 
@@ -59,7 +84,7 @@ class RunDir:
     @property
     def status(self) -> Path:
         """State and progress of the run."""
-        return self.path / "status.json"
+        return status_path(self.path)
 
     @property
     def mean(self) -> Path:
@@ -138,6 +163,11 @@ class RunDir:
         return self.path / "analysis"
 
     @property
+    def analysis_status(self) -> Path:
+        """State and progress of `analyze`."""
+        return status_path(self.analysis)
+
+    @property
     def embedding(self) -> Path:
         """Table of the two-dimensional embedding."""
         return self.analysis / "embedding.csv"
@@ -157,6 +187,12 @@ class RunDir:
         """Folder of the figures."""
         return self.analysis / "figures"
 
+    def figure(self, name: str) -> Path:
+        """One of the figures, `FIGURE_NAMES`."""
+        if name not in FIGURE_NAMES:
+            raise ValueError(f"there is no figure {name!r}; there are {', '.join(FIGURE_NAMES)}")
+        return self.figures / f"{name}.png"
+
     @property
     def report(self) -> Path:
         """Self-contained report."""
@@ -172,8 +208,9 @@ class RunDir:
     def prepare(self, params: Params, resume: bool) -> str:
         """Decide how to start, by the rules of ``--resume``, and lock the run unless it is finished.
 
-        Nothing is changed in a folder that is refused. After ``new`` the caller stores the options with
-        `write_params`; whoever got ``new`` or ``resume`` calls `release` at the end.
+        Nothing is changed in a folder that is refused. A folder that holds no more than the status, log and lock of a
+        start that failed before the options were stored counts as empty. After ``new`` the caller stores the options
+        with `write_params`; whoever got ``new`` or ``resume`` calls `release` at the end.
 
         Parameters
         ----------
@@ -195,7 +232,7 @@ class RunDir:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: give a new folder for --output.")
-        if not self._has_content():
+        if not self._has_content() or is_failed_start(self.path, params.command, _BEFORE_PARAMS):
             self._make_folder()
             self._folder_lock.acquire()
             return NEW
@@ -222,6 +259,83 @@ class RunDir:
     def release(self) -> None:
         """Give back the lock taken by `prepare`."""
         self._folder_lock.release()
+
+    def differing_options(self, params: Params) -> list[str]:
+        """Name the options in which the stored run differs from `params`, by the rules of ``--resume``.
+
+        Where this is not empty, `prepare` refuses to resume; a caller may then `clear` the run to start anew. Options
+        that only change how a run is computed do not count, nor does another spelling of the same path.
+
+        Parameters
+        ----------
+        params : Params
+            Options asked for now.
+
+        Returns
+        -------
+        list of str
+            Such as ``--rank (was 3, now 5)``; empty if nothing is stored.
+
+        Raises
+        ------
+        UserError
+            If params.json was not written by this program, or by a newer version.
+        """
+        if not self.params.exists():
+            return []
+        record = self.read_record()
+        if record["command"] != params.command:
+            return [f"the command (was {record['command']}, now {params.command})"]
+        stored = record["options"]
+        return [
+            f"{spec.label} (was {stored.get(spec.name)}, now {getattr(params, spec.name)})"
+            for spec in options_of(type(params))
+            # the folder itself may have been moved
+            if not spec.may_differ_on_resume and spec.name != "output"
+            if not _is_same(stored.get(spec.name), getattr(params, spec.name), spec.is_path, record["folder"])
+        ]
+
+    def changed_inputs(self) -> list[Path]:
+        """List the input files whose size is another one than when the run was started, for which `prepare` refuses it.
+
+        Returns
+        -------
+        list of Path
+            Empty if nothing is stored; an input that is gone is not listed.
+
+        Raises
+        ------
+        UserError
+            If params.json was not written by this program, or by a newer version.
+        """
+        if not self.params.exists():
+            return []
+        inputs = {Path(entry["path"]): entry["bytes"] for entry in self.read_record()["inputs"]}
+        return [path for path, size in inputs.items() if path.exists() and path.stat().st_size != size]
+
+    def clear(self) -> None:
+        """Empty the folder of a run, so that `prepare` starts a new one; an absent folder stays absent.
+
+        Nothing is removed unless all of it belongs to a run. The folder itself stays.
+
+        Raises
+        ------
+        UserError
+            If the path is a file, the folder is not a run, it holds anything that no run has, another process uses it,
+            or a newer version wrote it.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file, not a run folder: nothing was removed.")
+        if not self._has_content():
+            return
+        if self.params.exists():
+            self.read_record()  # refuses what another program or a newer version wrote
+        self._refuse_what_is_not_of_a_run()
+        self._folder_lock.acquire()
+        try:
+            self._remove_all()
+        finally:
+            self.release()
 
     def is_finished(self) -> bool:
         """Whether the run came to its end."""
@@ -260,16 +374,9 @@ class RunDir:
 
     def _refuse_other_options(self, params: Params) -> None:
         record = self.read_record()
-        if record.get("command") != params.command:
-            raise UserError(f"{self.path} holds a run of {record.get('command')}, not of {params.command}.")
-        stored = record["options"]
-        different = [
-            f"{spec.label} (was {stored.get(spec.name)}, now {getattr(params, spec.name)})"
-            for spec in options_of(type(params))
-            # the folder itself may have been moved
-            if not spec.may_differ_on_resume and spec.name != "output"
-            if not _is_same(stored.get(spec.name), getattr(params, spec.name), spec.is_path, record["folder"])
-        ]
+        if record["command"] != params.command:
+            raise UserError(f"{self.path} holds a run of {record['command']}, not of {params.command}.")
+        different = self.differing_options(params)
         if different:
             raise UserError(
                 f"The run in {self.path} was started with other options: {', '.join(different)};"
@@ -277,13 +384,39 @@ class RunDir:
             )
 
     def _refuse_changed_inputs(self) -> None:
-        for entry in self.read_record()["inputs"]:
-            path = Path(entry["path"])
-            if path.exists() and path.stat().st_size != entry["bytes"]:
+        for path in self.changed_inputs():
+            raise UserError(
+                f"{path} has changed since the run in {self.path} was started: give a new folder for --output."
+            )
+
+    def _refuse_what_is_not_of_a_run(self) -> None:
+        for path in _all_below(self.path):
+            if not (is_temporary(path) or self._is_of_a_run(path)):
                 raise UserError(
-                    f"{path} has changed since the run in {self.path} was started:"
-                    " give a new folder for --output."
+                    f"{self.path} holds {path.relative_to(self.path)}, which is not of a run: nothing was removed;"
+                    " move it away or choose another folder."
                 )
+
+    def _is_of_a_run(self, path: Path) -> bool:
+        if not self.params.exists():
+            return path.parent == self.path and path.name in _BEFORE_PARAMS
+        form = _NUMBERED_FILES.get(path.parent.relative_to(self.path).as_posix())
+        return path in self._named_files() or (form is not None and fnmatch(path.name, form))
+
+    def _named_files(self) -> set[Path]:
+        properties = [name for name, member in vars(RunDir).items() if isinstance(member, property)]
+        return {getattr(self, name) for name in properties} | {self.figure(name) for name in FIGURE_NAMES}
+
+    def _remove_all(self) -> None:
+        """Remove all but the lock; the status first and the options last, so that what a kill leaves is no result."""
+        self.status.unlink(missing_ok=True)
+        # folders come after what they hold
+        for path in sorted(_all_below(self.path), reverse=True):
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            elif path not in (self.params, self.lock):
+                path.unlink()
+        self.params.unlink(missing_ok=True)
 
     def _remove_temporary_files(self) -> None:
         for path in self.path.rglob(".*"):
@@ -367,6 +500,11 @@ def library_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def _all_below(folder: Path) -> list[Path]:
+    """Every file and folder; links are listed, not followed."""
+    return [Path(where, name) for where, folders, files in os.walk(folder) for name in folders + files]
 
 
 def _is_same(stored: Any, given: Any, is_path: bool, folder: str) -> bool:

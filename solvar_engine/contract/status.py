@@ -9,12 +9,15 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Collection
 
 from solvar_engine import __version__
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import read_json, write_json
+from solvar_engine.contract.files import is_temporary, read_json, write_json
 
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+
+_FILE_NAME = "status.json"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,19 @@ class Status:
     version: str = __version__
 
 
+def status_path(folder: str | os.PathLike[str]) -> Path:
+    """Return the status file of a folder that a command fills: RUN of `fit`, DIR of `reconstruct`.
+
+    That of `analyze` is `RunDir.analysis_status`.
+
+    Examples
+    --------
+    >>> status_path("states").as_posix()
+    'states/status.json'
+    """
+    return Path(folder) / _FILE_NAME
+
+
 def write_status(path: str | os.PathLike[str], status: Status) -> None:
     """Write a status atomically, so that a reader always finds a whole one."""
     write_json(path, dataclasses.asdict(status))
@@ -78,15 +94,42 @@ def read_status(path: str | os.PathLike[str]) -> Status | None:
     return Status(**{name: value for name, value in content.items() if name in known})
 
 
+def is_failed_start(folder: str | os.PathLike[str], command: str, allowed: Collection[str] = (_FILE_NAME,)) -> bool:
+    """Whether a folder holds no more than what a command left that failed before it did anything.
+
+    Such a folder counts as empty: the user corrects the mistake and gives the same command again.
+
+    Parameters
+    ----------
+    folder : path
+        An existing one.
+    command : str
+        Whose status must be there, and say that it failed.
+    allowed : collection of str
+        Names of the files that the command may have left.
+    """
+    for path in Path(folder).iterdir():
+        if path.name not in allowed and not is_temporary(path):
+            return False
+    try:
+        status = read_status(status_path(folder))
+    except UserError:
+        return False
+    return status is not None and (status.command, status.state) == (command, FAILED)
+
+
 class StatusTracker:
-    """Keeps status.json of one run up to date, with time and memory that go on over resumes.
+    """Keeps one status.json up to date, with time and memory that go on over resumes.
 
     Parameters
     ----------
     path : path
-        The status file; if there is one, its seconds and peak memory are taken over.
+        The status file.
     command : str
         Such as ``fit``.
+    goes_on : bool
+        Take over seconds and peak memory of the file, if there is one: the command continues what an earlier call
+        began. Otherwise it replaces that.
 
     Examples
     --------
@@ -95,10 +138,10 @@ class StatusTracker:
     >>> tracker.update(state="finished")  # doctest: +SKIP
     """
 
-    def __init__(self, path: str | os.PathLike[str], command: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], command: str, goes_on: bool = True) -> None:
         self._path = path
         self._start = time.monotonic()
-        earlier = read_status(path) or Status(command)
+        earlier = (read_status(path) if goes_on else None) or Status(command)
         self._earlier_seconds = earlier.seconds
         self._earlier_peak_mb = earlier.peak_memory_mb
         self._status = Status(command, pid=os.getpid(), host=socket.gethostname())

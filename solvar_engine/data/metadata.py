@@ -30,6 +30,7 @@ _CTF_COLUMNS = {
     "b_factor": "rlnCtfBfactor",
     "scale": "rlnCtfScalefactor",
 }
+_PHASE_FLIPPED = "rlnCtfDataArePhaseFlipped"
 _DEFAULTS = {"rlnPhaseShift": 0.0, "rlnCtfBfactor": 0.0, "rlnCtfScalefactor": 1.0}
 # what a file lacks if it lacks a column, and what to do
 _NO_POSES = ("orientations", "give the particles of a 3-D refinement")
@@ -52,6 +53,7 @@ _LIMITS = {
     "rlnPixelSize": (1e-3, 1e4, "Angstrom"),
     "rlnDetectorPixelSize": (1e-3, 1e4, "um"),
     "rlnMagnification": (1.0, 1e9, ""),
+    _PHASE_FLIPPED: (0.0, 1.0, ""),
 }
 _NOT_APPLIED = {
     "beam tilt": ("rlnBeamTiltX", "rlnBeamTiltY"),
@@ -108,7 +110,7 @@ def read_metadata(star: StarFile) -> ParticleMetadata:
     ------
     UserError
         If there are no particles, a column that is needed is absent, a cell is not a number or out of its
-        limits, a particle is in an unknown optics group, or images are volumes or treated with their CTF.
+        limits, a particle is in an unknown optics group, or images are volumes or multiplied with their CTF.
 
     Examples
     --------
@@ -122,7 +124,7 @@ def read_metadata(star: StarFile) -> ParticleMetadata:
     image_size = columns.find("rlnImageSize")
     metadata = ParticleMetadata(
         pose=_pose(columns, pixel_size),
-        ctf=Ctf(**{name: _tensor(_ctf_values(columns, column)) for name, column in _CTF_COLUMNS.items()}),
+        ctf=_ctf(columns),
         group=torch.from_numpy(group),
         group_names=names,
         pixel_sizes=tuple(float(pixel_size[row]) for row in first_rows),
@@ -255,6 +257,17 @@ def _tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
+def _ctf(columns: _Columns) -> Ctf:
+    values = {name: _tensor(_ctf_values(columns, column)) for name, column in _CTF_COLUMNS.items()}
+    flipped = columns.find(_PHASE_FLIPPED)
+    if flipped is None:
+        flipped = np.zeros(len(columns.particles))
+    if flipped.any():
+        message = "%d of %d images are phase-flipped (%s): the absolute value of their CTF is used"
+        logger.info(message, np.count_nonzero(flipped), len(flipped), _PHASE_FLIPPED)
+    return Ctf(**values, is_phase_flipped=torch.from_numpy(flipped != 0))
+
+
 def _ctf_values(columns: _Columns, column: str) -> np.ndarray:
     if column in _DEFAULTS:
         values = columns.find(column)
@@ -324,17 +337,13 @@ def _refuse_unsuitable_images(columns: _Columns) -> None:
             f"The particles of {columns.source} are volumes (rlnImageDimensionality"
             f" {dimensionality[dimensionality != 2][0]:g}), as in tomography: give two-dimensional images."
         )
-    for column, treatment in (
-        ("rlnCtfDataAreCtfPremultiplied", "multiplied with their CTF"),
-        ("rlnCtfDataArePhaseFlipped", "phase-flipped"),
-    ):
-        values = columns.find(column)
-        if values is not None and values.any():
-            group = "" if columns.optics is None else f" in optics group {_group_name(columns, values)}"
-            raise UserError(
-                f"The images of {columns.source}{group} are already {treatment} ({column}):"
-                " extract them without that."
-            )
+    premultiplied = columns.find("rlnCtfDataAreCtfPremultiplied")
+    if premultiplied is not None and premultiplied.any():
+        group = "" if columns.optics is None else f" in optics group {_group_name(columns, premultiplied)}"
+        raise UserError(
+            f"The images of {columns.source}{group} are already multiplied with their CTF"
+            " (rlnCtfDataAreCtfPremultiplied): extract them without that."
+        )
 
 
 def _group_name(columns: _Columns, values: np.ndarray) -> str:

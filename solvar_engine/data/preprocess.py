@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_PIXELS = 4_000_000  # of images in flight
 _NOISE_IMAGES = 2_000  # per optics group, for the first noise spectrum
+_UNIT_IMAGES = 16  # to find the unit of grey values with
+_UNIT_RANGE = (1e-15, 1e15)  # results in units of the input would leave float32 beyond
 
 
 def cache_bytes(particles: int, box_size: int) -> int:
@@ -69,7 +72,8 @@ def prepare_particles(
     ValueError
         If the working box is larger than the images.
     UserError
-        If an image cannot be used, such as one that was masked; file and index are named.
+        If an image cannot be used, such as one that was masked; file and index are named. If grey values are too large
+        or too small for float32.
     OSError
         If the scratch file does not fit on its disk.
     """
@@ -78,6 +82,7 @@ def prepare_particles(
     disk = HalfDisk.create(box_size)
     count = len(stack)
     coefficients = _allocate(count, len(disk), scratch)
+    unit = grey_unit(stack)
     deviation = torch.empty(count)
     groups = len(stack.pixel_sizes)
     spectra: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(groups)]
@@ -85,7 +90,7 @@ def prepare_particles(
     chunk = max(1, _CHUNK_PIXELS // stack.box_size**2)
     for start in range(0, count, chunk):
         rows = torch.arange(start, min(start + chunk, count))
-        images = stack.images(rows.numpy())
+        images = stack.images(rows.numpy()) / unit
         mean, deviation[rows] = background_statistics(images)
         _refuse_empty_background(stack, deviation[rows], start)
         images = images - mean[:, None, None]
@@ -99,7 +104,7 @@ def prepare_particles(
                 spectra[g].append((rows[members], background_power(images[members], disk) * ratio**4))
         if progress is not None:
             progress(int(rows[-1]) + 1, count)
-    scale = _normalise_groups(deviation, group, stack.box_size, stack.group_names)
+    scale = _normalise_groups(deviation, group, stack.box_size, stack.group_names, unit)
     noise = torch.stack([_average_spectrum(spectra_of_group, scale) for spectra_of_group in spectra])
     return PreparedParticles(
         coefficients=coefficients,
@@ -114,7 +119,42 @@ def prepare_particles(
         noise_variance=repair_origin(noise, stack.box_size).float(),
         image_scale=scale,
         sign=1.0,
+        grey_unit=unit,
     )
+
+
+def grey_unit(stack: ParticleStack) -> float:
+    """Find the unit of grey values in which the noise is near 1.
+
+    In the units of some programs squares of grey values, and squares of those, leave the range of float32.
+
+    Parameters
+    ----------
+    stack : ParticleStack
+
+    Returns
+    -------
+    float
+        A power of two, by which division is exact.
+
+    Raises
+    ------
+    UserError
+        If even the results, which are in the units of the input, would leave that range.
+    """
+    rows = np.unique(np.linspace(0, len(stack) - 1, _UNIT_IMAGES).astype(int))
+    deviation = torch.cat([background_statistics(stack.images([row]).double())[1] for row in rows])
+    positive = deviation[deviation > 0]
+    if not len(positive):  # masked images, which are refused by name later
+        return 1.0
+    typical = float(positive.median())
+    lowest, highest = _UNIT_RANGE
+    if not lowest <= typical <= highest:
+        raise UserError(
+            f"The grey values of {stack.path} have noise of standard deviation {typical:.1e}, outside {lowest:g} to"
+            f" {highest:g}: multiply the images by a constant."
+        )
+    return float(2.0 ** round(math.log2(typical)))
 
 
 def _allocate(count: int, pixels: int, scratch: Path | None) -> Tensor:
@@ -151,7 +191,9 @@ def _average_spectrum(spectra: list[tuple[Tensor, Tensor]], scale: Tensor) -> Te
     return (power * scale[rows, None].double() ** 2).mean(dim=0)
 
 
-def _normalise_groups(deviation: Tensor, group: Tensor, input_box: int, names: tuple[str, ...]) -> Tensor:
+def _normalise_groups(
+    deviation: Tensor, group: Tensor, input_box: int, names: tuple[str, ...], unit: float
+) -> Tensor:
     scale = torch.ones_like(deviation)
     pixels = int(background_mask(input_box).sum())
     for g in group.unique().tolist():
@@ -164,7 +206,7 @@ def _normalise_groups(deviation: Tensor, group: Tensor, input_box: int, names: t
                 "median, and its factor is kept as part of its contrast",
                 changed,
                 names[g],
-                float(deviation[members].min()),
-                float(deviation[members].max()),
+                float(deviation[members].min()) * unit,
+                float(deviation[members].max()) * unit,
             )
     return scale

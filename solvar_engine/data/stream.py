@@ -20,7 +20,7 @@ class PreparedParticles:
     Attributes
     ----------
     coefficients : Tensor, shape (n, pixels), complex64
-        In memory or memory-mapped; orthonormal in the input box, not whitened.
+        In memory or memory-mapped; orthonormal in the input box, not whitened, in units of `grey_unit`.
     disk : HalfDisk
         Of the working box.
     box_size : int
@@ -36,10 +36,13 @@ class PreparedParticles:
     input_box : int
         Box of the images on disk, px.
     noise_variance : Tensor, shape (groups, shells), float32
+        In units of `grey_unit` squared.
     image_scale : Tensor, shape (n,), float32
         Factor that brings each image to the common background deviation.
     sign : float
         +1, or -1 when protein is dark in the images.
+    grey_unit : float
+        Grey values of the images on disk that make 1 here; what is estimated from these particles is in this unit.
     """
 
     coefficients: Tensor
@@ -54,6 +57,7 @@ class PreparedParticles:
     noise_variance: Tensor
     image_scale: Tensor
     sign: float
+    grey_unit: float = 1.0
 
     def __len__(self) -> int:
         return int(self.coefficients.shape[0])

@@ -187,11 +187,6 @@ def change_box(volumes: Tensor, box_size: int, shell_max: float | None = None) -
     return resized if shell_max is None else low_pass(resized, shell_max)
 
 
-def images_per_chunk(disk: HalfDisk, channels: int, chunk_bytes: int = 16_000_000) -> int:
-    """Number of images whose slices of all channels fit in a stated amount of memory."""
-    return max(16, chunk_bytes // (len(disk) * channels * 8))
-
-
 def split_batches(index: Tensor, count: int, generator: torch.Generator) -> list[Tensor]:
     """Deal particles at random into ``count`` mini-batches of nearly equal size, each in file order."""
     shuffled = index[torch.randperm(index.shape[0], generator=generator)]

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.bands import Band, images_per_chunk
+from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.objectives import LatentPosterior, latent_posterior
 from solvar_engine.estimation.statistics import Statistics
 from solvar_engine.imaging.types import Batch, BatchSource
+from solvar_engine.projectors.base import images_per_call
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def expectation_pass(source: BatchSource, index: Tensor, band: Band, factors: Te
     accumulator = projector.new_accumulator(rank)
     second_moment = torch.zeros(rank, rank, dtype=torch.float64)
     objective = 0.0
-    for batch in source.batches(index, band.disk, images_per_chunk(band.disk, rank + 2)):
+    for batch in source.batches(index, band.disk, images_per_call(projector, rank + 2)):
         slices, products = projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
         posterior = latent_posterior(Statistics.at_contrast(products, batch.contrast))
         moments = posterior.second_moment()
@@ -95,7 +96,7 @@ def posterior_pass(
     posterior : LatentPosterior
     """
     grid = band.projector.to_grid(torch.cat((band.mean[None], factors)))
-    for batch in source.batches(index, band.disk, images_per_chunk(band.disk, factors.shape[0] + 2)):
+    for batch in source.batches(index, band.disk, images_per_call(band.projector, factors.shape[0] + 2)):
         slices, products = band.projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
         statistics = Statistics.at_contrast(products, batch.contrast)
         yield batch, slices, statistics, latent_posterior(statistics)

@@ -6,6 +6,8 @@ large; components of pure noise look real. So the factors of one half-set are sc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -47,6 +49,11 @@ def latent_covariance(statistics: Statistics, iterations: int = _ITERATIONS) -> 
 
     S_i = (Gamma^-1 + G_i)^-1, Gamma <- mean(S_i + m_i m_i^T), on r-by-r matrices only.
 
+    The start, Gamma = I, is what the fit itself claims, and the limit of iterations keeps directions near it that the
+    images hardly see. Fisher scoring finds the maximum in a dozen steps, but there such directions take on what the
+    noise suggests: on simulated sets with more factors than the truth has, the variance of the superfluous ones doubled
+    and the error of the covariance grew by up to 4 %.
+
     Parameters
     ----------
     statistics : Statistics
@@ -62,14 +69,12 @@ def latent_covariance(statistics: Statistics, iterations: int = _ITERATIONS) -> 
     for _ in range(iterations):
         total = torch.zeros_like(gamma)
         root = _root(gamma)
-        for start in range(0, statistics.gram.shape[0], _CHUNK):
-            gram = statistics.gram[start : start + _CHUNK].double()
-            inner = statistics.inner[start : start + _CHUNK].double()
+        for chunk in _in_double(statistics):
             # Written with a root of Gamma, so that a vanishing variance is no division by zero.
-            factor = torch.linalg.cholesky(torch.eye(rank, dtype=torch.float64) + root.T @ gram @ root)
-            half = torch.linalg.solve_triangular(factor, root.T.expand_as(gram), upper=False)
+            factor = torch.linalg.cholesky(torch.eye(rank, dtype=torch.float64) + root.T @ chunk.gram @ root)
+            half = torch.linalg.solve_triangular(factor, root.T.expand_as(chunk.gram), upper=False)
             covariance = half.transpose(1, 2) @ half
-            mean = (covariance @ inner[..., None])[..., 0]
+            mean = (covariance @ chunk.inner[..., None])[..., 0]
             total += covariance.sum(dim=0) + mean.T @ mean
         previous, gamma = gamma, total / statistics.gram.shape[0]
         if float((gamma - previous).abs().max()) <= _TOLERANCE * float(gamma.abs().max()):
@@ -96,17 +101,25 @@ def likelihood_gains(statistics: Statistics, weights: Tensor, variances: Tensor)
     -------
     Tensor, shape (components,), float64
     """
-    gram = weights.T @ statistics.gram.double() @ weights
-    inner = statistics.inner.double() @ weights
-    components = Statistics(gram, inner, statistics.residual.double())
+    count = variances.shape[0]
     precision = torch.diag(1 / variances)
-    whole = latent_posterior(components, precision).objective.sum()
-    gains = []
-    for left_out in range(variances.shape[0]):
-        keep = [j for j in range(variances.shape[0]) if j != left_out]
-        rest = Statistics(gram[:, keep][:, :, keep], inner[:, keep], components.residual)
-        gains.append(latent_posterior(rest, precision[keep][:, keep]).objective.sum() - whole)
-    return torch.stack(gains)
+    gains = torch.zeros(count, dtype=torch.float64)
+    for chunk in _in_double(statistics):
+        gram = weights.T @ chunk.gram @ weights
+        inner = chunk.inner @ weights
+        whole = latent_posterior(Statistics(gram, inner, chunk.residual), precision).objective.sum()
+        for left_out in range(count):
+            keep = [j for j in range(count) if j != left_out]
+            rest = Statistics(gram[:, keep][:, :, keep], inner[:, keep], chunk.residual)
+            gains[left_out] += latent_posterior(rest, precision[keep][:, keep]).objective.sum() - whole
+    return gains
+
+
+def _in_double(statistics: Statistics) -> Iterator[Statistics]:
+    """Yield the statistics of some images after the others in double precision."""
+    parts = (statistics.gram, statistics.inner, statistics.residual)
+    for start in range(0, statistics.gram.shape[0], _CHUNK):
+        yield Statistics(*(part[start : start + _CHUNK].double() for part in parts))
 
 
 def _root(matrix: Tensor) -> Tensor:

@@ -82,9 +82,11 @@ def state_accuracy(z: NDArray[np.floating], state: NDArray[np.integer]) -> float
     Returns
     -------
     float or None
-        0 to 1; None without a component, with one state only, or with fewer particles than folds.
+        0 to 1; None without a component, with one state only, or with fewer particles of a state than folds, on
+        average.
     """
-    if not _is_scorable(z, state[:, None]) or len(np.unique(state)) < 2:
+    count = len(np.unique(state))
+    if not _is_scorable(z, state[:, None]) or count < 2 or len(state) < FOLDS * count:
         return None
     model = make_pipeline(StandardScaler(), KNeighborsClassifier(n_neighbors=_neighbours(len(z))))
     return float((cross_val_predict(model, z, state, cv=_folds()) == state).mean())
@@ -93,7 +95,8 @@ def state_accuracy(z: NDArray[np.floating], state: NDArray[np.integer]) -> float
 def states_are_discrete(coordinates: NDArray[np.floating], state: NDArray[np.integer]) -> bool:
     """Tell whether states are classes rather than points of a continuous motion.
 
-    They are if there are several and no coordinate takes a value other than 0 and 1 (presence or absence).
+    They are if there are several and no coordinate takes a value other than 0 and 1 (presence or absence), or there
+    is no coordinate at all.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """The contrast transfer function.
 
 Sign, stated once: with positive density and white particles (protein brighter than the background, as RELION and
-cryoSPARC keep them), image = ctf * projection, and the function is +amplitude_contrast at zero frequency.
+cryoSPARC keep them), image = ctf * projection, and the function is +amplitude_contrast at zero frequency. An image that
+was phase-flipped, multiplied with the sign of this function, has the absolute value left: white particles stay white.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def ctf_values(ctf: Ctf, disk: HalfDisk, pixel_size: float) -> Tensor:
 
     ctf(s) = scale exp(-B s^2 / 4) sin(pi lambda df(angle) s^2 - pi/2 Cs lambda^3 s^4 + phase_shift + asin(w)),
     with the defocus of the direction, df = (du + dv)/2 + (du - dv)/2 cos(2 (angle - defocus_angle))
-    (Rohou & Grigorieff, J. Struct. Biol. 2015, eqs. 2-5; sign as RELION).
+    (Rohou & Grigorieff, J. Struct. Biol. 2015, eqs. 2-5; sign as RELION). Of phase-flipped images |sin(...)|.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ def ctf_values(ctf: Ctf, disk: HalfDisk, pixel_size: float) -> Tensor:
     Examples
     --------
     >>> one = torch.ones(1)
-    >>> ctf = Ctf(1e4 * one, 1e4 * one, 0 * one, 300 * one, 2.7 * one, 0.1 * one, 0 * one, 0 * one, one)
+    >>> ctf = Ctf(1e4 * one, 1e4 * one, 0 * one, 300 * one, 2.7 * one, 0.1 * one, 0 * one, 0 * one, one, one < 0)
     >>> round(ctf_values(ctf, HalfDisk.create(8), 2.0)[0, 0].item(), 3)
     0.1
     """
@@ -78,6 +79,8 @@ def ctf_values(ctf: Ctf, disk: HalfDisk, pixel_size: float) -> Tensor:
     )
     offset = torch.deg2rad(ctf.phase_shift) + torch.asin(ctf.amplitude_contrast)
     values = torch.sin_(torch.addmm(offset[:, None].expand(-1, basis.shape[1]), coefficients, basis))
+    if bool(ctf.is_phase_flipped.any()):
+        values = torch.where(ctf.is_phase_flipped[:, None], values.abs(), values)
     if bool((ctf.b_factor != 0).any()):
         values *= torch.exp(-0.25 * ctf.b_factor[:, None] * basis[0])
     if bool((ctf.scale != 1).any()):

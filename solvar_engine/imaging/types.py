@@ -66,6 +66,8 @@ class Ctf(_PerParticle):
         Envelope exp(-B s^2 / 4), Angstrom^2.
     scale : Tensor
         Factor on the whole function.
+    is_phase_flipped : Tensor, bool
+        The image was multiplied with the sign of its transfer function, whose absolute value is left.
     """
 
     defocus_u: Tensor
@@ -77,6 +79,7 @@ class Ctf(_PerParticle):
     phase_shift: Tensor
     b_factor: Tensor
     scale: Tensor
+    is_phase_flipped: Tensor
 
 
 @dataclass(frozen=True)

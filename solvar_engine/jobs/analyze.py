@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import closing
 
 import numpy as np
-from tqdm import tqdm
 
 from solvar_engine.contract.files import atomic_path, write_csv
 from solvar_engine.contract.params import AnalyzeParams
 from solvar_engine.contract.results import CLUSTERS_COLUMNS, EMBEDDING_COLUMNS, write_centres
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import FIGURE_NAMES, RunDir
 from solvar_engine.jobs.latent_space import LatentSpace, open_latent_space
+from solvar_engine.jobs.progress import Progress
+from solvar_engine.jobs.tracking import track_analysis, tracked
 from solvar_engine.latent import embed_2d
-from solvar_engine.reports import FIGURE_NAMES, draw_figures, load_run, paragraph, render_report
+from solvar_engine.reports import draw_figures, load_run, paragraph, render_report
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ MEMORY_BASE_MB, MEMORY_PER_PARTICLE_MB = 500.0, 0.006
 
 def run(params: AnalyzeParams) -> None:
     """Analyse a finished run; an earlier analysis of it is replaced.
+
+    RUN/analysis/status.json says how far it is and how it ended; a folder that is not a finished run gets none.
 
     Parameters
     ----------
@@ -42,18 +46,25 @@ def run(params: AnalyzeParams) -> None:
     """
     params.validate()
     run_dir = RunDir(params.run)
-    space = open_latent_space(run_dir)
-    _announce(*space.z.shape)
-    with tqdm(
-        total=3 + len(FIGURE_NAMES), desc="analyze", unit="step", disable=None, leave=False
-    ) as progress:
-        run_dir.figures.mkdir(parents=True, exist_ok=True)
-        _write_clusters(run_dir, space, params)
-        progress.update()
-        _write_embedding(run_dir, space, params.seed)
-        progress.update()
-        summary = _write_report(run_dir, params, progress)
+    with tracked(track_analysis(run_dir)) as status:
+        space = open_latent_space(run_dir)
+        _announce(*space.z.shape)
+        with closing(Progress(status, 3 + len(FIGURE_NAMES))) as progress:
+            run_dir.figures.mkdir(parents=True, exist_ok=True)
+            progress.stage("clusters")
+            _write_clusters(run_dir, space, params)
+            progress.advance()
+            progress.stage("map")
+            _write_embedding(run_dir, space, params.seed)
+            progress.advance()
+            progress.stage("figures")
+            summary = _write_report(run_dir, params, progress)
+            progress.finish(_count(*space.z.shape))
     sys.stdout.write(f"{summary}\nReport: {run_dir.report}\nFigures: {run_dir.figures}\n")
+
+
+def _count(n_particles: int, n_components: int) -> str:
+    return f"analysed {n_particles} particles along {n_components} components"
 
 
 def _announce(n_particles: int, n_components: int) -> None:
@@ -92,17 +103,17 @@ def _write_embedding(run_dir: RunDir, space: LatentSpace, seed: int) -> None:
     write_csv(run_dir.embedding, dict(zip(EMBEDDING_COLUMNS, columns, strict=True)))
 
 
-def _write_report(run_dir: RunDir, params: AnalyzeParams, progress: tqdm) -> str:
+def _write_report(run_dir: RunDir, params: AnalyzeParams, progress: Progress) -> str:
     """Write the figures and the report, and return what was found in words."""
     data = load_run(run_dir)
     for name in FIGURE_NAMES:  # a figure of an earlier analysis must not outlive its data
-        (run_dir.figures / f"{name}.png").unlink(missing_ok=True)
+        run_dir.figure(name).unlink(missing_ok=True)
     pictures = []
     for picture in draw_figures(data):
-        with atomic_path(run_dir.figures / f"{picture.name}.png") as path:
+        with atomic_path(run_dir.figure(picture.name)) as path:
             path.write_bytes(picture.png)
         pictures.append(picture)
-        progress.update()
+        progress.advance()
     folder = run_dir.path.resolve()
     page = render_report(
         data,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.params import FitParams
+from solvar_engine.contract.params import MIN_PARTICLES, MIN_PARTICLES_PER_COMPONENT, FitParams
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.fourier import fourier_crop_volume
@@ -18,9 +19,49 @@ from solvar_engine.imaging.fourier import fourier_crop_volume
 logger = logging.getLogger(__name__)
 
 DEFAULT_BOX = 128
-MIN_PARTICLES = 100
-MIN_PARTICLES_PER_COMPONENT = 20
 _PIXEL_SIZE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class FitInputs:
+    """What a fit starts from, checked.
+
+    Attributes
+    ----------
+    files : list of str
+        That were read, images aside.
+    stack : ParticleStack
+    box_size : int
+        Working box, px.
+    mask : Tensor or None, shape (z, y, x), float32
+        Of the user, at the working box.
+    halves : tuple of two Tensors, int64
+        Rows of each half-set, ascending.
+    """
+
+    files: list[str]
+    stack: ParticleStack
+    box_size: int
+    mask: Tensor | None
+    halves: tuple[Tensor, Tensor]
+
+
+def read_inputs(params: FitParams) -> FitInputs:
+    """Read and check all but the images.
+
+    Raises
+    ------
+    UserError
+        For anything wrong with the files, or an option that does not fit them.
+    """
+    stack = open_particles(params)
+    box_size = working_box(params, stack)
+    mask = None if params.mask is None else read_mask(params.mask, stack, box_size)
+    halves = split_halves(stack, params.seed)
+    if params.scratch is not None:
+        scratch_folder(params.scratch)
+    files = [path for path in (params.particles, params.mask) if path is not None]
+    return FitInputs(files, stack, box_size, mask, halves)
 
 
 def open_particles(params: FitParams) -> ParticleStack:
@@ -152,17 +193,15 @@ def split_halves(stack: ParticleStack, seed: int) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def scratch_folder(params: FitParams, fallback: Path) -> Path:
-    """Folder for the scratch file.
+def scratch_folder(path: str) -> Path:
+    """Folder that the user wants the scratch file in.
 
     Raises
     ------
     UserError
-        If the folder asked for does not exist.
+        If it does not exist.
     """
-    if params.scratch is None:
-        return fallback
-    folder = Path(params.scratch)
+    folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"The scratch folder {folder} does not exist: create it or leave --scratch out.")
     return folder

@@ -36,23 +36,27 @@ class OutputScale:
     """From units of the estimators to those of the files.
 
     Coefficients are kept orthonormal in the input box, so volumes of the working box are larger than averages of the
-    input's voxels by (input box / working box)^2.
+    input's voxels by (input box / working box)^2. Grey values are kept in a unit in which the noise is near 1.
 
     Attributes
     ----------
     volume : float
         Factor on densities and on z; its square is the factor on eigenvalues.
+    image : float
+        Factor on grey values; its square is the factor on noise variances.
     pixel_size : float
         Of the working box, Angstrom.
     """
 
     volume: float
+    image: float
     pixel_size: float
 
     @staticmethod
     def of(source: PreparedParticles) -> OutputScale:
         """Scale of a working box."""
-        return OutputScale((source.box_size / source.input_box) ** 2, source.pixel_size)
+        volume = source.grey_unit * (source.box_size / source.input_box) ** 2
+        return OutputScale(volume, source.grey_unit, source.pixel_size)
 
     def write(self, path: object, data: Tensor, scale: float | None = None) -> None:
         """Write a volume with its densities rescaled."""
@@ -108,7 +112,12 @@ def label_components(components: Components, overlap: Tensor) -> list[str]:
 
 
 def write_spectra(
-    run: RunDir, source: PreparedParticles, stack: ParticleStack, fsc_mean: Tensor, fsc_covariance: Tensor
+    run: RunDir,
+    source: PreparedParticles,
+    stack: ParticleStack,
+    fsc_mean: Tensor,
+    fsc_covariance: Tensor,
+    scale: OutputScale,
 ) -> None:
     """Write the noise spectrum of each optics group, and the half-set correlations."""
     shells = np.arange(source.disk.shell_max + 1)
@@ -119,7 +128,7 @@ def write_spectra(
         {
             "shell": np.tile(shells, groups),
             "frequency": np.tile(frequency, groups),
-            "noise_variance": source.noise_variance.numpy().ravel(),
+            "noise_variance": (source.noise_variance * scale.image**2).numpy().ravel(),
             "group": np.repeat(list(stack.group_names), len(shells)),
         },
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tqdm import tqdm
 
-from solvar_engine.contract.status import StatusTracker
+from solvar_engine.contract.status import FINISHED, StatusTracker
 
 
 class Progress:
@@ -22,7 +22,7 @@ class Progress:
         self._steps = steps
         self.step = 0
         self._bar = tqdm(total=steps, desc="starting", unit="step", disable=None, leave=False)
-        status.update(stage="starting", step=0, steps=steps)
+        status.update(step=0, steps=steps)
 
     def stage(self, name: str) -> None:
         """Enter a stage."""
@@ -40,14 +40,15 @@ class Progress:
         """Go one step on."""
         self.to(min(self.step + 1, self._steps))
 
-    def finish(self) -> None:
-        """Go to the last step."""
+    def finish(self, message: str) -> None:
+        """Go to the last step and say what came out."""
         self.to(self._steps)
+        self._status.update(state=FINISHED, stage="finished", message=message)
 
     def seconds(self) -> float:
         """Wall time of the whole command, summed over resumes."""
         return self._status.seconds
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the bar, for `contextlib.closing`."""
         self._bar.close()

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import prepare_output_folder, write_csv
+from solvar_engine.contract.files import write_csv
 from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.run import RunDir
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.imaging.types import Volume
 from solvar_engine.jobs.latent_space import LatentSpace, open_latent_space
 from solvar_engine.jobs.points import read_points
+from solvar_engine.jobs.progress import Progress
+from solvar_engine.jobs.tracking import track_states, tracked
 from solvar_engine.latent import nearest_point, resample_polyline
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,9 @@ class States:
 def run(params: ReconstructParams) -> None:
     """Write one volume per state, and the table of states.
 
+    DIR/status.json says how far it is and how it ended; a folder that is refused because it is not empty is not
+    touched. One that holds nothing but the status of a call that failed counts as empty.
+
     Parameters
     ----------
     params : ReconstructParams
@@ -60,25 +65,34 @@ def run(params: ReconstructParams) -> None:
     >>> run(ReconstructParams(run="run", output="states", clusters=10))  # doctest: +SKIP
     """
     params.validate()
-    run_dir = RunDir(params.run)
-    space = open_latent_space(run_dir)
-    if not space.z.shape[1]:
-        raise UserError(f"The fit in {run_dir.path} kept no component: its only state is {run_dir.mean}.")
-    states = _choose_states(params, space)
-    mean, eigenvolumes = _read_model(run_dir, space.z.shape[1])
-    output = prepare_output_folder(params.output)
+    output = Path(params.output)
+    with tracked(track_states(params.output)) as status:
+        run_dir = RunDir(params.run)
+        space = open_latent_space(run_dir)
+        if not space.z.shape[1]:
+            raise UserError(f"The fit in {run_dir.path} kept no component: its only state is {run_dir.mean}.")
+        states = _choose_states(params, space)
+        mean, eigenvolumes = _read_model(run_dir, space.z.shape[1])
+        _announce(len(states.points), len(eigenvolumes), mean)
+        with closing(Progress(status, len(states.points))) as progress:
+            progress.stage("volumes")
+            for number, point in enumerate(states.points, start=1):
+                write_volume(output / f"state_{number:03d}.mrc", linear_state(mean, eigenvolumes, point))
+                progress.advance()
+            _write_table(output / "states.csv", states)
+            progress.finish(f"{len(states.points)} volumes")
+    sys.stdout.write(f"{len(states.points)} volumes and states.csv are in {output}\n")
+
+
+def _announce(n_states: int, n_components: int, mean: Volume) -> None:
+    """Say what the volumes will need."""
     logger.info(
         "%d volumes of %d voxels a side: %.0f MB of memory, %.0f MB of disk, a few seconds.",
-        len(states.points),
-        mean.data.shape[0],
-        (len(eigenvolumes) + 3) * mean.data.numel() * 4 / 1e6,
-        len(states.points) * mean.data.numel() * 4 / 1e6,
+        n_states,
+        mean.box_size,
+        (n_components + 3) * mean.data.numel() * 4 / 1e6,
+        n_states * mean.data.numel() * 4 / 1e6,
     )
-    rows = tqdm(states.points, desc="reconstruct", unit="volume", disable=None, leave=False)
-    for number, point in enumerate(rows, start=1):
-        write_volume(output / f"state_{number:03d}.mrc", linear_state(mean, eigenvolumes, point))
-    _write_table(output / "states.csv", states)
-    sys.stdout.write(f"{len(states.points)} volumes and states.csv are in {output}\n")
 
 
 def linear_state(mean: Volume, eigenvolumes: torch.Tensor, point: NDArray[np.floating]) -> Volume:

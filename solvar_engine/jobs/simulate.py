@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from tqdm import tqdm
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import prepare_output_folder, write_csv
-from solvar_engine.contract.params import SimulateParams
+from solvar_engine.contract.params import DEFAULT_BOX, DEFAULT_PIXEL_SIZE, SimulateParams
 from solvar_engine.contract.star import StarFile, StarTable, rotation_to_relion
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.volumes import write_volume
 from solvar_engine.imaging.types import Pose, Volume
-from solvar_engine.jobs.simulated_files import DataSetFiles, TruthFiles
-from solvar_engine.simulation.masks import union_mask
+from solvar_engine.jobs.simulated_files import DataSetFiles
+from solvar_engine.jobs.simulated_maps import read_map_molecule
+from solvar_engine.simulation.molecules import Molecule
 from solvar_engine.simulation.particles import (
     AMPLITUDE_CONTRAST,
     CS,
@@ -32,8 +34,7 @@ from solvar_engine.simulation.particles import (
     noisy_images,
     signal_variance,
 )
-from solvar_engine.simulation.phantoms import Phantom, make_phantom
-from solvar_engine.simulation.projections import atom_band, atom_volume
+from solvar_engine.simulation.phantoms import make_phantom
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ PARTICLES_PER_MICROGRAPH = 100
 
 
 def run(params: SimulateParams) -> None:
-    """Simulate particles of a phantom and write them with their truth.
+    """Simulate particles of a molecule and write them with their truth.
 
     Parameters
     ----------
@@ -50,50 +51,82 @@ def run(params: SimulateParams) -> None:
     Raises
     ------
     UserError
-        If the output folder is not empty or its disk is too small.
+        If the output folder is not empty or its disk is too small, or maps cannot be used.
     """
-    phantom = make_phantom(params.phantom)
+    data_set = _DataSet.plan(params)
+    mask = data_set.mask()
     files = DataSetFiles(prepare_output_folder(params.output))
-    _announce(params, phantom, files.path)
+    _announce(data_set, files.path)
     particles = draw_particles(
-        phantom,
+        data_set.molecule,
         params.particles,
-        params.box,
-        params.pixel_size,
+        data_set.box_size,
+        data_set.pixel_size,
         params.seed,
         contrast_std=params.contrast_std,
         rotation_error_deg=params.rotation_error,
         shift_error_px=params.shift_error,
     )
-    scale = _write_images(files.stack, ImageModel(phantom, particles, params.box, params.pixel_size), params)
-    _write_truth(files.truth, phantom, particles, scale, params)
+    scale = _write_images(files.stack, data_set, particles)
+    _write_truth(files, data_set, particles, mask, scale)
     shutil.copyfile(files.truth.mask, files.mask)
-    _write_star(files.particles, files.stack.name, particles, particles.given_pose, params)
+    _write_star(files.particles, files.stack.name, data_set, particles, particles.given_pose)
     logger.info(
         "Wrote %d particles of %s in %d states to %s",
         params.particles,
-        phantom.name,
-        phantom.n_states,
+        data_set.molecule.name,
+        len(data_set.molecule.population),
         files.path,
     )
 
 
-def _announce(params: SimulateParams, phantom: Phantom, folder: Path) -> None:
+@dataclass(frozen=True)
+class _DataSet:
+    """What is to be simulated, and at what sampling."""
+
+    params: SimulateParams
+    molecule: Molecule
+    box_size: int
+    pixel_size: float
+
+    @classmethod
+    def plan(cls, params: SimulateParams) -> _DataSet:
+        """Make the molecule, or read it."""
+        if params.uses_maps:
+            maps = read_map_molecule(params.phantom, params.box, params.pixel_size)
+            return cls(params, maps, maps.box_size, maps.pixel_size)
+        molecule = make_phantom(params.phantom[0])
+        return cls(params, molecule, params.box or DEFAULT_BOX, params.pixel_size or DEFAULT_PIXEL_SIZE)
+
+    def mask(self) -> torch.Tensor:
+        """Soft mask around all states.
+
+        Raises
+        ------
+        UserError
+            If a map shows no molecule.
+        """
+        try:
+            return self.molecule.mask(self.box_size)
+        except ValueError as error:
+            raise UserError(f"--phantom: {error}: give maps that are brighter than their surroundings.") from error
+
+
+def _announce(data_set: _DataSet, folder: Path) -> None:
     """State what the run needs, and refuse a disk that is too small."""
-    voxels, band = params.box**3, atom_band(params.box, phantom.sigma)
-    values = params.particles * params.box**2 + (phantom.n_states + 4) * voxels
-    disk = 4.0 * values + 600.0 * params.particles  # and the tables
-    signal = 4.0 * math.pi * band**2  # half a disk of complex numbers
-    memory = 300e6 + 40.0 * voxels + 1000.0 * params.particles + min(signal * params.particles, KEPT_BYTES)
-    # sines and sums over all atoms, then transforms and noise; constants measured on one core
-    passes = 1.0 + max(0.0, 1.0 - KEPT_BYTES / (signal * params.particles))
-    waves = phantom.atoms.shape[1] * (band + 1)
-    seconds = params.particles * (passes * 3e-8 * waves + 1e-7 * params.box**2) / torch.get_num_threads()
-    seconds += phantom.n_states * (0.03 + 1e-7 * voxels)
+    box_size, particles, states = data_set.box_size, data_set.params.particles, len(data_set.molecule.population)
+    voxels, cost = box_size**3, data_set.molecule.cost(box_size)
+    disk = 4.0 * (particles * box_size**2 + (states + 4) * voxels) + 600.0 * particles  # and the tables
+    signal = 4.0 * math.pi * data_set.molecule.band(box_size) ** 2  # half a disk of complex numbers
+    memory = 250e6 + cost.memory_bytes + 40.0 * voxels + 1000.0 * particles + min(signal * particles, KEPT_BYTES)
+    # the images, then transforms and noise; constants measured on one core
+    passes = 1.0 + max(0.0, 1.0 - KEPT_BYTES / (signal * particles))
+    seconds = particles * (passes * cost.seconds_per_image + 1e-7 * box_size**2) / torch.get_num_threads()
+    seconds += states * (0.03 + 1e-7 * voxels)
     logger.info(
         "Simulating %d images of %d px: expecting about %.0f s, %.0f MB of memory and %.0f MB of disk",
-        params.particles,
-        params.box,
+        particles,
+        box_size,
         seconds,
         memory / 1e6,
         disk / 1e6,
@@ -106,11 +139,13 @@ def _announce(params: SimulateParams, phantom: Phantom, folder: Path) -> None:
         )
 
 
-def _write_images(path: Path, model: ImageModel, params: SimulateParams) -> float:
-    """Write the stack; return the mass of an atom, by which the volumes are to be multiplied."""
+def _write_images(path: Path, data_set: _DataSet, particles: SimulatedParticles) -> float:
+    """Write the stack; return the unit of the molecule, by which the volumes are to be multiplied."""
+    params = data_set.params
+    model = ImageModel(data_set.molecule, particles, data_set.box_size, data_set.pixel_size)
     with tqdm(total=2 * params.particles, desc="images", unit="", disable=None) as bar:
         scale = float(np.sqrt(params.snr / signal_variance(model, bar.update)))
-        with StackWriter(path, params.pixel_size) as stack:
+        with StackWriter(path, data_set.pixel_size) as stack:
             for images in noisy_images(model, scale, params.seed):
                 stack.append(images)
                 bar.update(len(images))
@@ -118,31 +153,32 @@ def _write_images(path: Path, model: ImageModel, params: SimulateParams) -> floa
 
 
 def _write_truth(
-    files: TruthFiles, phantom: Phantom, particles: SimulatedParticles, scale: float, params: SimulateParams
+    files: DataSetFiles, data_set: _DataSet, particles: SimulatedParticles, mask: torch.Tensor, scale: float
 ) -> None:
     """Write volumes, mean, mask, states and true poses."""
-    files.volumes.mkdir(parents=True)
-    share = np.bincount(particles.state.numpy(), minlength=phantom.n_states) / len(particles)
-    mean = torch.zeros(params.box, params.box, params.box, dtype=torch.float64)
-    for state in tqdm(range(phantom.n_states), desc="volumes", unit="", disable=None):
-        volume = scale * atom_volume(phantom.atoms[state], phantom.mass[state], params.box, phantom.sigma)
+    molecule, box_size, pixel_size, truth = data_set.molecule, data_set.box_size, data_set.pixel_size, files.truth
+    truth.volumes.mkdir(parents=True)
+    share = np.bincount(particles.state.numpy(), minlength=len(molecule.population)) / len(particles)
+    mean = torch.zeros(box_size, box_size, box_size, dtype=torch.float64)
+    for state in tqdm(range(len(share)), desc="volumes", unit="", disable=None):
+        volume = scale * molecule.volume(state, box_size)
         mean += share[state] * volume.double()
-        write_volume(files.volume(state + 1), Volume(volume, params.pixel_size))
-    write_volume(files.mean, Volume(mean.float(), params.pixel_size))
-    write_volume(files.mask, Volume(union_mask(phantom, params.box), params.pixel_size))
-    coordinates = phantom.coordinates[particles.state.numpy()]
+        write_volume(truth.volume(state + 1), Volume(volume, pixel_size))
+    write_volume(truth.mean, Volume(mean.float(), pixel_size))
+    write_volume(truth.mask, Volume(mask, pixel_size))
+    coordinates = molecule.coordinates[particles.state.numpy()]
     columns = {
         "particle": np.arange(len(particles)),
         "state": particles.state.numpy() + 1,
         "contrast": particles.contrast.numpy(),
         **{f"coordinate_{axis + 1}": column for axis, column in enumerate(coordinates.T)},
     }
-    write_csv(files.states, columns)
-    _write_star(files.particles, DataSetFiles(params.output).stack.name, particles, particles.pose, params)
+    write_csv(truth.states, columns)
+    _write_star(truth.particles, files.stack.name, data_set, particles, particles.pose)
 
 
 def _write_star(
-    path: Path, stack_name: str, particles: SimulatedParticles, pose: Pose, params: SimulateParams
+    path: Path, stack_name: str, data_set: _DataSet, particles: SimulatedParticles, pose: Pose
 ) -> None:
     """Write the particles with one set of poses as RELION 3.1 does.
 
@@ -156,8 +192,8 @@ def _write_star(
             "rlnVoltage": [VOLTAGE],
             "rlnSphericalAberration": [CS],
             "rlnAmplitudeContrast": [AMPLITUDE_CONTRAST],
-            "rlnImagePixelSize": [params.pixel_size],
-            "rlnImageSize": [params.box],
+            "rlnImagePixelSize": [data_set.pixel_size],
+            "rlnImageSize": [data_set.box_size],
             "rlnImageDimensionality": [2],
         },
     )

@@ -12,19 +12,34 @@ from solvar_engine.imaging.fourier import HalfDisk
 
 logger = logging.getLogger(__name__)
 
-INTERPOLATIONS = ("trilinear", "nearest")
+INTERPOLATIONS = ("trilinear", "nearest", "nufft")
+
+DEFAULT_OVERSAMPLING = 2
+
+_NUFFT_BACKENDS = ("finufft_cpu",)
+_GRID_BACKENDS = ("numba_cpu", "torch_ref")
 
 
 class Projector(Protocol):
     """Linear operator from volumes to central slices, linear in the volumes.
 
-    The volumes first become an oversampled Fourier ``grid`` (temporary, of the backend's own layout), from which
-    slices at any rotation are interpolated. ``project`` after ``to_grid`` and ``to_volumes`` after ``backproject``
+    The volumes first become a ``grid`` (temporary, of the backend's own layout: usually their oversampled transform),
+    from which slices at any rotation are taken. ``project`` after ``to_grid`` and ``to_volumes`` after ``backproject``
     are exact adjoints for the real inner products sum Re(conj(a) b) over the pixel list and the sum over voxels.
+
+    Attributes
+    ----------
+    box_size : int
+        Edge of the volumes, px.
+    disk : HalfDisk
+        Pixels of the slices.
+    chunk_bytes : int
+        Size of the slices that are best handled in one call; see :func:`images_per_call`.
     """
 
     box_size: int
     disk: HalfDisk
+    chunk_bytes: int
 
     def to_grid(self, volumes: Tensor) -> Tensor:
         """Prepare real volumes (channels, z, y, x) for slicing."""
@@ -106,12 +121,28 @@ class Projector(Protocol):
         ...
 
 
+def images_per_call(projector: Projector, channels: int) -> int:
+    """Number of images whose slices of all channels fill what a projector best handles in one call.
+
+    Parameters
+    ----------
+    projector : Projector
+    channels : int
+
+    Returns
+    -------
+    int
+        At least 16.
+    """
+    return max(16, projector.chunk_bytes // (len(projector.disk) * channels * 8))
+
+
 def create_projector(
     box_size: int,
     disk: HalfDisk,
     *,
     interpolation: str = "trilinear",
-    oversampling: int = 2,
+    oversampling: int = DEFAULT_OVERSAMPLING,
     device: torch.device | str = "cpu",
     backend: str = "auto",
 ) -> Projector:
@@ -123,34 +154,42 @@ def create_projector(
         Edge of the volumes, px.
     disk : HalfDisk
         Pixels of the slices; may belong to a larger box, since Fourier pixels do not depend on it.
-    interpolation : {'trilinear', 'nearest'}
+    interpolation : {'trilinear', 'nearest', 'nufft'}
+        How slices are read off a grid, or 'nufft' to evaluate the volumes' transform directly, without one.
     oversampling : int
-        Zero-padding factor of the Fourier grid.
+        Zero-padding factor of the Fourier grid; 'nufft' has none and takes the default only.
     device : torch.device or str
-    backend : {'auto', 'numba_cpu', 'torch_ref'}
-        ``auto`` takes Numba's kernels on a CPU and plain torch elsewhere. A backend that is named is never replaced.
+    backend : {'auto', 'numba_cpu', 'torch_ref', 'finufft_cpu'}
+        ``auto`` takes Numba's kernels on a CPU and plain torch elsewhere, and FINUFFT for 'nufft'. A backend that is
+        named is never replaced.
 
     Raises
     ------
     ValueError
-        For an unknown name, or a backend that cannot run on the device.
+        For an unknown name, or a backend that cannot run on the device or has no such interpolation.
     """
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"interpolation is {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}")
+    known = _NUFFT_BACKENDS if interpolation == "nufft" else _GRID_BACKENDS
     device_type = torch.device(device).type
     if backend == "auto":
-        backend = "numba_cpu" if device_type == "cpu" else "torch_ref"
+        backend = known[0] if device_type == "cpu" else known[-1]
+    if backend not in known:
+        raise ValueError(f"projector backend is {backend!r}, expected auto or {' or '.join(known)} for {interpolation}")
+    if backend.endswith("_cpu") and device_type != "cpu":
+        raise ValueError(f"the backend {backend} runs on the CPU only, not on {device}")
+    if interpolation == "nufft":
+        if oversampling != DEFAULT_OVERSAMPLING:
+            raise ValueError(f"oversampling is {oversampling}, but nufft has no grid to oversample: leave it out")
+        logger.debug("projector %s on %s, %s", backend, device, interpolation)
+        from solvar_engine.projectors.nufft import NufftProjector
+
+        return NufftProjector(box_size, disk)
     logger.debug("projector %s on %s, %s, oversampling %d", backend, device, interpolation, oversampling)
     if backend == "numba_cpu":
-        if device_type != "cpu":
-            raise ValueError(f"the backend numba_cpu runs on the CPU only, not on {device}")
         from solvar_engine.projectors.numba_cpu import NumbaProjector
 
         return NumbaProjector(box_size, disk, interpolation=interpolation, oversampling=oversampling)
-    if backend == "torch_ref":
-        from solvar_engine.projectors.torch_ref import TorchProjector
+    from solvar_engine.projectors.torch_ref import TorchProjector
 
-        return TorchProjector(
-            box_size, disk, interpolation=interpolation, oversampling=oversampling, device=device
-        )
-    raise ValueError(f"projector backend is {backend!r}, expected auto, numba_cpu or torch_ref")
+    return TorchProjector(box_size, disk, interpolation=interpolation, oversampling=oversampling, device=device)

@@ -21,6 +21,13 @@ def check_rotation(rotation: Tensor) -> None:
         raise ValueError(f"rotation {worst} is not a rotation: its columns are not finite and orthonormal")
 
 
+def check_volumes(name: str, volumes: Tensor, box_size: int) -> None:
+    """Raise ValueError unless volumes have the shape (channels, box, box, box)."""
+    if volumes.dim() != 4 or tuple(volumes.shape[1:]) != (box_size,) * 3:
+        expected = f"(channels, {box_size}, {box_size}, {box_size})"
+        raise ValueError(f"shape of {name} is {tuple(volumes.shape)}, expected {expected}")
+
+
 def check_slices(name: str, slices: Tensor, count: int, pixels: int, channels: int | None = None) -> None:
     """Raise ValueError unless slices have the shape (n, pixels, channels), or (n, pixels) without channels."""
     expected: tuple[int, ...] = (count, pixels)

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from solvar_engine.imaging.fourier import nyquist_shell, padded_rfft3, padded_rfft3_adjoint
 
+CHUNK_BYTES = 16_000_000
+"""Slices that projectors with a grid handle in one call: not much more than what the processor's cache holds."""
+
 
 @dataclass(frozen=True)
 class GridGeometry:
@@ -82,12 +85,6 @@ class GridGeometry:
             spectrum[(slice(None), *source)] = grid[target].permute(3, 0, 1, 2)
         volumes = padded_rfft3_adjoint(spectrum, self.box_size)
         return volumes / (self.gridding_correction(volumes.dtype, volumes.device) * self.box_size)
-
-    def check_volumes(self, volumes: Tensor) -> None:
-        """Raise ValueError unless volumes have the shape (channels, box, box, box)."""
-        if volumes.dim() != 4 or tuple(volumes.shape[1:]) != (self.box_size,) * 3:
-            expected = f"(channels, {self.box_size}, {self.box_size}, {self.box_size})"
-            raise ValueError(f"volumes have shape {tuple(volumes.shape)}, expected {expected}")
 
     def check_grid(self, name: str, grid: Tensor) -> None:
         """Raise ValueError unless a grid (its last four axes) has this geometry."""

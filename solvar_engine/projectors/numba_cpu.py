@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk
-from solvar_engine.projectors.checks import check_rotation, check_slices
-from solvar_engine.projectors.grid import GridGeometry
+from solvar_engine.projectors.checks import check_rotation, check_slices, check_volumes
+from solvar_engine.projectors.grid import CHUNK_BYTES, GridGeometry
 
 
 def _compiled(function: Callable) -> Callable:
@@ -49,6 +49,8 @@ class NumbaProjector:
     oversampling : int
     """
 
+    chunk_bytes = CHUNK_BYTES
+
     def __init__(
         self, box_size: int, disk: HalfDisk, *, interpolation: str = "trilinear", oversampling: int = 2
     ) -> None:
@@ -63,7 +65,7 @@ class NumbaProjector:
 
     def to_grid(self, volumes: Tensor) -> Tensor:
         """See :meth:`~.base.Projector.to_grid`."""
-        self._geometry.check_volumes(volumes)
+        check_volumes("volumes", volumes, self.box_size)
         return self._geometry.to_grid(volumes.float())
 
     def new_accumulator(self, channels: int) -> Tensor:

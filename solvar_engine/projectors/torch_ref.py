@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk
-from solvar_engine.projectors.checks import check_rotation, check_slices
-from solvar_engine.projectors.grid import GridGeometry
+from solvar_engine.projectors.checks import check_rotation, check_slices, check_volumes
+from solvar_engine.projectors.combinations import combine_with_images, gram_with_images
+from solvar_engine.projectors.grid import CHUNK_BYTES, GridGeometry
 
 
 class TorchProjector:
@@ -25,6 +26,8 @@ class TorchProjector:
     dtype : torch.dtype
         Real type of the volumes; float64 makes this the truth that other backends are tested against.
     """
+
+    chunk_bytes = CHUNK_BYTES
 
     def __init__(
         self,
@@ -46,7 +49,7 @@ class TorchProjector:
 
     def to_grid(self, volumes: Tensor) -> Tensor:
         """See :meth:`~.base.Projector.to_grid`."""
-        self._geometry.check_volumes(volumes)
+        check_volumes("volumes", volumes, self.box_size)
         return self._geometry.to_grid(volumes.to(self._device, self._dtype))
 
     def new_accumulator(self, channels: int) -> Tensor:
@@ -92,10 +95,7 @@ class TorchProjector:
         """See :meth:`~.base.Projector.project_with_gram`."""
         check_slices("images", images, rotation.shape[0], len(self.disk))
         slices = self.project(grid, rotation, factor)
-        columns = torch.cat((slices, images[..., None]), dim=-1)
-        weighted = columns * self._weight[:, None]
-        gram = torch.einsum("npi,npj->nij", columns.conj(), weighted).real
-        return slices, gram.double()
+        return slices, gram_with_images(slices, images, self._weight)
 
     def backproject_combination(
         self,
@@ -111,8 +111,7 @@ class TorchProjector:
         check_slices("slices", slices, count, len(self.disk), slices.shape[-1])
         check_slices("images", images, count, len(self.disk))
         check_slices("coefficients", coefficients, count, slices.shape[-1] + 1, out.shape[-1])
-        columns = torch.cat((slices, images[..., None]), dim=-1) * self._weight[:, None]
-        combined = torch.einsum("npi,nij->npj", columns, coefficients.to(columns.dtype))
+        combined = combine_with_images(slices, images, coefficients, self._weight)
         self.backproject(combined, rotation, out, factor)
 
     def _coordinates(self, rotation: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from solvar_engine.imaging.fourier import (
 )
 from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.types import BatchSource
-from solvar_engine.projectors.base import create_projector
+from solvar_engine.projectors.base import create_projector, images_per_call
 from solvar_engine.projectors.grid import GridGeometry
 
 _EDGE = 2.0  # px, of the ball that holds the molecule
@@ -82,7 +82,7 @@ class NormalEquations:
 
 
 def accumulate_normal_equations(
-    source: BatchSource, index: Tensor, *, interpolation: str = "trilinear", batch_size: int = 256
+    source: BatchSource, index: Tensor, *, interpolation: str = "trilinear", batch_size: int | None = None
 ) -> NormalEquations:
     """Back-project images and squared transfer functions in one pass.
 
@@ -91,36 +91,83 @@ def accumulate_normal_equations(
     source : BatchSource
     index : Tensor, shape (n,), int64
         Particles to use.
-    interpolation : {'trilinear', 'nearest'}
-    batch_size : int
-        Images per batch; the result does not depend on it beyond rounding.
+    interpolation : {'trilinear', 'nearest', 'nufft'}
+    batch_size : int, optional
+        Images per batch, as many as the projector likes best without it; the result does not depend on it beyond
+        rounding.
 
     Returns
     -------
     NormalEquations
     """
     disk = source.disk
-    projector = create_projector(
-        source.box_size, disk, interpolation=interpolation, oversampling=_OVERSAMPLING
-    )
-    accumulator = projector.new_accumulator(2)
-    for batch in source.batches(index, disk, batch_size):
-        slices = _weighted_slices(batch.images, batch.ctf * batch.contrast[:, None], disk)
-        projector.backproject(slices, batch.rotation, accumulator)
-    right_side = projector.to_volumes(accumulator)[0]
-    geometry = GridGeometry(
-        _OVERSAMPLING * source.box_size, _OVERSAMPLING * disk.shell_max, 1, interpolation
-    )
-    total = accumulator.sum(dim=0) if accumulator.dim() == 5 else accumulator
-    # to_volumes divides by its own box once; the operator P* P carries 1 / box_size twice.
-    kernel = geometry.to_volumes(total[..., 1:])[0] * (_OVERSAMPLING / source.box_size)
-    kernel_ft = padded_rfft3(kernel[None], geometry.padded_size)[0].real
-    return NormalEquations(right_side, kernel_ft, disk.shell_max)
+    sums: _NufftSums | _GridSums = _NufftSums(source) if interpolation == "nufft" else _GridSums(source, interpolation)
+    for batch in source.batches(index, disk, batch_size or images_per_call(sums.projector, 2)):
+        ctf = batch.ctf * batch.contrast[:, None]
+        weighted = disk.weight * ctf
+        sums.add(batch.images * weighted, (ctf * weighted).to(batch.images.dtype), batch.rotation)
+    # A backprojection to twice the box divides by that box once; the operator P* P carries 1 / box_size twice.
+    kernel = sums.kernel() * (_OVERSAMPLING / source.box_size)
+    kernel_ft = padded_rfft3(kernel[None], kernel.shape[-1])[0].real
+    return NormalEquations(sums.right_side(), kernel_ft, disk.shell_max)
 
 
-def _weighted_slices(images: Tensor, ctf: Tensor, disk: HalfDisk) -> Tensor:
-    weighted = disk.weight * ctf
-    return torch.stack((images * weighted, (ctf * weighted).to(images.dtype)), dim=-1)
+class _GridSums:
+    """Sums on one oversampled grid: cropped to the box it gives the right-hand side, in full the kernel."""
+
+    def __init__(self, source: BatchSource, interpolation: str) -> None:
+        self.projector = create_projector(
+            source.box_size, source.disk, interpolation=interpolation, oversampling=_OVERSAMPLING
+        )
+        self._accumulator = self.projector.new_accumulator(2)
+        self._doubled = GridGeometry(
+            _OVERSAMPLING * source.box_size, _OVERSAMPLING * source.disk.shell_max, 1, interpolation
+        )
+
+    def add(self, images: Tensor, power: Tensor, rotation: Tensor) -> None:
+        """Add weighted images and squared transfer functions, each (n, pixels)."""
+        self.projector.backproject(torch.stack((images, power), dim=-1), rotation, self._accumulator)
+
+    def right_side(self) -> Tensor:
+        """Back-projection of the images (z, y, x)."""
+        return self.projector.to_volumes(self._accumulator)[0]
+
+    def kernel(self) -> Tensor:
+        """Back-projection of the squared transfer functions to twice the box."""
+        # one grid, or one for each thread
+        total = self._accumulator.sum(dim=0) if self._accumulator.dim() == 5 else self._accumulator
+        return self._doubled.to_volumes(total[..., 1:])[0]
+
+
+class _NufftSums:
+    """Sums in real space: there is no grid, so the kernel is back-projected to twice the box by itself."""
+
+    def __init__(self, source: BatchSource) -> None:
+        disk = source.disk
+        doubled = HalfDisk(
+            _OVERSAMPLING * source.box_size,
+            _OVERSAMPLING * disk.shell_max,
+            _OVERSAMPLING * disk.pixels,
+            disk.weight,
+            _OVERSAMPLING * disk.shell,
+        )
+        self.projector = create_projector(source.box_size, disk, interpolation="nufft")
+        self._doubled = create_projector(doubled.box_size, doubled, interpolation="nufft")
+        self._right_side = self.projector.new_accumulator(1)
+        self._kernel = self._doubled.new_accumulator(1)
+
+    def add(self, images: Tensor, power: Tensor, rotation: Tensor) -> None:
+        """Add weighted images and squared transfer functions, each (n, pixels)."""
+        self.projector.backproject(images[..., None], rotation, self._right_side)
+        self._doubled.backproject(power[..., None], rotation, self._kernel)
+
+    def right_side(self) -> Tensor:
+        """Back-projection of the images (z, y, x)."""
+        return self.projector.to_volumes(self._right_side)[0]
+
+    def kernel(self) -> Tensor:
+        """Back-projection of the squared transfer functions to twice the box."""
+        return self._doubled.to_volumes(self._kernel)[0]
 
 
 def solve(
@@ -132,8 +179,8 @@ def solve(
 ) -> Tensor:
     """Solve (sum_i P_i* P_i + precision) v = sum_i P_i* Y_i in the ball of the box by preconditioned CG.
 
-    The kernel is least accurate for voxels at opposite ends of the box; inside the ball, outside which no molecule
-    reaches, it is good enough to keep the operator positive.
+    The kernel of an interpolation is least accurate for voxels at opposite ends of the box; inside the ball, outside
+    which no molecule reaches, it is good enough to keep the operator positive.
 
     Parameters
     ----------
@@ -175,8 +222,8 @@ def solve(
         image = operator(conjugate)
         curvature = torch.sum(conjugate * image)
         if not float(curvature) > 0:
-            # The kernel is accurate to about a percent: along directions that hardly any image sees, the operator may
-            # come out negative. What has been found so far is the answer.
+            # The kernel of an interpolation is accurate to about a percent: along directions that hardly any image
+            # sees, the operator may come out negative. What has been found so far is the answer.
             break
         step = energy / curvature
         volume += step * conjugate

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from solvar_engine.reports.figures import FIGURE_NAMES, draw_figures
+from solvar_engine.reports.figures import draw_figures
 from solvar_engine.reports.html import render_report
 from solvar_engine.reports.load import load_components, load_run
 from solvar_engine.reports.model import Components, Picture, RunData
 from solvar_engine.reports.summary import paragraph
 
 __all__ = [
-    "FIGURE_NAMES",
     "Components",
     "Picture",
     "RunData",

@@ -34,9 +34,7 @@ CATALOGUE: tuple[tuple[str, tuple[tuple[str, Builder], ...]], ...] = (
         ),
     ),
 )
-"""Section heading -> figures, as (file stem, function that draws it or returns None)."""
-
-FIGURE_NAMES = tuple(name for _, figures in CATALOGUE for name, _ in figures)
+"""Section heading -> figures, as (one of `FIGURE_NAMES`, function that draws it or returns None)."""
 
 
 def draw_figures(data: RunData) -> Iterator[Picture]:

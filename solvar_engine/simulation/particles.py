@@ -18,8 +18,7 @@ from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, shift_phases
 from solvar_engine.imaging.rotation import random_rotations, rotvec_to_rotation
 from solvar_engine.imaging.types import Ctf, Pose
-from solvar_engine.simulation.phantoms import Phantom
-from solvar_engine.simulation.projections import atom_band, project_atoms
+from solvar_engine.simulation.molecules import Molecule
 
 VOLTAGE = 300.0
 CS = 2.7
@@ -38,8 +37,6 @@ CONTRAST_MIN = 0.05
 
 KEPT_BYTES = 500e6
 """Noise-free images that are kept in memory between the two passes."""
-
-_BATCH_BYTES = 24e6
 
 
 class _Purpose(IntEnum):
@@ -61,7 +58,7 @@ class SimulatedParticles:
     Attributes
     ----------
     state : Tensor, shape (n,), int64
-        0-based state of the phantom.
+        0-based state of the molecule.
     contrast : Tensor, shape (n,), float32
         Positive, mean 1.
     pose : Pose
@@ -82,7 +79,7 @@ class SimulatedParticles:
 
 
 def draw_particles(
-    phantom: Phantom,
+    molecule: Molecule,
     count: int,
     box_size: int,
     pixel_size: float,
@@ -96,7 +93,7 @@ def draw_particles(
 
     Parameters
     ----------
-    phantom : Phantom
+    molecule : Molecule
     count : int
         Number of particles.
     box_size : int
@@ -129,7 +126,7 @@ def draw_particles(
     turn = rotvec_to_rotation(torch.from_numpy(np.radians(rotation_error_deg) * errors[:, :3])).float()
     given = Pose(turn @ rotation, pose.shift + _float32(shift_error_px * pixel_size * errors[:, 3:]))
     return SimulatedParticles(
-        state=_draw_states(phantom.population, count, _stream(seed, _Purpose.STATE)),
+        state=_draw_states(molecule.population, count, _stream(seed, _Purpose.STATE)),
         contrast=_draw_contrasts(count, contrast_std, _stream(seed, _Purpose.CONTRAST)),
         pose=pose,
         given_pose=given,
@@ -142,7 +139,7 @@ class ImageModel:
 
     Parameters
     ----------
-    phantom : Phantom
+    molecule : Molecule
     particles : SimulatedParticles
     box_size : int
     pixel_size : float
@@ -153,18 +150,18 @@ class ImageModel:
 
     def __init__(
         self,
-        phantom: Phantom,
+        molecule: Molecule,
         particles: SimulatedParticles,
         box_size: int,
         pixel_size: float,
         memory_bytes: float = KEPT_BYTES,
     ) -> None:
-        self.phantom = phantom
+        self.molecule = molecule
         self.particles = particles
         self.box_size = box_size
         self.pixel_size = pixel_size
-        # beyond the atoms' band there is no signal
-        self.disk = HalfDisk.create(box_size, atom_band(box_size, phantom.sigma))
+        # beyond the molecule's band there is no signal
+        self.disk = HalfDisk.create(box_size, molecule.band(box_size))
         # one tensor, not one per batch, which would scatter over the heap
         room = int(memory_bytes // (8 * len(self.disk)))
         self._kept = torch.empty(min(room, len(particles)), len(self.disk), dtype=torch.complex64)
@@ -172,10 +169,8 @@ class ImageModel:
 
     @property
     def batch_size(self) -> int:
-        """Images that are evaluated together: temporary arrays of some 24 MB, small enough to be reused."""
-        waves = 4 * 2 * (self.disk.shell_max + 1) * self.phantom.atoms.shape[1]
-        per_image = 4 * (2 * waves + 4 * self.box_size**2)
-        return max(1, int(_BATCH_BYTES // per_image))
+        """Images that are evaluated together."""
+        return self.molecule.images_per_batch(self.disk)
 
     def batches(self) -> Iterator[slice]:
         """Rows of the particles, batch by batch."""
@@ -183,7 +178,7 @@ class ImageModel:
             yield slice(start, min(start + self.batch_size, len(self.particles)))
 
     def coefficients(self, rows: slice) -> Tensor:
-        """Evaluate noise-free images at unit atom mass.
+        """Evaluate noise-free images in the units of the molecule.
 
         Parameters
         ----------
@@ -207,8 +202,7 @@ class ImageModel:
         """Contrast x ctf x shifted projection."""
         state = self.particles.state[rows]
         pose = self.particles.pose[rows]
-        atoms, mass = self.phantom.atoms[state], self.phantom.mass[state]
-        result = project_atoms(atoms, mass, pose.rotation, self.disk, self.phantom.sigma)
+        result = self.molecule.project(state, pose.rotation, self.disk)
         # the observed image is the centred one moved by -shift
         result *= shift_phases(self.disk, -pose.shift / self.pixel_size, self.box_size)
         result *= ctf_values(self.particles.ctf[rows], self.disk, self.pixel_size)
@@ -216,7 +210,7 @@ class ImageModel:
 
 
 def signal_variance(model: ImageModel, report: Callable[[int], object] = lambda count: None) -> float:
-    """Variance of the noise-free pixels at unit atom mass, over the whole box, averaged over all images.
+    """Variance of the noise-free pixels in the molecule's units, over the whole box, averaged over all images.
 
     Parameters
     ----------
@@ -246,7 +240,8 @@ def noisy_images(model: ImageModel, scale: float, seed: int) -> Iterator[np.ndar
     ----------
     model : ImageModel
     scale : float
-        Mass of an atom, in units of the noise's standard deviation: sqrt(snr / signal variance).
+        Unit of the molecule (the mass of an atom), in units of the noise's standard deviation: sqrt(snr / signal
+        variance).
     seed : int
         The noise does not depend on the batch size.
 
@@ -301,4 +296,5 @@ def _draw_ctf(count: int, rng: np.random.Generator) -> Ctf:
         phase_shift=0.0 * constant,
         b_factor=0.0 * constant,
         scale=constant,
+        is_phase_flipped=torch.zeros(count, dtype=torch.bool),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import textwrap
 from pathlib import Path
 from subprocess import CalledProcessError
 
@@ -21,12 +23,20 @@ from solvar_plugin.engine import (
 )
 
 _MAX_THREADS_BY_DEFAULT = 16
+# characters in a line of a help window
+_HELP_WIDTH = 75
 
 
 class SolvarProtBase(ProtAnalysis3D):
     """Base of the protocols that run the engine."""
 
     _label = None
+
+    @classmethod
+    def getHelpText(cls):
+        """Return the documentation of the class; Scipion would show it indented as in the source."""
+        paragraphs = inspect.cleandoc(cls.getDoc() or "").split("\n\n")
+        return "\n\n".join(textwrap.fill(" ".join(lines.split()), _HELP_WIDTH) for lines in paragraphs)
 
     # ---------------------------------------------------------------- form
 
@@ -50,6 +60,10 @@ class SolvarProtBase(ProtAnalysis3D):
 
     def _addThreads(self, form) -> None:
         form.addParallelSection(threads=min(os.cpu_count() or 1, _MAX_THREADS_BY_DEFAULT), mpi=0)
+
+    def getGpuList(self):
+        """Return the ids of the GPUs to use: none without GPU, else a queue would be asked for one all the same."""
+        return super().getGpuList() if self.usesGpu() else []
 
     # ---------------------------------------------------------------- calling the engine
 

@@ -367,7 +367,7 @@ class SolvarProtCovariance(SolvarProtBase):
         if self.scratchFolder.get() and not os.path.isdir(self.scratchFolder.get()):
             problems.append(f"The scratch folder {self.scratchFolder.get()} does not exist: create it or leave it out.")
         if self.useGpu.get() and "cuda" not in SUPPORTED_DEVICES:
-            problems.append("This version of the engine computes on the CPU only: set 'Use GPU for execution' to No.")
+            problems.append("This version of the engine computes on the CPU only: set 'GPU IDs' to No.")
         return problems + self._engineProblems()
 
     def _warnings(self) -> list[str]:

@@ -28,7 +28,7 @@ def run_engine(*arguments: Any, cwd: Any = None) -> str:
     command = f"{Plugin.getActivation()}{Plugin.getEngineProgram()} {words}"
     done = subprocess.run(
         command, shell=True, cwd=cwd, env=Plugin.getEnviron(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, universal_newlines=True,
+        stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     if done.returncode != 0:
         raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}")
@@ -51,7 +51,8 @@ def two_optics_groups(folder: Path, count: int = 40, box: int = 16, seed: int = 
     shutil.rmtree(folder, ignore_errors=True)
     random = np.random.default_rng(seed)
     half = count // 2
-    for name in ("first", "second"):
+    names = ("first", "second")
+    for name in names:
         (folder / name).mkdir(parents=True)
         with mrcfile.new(folder / name / "particles.mrcs") as file:
             file.set_data(random.normal(size=(half, box, box)).astype(np.float32))
@@ -61,7 +62,7 @@ def two_optics_groups(folder: Path, count: int = 40, box: int = 16, seed: int = 
     particles = StarTable.create(
         "particles",
         {
-            "rlnImageName": [f"{row % half + 1:06d}@{'first' if row < half else 'second'}/particles.mrcs" for row in rows],
+            "rlnImageName": [f"{row % half + 1:06d}@{names[row // half]}/particles.mrcs" for row in rows],
             "rlnMicrographName": [f"micrographs/m{row // 10:03d}.mrc" for row in rows],
             "rlnCoordinateX": random.uniform(100, 3000, count),
             "rlnCoordinateY": random.uniform(100, 3000, count),

@@ -4,8 +4,8 @@
     SOLVAR_STAND_IN=fail python stand_in_engine.py fit particles.star --output run --rank 2 --resume
 
 It computes nothing: it writes the files of a run with made-up numbers, by the engine's own contract. What it does is
-said by SOLVAR_STAND_IN: `succeed`; `fail` (exit code 2 with a sentence); `fail-silently` (the same, but with exit code 0,
-as a job in a queue ends for who waits for it); `hang` (until it is killed); `vanish` (exit code 127).
+said by SOLVAR_STAND_IN: `succeed`; `fail` (exit code 2 with a sentence); `fail-silently` (the same, but with exit
+code 0, as a job in a queue ends for who waits for it); `hang` (until it is killed); `vanish` (exit code 127).
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from solvar_engine.contract.status import FAILED, FINISHED, StatusTracker, statu
 
 SENTENCE = "Row 7, column rlnDefocusU, of data_particles in particles.star is 'nan': correct the cell."
 BOX, PIXEL_SIZE = 8, 3.0
-EIGENVALUES = (4.0, 1.0)
 
 
 def main() -> int:

@@ -89,7 +89,8 @@ class TestImportedParticles(BaseTest):
             self.assertLess(np.abs(difference).max(), 1e-6, name)
 
     def test_images_stay_where_they_are(self):
-        for old, new in zip(self.original.particles.text("rlnImageName"), self.written().particles.text("rlnImageName")):
+        names = (star.particles.text("rlnImageName") for star in (self.original, self.written()))
+        for old, new in zip(*names):
             old_index, old_stack = split_image_name(old)
             new_index, new_stack = split_image_name(new)
             self.assertEqual(old_index, new_index)
@@ -192,8 +193,8 @@ class TestMadeSets(BaseTest):
 
         particles = self.made(name="stored", changed=with_group)
         particles.getAcquisition().opticsGroupInfo.set(
-            "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnOpticsGroupName #2\n_rlnVoltage #3\n_rlnSphericalAberration #4\n"
-            "_rlnAmplitudeContrast #5\n1 one 300 2.7 0.1\n2 two 120 1.4 0.08\n"
+            "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnOpticsGroupName #2\n_rlnVoltage #3\n"
+            "_rlnSphericalAberration #4\n_rlnAmplitudeContrast #5\n1 one 300 2.7 0.1\n2 two 120 1.4 0.08\n"
         )
         self.assertIsInstance(read_optics(particles), StoredOptics)
         self.assertEqual(lost_groups(particles), 0)

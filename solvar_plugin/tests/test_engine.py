@@ -29,8 +29,8 @@ from solvar_plugin.engine import (
 )
 
 AWKWARD = [
-    "plain", "two words", "it's", 'a "quote"', "a;b", "100%", "%(GPU)s", "%%", "$HOME", "`date`", "a&b|c>d", "back\\slash",
-    "*", "line\nbreak", "ünï", "",
+    "plain", "two words", "it's", 'a "quote"', "a;b", "100%", "%(GPU)s", "%%", "$HOME", "`date`", "a&b|c>d",
+    "back\\slash", "*", "line\nbreak", "ünï", "",
 ]  # fmt: skip
 SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ.get('CUDA_VISIBLE_DEVICES'), os.getppid()]))"
 
@@ -124,6 +124,12 @@ class TestStatus(unittest.TestCase):
             message = self.error(exit_code)
             self.assertIn("'mean', step 3 of 40", message)
             self.assertIn("Continue", message)
+
+    def test_stopped_with_the_time_to_say_so(self):
+        for message in ("terminated by a signal, or because the program that started it has ended", "interrupted"):
+            write_status(self.path, Status("fit", state=FAILED, stage="mean", step=3, steps=40, message=message))
+            self.assertIn("'mean', step 3 of 40", self.error(143))
+            self.assertIn("Continue", self.error())
 
     def test_not_started(self):
         self.assertIn("did not start", self.error())

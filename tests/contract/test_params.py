@@ -8,6 +8,7 @@ import pytest
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import (
     COMMANDS,
+    PHANTOMS,
     AnalyzeParams,
     FitParams,
     ReconstructParams,
@@ -37,7 +38,7 @@ def test_defaults_are_valid():
         ({"rank": True}, "--rank is True but must be a whole number."),
         ({"oversampling": 5}, "--oversampling is 5 but must be 1 to 4."),
         ({"box": 8}, "--box is 8 but must be 16 to 4096 px."),
-        ({"projector": "cubic"}, "--projector is 'cubic' but must be one of trilinear, nearest."),
+        ({"projector": "cubic"}, "--projector is 'cubic' but must be one of trilinear, nearest, nufft."),
         ({"device": "gpu"}, "--device is 'gpu' but must be auto, cpu, cuda or a GPU: cuda:0."),
         ({"threads": 0}, "--threads is 0 but must be 1 to 4096."),
         ({"particles": None}, "PARTICLES.star is None but must be text."),
@@ -74,8 +75,50 @@ def test_frames_without_trajectory_is_not_ignored():
     ReconstructParams(run="run", output="states", trajectory="path.csv", frames=5).validate()
 
 
+def test_oversampling_without_interpolation_is_not_ignored():
+    with pytest.raises(UserError, match="--oversampling belongs to --projector trilinear and nearest"):
+        dataclasses.replace(FIT, projector="nufft", oversampling=3).validate()
+    dataclasses.replace(FIT, projector="nufft").validate()
+    dataclasses.replace(FIT, projector="nearest", oversampling=3).validate()
+
+
 def test_json_round_trip():
-    assert FitParams.from_dict(json.loads(json.dumps(FIT.to_dict()))) == FIT
+    for params in (FIT, SimulateParams(output="data", phantom=["a.mrc", "b.mrc"])):
+        assert type(params).from_dict(json.loads(json.dumps(params.to_dict()))) == params
+
+
+# --- the molecule of a simulation
+
+
+@pytest.mark.parametrize("name", PHANTOMS)
+def test_a_phantom_is_given_by_its_name(name):
+    params = SimulateParams(output="data", phantom=name)
+    params.validate()
+    assert params.phantom == (name,) and not params.uses_maps
+
+
+def test_maps_are_given_by_their_files():
+    params = SimulateParams(output="data", phantom=["a.mrc", "folder/B.MAP"])
+    params.validate()
+    assert params.phantom == ("a.mrc", "folder/B.MAP") and params.uses_maps
+
+
+@pytest.mark.parametrize(
+    ("phantom", "sentence"),
+    [
+        ("hing", "--phantom is 'hing' but must be one of hinge, linker, assembly, mixture, flexible, static, or maps"),
+        (["hinge", "static"], "--phantom takes one name, or maps: hinge cannot be combined with anything else."),
+        (["a.mrc", "hinge"], "--phantom takes one name, or maps: hinge cannot be combined"),
+        (["a.mrc", "b.star"], "--phantom is 'b.star' but must be"),
+        ([], "--phantom is () but must be one or more values."),
+        ([3], "--phantom is 3 but must be text."),
+        (None, "--phantom is None but must be text."),
+    ],
+)
+def test_other_molecules_are_refused(phantom, sentence):
+    with pytest.raises(UserError) as error:
+        SimulateParams(output="data", phantom=phantom).validate()
+    assert str(error.value).startswith(sentence)
 
 
 def test_unknown_or_absent_option_is_refused():
@@ -101,6 +144,8 @@ def test_every_option_explains_itself(kind):
 
 def test_options_are_described_with_unit_range_and_default():
     box = next(option for option in options_of(SimulateParams) if option.name == "box")
-    assert box.describe() == "box size (px; 16 to 1024; default 64)"
+    assert box.describe() == "box size; without it, 64, or that of the maps (px; 16 to 1024)"
+    particles = next(option for option in options_of(SimulateParams) if option.name == "particles")
+    assert particles.describe() == "number of images (1 to 10000000; default 10000)"
     error = next(option for option in options_of(SimulateParams) if option.name == "rotation_error")
     assert "degrees" in error.describe() and "default 0.0" in error.describe()

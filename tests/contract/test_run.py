@@ -16,8 +16,8 @@ import pytest
 from solvar_engine import __version__
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import AnalyzeParams, FitParams
-from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RESUME, RunDir
-from solvar_engine.contract.status import Status
+from solvar_engine.contract.run import ALREADY_FINISHED, FIGURE_NAMES, NEW, RESUME, RunDir
+from solvar_engine.contract.status import Status, StatusTracker, read_status, status_path, write_status
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def test_names_are_those_of_the_contract(tmp_path):
         "log": "log.txt",
         "checkpoint": "checkpoint",
         "analysis": "analysis",
+        "analysis_status": "analysis/status.json",
         "embedding": "analysis/embedding.csv",
         "clusters": "analysis/clusters.csv",
         "centres": "analysis/centres.csv",
@@ -77,6 +78,9 @@ def test_names_are_those_of_the_contract(tmp_path):
     assert run.eigenvolume(12) == tmp_path / "eigenvolumes" / "eigenvolume_012.mrc"
     with pytest.raises(ValueError, match="numbered from 1"):
         run.eigenvolume(0)
+    assert run.figure("umap") == tmp_path / "analysis" / "figures" / "umap.png"
+    with pytest.raises(ValueError, match="no figure 'umpa'"):
+        run.figure("umpa")
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -119,6 +123,29 @@ def test_run_killed_before_its_options_were_stored_starts_again(params):
     run.release()
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_start_that_failed_before_its_options_were_stored_counts_as_empty(params, resume):
+    run = RunDir(params.output)
+    run.path.mkdir()
+    run.log.write_text("a damaged STAR file")
+    run.write_status(Status("fit", state="failed", message="a damaged STAR file"))
+    assert run.prepare(params, resume) == NEW
+    run.release()
+    # but not if there is more, or the status is of something else
+    for status in (Status("reconstruct", state="failed"), Status("fit", state="running")):
+        run.write_status(status)
+        with pytest.raises(UserError, match="not empty"):
+            run.prepare(params, resume=False)
+    run.write_status(Status("fit", state="failed"))
+    (run.path / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="not empty"):
+        run.prepare(params, resume=False)
+    run.status.write_text("{")
+    (run.path / "thesis.tex").unlink()
+    with pytest.raises(UserError, match="not empty"):
+        run.prepare(params, resume=False)
+
+
 def test_resume_continues_and_removes_what_a_killed_write_left(started, params):
     (started.path / "checkpoint").mkdir()
     leftover = started.path / "checkpoint" / ".state.npz.123.tmp"
@@ -143,6 +170,135 @@ def test_differing_options_are_named(started, params):
     with pytest.raises(UserError) as error:
         RunDir(params.output).prepare(changed, resume=True)
     assert "--rank (was 3, now 5), --projector (was trilinear, now nearest)" in str(error.value)
+
+
+def test_differing_options_are_listed_before_anything_is_refused(started, params, tmp_path):
+    run = RunDir(params.output)
+    assert run.differing_options(params) == []
+    assert run.differing_options(dataclasses.replace(params, threads=3, resume=True, output="elsewhere")) == []
+    changed = dataclasses.replace(params, rank=5, box=32)
+    assert run.differing_options(changed) == ["--rank (was 3, now 5)", "--box (was None, now 32)"]
+    assert run.differing_options(AnalyzeParams(run="r")) == ["the command (was fit, now analyze)"]
+    assert RunDir(tmp_path / "absent").differing_options(changed) == []
+    run.params.unlink()
+    assert run.differing_options(changed) == []
+
+
+def test_changed_inputs_are_listed(started, params, tmp_path):
+    assert started.changed_inputs() == []
+    with open(params.particles, "a") as stream:
+        stream.write("more")
+    assert [str(path) for path in started.changed_inputs()] == [params.particles]
+    os.unlink(params.particles)
+    assert started.changed_inputs() == []
+    assert RunDir(tmp_path / "absent").changed_inputs() == []
+
+
+def fill(run: RunDir) -> None:
+    """Write a file under every name that a run has, and what a killed write leaves."""
+    for folder in (run.eigenvolumes, run.checkpoint, run.figures):
+        folder.mkdir(parents=True)
+    names = [name for name in dir(RunDir) if isinstance(getattr(RunDir, name), property)]
+    files = [getattr(run, name) for name in names]
+    files += [run.eigenvolume(1), run.checkpoint / "start.npz", run.checkpoint / ".full.npz.12.tmp"]
+    for path in [*files, *map(run.figure, FIGURE_NAMES)]:
+        if not path.exists():
+            path.write_text("x")
+
+
+def test_run_is_cleared_so_that_another_can_start(started, params):
+    fill(started)
+    started.clear()
+    assert started.path.is_dir() and not list(started.path.iterdir())
+    assert RunDir(params.output).prepare(dataclasses.replace(params, rank=7), resume=True) == NEW
+
+
+def test_failed_or_killed_start_is_cleared(params):
+    run = RunDir(params.output)
+    run.clear()
+    assert not run.path.exists()
+    run.path.mkdir()
+    run.write_status(Status("fit", state="failed"))
+    run.log.write_text("x")
+    run.lock.write_text("")
+    run.clear()
+    assert not list(run.path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "foreign", ["thesis.tex", "analysis/mine.csv", "analysis/figures/mine.png", "eigenvolumes/raw/a.mrc", "mean.mrc/a"]
+)
+def test_folder_with_anything_else_is_not_cleared(started, foreign):
+    path = started.path / foreign
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("precious")
+    before = content_of(started.path)
+    with pytest.raises(UserError, match="which is not of a run: nothing was removed"):
+        started.clear()
+    assert content_of(started.path) == before
+
+
+@pytest.mark.parametrize("name", ["mean.mrc", "analysis/status.json", "params.json"])
+def test_folder_that_is_no_run_is_not_cleared(tmp_path, name):
+    path = tmp_path / "folder" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    with pytest.raises(UserError, match="not of a run|not written by this program"):
+        RunDir(tmp_path / "folder").clear()
+    with pytest.raises(UserError, match="is a file"):
+        RunDir(path).clear()
+    assert path.read_text() == "{}"
+
+
+def test_run_of_a_newer_version_is_not_cleared(started):
+    started.params.write_text(json.dumps({**started.read_record(), "format_version": 99}))
+    before = content_of(started.path)
+    with pytest.raises(UserError, match="format 99"):
+        started.clear()
+    assert content_of(started.path) == before
+
+
+def test_run_in_use_is_not_cleared(started, params):
+    user = RunDir(params.output)
+    user.prepare(params, resume=True)
+    before = content_of(started.path)
+    with pytest.raises(UserError, match="in use by process"):
+        started.clear()
+    assert content_of(started.path) == before
+    user.release()
+    started.lock.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    with pytest.raises(UserError, match="process 1 on elsewhere"):
+        started.clear()
+
+
+def test_clearing_follows_no_link(started, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "data.mrc").write_text("precious")
+    started.eigenvolumes.symlink_to(tmp_path / "elsewhere")
+    started.mean.symlink_to(tmp_path / "elsewhere" / "data.mrc")
+    started.clear()
+    assert not list(started.path.iterdir())
+    assert (tmp_path / "elsewhere" / "data.mrc").read_text() == "precious"
+
+
+def test_what_a_kill_leaves_of_a_clearing_is_an_unfinished_run(started, params, monkeypatch):
+    fill(started)
+    started.status.unlink()
+    started.write_status(Status("fit", state="finished"))
+    unlink = type(started.path).unlink
+
+    def fail_at_the_mean(path, *arguments, **options) -> None:
+        if path == started.mean:
+            raise KeyboardInterrupt
+        unlink(path, *arguments, **options)
+
+    monkeypatch.setattr(type(started.path), "unlink", fail_at_the_mean)
+    with pytest.raises(KeyboardInterrupt):
+        started.clear()
+    assert started.mean.exists() and started.params.exists() and not started.is_finished()
+    monkeypatch.undo()
+    started.clear()
+    assert not list(started.path.iterdir())
 
 
 def test_options_that_only_change_how_may_differ(started, params, monkeypatch, tmp_path):
@@ -282,3 +438,12 @@ def test_file_system_without_locks_falls_back_to_process_numbers(started, params
     started.lock.write_text(json.dumps(owner))
     assert second.prepare(params, resume=True) == RESUME
     second.release()
+
+
+def test_command_that_replaces_an_earlier_call_counts_anew(tmp_path):
+    path = status_path(tmp_path)
+    assert path == tmp_path / "status.json"
+    write_status(path, Status("reconstruct", state="failed", message="old", seconds=100.0, peak_memory_mb=1e6))
+    status = StatusTracker(path, "reconstruct", goes_on=False).update(stage="volumes")
+    assert status == read_status(path)
+    assert status.seconds < 30 and status.peak_memory_mb < 1e6 and (status.state, status.message) == ("running", "")

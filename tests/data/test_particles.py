@@ -66,7 +66,8 @@ def test_poses_and_ctf_in_the_units_of_the_file(write_particles, tmp_path):
     np.testing.assert_allclose(stack.ctf.voltage, 300)
     np.testing.assert_allclose(stack.ctf.cs, 2.7)
     np.testing.assert_allclose(stack.ctf.amplitude_contrast, 0.1)
-    assert {tensor.dtype for tensor in vars(stack.ctf).values()} == {torch.float32}
+    dtypes = {name: tensor.dtype for name, tensor in vars(stack.ctf).items()}
+    assert dtypes.pop("is_phase_flipped") == torch.bool and set(dtypes.values()) == {torch.float32}
 
 
 def test_optional_ctf_columns_have_neutral_defaults(write_particles, tmp_path):
@@ -150,6 +151,30 @@ def test_several_optics_groups_and_one_without_particles(write_particles, tmp_pa
 def test_value_of_the_particle_goes_before_that_of_its_group(write_particles, tmp_path):
     path = write_particles(tmp_path, particles={"rlnVoltage": [200.0] * 6})
     assert ParticleStack.from_star(path).ctf.voltage.tolist() == [200] * 6
+
+
+def test_phase_flipped_images_by_group_or_by_particle(write_particles, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    assert not ParticleStack.from_star(write_particles(tmp_path)).ctf.is_phase_flipped.any()
+    assert not caplog.records
+    of_groups = {
+        name: [value, value]
+        for name, value in (
+            ("rlnVoltage", 300.0), ("rlnSphericalAberration", 2.7), ("rlnAmplitudeContrast", 0.1),
+            ("rlnImagePixelSize", 3.0), ("rlnImageSize", 16), ("rlnImageDimensionality", 2),
+        )
+    }  # fmt: skip
+    of_groups |= {
+        "rlnOpticsGroup": [1, 2], "rlnOpticsGroupName": ["a", "b"], "rlnCtfDataArePhaseFlipped": [0, 1]
+    }  # fmt: skip
+    groups = {"rlnOpticsGroup": [1, 2, 2, 1, 1, 2]}
+    path = write_particles(tmp_path, particles=groups, optics=of_groups)
+    flipped = ParticleStack.from_star(path).ctf.is_phase_flipped
+    assert flipped.dtype == torch.bool and flipped.tolist() == [False, True, True, False, False, True]
+    assert "3 of 6 images are phase-flipped (rlnCtfDataArePhaseFlipped)" in caplog.text
+    of_particles = {**groups, "rlnCtfDataArePhaseFlipped": [1, 1, 0, 0, 1, 0]}
+    path = write_particles(tmp_path, particles=of_particles, optics=of_groups)
+    assert ParticleStack.from_star(path).ctf.is_phase_flipped.int().tolist() == [1, 1, 0, 0, 1, 0]
 
 
 def test_halves_are_kept_where_there_are_two(write_particles, tmp_path, caplog):
@@ -471,7 +496,7 @@ def test_bad_cells(column, value, text, write_particles, tmp_path):
         ("rlnAmplitudeContrast", 10.0, "10 in row 1, column rlnAmplitudeContrast"),
         ("rlnImageDimensionality", 3, "are volumes (rlnImageDimensionality 3)"),
         ("rlnCtfDataAreCtfPremultiplied", 1, "optics group 1 are already multiplied with their CTF"),
-        ("rlnCtfDataArePhaseFlipped", 1, "already phase-flipped"),
+        ("rlnCtfDataArePhaseFlipped", 2, "2 in row 1, column rlnCtfDataArePhaseFlipped"),
         ("rlnImageSize", 32, "has rlnImageSize 32, but its images have 16 px"),
     ],
 )

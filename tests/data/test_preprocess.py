@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -91,7 +92,7 @@ def test_shifted_images_become_centred_coefficients(
     prepared = prepare_particles(stack, working, scratch=None)
     expected = exact_coefficients(atoms, rotation, box_size, HalfDisk.create(working))
     assert prepared.coefficients.dtype == torch.complex64
-    assert relative_error(prepared.coefficients.numpy(), expected) < 2e-3
+    assert relative_error(prepared.grey_unit * prepared.coefficients.numpy(), expected) < 2e-3
     assert (prepared.box_size, prepared.input_box) == (working, box_size)
     assert prepared.pixel_size == pytest.approx(PIXEL_SIZE * box_size / working)
     assert len(prepared) == 5
@@ -102,7 +103,7 @@ def test_shift_of_the_wrong_sign_would_be_seen(write_particles: Writer, tmp_path
     stack, atoms, rotation = atom_set(write_particles, tmp_path, 24, 4, shift=shift, **shift_columns(-shift))
     prepared = prepare_particles(stack, 24, scratch=None)
     expected = exact_coefficients(atoms, rotation, 24, HalfDisk.create(24))
-    assert relative_error(prepared.coefficients.numpy(), expected) > 0.2
+    assert relative_error(prepared.grey_unit * prepared.coefficients.numpy(), expected) > 0.2
 
 
 def test_volumes_of_a_smaller_box_are_larger_by_the_square_of_the_ratio(
@@ -121,7 +122,7 @@ def test_volumes_of_a_smaller_box_are_larger_by_the_square_of_the_ratio(
     source = replace(prepared, noise_variance=torch.ones_like(prepared.noise_variance), image_scale=torch.ones(count))
     normal = accumulate_normal_equations(source, torch.arange(count))
     ball = sphere_mask(working, working / 3)
-    volume = solve(normal, weak_precision(normal)) * ball
+    volume = prepared.grey_unit * solve(normal, weak_precision(normal)) * ball
     average = fourier_crop_volume(torch.from_numpy(atoms.volume(box_size)).float(), working) * ball
     assert float(fsc(volume, average)[:6].min()) > 0.98
     ratio = float((volume * average).sum() / average.square().sum())
@@ -217,7 +218,7 @@ def test_white_noise_is_measured_and_whitened(
 ) -> None:
     images = 3.0 * white_images(400, box_size) + 10.0
     prepared = prepare_particles(ParticleStack.from_star(write_particles(tmp_path, images)), working, scratch=None)
-    variance = prepared.noise_variance[0]
+    variance = prepared.grey_unit**2 * prepared.noise_variance[0]
     torch.testing.assert_close(variance[1:], torch.full_like(variance[1:], 9.0), rtol=0.1, atol=0)
     power = whitened_power(prepared)
     torch.testing.assert_close(power[1:], torch.ones_like(power[1:]), rtol=0.3, atol=0)
@@ -255,6 +256,43 @@ def test_equal_gains_are_left_alone_without_a_word(
         prepared = prepare_particles(ParticleStack.from_star(path), 24, scratch=None)
     assert torch.equal(prepared.image_scale, torch.ones(60))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("factor", [1.0, 3e-9, 1e14])
+def test_grey_values_are_kept_in_a_unit_in_which_noise_is_near_one(
+    factor: float, write_particles: Writer, tmp_path: Path
+) -> None:
+    images = white_images(6, 16)
+    images[2] *= 1e6  # one that is damaged
+    stack = ParticleStack.from_star(write_particles(tmp_path, images * np.float32(factor)))
+    prepared = prepare_particles(stack, 16, scratch=None)
+    assert 0.5 < factor / prepared.grey_unit < 2
+    assert math.frexp(prepared.grey_unit)[0] == 0.5, "not a power of two"
+    torch.testing.assert_close(
+        (prepared.coefficients * prepared.image_scale[:, None] * prepared.grey_unit / factor).abs().square().mean(),
+        torch.tensor(1.0), rtol=0.2, atol=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("factor", [1e-17, 1e17])
+def test_grey_values_beyond_float32_are_refused(factor: float, write_particles: Writer, tmp_path: Path) -> None:
+    stack = ParticleStack.from_star(write_particles(tmp_path, white_images(6, 16) * np.float32(factor)))
+    with pytest.raises(UserError, match="standard deviation .*outside 1e-15 to 1e.15: multiply the images"):
+        prepare_particles(stack, 16, scratch=None)
+
+
+def test_batches_of_phase_flipped_images_have_the_absolute_transfer_function(
+    write_particles: Writer, tmp_path: Path
+) -> None:
+    flipped = {"rlnCtfDataArePhaseFlipped": [1, 1, 1, 0, 0, 0]}
+    (before,), (after,) = (
+        batches_of(prepare_particles(ParticleStack.from_star(path), 12, scratch=None))
+        for path in (write_particles(tmp_path / "a"), write_particles(tmp_path / "b", particles=flipped))
+    )
+    assert bool((before.ctf[:3] < 0).any())
+    torch.testing.assert_close(after.ctf[:3], before.ctf[:3].abs(), rtol=0, atol=0)
+    torch.testing.assert_close(after.ctf[3:], before.ctf[3:], rtol=0, atol=0)
+    torch.testing.assert_close(after.images, before.images, rtol=0, atol=0)
 
 
 # --- optics groups of different pixel size
@@ -301,7 +339,7 @@ def test_groups_are_sampled_at_the_same_frequencies(
     beyond = disk.pixels.double().norm(dim=1).numpy() * second / PIXEL_SIZE > 11
     expected[1::2, beyond] = 0
     for group in range(2):
-        found = prepared.coefficients[prepared.group == group].numpy()
+        found = prepared.grey_unit * prepared.coefficients[prepared.group == group].numpy()
         assert relative_error(found, expected[group::2]) < 5e-3
         assert not found[:, beyond].any() if group == 1 else found[:, -1].all()
 

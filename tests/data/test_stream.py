@@ -27,7 +27,8 @@ def make_ctf(count: int = COUNT) -> Ctf:
     defocus = 1e4 + 1e4 * torch.rand(count, generator=random(1))
     constant = torch.ones(count)
     nothing = torch.zeros(count)
-    return Ctf(defocus, defocus, nothing, 300 * constant, 2.7 * constant, 0.1 * constant, nothing, nothing, constant)
+    microscope = (300 * constant, 2.7 * constant, 0.1 * constant)
+    return Ctf(defocus, defocus, nothing, *microscope, nothing, nothing, constant, constant < 0)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.bands import Band, ProjectorOptions, make_band
+from solvar_engine.projectors.base import Projector
+from solvar_engine.projectors.nufft import NufftProjector
 from solvar_engine.projectors.torch_ref import TorchProjector
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.reconstruction.simulated import MemorySource, Simulation, real_rows
@@ -23,9 +25,13 @@ def full_band(simulation: Simulation, mask: Tensor | None = None, *, share: floa
     return make_band(source.disk.shell_max, source.disk, mean, mask, density * share, ProjectorOptions())
 
 
-def in_double(band: Band) -> Band:
-    """Replace the projector by the double-precision reference."""
-    projector = TorchProjector(band.box_size, band.disk, dtype=torch.float64)
+def in_double(band: Band, interpolation: str = "trilinear") -> Band:
+    """Replace the projector by one of double precision."""
+    projector: Projector
+    if interpolation == "nufft":
+        projector = NufftProjector(band.box_size, band.disk, tolerance=1e-12, dtype=torch.float64)
+    else:
+        projector = TorchProjector(band.box_size, band.disk, interpolation=interpolation, dtype=torch.float64)
     return replace(band, projector=projector, mean=band.mean.double())
 
 

@@ -9,7 +9,6 @@ from solvar_engine.estimation.bands import (
     ProjectorOptions,
     band_box,
     change_box,
-    images_per_chunk,
     make_band,
     marching_shells,
     split_batches,
@@ -130,10 +129,3 @@ def test_batches_depend_on_the_seed_only() -> None:
     first, same, other = (split_batches(index, 4, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(first, same, strict=True))
     assert not torch.equal(first[0], other[0])
-
-
-def test_chunks_stay_within_their_memory() -> None:
-    disk = HalfDisk.create(64)
-    count = images_per_chunk(disk, 12, chunk_bytes=50_000_000)
-    assert count * len(disk) * 12 * 8 <= 50_000_000 < (count + 1) * len(disk) * 12 * 8
-    assert images_per_chunk(disk, 12, chunk_bytes=1) == 16

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.expectation import expectation_pass, posterior_pass
+from solvar_engine.projectors.base import INTERPOLATIONS
 from tests.estimation.problems import DenseModel, full_band, in_double
 from tests.reconstruction.simulated import LinearPhantom, MemorySource, noise, relative_error, simulate
 
@@ -41,9 +42,12 @@ def test_objective_and_moments_equal_the_dense_model(problem, factors) -> None:
     assert result.count == IMAGES
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("seed", range(4))
-def test_gradient_equals_finite_differences_of_the_dense_objective(problem, factors, seed: int) -> None:
-    source, band = problem[0].double(), in_double(problem[1])
+def test_gradient_equals_finite_differences_of_the_dense_objective(
+    problem, factors, seed: int, interpolation: str
+) -> None:
+    source, band = problem[0].double(), in_double(problem[1], interpolation)
     factors = factors.double()
     direction = noise(*factors.shape, seed=seed, dtype=torch.float64)
     direction *= factors.norm() / direction.norm()

@@ -84,6 +84,9 @@ def test_number_of_images_does_not_decide_the_chunks() -> None:
     statistics, _ = draw(gamma, images=3000)
     twice = Statistics(*(torch.cat([part, part]) for part in (statistics.gram, statistics.inner, statistics.residual)))
     torch.testing.assert_close(latent_covariance(twice, 5), latent_covariance(statistics, 5), rtol=1e-9, atol=1e-9)
+    weights, variances = noise(2, 2, seed=5, dtype=torch.float64), torch.tensor([0.9, 0.4], dtype=torch.float64)
+    gains = [likelihood_gains(images, weights, variances) for images in (statistics, twice)]
+    torch.testing.assert_close(gains[1], 2 * gains[0], rtol=1e-9, atol=1e-6)
 
 
 def test_gains_are_differences_of_dense_likelihoods() -> None:

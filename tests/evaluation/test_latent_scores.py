@@ -61,6 +61,7 @@ def test_what_does_not_apply_is_none(rng: np.random.Generator) -> None:
     assert latent_r2(z[:, :0], rng.uniform(size=(COUNT, 1))) is None
     assert latent_r2_poly(z[:, :0], rng.uniform(size=(COUNT, 1))) is None
     assert state_accuracy(z, state) is None
+    assert state_accuracy(z, np.arange(COUNT) % (COUNT // 3)) is None  # three particles of a state teach nothing
 
 
 def test_few_particles_use_the_neighbours_there_are(rng: np.random.Generator) -> None:
@@ -72,4 +73,5 @@ def test_presence_is_discrete_and_motion_is_not() -> None:
     state = np.array([0, 1, 2])
     assert states_are_discrete(np.array([[0, 1], [1, 1], [0, 0]]), state)
     assert not states_are_discrete(np.array([[0.0], [0.5], [1.0]]), state)
+    assert states_are_discrete(np.zeros((3, 0)), state)
     assert not states_are_discrete(np.zeros((3, 0)), np.zeros(3, dtype=np.int64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -26,9 +27,9 @@ TYPICAL = {
 }
 
 
-def make_ctf(dtype: torch.dtype = torch.float64, **changes: float) -> Ctf:
-    values = {**TYPICAL, **changes}
-    return Ctf(**{name: torch.tensor([value], dtype=dtype) for name, value in values.items()})
+def make_ctf(dtype: torch.dtype = torch.float64, is_phase_flipped: bool = False, **changes: float) -> Ctf:
+    values = {name: torch.tensor([value], dtype=dtype) for name, value in {**TYPICAL, **changes}.items()}
+    return Ctf(**values, is_phase_flipped=torch.tensor([is_phase_flipped]))
 
 
 def textbook(kx: int, ky: int, extent: float, parameters: dict[str, float]) -> float:
@@ -80,6 +81,23 @@ def test_sign_is_positive_at_zero_frequency() -> None:
     assert ctf_values(make_ctf(), HalfDisk.create(8), 2.0)[0, 0].item() == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("changes", [{}, {"phase_shift": 90.0, "b_factor": 80.0}, {"scale": -0.7}])
+def test_phase_flipped_images_have_the_absolute_value_of_the_oscillation(changes: dict[str, float]) -> None:
+    disk, pixel_size = HalfDisk.create(33), 1.7
+    parameters = {**TYPICAL, **changes}
+    signed = [textbook(kx, ky, 33 * pixel_size, {**parameters, "scale": 1.0}) for kx, ky in disk.pixels.tolist()]
+    assert min(signed) < -0.3
+    values = ctf_values(make_ctf(is_phase_flipped=True, **changes), disk, pixel_size)[0].numpy()
+    # an image that is dark as a whole (negative scale) stays so
+    np.testing.assert_allclose(values, parameters["scale"] * np.abs(signed), atol=1e-3)
+
+
+def test_flipping_an_image_by_the_sign_of_its_transfer_function_leaves_the_flipped_one() -> None:
+    disk = HalfDisk.create(32)
+    plain, flipped = (ctf_values(make_ctf(is_phase_flipped=is_flipped), disk, 2.0) for is_flipped in (False, True))
+    torch.testing.assert_close(plain.sign() * plain, flipped, rtol=0, atol=0)
+
+
 def test_defocus_angle_names_the_axis_of_defocus_u() -> None:
     # Along the x axis (angle 0) the defocus is defocus_u, along y it is defocus_v.
     disk = HalfDisk.create(32)
@@ -101,17 +119,17 @@ def test_single_precision_is_enough() -> None:
 
 def test_particles_are_independent_and_unchanged() -> None:
     disk = HalfDisk.create(16)
-    pairs = zip(_columns(make_ctf()), _columns(make_ctf(b_factor=50.0)), strict=True)
+    pairs = zip(_columns(make_ctf()), _columns(make_ctf(b_factor=50.0, is_phase_flipped=True)), strict=True)
     both = Ctf(*(torch.cat(pair) for pair in pairs))
     copies = [column.clone() for column in _columns(both)]
     values = ctf_values(both, disk, 2.0)
     torch.testing.assert_close(values[:1], ctf_values(make_ctf(), disk, 2.0))
-    torch.testing.assert_close(values[1:], ctf_values(make_ctf(b_factor=50.0), disk, 2.0))
+    torch.testing.assert_close(values[1:], ctf_values(make_ctf(b_factor=50.0, is_phase_flipped=True), disk, 2.0))
     assert all(torch.equal(column, copy) for column, copy in zip(_columns(both), copies, strict=True))
 
 
 def _columns(ctf: Ctf) -> list[torch.Tensor]:
-    return [getattr(ctf, name) for name in TYPICAL]
+    return [getattr(ctf, field.name) for field in fields(Ctf)]
 
 
 def test_values_depend_on_the_frequency_only() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import mrcfile
@@ -115,15 +115,17 @@ class Table:
             phase_shift=_double(self.PhaseShift),
             b_factor=_double(self.CtfBfactor),
             scale=_double(self.CtfScalefactor),
+            is_phase_flipped=torch.zeros(len(self.AngleRot), dtype=torch.bool),
         )
 
     def clean_images(self) -> torch.Tensor:
         """Closed-form images without CTF: moving an observed image by +shift centres it."""
         return _double(ATOMS.projections(self.rotation.numpy(), BOX_SIZE, -self.shift_px.numpy()))
 
-    def images(self) -> torch.Tensor:
+    def images(self, is_phase_flipped: bool = False) -> torch.Tensor:
         """Closed-form images with our CTF."""
-        coefficients = images_to_disk(self.clean_images(), DISK) * ctf_values(self.ctf, DISK, PIXEL_SIZE)
+        ctf = replace(self.ctf, is_phase_flipped=torch.full((len(self.AngleRot),), is_phase_flipped))
+        coefficients = images_to_disk(self.clean_images(), DISK) * ctf_values(ctf, DISK, PIXEL_SIZE)
         return disk_to_images(coefficients, DISK, BOX_SIZE)
 
 
@@ -216,11 +218,13 @@ def test_slices_of_the_projectors_are_the_images_of_relion(projected: tuple) -> 
     assert relative_error(slices.numpy(), expected.numpy()) < 0.03
 
 
-def test_relion_reconstructs_our_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_phase_flipped", [False, True])
+def test_relion_reconstructs_our_images(is_phase_flipped: bool, tmp_path: Path) -> None:
     table = Table.random(600, seed=3)
-    write_map(tmp_path / "images.mrcs", table.images().numpy())
+    write_map(tmp_path / "images.mrcs", table.images(is_phase_flipped).numpy())
     table.write(tmp_path / "particles.star")
-    run_relion(tmp_path, "relion_reconstruct", "--i", "particles.star", "--o", "map.mrc", "--ctf")
+    options = ["--ctf", *(["--ctf_phase_flipped"] if is_phase_flipped else [])]
+    run_relion(tmp_path, "relion_reconstruct", "--i", "particles.star", "--o", "map.mrc", *options)
     found, truth = _double(mrcfile.read(tmp_path / "map.mrc")), _double(ATOMS.volume(BOX_SIZE))
     # a third of Nyquist is where this smooth molecule still has most of its power
     assert fsc(found, truth)[:13].min().item() > 0.99

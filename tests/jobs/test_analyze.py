@@ -11,9 +11,8 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import AnalyzeParams
 from solvar_engine.contract.results import Latents, write_latents
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import FIGURE_NAMES, RunDir
 from solvar_engine.jobs import analyze
-from solvar_engine.reports import FIGURE_NAMES
 from tests.reports.synthetic_run import write_synthetic_run
 
 

@@ -18,7 +18,14 @@ from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume, write_volume
-from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume, nyquist_shell
+from solvar_engine.imaging.ctf import ctf_values
+from solvar_engine.imaging.fourier import (
+    HalfDisk,
+    disk_to_images,
+    fourier_crop_volume,
+    images_to_disk,
+    nyquist_shell,
+)
 from solvar_engine.imaging.types import Volume
 from solvar_engine.jobs.simulated_files import DataSetFiles
 from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE, RANK
@@ -342,7 +349,7 @@ def test_lopsided_half_sets_are_refused(relabelled, engine, tmp_path):
     outcome = engine("fit", relabelled({"rlnRandomSubset": subset}), "--output", tmp_path / "run", "--rank", 1)
     assert outcome.code == 2
     assert "5 particles in subset 1 and 295 in subset 2" in outcome.error and outcome.error.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
 
 
 # ---------------------------------------------------------------- masks, contrast, optics groups, odd boxes
@@ -433,6 +440,31 @@ def test_images_of_different_grey_scale_are_normalised(hinge, relabelled, engine
     assert motion_correlation(run, hinge) > 0.85
 
 
+@pytest.mark.parametrize("factor", [2.0**40, 2.0**-40], ids=["large", "small"])
+def test_grey_values_of_any_size_give_the_same_results_in_their_units(
+    factor, fitted, hinge, relabelled, engine, tmp_path
+):
+    images = ParticleStack.from_star(hinge.particles).images(slice(None)).numpy() * np.float32(factor)
+    run = RunDir(tmp_path / "run")
+    assert engine("fit", relabelled(stack=images), "--output", run.path, "--rank", RANK).code == 0
+    for name, column, power in (
+        ("eigenvalues.csv", "eigenvalue", 2), ("eigenvalues.csv", "eigenvalue_in_sample", 2),
+        ("eigenvalues.csv", "half_set_agreement", 0), ("noise.csv", "noise_variance", 2), ("fsc.csv", "fsc_mean", 0),
+    ):  # fmt: skip
+        found, expected = (read_csv(folder / name)[column] for folder in (run.path, fitted.path))
+        np.testing.assert_allclose(found / factor**power, expected, rtol=1e-6)
+    # powers of two: to the last bit
+    latents, expected = read_latents(run.latents), read_latents(fitted.latents)
+    np.testing.assert_array_equal(latents.z / np.float32(factor), expected.z)
+    np.testing.assert_array_equal(latents.precision * np.float32(factor) ** 2, expected.precision)
+    mean, expected_mean = (read_volume(folder / "mean.mrc").data.numpy() for folder in (run.path, fitted.path))
+    np.testing.assert_array_equal(mean / np.float32(factor), expected_mean)
+    np.testing.assert_array_equal(eigenvolumes_of(run), eigenvolumes_of(fitted))
+    assert run.particles.read_bytes() == fitted.particles.read_bytes(), "likelihoods have no unit"
+    assert engine("analyze", run.path, "--clusters", 3).code == 0
+    assert engine("reconstruct", run.path, "--output", tmp_path / "states", "--clusters", 3).code == 0
+
+
 OPTICS = {
     "rlnOpticsGroup": [1, 2],
     "rlnOpticsGroupName": ["Krios", "Talos"],
@@ -458,6 +490,28 @@ def test_noise_is_measured_for_each_optics_group(hinge, relabelled, engine, tmp_
     krios, talos = (noise["noise_variance"][noise["group"] == name] for name in ("Krios", "Talos"))
     assert (talos[3:] / krios[3:]).mean() == pytest.approx(2, abs=0.3)
     assert motion_correlation(RunDir(tmp_path / "run"), hinge) > 0.85
+
+
+@pytest.mark.parametrize("contrast", [1, -1], ids=["bright", "dark"])
+def test_phase_flipped_images_give_what_plain_ones_give(contrast, fitted, hinge, relabelled, engine, tmp_path):
+    """One of two optics groups was flipped, as other programs do it, before the particles came here."""
+    stack = ParticleStack.from_star(hinge.particles)
+    images = stack.images(slice(None))
+    disk = HalfDisk.create(BOX)
+    coefficients = images_to_disk(images, disk)
+    flipped = disk_to_images(coefficients * ctf_values(stack.ctf, disk, PIXEL_SIZE).sign(), disk, BOX)
+    second = torch.arange(PARTICLES) % 2 == 1
+    images = contrast * torch.where(second[:, None, None], flipped, images).numpy()
+    optics = {**OPTICS, "rlnCtfDataArePhaseFlipped": [0, 1]}
+    star = relabelled({"rlnOpticsGroup": 1 + second.int().numpy()}, optics, stack=images)
+    run = RunDir(tmp_path / "run")
+    outcome = engine("fit", star, "--output", run.path, "--rank", RANK)
+    assert outcome.code == 0 and f"{PARTICLES // 2} of {PARTICLES} images are phase-flipped" in outcome.error
+    assert ("dark in the images" in outcome.error) == (contrast < 0)
+    mean, expected = read_volume(run.mean).data.numpy(), read_volume(fitted.mean).data.numpy()
+    assert slope(mean, expected) == pytest.approx(1, abs=0.02)
+    assert np.corrcoef(mean.ravel(), expected.ravel())[0, 1] > 0.99
+    assert motion_correlation(run, hinge) == pytest.approx(motion_correlation(fitted, hinge), abs=0.02)
 
 
 def test_groups_of_two_pixel_sizes_give_one_scale(simulate, engine, tmp_path):

@@ -123,11 +123,23 @@ def refuse(case: Case, engine: Callable, *texts: str) -> list[str]:
 
 
 def refuse_at_once(case: Case, engine: Callable, *texts: str) -> None:
-    """Check that the command is refused before a run is started: nothing is said or written but the sentence."""
-    existed = case.output.exists()
-    lines = refuse(case, engine, *texts)
-    assert len(lines) == 1
-    assert case.output.exists() == existed
+    """Check that nothing is said but the sentence, and nothing written but that: in the status file and the log."""
+    (line,) = refuse(case, engine, *texts)
+    check_sentence_in_run(case, line)
+
+
+def check_sentence_in_run(case: Case, line: str) -> None:
+    status = json.loads((case.output / "status.json").read_text())
+    assert (status["command"], status["state"]) == ("fit", "failed")
+    assert "error: " + status["message"] == line
+    assert {path.name for path in case.output.iterdir()} <= {"status.json", "log.txt"}
+
+
+def refuse_untouched(case: Case, engine: Callable, *texts: str) -> None:
+    """Check that nothing is said but the sentence, and that the folder is left as it is."""
+    before = content_of(case.output) if case.output.exists() else None
+    assert len(refuse(case, engine, *texts)) == 1
+    assert (content_of(case.output) if case.output.exists() else None) == before
 
 
 # ---------------------------------------------------------------- the clean set
@@ -147,15 +159,16 @@ def test_clean_set_passes_with_the_same_command(with_mask, case, engine):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "text"),
+    ("spoil", "text", "is_recorded"),
     [
-        (lambda case: case.stack.unlink(), "particles.mrcs"),
-        (lambda case: case.set_cell(6, "rlnAngleTilt", "nan"), "row 7"),
-        (lambda case: case.options.update({"--rank": 0}), "--rank is 0"),
+        (lambda case: case.stack.unlink(), "particles.mrcs", True),
+        (lambda case: case.set_cell(6, "rlnAngleTilt", "nan"), "row 7", True),
+        (lambda case: case.options.update({"--device": "cuda:99"}), "--device cuda:99", True),
+        (lambda case: case.options.update({"--rank": 0}), "--rank is 0", False),
     ],
-    ids=["stack", "angle", "rank"],
+    ids=["stack", "angle", "device", "rank"],
 )
-def test_as_a_program(spoil, text, case, engine_program):
+def test_as_a_program(spoil, text, is_recorded, case, engine_program):
     spoil(case)
     start = time.monotonic()
     process = engine_program(*case.arguments())
@@ -163,7 +176,43 @@ def test_as_a_program(spoil, text, case, engine_program):
     assert time.monotonic() - start < 60
     assert process.returncode == 2
     assert error.startswith("error: ") and text in error and error.count("\n") == 1
-    assert not case.output.exists()
+    if is_recorded:
+        check_sentence_in_run(case, error.rstrip("\n"))
+    else:
+        assert not case.output.exists()
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_same_command_passes_once_the_mistake_is_mended(resume, case, engine):
+    content = case.star.read_bytes()
+    case.set_cell(6, "rlnAngleTilt", "nan")
+    refuse_at_once(case, engine, "row 7")
+    case.star.write_bytes(content)
+    case.extra = ["--resume"] if resume else []
+    outcome = engine(*case.arguments())
+    assert outcome.code == 0, outcome.error
+    status = json.loads((case.output / "status.json").read_text())
+    assert status["state"] == "finished" and "row 7" not in status["message"]
+    assert "row 7" in (case.output / "log.txt").read_text()
+
+
+def test_started_run_whose_particles_are_gone_says_so_and_goes_on_later(case, engine):
+    content = case.stack.read_bytes()
+    case.set_image(5, np.zeros((BOX, BOX)))
+    assert engine(*case.arguments()).code == 2
+    case.stack.unlink()
+    case.extra = ["--resume"]
+    assert "does not exist" in refuse_status(case, engine)
+    case.stack.write_bytes(content)
+    assert engine(*case.arguments()).code == 0
+
+
+def refuse_status(case: Case, engine: Callable) -> str:
+    """Message that the status file has after a refusal."""
+    assert engine(*case.arguments()).code == 2
+    status = json.loads((case.output / "status.json").read_text())
+    assert status["state"] == "failed"
+    return str(status["message"])
 
 
 # ---------------------------------------------------------------- the list of particles
@@ -242,7 +291,7 @@ def test_cell_that_is_no_finite_number(column, text, case, engine):
         ("rlnImageSize", 2 * BOX, [f"rlnImageSize {2 * BOX}", f"{BOX} px"]),
         ("rlnImageDimensionality", 3, ["are volumes"]),
         ("rlnCtfDataAreCtfPremultiplied", 1, ["already multiplied with their CTF"]),
-        ("rlnCtfDataArePhaseFlipped", 1, ["already phase-flipped"]),
+        ("rlnCtfDataArePhaseFlipped", "yes", ["'yes'"]),
     ],
 )
 def test_optics_group_that_cannot_be(column, value, texts, case, engine):
@@ -405,8 +454,9 @@ def test_mask_that_has_no_voxel_in_the_box(case, engine):
     data[:3, :3, :3] = 1
     write_volume(case.mask, Volume(data, PIXEL_SIZE))
     case.options["--mask"] = case.mask
-    assert "padded or cropped" in refuse(case, engine, "mask.mrc", "empty inside the box")[0]
-    assert not case.output.exists()
+    said, line = refuse(case, engine, "mask.mrc", "empty inside the box")
+    assert "padded or cropped" in said
+    check_sentence_in_run(case, line)
 
 
 # ---------------------------------------------------------------- options
@@ -417,31 +467,42 @@ def test_mask_that_has_no_voxel_in_the_box(case, engine):
     [
         ("--rank", 0, ["--rank is 0", "at least 1"]),
         ("--rank", -3, ["--rank is -3"]),
-        ("--rank", 16, ["--rank is 16", "at most 15 components"]),
-        ("--box", BOX + 1, [f"--box is {BOX + 1}", f"{BOX} px"]),
         ("--box", 8, ["--box is 8"]),
         ("--oversampling", 0, ["--oversampling is 0"]),
         ("--oversampling", 9, ["--oversampling is 9"]),
         ("--cache-mb", -1, ["--cache-mb is -1"]),
         ("--seed", -1, ["--seed is -1"]),
-        ("--device", "cuda", ["--device cuda"]),
-        ("--device", "cuda:7", ["--device cuda:7"]),
         ("--device", "gpu", ["--device is 'gpu'"]),
-        ("--scratch", "no/such/folder", ["no/such/folder", "--scratch"]),
-        ("--root", "no/such/folder", ["no/such/folder"]),
         ("--mask", "", ["--mask"]),
         # neither a number nor a choice, or not built yet
         ("--rank", "auto", ["--rank", "'auto'"]),
         ("--rank", "2.5", ["--rank", "'2.5'"]),
         ("--box", "large", ["--box", "'large'"]),
         ("--objective", "ls", ["--objective", "'ls'"]),
-        ("--projector", "nufft", ["--projector", "'nufft'"]),
+        ("--projector", "cubic", ["--projector", "'cubic'"]),
         ("--invert-contrast", "maybe", ["--invert-contrast", "'maybe'"]),
         ("--gpus", "0,1", ["--gpus"]),
         ("--focus-mask", "mask.mrc", ["--focus-mask"]),
     ],
 )
-def test_option(option, value, texts, case, engine):
+def test_option_that_cannot_be(option, value, texts, case, engine):
+    case.options[option] = value
+    refuse_untouched(case, engine, *texts)
+    assert not case.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "texts"),
+    [
+        ("--rank", 16, ["--rank is 16", "at most 15 components"]),
+        ("--box", BOX + 1, [f"--box is {BOX + 1}", f"{BOX} px"]),
+        ("--device", "cuda", ["--device cuda"]),
+        ("--device", "cuda:7", ["--device cuda:7"]),
+        ("--scratch", "no/such/folder", ["no/such/folder", "--scratch"]),
+        ("--root", "no/such/folder", ["no/such/folder"]),
+    ],
+)
+def test_option_that_does_not_fit_data_or_machine(option, value, texts, case, engine):
     case.options[option] = value
     refuse_at_once(case, engine, *texts)
 
@@ -449,7 +510,7 @@ def test_option(option, value, texts, case, engine):
 @pytest.mark.parametrize("extra", ["--refine-poses", "--refine-contrast", "second.star"])
 def test_option_that_is_not_built(extra, case, engine):
     case.extra = [extra]
-    refuse_at_once(case, engine, extra)
+    refuse_untouched(case, engine, extra)
 
 
 # ---------------------------------------------------------------- the output folder
@@ -458,18 +519,18 @@ def test_option_that_is_not_built(extra, case, engine):
 def test_folder_that_is_not_empty(case, engine):
     case.output.mkdir()
     (case.output / "thesis.txt").write_text("irreplaceable")
-    refuse_at_once(case, engine, str(case.output), "not empty")
+    refuse_untouched(case, engine, str(case.output), "not empty")
     case.extra = ["--resume"]
-    refuse_at_once(case, engine, str(case.output), "thesis.txt", "not a run to resume")
+    refuse_untouched(case, engine, str(case.output), "thesis.txt", "not a run to resume")
 
 
 def test_output_that_is_a_file(case, engine):
     case.options["--output"] = case.star
-    refuse_at_once(case, engine, "particles.star", "is a file")
+    refuse_untouched(case, engine, "particles.star", "is a file")
     case.options["--output"] = case.star / "run"
-    refuse_at_once(case, engine, "particles.star", "is a file")
+    refuse_untouched(case, engine, "particles.star", "is a file")
 
 
 def test_folder_of_the_data(case, engine):
     case.options["--output"] = case.folder
-    refuse_at_once(case, engine, str(case.folder), "not empty")
+    refuse_untouched(case, engine, str(case.folder), "not empty")

@@ -187,14 +187,15 @@ def test_internal_error_is_one_sentence_and_its_traceback_is_in_the_log(hinge, e
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("solvar_engine.jobs.fit.find_components", fail)
+    monkeypatch.setattr("solvar_engine.jobs.fit_factors.find_components", fail)
     outcome = engine("fit", hinge.particles, "--output", tmp_path / "run", "--rank", 1)
     assert outcome.code == 1
     assert outcome.error.splitlines()[-1].startswith("error: internal error, ZeroDivisionError: a bug")
     assert "Traceback" not in outcome.error
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "Traceback" in log and "ZeroDivisionError: a bug" in log
-    assert status_of(tmp_path / "run")["state"] == "failed"
+    status = status_of(tmp_path / "run")
+    assert (status["state"], status["message"]) == ("failed", "internal error, ZeroDivisionError: a bug")
 
 
 # ---------------------------------------------------------------- what is seen while it runs

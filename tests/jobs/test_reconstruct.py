@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 import pytest
 
+from solvar_engine import __version__
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.status import read_status, status_path
 from solvar_engine.jobs import reconstruct
 from tests.reports.synthetic_run import PIXEL_SIZE, write_mrc, write_synthetic_run
 
@@ -99,13 +103,16 @@ def test_trajectory_is_resampled_at_equal_steps(fitted, tmp_path):
         ("\n", r"is empty"),
     ],
 )
-def test_bad_tables_are_named_and_nothing_is_written(fitted, tmp_path, text, message):
+def test_bad_tables_are_named_and_nothing_else_is_written(fitted, tmp_path, text, message):
     points = table_at(tmp_path / "points.csv", text)
     with pytest.raises(UserError, match=message):
         reconstruct.run(
             ReconstructParams(run=str(fitted[0].path), output=str(tmp_path / "out"), points=points)
         )
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["status.json"]
+    status = read_status(status_path(tmp_path / "out"))
+    assert (status.command, status.state) == ("reconstruct", "failed")
+    assert re.search(message, status.message)
 
 
 def test_tables_that_cannot_be_read_are_named(fitted, tmp_path):
@@ -135,7 +142,22 @@ def test_runs_that_cannot_be_used_are_refused(tmp_path):
     write_mrc(damaged.eigenvolume(2), np.zeros((8, 8, 8)))
     with pytest.raises(UserError, match="eigenvolume_002.mrc and .*mean.mrc differ in box"):
         reconstruct.run(ReconstructParams(run=str(damaged.path), output=output, clusters=2))
-    assert not Path(output).exists()
+    assert [path.name for path in Path(output).iterdir()] == ["status.json"]
+
+
+def test_folder_of_a_call_that_failed_at_once_is_used_by_the_next(fitted, tmp_path):
+    run, arrays = fitted
+    out = tmp_path / "out"
+    for text in ("1,2,3\n", "1,2,3,x\n"):
+        with pytest.raises(UserError, match="Row 1"):
+            points = table_at(tmp_path / "points.csv", text)
+            reconstruct.run(ReconstructParams(run=str(run.path), output=str(out), points=points))
+    points = table_at(tmp_path / "points.csv", "1,2,3,4\n5,6,7,8\n")
+    reconstruct.run(ReconstructParams(run=str(run.path), output=str(out), points=points))
+    check_volumes(out, arrays, np.array([[1, 2, 3, 4], [5, 6, 7, 8]]))
+    status = read_status(status_path(out))
+    assert (status.state, status.step, status.steps, status.message) == ("finished", 2, 2, "2 volumes")
+    assert status.pid == os.getpid() and status.version == __version__ and status.peak_memory_mb > 0
 
 
 def test_output_that_is_not_empty_is_refused_untouched(fitted, tmp_path):

@@ -6,7 +6,7 @@ A new backend joins by one line in `backends.py`.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, images_to_di
 from solvar_engine.imaging.rotation import relion_to_rotation, rotvec_to_rotation
 from solvar_engine.projectors.base import Projector
 from tests.imaging.closed_form import asymmetric_atoms, random_rotations, relative_error
-from tests.projectors.backends import BACKENDS, REFERENCE, Backend
+from tests.projectors.backends import BACKENDS, GRID_SAMPLINGS, REFERENCE, Backend, Sampling
 
 CHANNELS = 3
 IMAGES = 7
@@ -28,24 +28,19 @@ class Case:
     """One corner of the product of all options."""
 
     backend: Backend
-    interpolation: str
-    oversampling: int
+    sampling: Sampling
     box_size: int
 
     def __str__(self) -> str:
-        return f"{self.backend.name}-{self.interpolation}-x{self.oversampling}-box{self.box_size}"
+        return f"{self.backend.name}-{self.sampling}-box{self.box_size}"
 
     @property
     def disk(self) -> HalfDisk:
         return HalfDisk.create(self.box_size)
 
     def projector(self, disk: HalfDisk | None = None, backend: Backend | None = None) -> Projector:
-        return (backend or self.backend).create(
-            self.box_size,
-            self.disk if disk is None else disk,
-            interpolation=self.interpolation,
-            oversampling=self.oversampling,
-        )
+        create = (backend or self.backend).create
+        return create(self.box_size, self.disk if disk is None else disk, **self.sampling.options)
 
     def volumes(self, channels: int = CHANNELS, seed: int = 0) -> Tensor:
         return self.noise(channels, self.box_size, self.box_size, self.box_size, seed=seed)
@@ -62,15 +57,20 @@ class Case:
         return self.noise(IMAGES, len(self.disk), seed=seed)
 
 
-CASES = [
-    Case(backend, interpolation, oversampling, box_size)
-    for backend, interpolation, oversampling, box_size in itertools.product(
-        BACKENDS, ("trilinear", "nearest"), (1, 2, 3), (12, 13)
-    )
-]
+def cases_of(*box_sizes: int) -> list[Case]:
+    return [
+        Case(backend, sampling, box_size)
+        for backend in BACKENDS
+        for sampling, box_size in itertools.product(backend.samplings, box_sizes)
+    ]
+
+
+CASES = cases_of(12, 13)
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 fast_backends = pytest.mark.parametrize(
-    "case", [case for case in CASES if case.backend is not REFERENCE], ids=str
+    "case",
+    [case for case in CASES if case.backend is not REFERENCE and case.sampling in REFERENCE.samplings],
+    ids=str,
 )
 
 
@@ -185,8 +185,10 @@ def direct_slices(case: Case, volume: np.ndarray, rotation: np.ndarray) -> np.nd
 
 
 def gridding_correction(case: Case) -> np.ndarray:
-    axis = (np.arange(case.box_size) - case.box_size // 2) / (case.oversampling * case.box_size)
-    profile = np.sinc(axis) ** (2 if case.interpolation == "trilinear" else 1)
+    if case.sampling.oversampling is None:
+        return np.ones((case.box_size,) * 3)
+    axis = (np.arange(case.box_size) - case.box_size // 2) / (case.sampling.oversampling * case.box_size)
+    profile = np.sinc(axis) ** (2 if case.sampling.interpolation == "trilinear" else 1)
     return profile[:, None, None] * profile[None, :, None] * profile[None, None, :]
 
 
@@ -254,39 +256,37 @@ def test_slice_and_adjoint_agree_on_the_stored_edge_of_the_grid(case: Case) -> N
 
 # Relative errors of slices of a molecule in the inner two thirds of the box, with some room.
 INTERPOLATION_ERROR = {
-    ("trilinear", 1): 0.16,
-    ("trilinear", 2): 0.035,
-    ("trilinear", 3): 0.015,
-    ("nearest", 1): 0.37,
-    ("nearest", 2): 0.17,
-    ("nearest", 3): 0.11,
+    Sampling("trilinear", 1): 0.16,
+    Sampling("trilinear", 2): 0.035,
+    Sampling("trilinear", 3): 0.015,
+    Sampling("nearest", 1): 0.37,
+    Sampling("nearest", 2): 0.17,
+    Sampling("nearest", 3): 0.11,
+    Sampling("nufft"): 1e-5,
 }
 
 
-@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
-@pytest.mark.parametrize(("interpolation", "oversampling"), INTERPOLATION_ERROR, ids=str)
-@pytest.mark.parametrize("box_size", [32, 33])
-def test_slices_are_the_projections_of_atoms(
-    backend: Backend, interpolation: str, oversampling: int, box_size: int
-) -> None:
-    case = Case(backend, interpolation, oversampling, box_size)
+@pytest.mark.parametrize("case", cases_of(32, 33), ids=str)
+def test_slices_are_the_projections_of_atoms(case: Case) -> None:
+    box_size = case.box_size
     atoms = asymmetric_atoms(box_size)
     projector, rotation = case.projector(), rotations(10)
-    volume = torch.from_numpy(atoms.volume(box_size)).to(backend.dtype)
+    volume = torch.from_numpy(atoms.volume(box_size)).to(case.backend.dtype)
     slices = projector.project(projector.to_grid(volume[None]), rotation)[..., 0]
 
     def error(of: Tensor) -> float:
         images = torch.from_numpy(atoms.projections(of.double().numpy(), box_size))
         return relative_error(slices.numpy(), images_to_disk(images, case.disk).numpy())
 
-    assert error(rotation) < INTERPOLATION_ERROR[interpolation, oversampling]
+    assert error(rotation) < INTERPOLATION_ERROR[case.sampling]
     # the inverse rotations are a mistake that must show
     assert error(rotation.mT) > error(rotation) + 0.15
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
 def test_images_of_slices_are_the_projections_of_atoms(backend: Backend) -> None:
-    case = Case(backend, "trilinear", 2, 32)
+    sampling = Sampling("trilinear", 2)
+    case = Case(backend, sampling if sampling in backend.samplings else backend.samplings[0], 32)
     atoms = asymmetric_atoms(32)
     projector, rotation = case.projector(), rotations(5)
     slices = projector.project(projector.to_grid(torch.from_numpy(atoms.volume(32)[None])), rotation)
@@ -324,7 +324,7 @@ def test_slices_equal_those_of_the_reference(case: Case) -> None:
     expected = reference.project(reference.to_grid(volumes), rotation, factor.double())
     different = (found - expected).abs() > 1e-4 * expected.abs().max()
     # Rounding may push a coordinate across the border of two nearest cells, but rarely.
-    assert different.double().mean().item() <= (0 if case.interpolation == "trilinear" else 0.002)
+    assert different.double().mean().item() <= (0 if case.sampling.interpolation == "trilinear" else 0.002)
 
 
 @fast_backends
@@ -336,7 +336,7 @@ def test_back_projections_equal_those_of_the_reference(case: Case) -> None:
         accumulator = projector.new_accumulator(CHANNELS)
         projector.backproject(values, rotation, accumulator, case.factor().to(values.real.dtype))
         totals.append(projector.to_volumes(accumulator).numpy())
-    assert relative_error(*totals) < (2e-5 if case.interpolation == "trilinear" else 0.05)
+    assert relative_error(*totals) < (2e-5 if case.sampling.interpolation == "trilinear" else 0.05)
 
 
 # --- manners
@@ -372,7 +372,7 @@ def test_results_repeat_to_the_last_bit(case: Case) -> None:
 
 
 one_case_per_backend = pytest.mark.parametrize(
-    "case", [Case(backend, "trilinear", 2, 12) for backend in BACKENDS], ids=str
+    "case", [Case(backend, backend.samplings[0], 12) for backend in BACKENDS], ids=str
 )
 
 
@@ -420,9 +420,9 @@ def test_volumes_of_the_wrong_shape_are_refused(case: Case, shape: tuple[int, ..
 
 @one_case_per_backend
 def test_the_grid_of_another_projector_is_refused(case: Case) -> None:
-    other = Case(case.backend, case.interpolation, 1, case.box_size).projector()
+    other = replace(case, box_size=14).projector()
     with pytest.raises(ValueError, match="grid"):
-        case.projector().project(other.to_grid(case.volumes()), rotations())
+        case.projector().project(other.to_grid(torch.zeros(CHANNELS, 14, 14, 14)), rotations())
     with pytest.raises(ValueError, match="out"):
         case.projector().backproject(case.slices(), rotations(), other.new_accumulator(CHANNELS))
 
@@ -433,7 +433,7 @@ def test_a_band_beyond_nyquist_is_refused(case: Case) -> None:
         case.backend.create(12, HalfDisk.create(16))
 
 
-@one_case_per_backend
+@pytest.mark.parametrize("case", [case for case in CASES if case.sampling == GRID_SAMPLINGS[0]], ids=str)
 @pytest.mark.parametrize("oversampling", [0, -1, 1.5])
 def test_impossible_oversampling_is_refused(case: Case, oversampling: float) -> None:
     with pytest.raises(ValueError, match="oversampling"):

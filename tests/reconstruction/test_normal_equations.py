@@ -107,6 +107,21 @@ def test_right_side_is_the_adjoint_of_exact_slices(box_size: int) -> None:
     assert relative_error(value * ball, expected.reshape(value.shape) * ball) < 0.06
 
 
+@pytest.mark.parametrize("box_size", BOXES)
+def test_without_interpolation_the_equations_are_exact_in_the_whole_box(box_size: int) -> None:
+    source = small_source(box_size)
+    normal = accumulate(source, interpolation="nufft")
+    exact = exact_slices(source)
+    energy = source.disk.weight * transfer(source) ** 2
+    volume = noise(box_size, box_size, box_size)
+    weighted = energy * (exact @ volume.double().flatten().to(exact.dtype))
+    expected = (exact.conj() * weighted[..., None]).sum(dim=(0, 1)).real.reshape(volume.shape)
+    assert relative_error(normal.apply(volume), expected) < 1e-5
+    images = source.disk.weight * transfer(source) * source.images
+    expected = (exact.conj() * images[..., None]).sum(dim=(0, 1)).real.reshape(volume.shape)
+    assert relative_error(normal.right_side, expected) < 1e-5
+
+
 def test_operator_is_symmetric_and_positive() -> None:
     normal = accumulate(small_source(12))
     first, second = noise(2, 12, 12, 12)
@@ -115,9 +130,10 @@ def test_operator_is_symmetric_and_positive() -> None:
     assert float((first * normal.apply(first)).sum()) > 0
 
 
-def test_batch_size_does_not_matter() -> None:
+@pytest.mark.parametrize("interpolation", ["trilinear", "nufft"])
+def test_batch_size_does_not_matter(interpolation: str) -> None:
     source = small_source(12, count=23)
-    whole, parts = accumulate(source, batch_size=23), accumulate(source, batch_size=4)
+    whole, parts = (accumulate(source, interpolation=interpolation, batch_size=size) for size in (23, 4))
     assert relative_error(parts.right_side, whole.right_side) < 1e-5
     assert relative_error(parts.kernel_ft, whole.kernel_ft) < 1e-5
 

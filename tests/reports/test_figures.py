@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from solvar_engine.reports import FIGURE_NAMES, draw_figures, load_run, style
+from solvar_engine.contract.run import FIGURE_NAMES
+from solvar_engine.reports import draw_figures, load_run, style
 from solvar_engine.reports.curves import convergence_figure, fsc_figure, scree_figure
 from solvar_engine.reports.maps import clearest_axis, crop_window
 from solvar_engine.reports.populations import leading_pairs, orientation_density

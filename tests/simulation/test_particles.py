@@ -9,7 +9,7 @@ import torch
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import disk_to_images, images_to_disk
 from solvar_engine.imaging.rotation import angular_distance_deg
-from solvar_engine.simulation import particles as module
+from solvar_engine.simulation import phantoms as module
 from solvar_engine.simulation.particles import (
     ImageModel,
     SimulatedParticles,
@@ -98,7 +98,7 @@ def test_an_image_is_contrast_times_ctf_times_the_shifted_projection() -> None:
     simulated = model(3, contrast_std=0.3)
     disk = simulated.disk
     coefficients = simulated.coefficients(slice(0, 3))
-    drawn, phantom = simulated.particles, simulated.phantom
+    drawn, phantom = simulated.particles, make_phantom("assembly")
     for row in range(3):
         state = drawn.state[row]
         one = slice(row, row + 1)
@@ -148,7 +148,7 @@ def test_images_do_not_depend_on_the_batch_size(monkeypatch: pytest.MonkeyPatch)
 
 def test_images_do_not_depend_on_what_is_kept_in_memory() -> None:
     kept = model(11)
-    some = ImageModel(kept.phantom, kept.particles, BOX, PIXEL_SIZE, memory_bytes=8 * 5 * len(kept.disk))
+    some = ImageModel(kept.molecule, kept.particles, BOX, PIXEL_SIZE, memory_bytes=8 * 5 * len(kept.disk))
     assert signal_variance(some) == signal_variance(kept)
     for first, second in zip(noisy_images(kept, 1.0, 0), noisy_images(some, 1.0, 0), strict=True):
         assert np.array_equal(first, second)

@@ -1,0 +1,179 @@
+"""Time and accuracy of slices against the box size: nearest, trilinear, and non-uniform transforms, in the same run.
+
+    python benchmarks/projector_accuracy.py [--boxes 32 48 64 96] [--rank 10] [--images 512] [--repeats 3]
+
+After figure 10 of the SOLVAR paper, with the accuracy beside the time. What is timed is one pass over a batch of
+images, all that a gradient of a fit asks of a projector: transform mean and factors, slice them with their inner
+products, back-project the combinations, and transform back. The methods take turns, so that a machine that slows
+down slows all of them; the ratios say more than the times.
+
+Errors are relative to the definition of the Fourier transform, summed directly in float64. Slices are those of a
+molecule, the phantom `static`; back-projections are those of white noise, compared where molecules are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numba  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from solvar_engine.imaging.fourier import HalfDisk  # noqa: E402
+from solvar_engine.imaging.masks import sphere_mask  # noqa: E402
+from solvar_engine.imaging.rotation import random_rotations  # noqa: E402
+from solvar_engine.projectors.base import Projector, create_projector, images_per_call  # noqa: E402
+from solvar_engine.simulation.phantoms import MOLECULE_RADIUS, make_phantom  # noqa: E402
+
+METHODS = ("nearest", "trilinear", "nufft")
+VIEWS = 3  # that the direct sum is evaluated for
+PIXELS_TOGETHER = 256
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--boxes", type=int, nargs="+", default=[32, 48, 64, 96], help="edges of the volumes, px")
+    parser.add_argument("--rank", type=int, default=10, help="factors that are sliced with the mean")
+    parser.add_argument("--images", type=int, default=512, help="images of a pass")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3, help="the median of these is reported")
+    return parser.parse_args()
+
+
+# --- time
+
+
+class Pass:
+    """One pass over a batch of random images."""
+
+    def __init__(self, method: str, box_size: int, rank: int, images: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        disk = HalfDisk.create(box_size)
+        self.projector = create_projector(box_size, disk, interpolation=method)
+        self.volumes = torch.randn(rank + 1, box_size, box_size, box_size, generator=generator)
+        self.rotation = random_rotations(images, generator)
+        self.factor = torch.ones(images, len(disk))
+        self.images = torch.complex(*torch.randn(2, images, len(disk), generator=generator))
+        self.coefficients = torch.randn(images, rank + 2, rank, generator=generator)
+
+    def seconds(self) -> float:
+        """Do the pass and return how long it took."""
+        start = time.perf_counter()
+        projector, rank = self.projector, self.coefficients.shape[-1]
+        grid, accumulator = projector.to_grid(self.volumes), projector.new_accumulator(rank)
+        chunk = images_per_call(projector, rank + 2)
+        for first in range(0, len(self.rotation), chunk):
+            rows = slice(first, first + chunk)
+            rotation, factor, images = self.rotation[rows], self.factor[rows], self.images[rows]
+            slices, _ = projector.project_with_gram(grid, rotation, factor, images)
+            projector.backproject_combination(
+                slices, images, self.coefficients[rows], rotation, factor, accumulator
+            )
+        projector.to_volumes(accumulator)
+        return time.perf_counter() - start
+
+
+def times(box_size: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """Median milliseconds an image of each method; the first pass, which may compile, does not count."""
+    passes = {method: Pass(method, box_size, arguments.rank, arguments.images) for method in METHODS}
+    taken: dict[str, list[float]] = {method: [] for method in METHODS}
+    for repeat in range(arguments.repeats + 1):
+        for method in METHODS:
+            seconds = passes[method].seconds()
+            if repeat > 0:
+                taken[method].append(1e3 * seconds / arguments.images)
+    return {method: statistics.median(values) for method, values in taken.items()}
+
+
+# --- accuracy
+
+
+def direct_waves(disk: HalfDisk, rotation: Tensor, box_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors exp(-2 pi i k x / box) of every pixel of one view along x, y and z: each (pixels, box)."""
+    position = torch.arange(box_size, dtype=torch.float64) - box_size // 2
+    frequency = disk.pixels.double() @ rotation.double()[:, :2].T
+    angle_rad = -2 * torch.pi / box_size * frequency.T[..., None] * position
+    x, y, z = torch.polar(torch.ones_like(angle_rad), angle_rad)
+    return x, y, z
+
+
+def direct_slice(volume: Tensor, waves: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Evaluate one view, some pixels at a time."""
+    values = []
+    for x, y, z in zip(*(wave.split(PIXELS_TOGETHER) for wave in waves), strict=True):
+        lines = torch.einsum("zyx,px->pzy", volume.to(x.dtype), x)
+        values.append(torch.einsum("pzy,py,pz->p", lines, y, z))
+    return torch.cat(values) / volume.shape[-1]
+
+
+def direct_back_projection(values: Tensor, waves: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Evaluate the adjoint of :func:`direct_slice`."""
+    box_size = waves[0].shape[-1]
+    volume = torch.zeros((box_size,) * 3, dtype=torch.float64)
+    parts = (part.split(PIXELS_TOGETHER) for part in (values, *waves))
+    for value, x, y, z in zip(*parts, strict=True):
+        volume += (torch.einsum("p,pz,py->zyp", value, z.conj(), y.conj()) @ x.conj()).real
+    return volume / box_size
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+class Exact:
+    """Slices and back-projections of one box, summed directly, and how far a projector is from them."""
+
+    def __init__(self, box_size: int) -> None:
+        generator = torch.Generator().manual_seed(1)
+        disk = HalfDisk.create(box_size)
+        self.rotation = random_rotations(VIEWS, generator)
+        self.volume = make_phantom("static").volume(0, box_size)
+        self.noise = torch.complex(*torch.randn(2, VIEWS, len(disk), generator=generator))
+        self.ball = sphere_mask(box_size, MOLECULE_RADIUS * box_size, 0.0)
+        waves = [direct_waves(disk, one, box_size) for one in self.rotation]
+        pairs = zip(self.noise.to(torch.complex128), waves, strict=True)
+        self.slices = torch.stack([direct_slice(self.volume, one) for one in waves])
+        self.back = torch.stack([direct_back_projection(values, one) for values, one in pairs]).sum(dim=0)
+
+    def errors(self, projector: Projector) -> tuple[float, float]:
+        """Relative errors of slices and of back-projections."""
+        slices = projector.project(projector.to_grid(self.volume[None]), self.rotation)[..., 0]
+        accumulator = projector.new_accumulator(1)
+        projector.backproject(self.noise[..., None], self.rotation, accumulator)
+        back = projector.to_volumes(accumulator)[0]
+        return relative_error(slices, self.slices), relative_error(back * self.ball, self.back * self.ball)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    numba.set_num_threads(arguments.threads)
+    print(
+        f"{arguments.rank} factors and the mean, {arguments.images} images, {arguments.threads} threads, "
+        f"median of {arguments.repeats}; oversampling 2 for nearest and trilinear\n"
+    )
+    print("| box | method | ms an image | over trilinear | error of slices | error of back-projections |")
+    print("|---|---|---|---|---|---|")
+    for box_size in arguments.boxes:
+        taken, exact = times(box_size, arguments), Exact(box_size)
+        for method in METHODS:
+            projector = create_projector(box_size, HalfDisk.create(box_size), interpolation=method)
+            slice_error, back_error = exact.errors(projector)
+            ratio = taken[method] / taken["trilinear"]
+            print(
+                f"| {box_size} | {method} | {taken[method]:.3f} | {ratio:.2f} | {slice_error:.1e} | {back_error:.1e} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

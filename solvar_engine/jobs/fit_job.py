@@ -1,0 +1,74 @@
+"""What all stages of a fit share."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from solvar_engine.contract.params import FitParams
+from solvar_engine.contract.results import append_metrics
+from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.status import StatusTracker
+from solvar_engine.estimation.bands import ProjectorOptions
+from solvar_engine.estimation.covariance import full_set_epochs, half_set_units
+from solvar_engine.imaging.fourier import nyquist_shell
+from solvar_engine.jobs.fit_checkpoint import Checkpoint
+from solvar_engine.jobs.fit_inputs import FitInputs
+from solvar_engine.jobs.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+READING_STEPS = 10
+_OTHER_STEPS = 6  # first mean, noise twice, held-out scale, latent coordinates, writing
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """One fit: what was asked for, what was read, and where its files and its progress go.
+
+    Attributes
+    ----------
+    params : FitParams
+    run : RunDir
+    inputs : FitInputs
+    checkpoint : Checkpoint
+    progress : Progress
+    """
+
+    params: FitParams
+    run: RunDir
+    inputs: FitInputs
+    checkpoint: Checkpoint
+    progress: Progress
+
+    @classmethod
+    def start(cls, params: FitParams, run: RunDir, inputs: FitInputs, status: StatusTracker) -> FitJob:
+        """Make the folder of the checkpoints and count the steps."""
+        fitting = len(half_set_units(inputs.box_size)) + len(full_set_epochs())
+        progress = Progress(status, READING_STEPS + fitting + _OTHER_STEPS)
+        return cls(params, run, inputs, Checkpoint(run.checkpoint), progress)
+
+    @property
+    def projector_options(self) -> ProjectorOptions:
+        """How volumes are projected."""
+        return ProjectorOptions(self.params.projector, self.params.oversampling)
+
+    @property
+    def shell_max(self) -> int:
+        """Last shell of the working box."""
+        return nyquist_shell(self.inputs.box_size)
+
+    def record_epoch(self, iteration: int, stage: str, half: int | None, shell_max: int, objective: float) -> None:
+        """Add a row to the metrics and a line to the log."""
+        append_metrics(
+            self.run.metrics,
+            {
+                "iteration": iteration,
+                "stage": stage,
+                "half": half,
+                "shell_max": shell_max,
+                "objective": objective,
+                "seconds": round(self.progress.seconds(), 3),
+            },
+        )
+        logger.info("%s, epoch %d, half %s: objective %.4f", stage, iteration, half or "both", objective)

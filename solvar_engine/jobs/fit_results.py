@@ -1,0 +1,98 @@
+"""Last stage of a fit: latent coordinates, result files and what came out in words."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvar_engine.contract.results import NOT_REPRODUCIBLE
+from solvar_engine.estimation.components import Components, latent_coordinates
+from solvar_engine.estimation.nuisance import nuisance_overlap
+from solvar_engine.estimation.regularization import covariance_fsc
+from solvar_engine.imaging.shells import resolution_at
+from solvar_engine.jobs.fit_factors import HalfSetFit
+from solvar_engine.jobs.fit_job import FitJob
+from solvar_engine.jobs.fit_outputs import (
+    OutputScale,
+    write_components,
+    write_mean,
+    write_particles,
+    write_spectra,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AllLatents:
+    """Latent coordinates of all particles, in the units of the estimators.
+
+    Attributes
+    ----------
+    z : Tensor, shape (n, r), float32
+    precision : Tensor, shape (n, r, r), float32
+    log_likelihood : Tensor, shape (n,), float64
+    """
+
+    z: Tensor
+    precision: Tensor
+    log_likelihood: Tensor
+
+
+def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> AllLatents:
+    """Place every particle along the components."""
+    job.progress.stage("latent coordinates")
+    count, rank = len(halves.source), job.params.rank
+    latents = AllLatents(
+        torch.empty(count, rank), torch.empty(count, rank, rank), torch.empty(count, dtype=torch.float64)
+    )
+    band = halves.problem.band(job.shell_max, 1.0)
+    for batch in latent_coordinates(halves.source, torch.arange(count), band, components):
+        latents.z[batch.index] = batch.z
+        latents.precision[batch.index] = batch.precision
+        latents.log_likelihood[batch.index] = batch.log_likelihood
+    job.progress.advance()
+    return latents
+
+
+def write_results(job: FitJob, halves: HalfSetFit, components: Components, latents: AllLatents) -> str:
+    """Write all files of results; returns what came out in one sentence."""
+    job.progress.stage("writing results")
+    run, stack, source = job.run, job.inputs.stack, halves.source
+    scale = OutputScale.of(source)
+    write_mean(run, halves.mean, halves.problem.mask, scale)
+    overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean)
+    labels = write_components(run, components, overlap, scale)
+    correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors))
+    write_spectra(run, source, stack, halves.mean.fsc, correlation, scale)
+    contrast = 1.0 / source.image_scale
+    write_particles(
+        run, stack, latents.z, latents.precision, contrast / contrast.mean(), latents.log_likelihood, scale
+    )
+    return _summarise(halves, components, labels, scale)
+
+
+def _summarise(halves: HalfSetFit, components: Components, labels: list[str], scale: OutputScale) -> str:
+    source = halves.source
+    resolution = resolution_at(halves.mean.fsc, 0.143, source.box_size, source.pixel_size)
+    reproducible = sum(label != NOT_REPRODUCIBLE for label in labels)
+    summary = (
+        f"{len(source)} particles, mean at {resolution:.1f} Angstrom, "
+        f"{reproducible} of {len(labels)} components reproducible"
+    )
+    logger.info(summary)
+    eigenvalues = components.eigenvalues * scale.volume**2
+    rows = zip(eigenvalues, components.agreement, components.likelihood_gain, labels, strict=True)
+    for number, (value, agreement, gain, label) in enumerate(rows, start=1):
+        logger.info(
+            "component %d: eigenvalue %.4g, half-set agreement %.2f, held-out log-likelihood gain %.0f %s",
+            number,
+            value,
+            agreement,
+            gain,
+            label,
+        )
+    return summary

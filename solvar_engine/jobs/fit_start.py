@@ -1,0 +1,113 @@
+"""First stages of a fit: the images are read, and a first mean settles their sign and the mask."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.data.preprocess import prepare_particles
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.imaging.masks import automatic_mask, sphere_mask
+from solvar_engine.jobs.fit_inputs import scratch_folder
+from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
+from solvar_engine.jobs.fit_plan import plan_fit, require_disk
+from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
+from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations
+
+logger = logging.getLogger(__name__)
+
+
+def read_images(job: FitJob) -> PreparedParticles:
+    """Say what the fit will need, and bring all images to the working box.
+
+    Raises
+    ------
+    UserError
+        If a disk is too small, or an image cannot be used.
+    """
+    params, stack, box_size = job.params, job.inputs.stack, job.inputs.box_size
+    count, threads = len(stack), torch.get_num_threads()
+    plan = plan_fit(count, box_size, params.rank, params.oversampling, threads, params.cache_mb)
+    logger.info(
+        "%d particles of %d px, %.3f Angstrom/px, working box %d px",
+        count,
+        stack.box_size,
+        stack.pixel_size,
+        box_size,
+    )
+    logger.info(plan.sentence())
+    scratch = job.run.checkpoint if params.scratch is None else scratch_folder(params.scratch)
+    require_disk(plan, job.run.path, scratch, count, box_size)
+    job.progress.stage("reading images")
+    first = job.progress.step
+    return prepare_particles(
+        stack,
+        box_size,
+        scratch=None if plan.cache_in_memory else scratch,
+        progress=lambda done, total: job.progress.to(first + done * READING_STEPS // total),
+    )
+
+
+def settle_sign_and_mask(job: FitJob, source: PreparedParticles) -> tuple[PreparedParticles, Tensor]:
+    """Find out from a first mean whether the molecule is dark, and make a mask if none is given.
+
+    Returns
+    -------
+    source : PreparedParticles
+        With the sign.
+    mask : Tensor, shape (z, y, x)
+    """
+    saved = job.checkpoint.load("start")
+    if saved is None:
+        job.progress.stage("first mean")
+        mean = estimate_mean(*half_set_equations(job, source)).mean
+        sign = _sign(job.params.invert_contrast, mean)
+        mask = job.inputs.mask
+        if mask is None:
+            mask = _automatic_mask(sign * mean, source.pixel_size, job.params.particles)
+        saved = {"sign": torch.tensor(sign), "mask": mask}
+        job.checkpoint.save("start", **saved)
+    job.progress.advance()
+    return source.with_sign(float(saved["sign"])), saved["mask"]
+
+
+def half_set_equations(job: FitJob, source: PreparedParticles) -> tuple[NormalEquations, NormalEquations]:
+    """Normal equations for the mean of each half-set."""
+    first, second = (
+        accumulate_normal_equations(source, half, interpolation=job.params.projector) for half in job.inputs.halves
+    )
+    return first, second
+
+
+def estimate_masked_mean(
+    job: FitJob, source: PreparedParticles, mask: Tensor
+) -> tuple[MeanEstimate, NormalEquations]:
+    """Estimate the mean; returned with the normal equations of all images."""
+    first, second = half_set_equations(job, source)
+    return estimate_mean(first, second, mask), first + second
+
+
+def _sign(choice: str, mean: Tensor) -> float:
+    if choice != "auto":
+        logger.info("Images are taken as they are" if choice == "no" else "Images are inverted, as asked for")
+        return 1.0 if choice == "no" else -1.0
+    inside = mean.double() * sphere_mask(mean.shape[-1], 0.42 * mean.shape[-1])
+    # Density is sparse and of one sign: the third moment of the map tells which.
+    skewness = float((inside**3).sum() / (inside**2).sum().clamp_min(1e-30) ** 1.5)
+    if skewness < 0:
+        logger.info("The molecule is dark in the images (skewness of the mean %.3g): they are inverted", skewness)
+        return -1.0
+    logger.info("The molecule is bright in the images (skewness of the mean %.3g)", skewness)
+    return 1.0
+
+
+def _automatic_mask(mean: Tensor, pixel_size: float, particles: str) -> Tensor:
+    try:
+        mask = automatic_mask(mean, pixel_size)
+    except ValueError as error:
+        raise UserError(f"{particles}: {error}.") from error
+    logger.info("Automatic mask: %.1f %% of the box", 100 * float(mask.mean()))
+    return mask

@@ -1,0 +1,202 @@
+"""Slices by the non-uniform fast Fourier transform (FINUFFT): as exact as asked for, and no grid to prepare.
+
+A slice is the volume's transform at the rotated pixels, evaluated directly: a transform of type 2 (Barnett, Magland &
+af Klinteberg, SIAM J. Sci. Comput. 2019). Its adjoint is a transform of type 1 with the same kernel, so the pair is
+adjoint to rounding at every tolerance.
+
+Every call transforms all volumes anew, whatever the number of images: hand over many images at once.
+
+Each thread works alone on its own channels (on its own images, too, where there are more threads than channels), with
+plans of one thread. FINUFFT's own threads add up what they spread in the order in which they happen to finish, and no
+two runs would give the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import finufft
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvar_engine.imaging.fourier import HalfDisk, nyquist_shell
+from solvar_engine.projectors.checks import check_rotation, check_slices, check_volumes
+from solvar_engine.projectors.combinations import combine_with_images, gram_with_images
+
+TOLERANCE = 1e-5
+"""Relative error of the slices; single precision allows little less."""
+
+_CHUNK_BYTES = 64_000_000
+_UPSAMPLING = 2.0  # of FINUFFT's internal grid; given, because both types must use the same kernel
+_FROM_VOLUME, _TO_VOLUME = 2, 1  # FINUFFT's types
+
+T = TypeVar("T")
+
+
+class NufftProjector:
+    """Slices on the CPU to a given tolerance; see :class:`~.base.Projector`.
+
+    The "grid" is the volumes themselves, and so is the accumulator. On a GPU, cuFINUFFT would take the place of FINUFFT
+    in `_transform`, without the parts for threads.
+
+    Parameters
+    ----------
+    box_size : int
+    disk : HalfDisk
+    tolerance : float
+        Relative error of the slices.
+    dtype : torch.dtype
+        Real type of the volumes: float64 computes in double precision.
+    """
+
+    chunk_bytes = _CHUNK_BYTES
+
+    def __init__(
+        self, box_size: int, disk: HalfDisk, *, tolerance: float = TOLERANCE, dtype: torch.dtype = torch.float32
+    ) -> None:
+        if disk.shell_max > nyquist_shell(box_size):
+            raise ValueError(f"shell {disk.shell_max} lies beyond Nyquist of a box of {box_size} px")
+        if not 0 < tolerance < 1:
+            raise ValueError(f"tolerance is {tolerance}, expected a number between 0 and 1")
+        self.box_size = box_size
+        self.disk = disk
+        self._tolerance = tolerance
+        self._dtype = dtype
+        self._pixels = disk.pixels.double() * (2 * math.pi / box_size)
+        self._weight = disk.weight.to(dtype)
+
+    def to_grid(self, volumes: Tensor) -> Tensor:
+        """See :meth:`~.base.Projector.to_grid`."""
+        check_volumes("volumes", volumes, self.box_size)
+        return volumes.to(self._dtype) / self.box_size
+
+    def new_accumulator(self, channels: int) -> Tensor:
+        """See :meth:`~.base.Projector.new_accumulator`."""
+        return torch.zeros(channels, *(self.box_size,) * 3, dtype=self._dtype)
+
+    def to_volumes(self, accumulator: Tensor) -> Tensor:
+        """See :meth:`~.base.Projector.to_volumes`."""
+        check_volumes("accumulator", accumulator, self.box_size)
+        return accumulator / self.box_size
+
+    def project(self, grid: Tensor, rotation: Tensor, factor: Tensor | None = None) -> Tensor:
+        """See :meth:`~.base.Projector.project`."""
+        check_rotation(rotation)
+        check_volumes("grid", grid, self.box_size)
+        count, channels = rotation.shape[0], grid.shape[0]
+        points, volumes = self._points(rotation), grid.numpy()
+        found = torch.empty(channels, count, len(self.disk), dtype=self._dtype.to_complex())
+        values = found.numpy()
+
+        def evaluate(part: _Part) -> None:
+            transform = self._transform(_FROM_VOLUME, points[:, part.images])
+            for channel in part.channels:
+                transform(volumes[channel].astype(values.dtype), out=values[channel, part.images].reshape(-1))
+
+        _in_threads(evaluate, _parts(channels, count))
+        slices = found.permute(1, 2, 0).contiguous()
+        return slices if factor is None else slices * self._checked(factor, count)
+
+    def backproject(self, slices: Tensor, rotation: Tensor, out: Tensor, factor: Tensor | None = None) -> None:
+        """See :meth:`~.base.Projector.backproject`."""
+        check_rotation(rotation)
+        check_volumes("out", out, self.box_size)
+        count, channels = rotation.shape[0], out.shape[0]
+        check_slices("slices", slices, count, len(self.disk), channels)
+        scaled = slices if factor is None else slices * self._checked(factor, count)
+        values = scaled.permute(2, 0, 1).to(self._dtype.to_complex()).contiguous().numpy()
+        points = self._points(rotation)
+
+        def spread(part: _Part) -> list[np.ndarray]:
+            transform = self._transform(_TO_VOLUME, points[:, part.images])
+            return [transform(values[channel, part.images].reshape(-1)).real.copy() for channel in part.channels]
+
+        parts = _parts(channels, count)
+        for part, volumes in zip(parts, _in_threads(spread, parts), strict=True):
+            for channel, volume in zip(part.channels, volumes, strict=True):
+                out[channel] += torch.from_numpy(volume)
+
+    def project_with_gram(
+        self, grid: Tensor, rotation: Tensor, factor: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`~.base.Projector.project_with_gram`."""
+        check_slices("images", images, rotation.shape[0], len(self.disk))
+        slices = self.project(grid, rotation, factor)
+        return slices, gram_with_images(slices, images, self._weight)
+
+    def backproject_combination(
+        self,
+        slices: Tensor,
+        images: Tensor,
+        coefficients: Tensor,
+        rotation: Tensor,
+        factor: Tensor,
+        out: Tensor,
+    ) -> None:
+        """See :meth:`~.base.Projector.backproject_combination`."""
+        count = rotation.shape[0]
+        check_slices("slices", slices, count, len(self.disk), slices.shape[-1])
+        check_slices("images", images, count, len(self.disk))
+        check_slices("coefficients", coefficients, count, slices.shape[-1] + 1, out.shape[0])
+        combined = combine_with_images(slices, images, coefficients, self._weight)
+        self.backproject(combined, rotation, out, factor)
+
+    def _points(self, rotation: Tensor) -> np.ndarray:
+        """Angles (z, y, x) of every pixel at each rotation, radians: (3, n, pixels)."""
+        xyz = torch.einsum("nij,pj->inp", rotation.double()[:, :, :2], self._pixels)
+        return xyz.flip(0).to(self._dtype).contiguous().numpy()
+
+    def _checked(self, factor: Tensor, count: int) -> Tensor:
+        check_slices("factor", factor, count, len(self.disk))
+        return factor.to(self._dtype)[..., None]
+
+    def _transform(self, kind: int, points: np.ndarray) -> Callable[..., np.ndarray]:
+        """Plan of one thread with its points (3, n, pixels) sorted: called with the data of one channel."""
+        plan = finufft.Plan(
+            kind,
+            (self.box_size,) * 3,
+            eps=self._tolerance,
+            isign=-1 if kind == _FROM_VOLUME else 1,
+            dtype="complex128" if self._dtype == torch.float64 else "complex64",
+            nthreads=1,
+            upsampfac=_UPSAMPLING,
+        )
+        plan.setpts(*points.reshape(3, -1))
+        return plan.execute
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one thread works on."""
+
+    channels: range
+    images: slice
+
+
+def _parts(channels: int, images: int) -> list[_Part]:
+    """Deal channels to the threads, and images, too, if there are more threads than channels."""
+    threads = torch.get_num_threads()
+    return [
+        _Part(some_channels, slice(some_images.start, some_images.stop))
+        for some_channels in _split(channels, threads)
+        for some_images in _split(images, max(1, threads // max(1, channels)))
+    ]
+
+
+def _split(count: int, parts: int) -> list[range]:
+    """Cut the numbers 0 ... count - 1 into at most so many runs of nearly equal length, none of them empty."""
+    parts = min(parts, count)
+    return [range(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
+
+
+def _in_threads(work: Callable[[_Part], T], parts: list[_Part]) -> list[T]:
+    """Results in the order of the parts; FINUFFT lets other Python threads run meanwhile."""
+    if len(parts) <= 1:
+        return [work(part) for part in parts]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(work, parts))
