@@ -73,6 +73,10 @@ class Plugin(pwem.Plugin):
             var_type=VarTypes.STRING,
         )
 
+    def getName(self):
+        """Name that Scipion puts before those of the protocols."""
+        return ENGINE_PACKAGE
+
     @classmethod
     def getEnviron(cls):
         """Environment of the engine: Scipion's, without what would lead its Python to Scipion's packages."""

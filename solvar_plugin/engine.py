@@ -175,6 +175,13 @@ def progress_text(status: Status | None) -> str:
     return f"Stage {status.step} of {status.steps}: {status.stage} ({so_far} so far)."
 
 
+def unfinished_text(status: Status | None) -> str:
+    """Say what there is of a run that does not go on and is not finished."""
+    if status is None or not status.steps:
+        return "No results yet."
+    return f"Interrupted at stage {status.step} of {status.steps} ({status.stage}): Continue goes on from there."
+
+
 # ---------------------------------------------------------------- what is installed
 
 

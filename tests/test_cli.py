@@ -86,7 +86,7 @@ def test_help_shows_every_option_with_unit_range_and_default(kind, capsys):
         ("abinitio p.star", "invalid choice: 'abinitio'"),
         ("fit p.star --output run", "required: --rank"),
         ("fit p.star --output run --rank auto", "argument --rank: 'auto' is not a whole number"),
-        ("fit p.star --output run --rank 3 --objective ls", "argument --objective: invalid choice: 'ls'"),
+        ("fit p.star --output run --rank 3 --objective em", "argument --objective: invalid choice: 'em'"),
         ("fit p.star --output run --rank 3 --refine-poses", "unrecognized arguments: --refine-poses"),
         ("fit p.star --out run --rank 3", "required: --output"),
         ("simulate --output d --phantom", "argument --phantom: expected at least one argument"),

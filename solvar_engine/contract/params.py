@@ -381,7 +381,11 @@ class FitParams(Params):
         " whichever is smaller",
         unit="px", minimum=16, maximum=4096, metavar="N",
     )
-    objective: str = option(str, "ml", help="ml: maximum likelihood", choices=("ml",))
+    objective: str = option(
+        str, "ml", help="how the components are found: ml, by maximum likelihood, or ls, by least squares between"
+        " the covariance of the images and the model's",
+        choices=("ml", "ls"),
+    )
     projector: str = option(
         str, "trilinear", help="interpolation in Fourier space; nufft does without: exact, some three times slower",
         choices=("trilinear", "nearest", "nufft"),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.bands import Band, ProjectorOptions, change_box, make_band, marching_shells
+from solvar_engine.estimation.objectives import Objective
 from solvar_engine.estimation.regularization import (
     align_halves,
     component_fsc,
@@ -51,6 +52,7 @@ class CovarianceProblem:
     rank : int
     seed : int
     options : ProjectorOptions
+    objective : Objective
     """
 
     source: BatchSource
@@ -61,6 +63,7 @@ class CovarianceProblem:
     rank: int
     seed: int
     options: ProjectorOptions
+    objective: Objective
 
     def band(self, shell_max: int, share: float) -> Band:
         """Cut to a band; ``share`` of all images count for its density."""
@@ -86,7 +89,7 @@ class HalfSetState:
     correlation : Tensor, shape (r, shells)
         FSC of the aligned components; empty before the first alignment.
     objective : tuple of two floats
-        Mean negative log-likelihood per image of the last epoch.
+        Mean of the objective per image in the last epoch.
     """
 
     done: int
@@ -182,6 +185,7 @@ def _advance(problem: CovarianceProblem, band: Band, unit: Unit, state: HalfSetS
             precision,
             unit.epoch,
             problem.generator(1, half, state.done),
+            problem.objective,
         )
         for half, (index, factors) in enumerate(zip(problem.halves, state.factors, strict=True))
     ]
@@ -263,6 +267,7 @@ def fit_full_set(
             precision,
             epochs[number],
             problem.generator(2, number),
+            problem.objective,
         )
         state = FullSetState(number + 1, factors, objective)
         yield state

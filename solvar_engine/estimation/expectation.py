@@ -1,4 +1,4 @@
-"""One pass over images: posterior statistics, and the gradient with respect to the factors."""
+"""One pass over images: sums of an objective and its derivatives, or the posterior of each image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
-from solvar_engine.estimation.objectives import LatentPosterior, latent_posterior
+from solvar_engine.estimation.objectives import ImageTerms, LatentPosterior, Objective, latent_posterior
 from solvar_engine.estimation.statistics import Statistics
 from solvar_engine.imaging.types import Batch, BatchSource
 from solvar_engine.projectors.base import images_per_call
@@ -22,22 +22,26 @@ class Expectation:
     Attributes
     ----------
     objective : float
-        Sum of the negative log-likelihoods.
     second_moment : Tensor, shape (r, r), float64
         Sum of E[z z^T].
-    gradient : Tensor, shape (r, z, y, x), float32
-        Of the objective with respect to the factors.
+    information : Tensor, shape (r, r), float64
+        Sum of the images' information, see `ImageTerms`.
+    gradient : Tensor, shape (r, z, y, x)
+        Of the objective with respect to the factors, in the precision of the images.
     count : int
     """
 
     objective: float
     second_moment: Tensor
+    information: Tensor
     gradient: Tensor
     count: int
 
 
-def expectation_pass(source: BatchSource, index: Tensor, band: Band, factors: Tensor) -> Expectation:
-    """Evaluate the objective and its gradient, sum_i P_i*[A_i (S_i + m_i m_i^T) - e_i m_i^T].
+def expectation_pass(
+    source: BatchSource, index: Tensor, band: Band, factors: Tensor, objective: Objective
+) -> Expectation:
+    """Evaluate an objective and its gradient, sum_i P_i*[A_i moments_i - e_i weights_i^T].
 
     Parameters
     ----------
@@ -47,6 +51,7 @@ def expectation_pass(source: BatchSource, index: Tensor, band: Band, factors: Te
     band : Band
     factors : Tensor, shape (r, z, y, x)
         V, at the box of the band.
+    objective : Objective
 
     Returns
     -------
@@ -57,29 +62,30 @@ def expectation_pass(source: BatchSource, index: Tensor, band: Band, factors: Te
     grid = projector.to_grid(torch.cat((band.mean[None], factors)))
     accumulator = projector.new_accumulator(rank)
     second_moment = torch.zeros(rank, rank, dtype=torch.float64)
-    objective = 0.0
+    information = torch.zeros_like(second_moment)
+    value = 0.0
     for batch in source.batches(index, band.disk, images_per_call(projector, rank + 2)):
         slices, products = projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
-        posterior = latent_posterior(Statistics.at_contrast(products, batch.contrast))
-        moments = posterior.second_moment()
-        second_moment += moments.sum(dim=0)
-        objective += float(posterior.objective.sum())
+        terms = objective.terms(Statistics.at_contrast(products, batch.contrast))
+        second_moment += terms.second_moment.sum(dim=0)
+        information += terms.information.sum(dim=0)
+        value += float(terms.value.sum())
         projector.backproject_combination(
             slices,
             batch.images,
-            _gradient_coefficients(posterior.mean, moments, batch.contrast),
+            _gradient_coefficients(terms, batch.contrast).to(batch.images.real.dtype),
             batch.rotation,
             batch.ctf,
             accumulator,
         )
-    return Expectation(objective, second_moment, projector.to_volumes(accumulator), int(index.shape[0]))
+    return Expectation(value, second_moment, information, projector.to_volumes(accumulator), int(index.shape[0]))
 
 
-def _gradient_coefficients(mean: Tensor, moments: Tensor, contrast: Tensor) -> Tensor:
-    """Weights of (P mu, P V, Y) in each image's gradient: a [a P V (S + m m^T) - (Y - a P mu) m^T]."""
-    a = contrast.to(mean.dtype)[:, None, None]
-    row = mean[:, None, :]
-    return torch.cat((a**2 * row, a**2 * moments, -a * row), dim=1).float()
+def _gradient_coefficients(terms: ImageTerms, contrast: Tensor) -> Tensor:
+    """Weights of (P mu, P V, Y) in each image's gradient: a [a P V moments - (Y - a P mu) weights^T]."""
+    a = contrast.to(terms.weights.dtype)[:, None, None]
+    row = terms.weights[:, None, :]
+    return torch.cat((a**2 * row, a**2 * terms.moments, -a * row), dim=1)
 
 
 def posterior_pass(

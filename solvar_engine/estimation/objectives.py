@@ -1,12 +1,19 @@
-"""The maximum-likelihood objective of the low-rank covariance and the posterior that it comes with."""
+"""What is minimised over the factors of the covariance, by maximum likelihood or by least squares.
+
+All that an objective sees of an image are its statistics, and all that the solver sees of an objective is what stands
+in `Objective`: another one needs no change elsewhere.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from solvar_engine.estimation.regularization import ComponentPrior, Penalty, WeightedPrior
 from solvar_engine.estimation.statistics import Statistics
 
 
@@ -50,7 +57,7 @@ def latent_posterior(statistics: Statistics, prior_precision: Tensor | None = No
     Examples
     --------
     >>> one = torch.ones(1, 1, 1, dtype=torch.float64)
-    >>> latent_posterior(Statistics(one, one[0], one[0, 0])).mean.item()
+    >>> round(latent_posterior(Statistics(one, one[0], one[0, 0])).mean.item(), 12)
     0.5
     """
     rank = statistics.gram.shape[-1]
@@ -62,3 +69,121 @@ def latent_posterior(statistics: Statistics, prior_precision: Tensor | None = No
     log_determinant = 2 * torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(dim=-1) - torch.logdet(precision)
     explained = (mean * statistics.inner).sum(dim=-1)
     return LatentPosterior(mean, covariance, 0.5 * (log_determinant + statistics.residual - explained))
+
+
+@dataclass(frozen=True)
+class ImageTerms:
+    """What n images add to an objective and to its derivatives with respect to V, float64.
+
+    With A = P V and e = Y - P mu, an image's part of the gradient is P*[A moments - e weights^T].
+
+    Attributes
+    ----------
+    value : Tensor, shape (n,)
+    weights : Tensor, shape (n, r)
+    moments : Tensor, shape (n, r, r)
+    information : Tensor, shape (n, r, r)
+        How well the image determines what V stands for: latent part of the normal matrix of V when everything that V
+        is multiplied by stays fixed.
+    second_moment : Tensor, shape (n, r, r)
+        E[z z^T] under the posterior, which serves the gauge.
+    """
+
+    value: Tensor
+    weights: Tensor
+    moments: Tensor
+    information: Tensor
+    second_moment: Tensor
+
+
+class Objective(Protocol):
+    """A function of V that is a sum over images, to be minimised."""
+
+    def terms(self, statistics: Statistics) -> ImageTerms:
+        """Evaluate images of unit noise variance."""
+        ...
+
+    def known_information(self, second_moment: Tensor) -> Tensor | None:
+        """Average information (r, r) of images of which only the average second moment is known; None if unknown."""
+        ...
+
+    def curvature(self, information: Tensor) -> Tensor:
+        """Latent part (r, r) of a bound of the Hessian, from the average information."""
+        ...
+
+    def penalty(self, precision: Tensor, box_size: int, information: Tensor) -> Penalty:
+        """Regularise so that a coefficient keeps the share D / (D + precision) of what the images make it.
+
+        Parameters
+        ----------
+        precision : Tensor, shape (r, shells)
+            In the units of the density D of the images, as inverse prior variances of latents of unit variance.
+        box_size : int
+        information : Tensor, shape (r, r)
+            Average over the images.
+        """
+        ...
+
+
+class MaximumLikelihood:
+    """Negative log-likelihood of Gaussian heterogeneity (Yadgar et al. 2026, eq. 9, halved)."""
+
+    def terms(self, statistics: Statistics) -> ImageTerms:
+        """The gradient is P*[A (S + m m^T) - e m^T] with the posterior's mean m and covariance S."""
+        posterior = latent_posterior(statistics)
+        moments = posterior.second_moment()
+        return ImageTerms(posterior.objective, posterior.mean, moments, moments, moments)
+
+    def known_information(self, second_moment: Tensor) -> Tensor:
+        """The second moment of the latents, by which V is multiplied."""
+        return second_moment
+
+    def curvature(self, information: Tensor) -> Tensor:
+        """That of expectation maximisation, which bounds the likelihood's."""
+        return information
+
+    def penalty(self, precision: Tensor, box_size: int, information: Tensor) -> Penalty:
+        """A Gaussian prior of each coefficient."""
+        return ComponentPrior(precision, box_size)
+
+
+class LeastSquares:
+    """Squared distance of each image's covariance, 1/4 |e e^T - A A^T - I|_F^2 without the constant N / 4.
+
+    A quarter of eq. 6 of Yadgar et al. 2026, in which sigma = 1 for whitened images.
+    """
+
+    def terms(self, statistics: Statistics) -> ImageTerms:
+        """The gradient is P*[A (G + I) - e b^T] with the inner products b = A^T e and G = A^T A."""
+        gram, inner, residual = statistics.gram, statistics.inner, statistics.residual
+        trace = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+        image = residual.square() - 2 * residual
+        model = gram.square().sum(dim=(-2, -1)) + 2 * trace
+        value = 0.25 * (image + model - 2 * inner.square().sum(dim=-1))
+        second_moment = latent_posterior(statistics).second_moment()
+        return ImageTerms(value, inner, gram + _identity_like(gram), gram, second_moment)
+
+    def known_information(self, second_moment: Tensor) -> None:
+        """Nothing: it depends on how strongly V shows in the images, not on the gauge of the latents."""
+        return None
+
+    def curvature(self, information: Tensor) -> Tensor:
+        """2 G + I: twice, since V stands on both sides of V V^T.
+
+        With G alone, full steps would be an iteration such as v <- c / v, which alternates about the root for ever;
+        with twice of it they are Newton's v <- (v + c / v) / 2. The identity, from the noise, bounds the steps of
+        factors that are still weak.
+        """
+        return 2 * information + _identity_like(information)
+
+    def penalty(self, precision: Tensor, box_size: int, information: Tensor) -> Penalty:
+        """The prior in the units of this objective, in which the images count by D G."""
+        return WeightedPrior(precision, box_size, information)
+
+
+def _identity_like(matrices: Tensor) -> Tensor:
+    return torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+
+
+OBJECTIVES: Mapping[str, Objective] = {"ml": MaximumLikelihood(), "ls": LeastSquares()}
+"""By the name of the option."""

@@ -7,11 +7,13 @@ shell correlation of two independent half-sets ignores the scale of a shell, so 
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import volume_to_ft
-from solvar_engine.imaging.shells import coefficients_per_shell, shell_sum
+from solvar_engine.imaging.shells import coefficients_per_shell, shell_sum, shells_to_volume
 from solvar_engine.reconstruction.mean import precision_from_fsc
 
 _POOLED_COEFFICIENTS = 200  # shells with fewer are pooled with their neighbours
@@ -76,7 +78,10 @@ def component_fsc(factors1: Tensor, factors2: Tensor) -> Tensor:
 
 
 def covariance_fsc(factors1: Tensor, factors2: Tensor) -> Tensor:
-    """Correlation of two low-rank covariances within each shell: the diagonal of eq. 10 (Yadgar et al. 2026, A.2).
+    """Correlation of two low-rank covariances V V^T for each pair of shells (Yadgar et al. 2026, eq. 10).
+
+    The block of a covariance between two shells is of low rank, too, so its inner products need only those of the
+    factors: <A, B>_ij = sum_mn <a_m, b_n>_i <a_m, b_n>_j.
 
     Parameters
     ----------
@@ -84,17 +89,18 @@ def covariance_fsc(factors1: Tensor, factors2: Tensor) -> Tensor:
 
     Returns
     -------
-    Tensor, shape (shells,), float64
+    Tensor, shape (shells, shells), float64
+        The diagonal compares the covariances within each shell.
     """
     box_size = factors1.shape[-1]
     first, second = volume_to_ft(factors1), volume_to_ft(factors2)
 
-    def energy(left: Tensor, right: Tensor) -> Tensor:
-        rows = [shell_sum((field * right.conj()).real, box_size) for field in left]
-        return (torch.stack(rows) ** 2).sum(dim=(0, 1))
+    def inner(left: Tensor, right: Tensor) -> Tensor:
+        products = torch.cat([shell_sum((field * right.conj()).real, box_size) for field in left])
+        return products.T @ products
 
-    norm = (energy(first, first) * energy(second, second)).clamp_min(1e-300).sqrt()
-    return energy(first, second) / norm
+    norm = (inner(first, first) * inner(second, second)).clamp_min(1e-300).sqrt()
+    return inner(first, second) / norm
 
 
 def _pooling(box_size: int) -> Tensor:
@@ -125,6 +131,77 @@ def component_precision(correlation: Tensor, half_density: Tensor) -> Tensor:
     return precision_from_fsc(correlation.clamp_min(0.02), half_density)
 
 
+class Penalty(Protocol):
+    """A quadratic form in the factors that is added to an objective.
+
+    In every coefficient k it is 1/2 V_k^T W(k) V_k, with the symmetric r-by-r matrices W in the units of the density.
+    """
+
+    def gradient(self, factors_ft: Tensor) -> Tensor:
+        """W V of factors (r, z, y, x // 2 + 1), complex."""
+        ...
+
+    def diagonal(self, vectors: Tensor) -> Tensor:
+        """Curvature along each of the orthonormal mixtures ``vectors`` (r, r) of factors, (r, z, y, x // 2 + 1)."""
+        ...
+
+
+class ComponentPrior:
+    """Gaussian prior of every factor: W is diagonal.
+
+    Parameters
+    ----------
+    precision : Tensor, shape (r, shells)
+        Inverse prior variance.
+    box_size : int
+    """
+
+    def __init__(self, precision: Tensor, box_size: int) -> None:
+        self._field = _shell_fields(precision, box_size)
+
+    def gradient(self, factors_ft: Tensor) -> Tensor:
+        """Each coefficient times its inverse prior variance."""
+        return self._field * factors_ft
+
+    def diagonal(self, vectors: Tensor) -> Tensor:
+        """Inverse prior variances, mixed."""
+        return mix(self._field, vectors**2)
+
+
+class WeightedPrior:
+    """Prior of factors that the images determine by D times a matrix K, not by D alone: W = p^(1/2) K p^(1/2).
+
+    Where p = D (1 - F) / F it keeps the share F of each coefficient, whatever K is: a Wiener filter.
+
+    Parameters
+    ----------
+    precision : Tensor, shape (r, shells)
+        p of each factor.
+    box_size : int
+    weight : Tensor, shape (r, r)
+        K, which is proportional to the square of the factors.
+    """
+
+    def __init__(self, precision: Tensor, box_size: int, weight: Tensor) -> None:
+        self._precision, self._box_size, self._weight = precision.double(), box_size, weight
+        self._root = _shell_fields(precision, box_size).sqrt()
+
+    def gradient(self, factors_ft: Tensor) -> Tensor:
+        """W V at the present weight."""
+        return self._root * mix(self._root * factors_ft, self._weight)
+
+    def diagonal(self, vectors: Tensor) -> Tensor:
+        """Twice that of W, since the weight follows the factors."""
+        root = self._precision.sqrt()
+        mixed = torch.einsum("ij,is,ik,ks,kj->js", vectors, root, self._weight, root, vectors)
+        return _shell_fields(2 * mixed, self._box_size)
+
+
+def _shell_fields(values: Tensor, box_size: int) -> Tensor:
+    """Spread values per shell (r, shells) over spectra, their largest beyond the last shell."""
+    return shells_to_volume(values.float(), box_size, beyond=float(values.max()))
+
+
 def extend_shells(values: Tensor, shells: int, decay: float = 0.0) -> Tensor:
     """Continue values per shell to higher shells from the average of the last three.
 
@@ -149,7 +226,7 @@ def extend_shells(values: Tensor, shells: int, decay: float = 0.0) -> Tensor:
 
 
 def mix(factors: Tensor, matrix: Tensor) -> Tensor:
-    """Linear combinations of factors: column j of the result is sum_i factors_i matrix_ij."""
+    """Linear combinations of factors or their transforms: column j of the result is sum_i factors_i matrix_ij."""
     return torch.einsum("izyx,ij->jzyx", factors, matrix.to(factors))
 
 

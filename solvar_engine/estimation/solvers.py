@@ -1,7 +1,8 @@
 """The preconditioned stochastic solver for the factors of the covariance.
 
-The normal matrix of the EM step is nearly separable, D(k) over frequencies times E = mean(S + m m^T) over latents. A
-gradient divided by D(k) lambda + 1/tau(k) in the eigenbasis of E costs no more than a gradient and moves like EM.
+The curvature of an objective is nearly separable, D(k) over frequencies times an r-by-r matrix C over latents: for the
+likelihood C = mean(S + m m^T), the normal matrix of expectation maximisation (EM). A gradient divided by
+D(k) lambda + 1/tau(k) in the eigenbasis of C costs no more than a gradient and moves like EM.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.bands import Band, split_batches
-from solvar_engine.estimation.expectation import Expectation, expectation_pass
-from solvar_engine.estimation.regularization import extend_shells
+from solvar_engine.estimation.expectation import expectation_pass
+from solvar_engine.estimation.objectives import Objective
+from solvar_engine.estimation.regularization import Penalty, extend_shells, mix
 from solvar_engine.imaging.fourier import ft_to_volume, volume_radius, volume_to_ft
 from solvar_engine.imaging.shells import shell_count, shells_to_volume
 from solvar_engine.imaging.types import BatchSource
 
-_MEMORY = 0.6  # share of the old value in the running second moment, per mini-batch
+_MEMORY = 0.6  # share of the old value in running averages, per mini-batch
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def run_epoch(
     precision: Tensor,
     epoch: Epoch,
     generator: torch.Generator,
+    objective: Objective,
 ) -> tuple[Factors, float]:
     """Visit all particles once, one preconditioned step per mini-batch.
 
@@ -70,68 +73,66 @@ def run_epoch(
     epoch : Epoch
     generator : torch.Generator
         Deals the particles into mini-batches.
+    objective : Objective
 
     Returns
     -------
     state : Factors
-    objective : float
-        Mean negative log-likelihood per image, each at the factors that its mini-batch met.
+    value : float
+        Mean of the objective per image, each at the factors that its mini-batch met.
     """
-    prior = shells_to_volume(precision.float(), band.box_size, beyond=float(precision.max()))
-    objective = 0.0
+    information = objective.known_information(state.second_moment)
+    value = 0.0
     for rows in split_batches(index, epoch.batches, generator):
-        expectation = expectation_pass(source, rows, band, state.volumes)
-        objective += expectation.objective
+        expectation = expectation_pass(source, rows, band, state.volumes, objective)
+        value += expectation.objective
         share = index.shape[0] / expectation.count
-        second_moment = _update_moment(state.second_moment, expectation, epoch.batches)
+        second_moment = _running_mean(
+            state.second_moment, expectation.second_moment / expectation.count, epoch.batches
+        )
+        information = _running_mean(information, expectation.information / expectation.count, epoch.batches)
+        penalty = objective.penalty(precision, band.box_size, information)
         step = preconditioned_step(
-            band, state.volumes, expectation.gradient * share, second_moment, prior
+            band, state.volumes, expectation.gradient * share, objective.curvature(information), penalty
         )
         state = Factors(state.volumes - epoch.step * step, second_moment)
-    return state, objective / index.shape[0]
+    return state, value / index.shape[0]
 
 
-def _update_moment(running: Tensor, expectation: Expectation, batches: int) -> Tensor:
-    current = expectation.second_moment / expectation.count
-    if batches == 1:
+def _running_mean(running: Tensor | None, current: Tensor, batches: int) -> Tensor:
+    if running is None or batches == 1:
         return current
     return _MEMORY * running + (1 - _MEMORY) * current
 
 
 def preconditioned_step(
-    band: Band, factors: Tensor, gradient: Tensor, second_moment: Tensor, prior: Tensor
+    band: Band, factors: Tensor, gradient: Tensor, curvature: Tensor, penalty: Penalty
 ) -> Tensor:
-    """Turn a gradient into a step of the size of an EM update.
+    """Turn a gradient into a step of the size of an EM update or a Newton step.
 
     Parameters
     ----------
     band : Band
     factors, gradient : Tensor, shape (r, z, y, x)
         The gradient of the data term, scaled to all images.
-    second_moment : Tensor, shape (r, r)
-    prior : Tensor, shape (r, z, y, x // 2 + 1)
-        Inverse prior variance of every coefficient.
+    curvature : Tensor, shape (r, r)
+        Of the average image, to be multiplied by the density.
+    penalty : Penalty
 
     Returns
     -------
     Tensor, shape (r, z, y, x)
         To be subtracted; band-limited, inside the mask up to that.
     """
-    pulled = ft_to_volume(prior * volume_to_ft(factors), band.box_size)
+    pulled = ft_to_volume(penalty.gradient(volume_to_ft(factors)), band.box_size)
     residual_ft = volume_to_ft(band.mask_root * (gradient + pulled))
-    values, vectors = torch.linalg.eigh(second_moment)
+    values, vectors = torch.linalg.eigh(curvature)
     values = values.clamp_min(1e-6).to(gradient)
-    mixed_prior = mix_fields(prior, vectors**2)
-    denominator = band.bound(band.density * values[:, None, None, None] + mixed_prior)
-    step_ft = mix_fields(mix_fields(residual_ft, vectors) / denominator, vectors.T)
+    denominator = band.bound(band.density * values[:, None, None, None] + penalty.diagonal(vectors))
+    step_ft = mix(mix(residual_ft, vectors) / denominator, vectors.T)
     inside = volume_radius(band.box_size) <= band.shell_max
     step = band.mask_root * ft_to_volume(step_ft * inside, band.box_size)
     return ft_to_volume(volume_to_ft(step) * inside, band.box_size)
-
-
-def mix_fields(fields: Tensor, matrix: Tensor) -> Tensor:
-    """Linear combinations along the first axis of real or complex fields."""
-    return torch.einsum("izyx,ij->jzyx", fields, matrix.to(fields.dtype))
 
 
 def random_factors(band: Band, rank: int, prior: Tensor, generator: torch.Generator) -> Factors:

@@ -21,6 +21,7 @@ from solvar_engine.estimation.covariance import (
     half_set_units,
 )
 from solvar_engine.estimation.heldout import collect_statistics
+from solvar_engine.estimation.objectives import OBJECTIVES
 from solvar_engine.estimation.residuals import residual_power
 from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit_start import estimate_masked_mean
@@ -85,6 +86,7 @@ def _estimate_mean(
         job.params.rank,
         job.params.seed,
         job.projector_options,
+        OBJECTIVES[job.params.objective],
     )
     return mean, problem
 

@@ -66,7 +66,7 @@ def write_results(job: FitJob, halves: HalfSetFit, components: Components, laten
     write_mean(run, halves.mean, halves.problem.mask, scale)
     overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean)
     labels = write_components(run, components, overlap, scale)
-    correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors))
+    correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal()
     write_spectra(run, source, stack, halves.mean.fsc, correlation, scale)
     contrast = 1.0 / source.image_scale
     write_particles(

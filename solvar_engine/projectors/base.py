@@ -143,6 +143,7 @@ def create_projector(
     *,
     interpolation: str = "trilinear",
     oversampling: int = DEFAULT_OVERSAMPLING,
+    tolerance: float | None = None,
     device: torch.device | str = "cpu",
     backend: str = "auto",
 ) -> Projector:
@@ -158,6 +159,8 @@ def create_projector(
         How slices are read off a grid, or 'nufft' to evaluate the volumes' transform directly, without one.
     oversampling : int
         Zero-padding factor of the Fourier grid; 'nufft' has none and takes the default only.
+    tolerance : float, optional
+        Relative error of the slices, for 'nufft' only.
     device : torch.device or str
     backend : {'auto', 'numba_cpu', 'torch_ref', 'finufft_cpu'}
         ``auto`` takes Numba's kernels on a CPU and plain torch elsewhere, and FINUFFT for 'nufft'. A backend that is
@@ -166,7 +169,8 @@ def create_projector(
     Raises
     ------
     ValueError
-        For an unknown name, or a backend that cannot run on the device or has no such interpolation.
+        For an unknown name, a backend that cannot run on the device or has no such interpolation, or an argument that
+        means nothing to it.
     """
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"interpolation is {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}")
@@ -182,9 +186,11 @@ def create_projector(
         if oversampling != DEFAULT_OVERSAMPLING:
             raise ValueError(f"oversampling is {oversampling}, but nufft has no grid to oversample: leave it out")
         logger.debug("projector %s on %s, %s", backend, device, interpolation)
-        from solvar_engine.projectors.nufft import NufftProjector
+        from solvar_engine.projectors.nufft import TOLERANCE, NufftProjector
 
-        return NufftProjector(box_size, disk)
+        return NufftProjector(box_size, disk, tolerance=TOLERANCE if tolerance is None else tolerance)
+    if tolerance is not None:
+        raise ValueError(f"tolerance is {tolerance}, but {interpolation} has none: leave it out")
     logger.debug("projector %s on %s, %s, oversampling %d", backend, device, interpolation, oversampling)
     if backend == "numba_cpu":
         from solvar_engine.projectors.numba_cpu import NumbaProjector

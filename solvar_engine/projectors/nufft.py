@@ -7,8 +7,8 @@ adjoint to rounding at every tolerance.
 Every call transforms all volumes anew, whatever the number of images: hand over many images at once.
 
 Each thread works alone on its own channels (on its own images, too, where there are more threads than channels), with
-plans of one thread. FINUFFT's own threads add up what they spread in the order in which they happen to finish, and no
-two runs would give the same numbers.
+plans of one thread. FINUFFT's own threads add up what they spread in the order in which they happen to finish, and two
+runs would not give the same numbers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ TOLERANCE = 1e-5
 """Relative error of the slices; single precision allows little less."""
 
 _CHUNK_BYTES = 64_000_000
-_UPSAMPLING = 2.0  # of FINUFFT's internal grid; given, because both types must use the same kernel
+_SHARED_GRIDS_BYTES = 512_000_000  # FINUFFT's internal grids of threads that share a channel, at most
+_COARSE_TOLERANCE = 1e-4  # from here on a smaller internal grid is enough
 _FROM_VOLUME, _TO_VOLUME = 2, 1  # FINUFFT's types
 
 T = TypeVar("T")
@@ -66,6 +67,8 @@ class NufftProjector:
         self.box_size = box_size
         self.disk = disk
         self._tolerance = tolerance
+        # given to FINUFFT, because both types must use the same kernel
+        self._upsampling = 1.25 if tolerance >= _COARSE_TOLERANCE else 2.0
         self._dtype = dtype
         self._pixels = disk.pixels.double() * (2 * math.pi / box_size)
         self._weight = disk.weight.to(dtype)
@@ -98,7 +101,7 @@ class NufftProjector:
             for channel in part.channels:
                 transform(volumes[channel].astype(values.dtype), out=values[channel, part.images].reshape(-1))
 
-        _in_threads(evaluate, _parts(channels, count))
+        _in_threads(evaluate, self._parts(channels, count))
         slices = found.permute(1, 2, 0).contiguous()
         return slices if factor is None else slices * self._checked(factor, count)
 
@@ -116,7 +119,7 @@ class NufftProjector:
             transform = self._transform(_TO_VOLUME, points[:, part.images])
             return [transform(values[channel, part.images].reshape(-1)).real.copy() for channel in part.channels]
 
-        parts = _parts(channels, count)
+        parts = self._parts(channels, count)
         for part, volumes in zip(parts, _in_threads(spread, parts), strict=True):
             for channel, volume in zip(part.channels, volumes, strict=True):
                 out[channel] += torch.from_numpy(volume)
@@ -155,6 +158,17 @@ class NufftProjector:
         check_slices("factor", factor, count, len(self.disk))
         return factor.to(self._dtype)[..., None]
 
+    def _parts(self, channels: int, images: int) -> list[_Part]:
+        """Deal channels to the threads, and images, too, if there are more threads than channels."""
+        threads = torch.get_num_threads()
+        grid_bytes = self._dtype.to_complex().itemsize * (self._upsampling * self.box_size) ** 3
+        sharing = min(threads // max(1, channels), int(_SHARED_GRIDS_BYTES / grid_bytes))
+        return [
+            _Part(some_channels, slice(some_images.start, some_images.stop))
+            for some_channels in _split(channels, threads)
+            for some_images in _split(images, max(1, sharing))
+        ]
+
     def _transform(self, kind: int, points: np.ndarray) -> Callable[..., np.ndarray]:
         """Plan of one thread with its points (3, n, pixels) sorted: called with the data of one channel."""
         plan = finufft.Plan(
@@ -164,7 +178,7 @@ class NufftProjector:
             isign=-1 if kind == _FROM_VOLUME else 1,
             dtype="complex128" if self._dtype == torch.float64 else "complex64",
             nthreads=1,
-            upsampfac=_UPSAMPLING,
+            upsampfac=self._upsampling,
         )
         plan.setpts(*points.reshape(3, -1))
         return plan.execute
@@ -176,16 +190,6 @@ class _Part:
 
     channels: range
     images: slice
-
-
-def _parts(channels: int, images: int) -> list[_Part]:
-    """Deal channels to the threads, and images, too, if there are more threads than channels."""
-    threads = torch.get_num_threads()
-    return [
-        _Part(some_channels, slice(some_images.start, some_images.stop))
-        for some_channels in _split(channels, threads)
-        for some_images in _split(images, max(1, threads // max(1, channels)))
-    ]
 
 
 def _split(count: int, parts: int) -> list[range]:

@@ -29,6 +29,7 @@ from solvar_engine.projectors.grid import GridGeometry
 
 _EDGE = 2.0  # px, of the ball that holds the molecule
 _OVERSAMPLING = 2  # the kernel of the convolution needs exactly twice the box
+_KERNEL_TOLERANCE = 1e-4  # of a kernel without interpolation: more would cost much memory
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,9 @@ class _NufftSums:
             _OVERSAMPLING * disk.shell,
         )
         self.projector = create_projector(source.box_size, disk, interpolation="nufft")
-        self._doubled = create_projector(doubled.box_size, doubled, interpolation="nufft")
+        self._doubled = create_projector(
+            doubled.box_size, doubled, interpolation="nufft", tolerance=_KERNEL_TOLERANCE
+        )
         self._right_side = self.projector.new_accumulator(1)
         self._kernel = self._doubled.new_accumulator(1)
 

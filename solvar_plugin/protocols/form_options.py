@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from solvar_engine.contract.errors import UserError
@@ -17,6 +18,7 @@ from solvar_engine.contract.params import (
 
 LABELS = {
     "rank": "Number of components",
+    "mask": "Mask (optional)",
     "box": "Working box (px)",
     "clusters": "Number of clusters",
     "objective": "Objective",
@@ -31,15 +33,19 @@ LABELS = {
 """What the form calls the engine's options."""
 
 _CHOICES = {
-    "objective": {"ml": "maximum likelihood"},
+    "objective": {"ml": "maximum likelihood", "ls": "least squares"},
     "invert_contrast": {"auto": "find out", "yes": "yes", "no": "no"},
 }
 
 
 def choices_of(option: Option) -> list[str]:
     """Return the choices of an option in words."""
-    words = _CHOICES.get(option.name, {})
-    return [words.get(choice, choice) for choice in option.choices]
+    return [choice_in_words(option.name, choice) for choice in option.choices]
+
+
+def choice_in_words(name: str, choice: str) -> str:
+    """Return a choice of the option of a name in words."""
+    return _CHOICES.get(name, {}).get(choice, choice)
 
 
 def help_of(option: Option) -> str:
@@ -50,15 +56,41 @@ def help_of(option: Option) -> str:
 
 def option_problems(params: Params) -> list[str]:
     """Return what is wrong with the values of the form, by the labels of the form."""
+    options = options_of(type(params))
+    if any(option.is_required and getattr(params, option.name) is None for option in options):
+        return []  # Scipion itself says that a number is missing
     problems = []
-    for option in options_of(type(params)):
+    for option in options:
         if option.name not in LABELS:
             continue
         try:
             option.check(getattr(params, option.name))
         except UserError as error:
             problems.append(str(error).replace(option.label, f"'{LABELS[option.name]}'", 1))
-    return problems
+    return problems or _combination_problems(params)
+
+
+def _combination_problems(params: Params) -> list[str]:
+    """Return what is wrong with values that are right each by itself."""
+    try:
+        params.validate()
+    except UserError as error:
+        return [in_form_words(str(error))]
+    return []
+
+
+def in_form_words(sentence: str) -> str:
+    """Replace the options that a sentence of the engine names by the labels of the form.
+
+    Examples
+    --------
+    >>> in_form_words("No density stands out: pass --mask, or lower --rank.")
+    "No density stands out: pass 'Mask (optional)', or lower 'Number of components'."
+    """
+    for option in (*options_of(FitParams), *options_of(AnalyzeParams)):
+        if option.name in LABELS:
+            sentence = re.sub(rf"(?<![\w-]){option.label}(?![\w-])", f"'{LABELS[option.name]}'", sentence)
+    return sentence
 
 
 def cluster_problems(clusters: Any, n_particles: int) -> list[str]:

@@ -14,13 +14,16 @@ from pwem.protocols import ProtAnalysis3D
 from solvar_engine.contract.params import Params
 from solvar_engine.contract.status import Status
 from solvar_plugin import Plugin, __version__
+from solvar_plugin.constants import ENGINE_PACKAGE
 from solvar_plugin.engine import (
+    EngineError,
     arguments_of,
     command_line,
     engine_problems,
     project_path_problems,
     require_finished,
 )
+from solvar_plugin.protocols.form_options import in_form_words
 
 _MAX_THREADS_BY_DEFAULT = 16
 # characters in a line of a help window
@@ -33,10 +36,16 @@ class SolvarProtBase(ProtAnalysis3D):
     _label = None
 
     @classmethod
+    def getClassPackageName(cls):
+        """Name of the plugin in forms."""
+        return ENGINE_PACKAGE
+
+    @classmethod
     def getHelpText(cls):
         """Return the documentation of the class; Scipion would show it indented as in the source."""
         paragraphs = inspect.cleandoc(cls.getDoc() or "").split("\n\n")
-        return "\n\n".join(textwrap.fill(" ".join(lines.split()), _HELP_WIDTH) for lines in paragraphs)
+        # Scipion adds the address of the plugin in the next line
+        return "\n\n".join(textwrap.fill(" ".join(lines.split()), _HELP_WIDTH) for lines in paragraphs) + "\n"
 
     # ---------------------------------------------------------------- form
 
@@ -102,7 +111,10 @@ class SolvarProtBase(ProtAnalysis3D):
             self.runJob(program, arguments, env=Plugin.getEnviron(), numberOfMpi=1)
         except CalledProcessError as error:
             exit_code = error.returncode
-        return require_finished(status, command.command, exit_code)
+        try:
+            return require_finished(status, command.command, exit_code)
+        except EngineError as error:
+            raise EngineError(in_form_words(str(error))) from error
 
     # ---------------------------------------------------------------- validation
 

@@ -29,7 +29,7 @@ from solvar_plugin.constants import FLEX_PROGRAM
 from solvar_plugin.convert import results
 from solvar_plugin.convert.locations import file_name
 from solvar_plugin.convert.particles import write_particles
-from solvar_plugin.engine import EngineError, progress_text
+from solvar_plugin.engine import EngineError, progress_text, unfinished_text
 from solvar_plugin.protocols.form_options import (
     LABELS,
     choices_of,
@@ -105,7 +105,7 @@ class SolvarProtCovariance(SolvarProtBase):
             params.PointerParam,
             pointerClass="VolumeMask",
             allowsNull=True,
-            label="Mask (optional)",
+            label=LABELS["mask"],
             help="Soft mask around everything that moves, wide enough to hold all states, with the particles' pixel "
             "size. Without it, a mask is made from the mean volume.",
         )
@@ -378,9 +378,7 @@ class SolvarProtCovariance(SolvarProtBase):
         try:
             if self.isActive():
                 return [progress_text(run.read_status()) or "Preparing."]
-            if not run.is_finished():
-                return ["No results yet."]
-            return result_lines(run)
+            return result_lines(run) if run.is_finished() else [unfinished_text(run.read_status())]
         except (UserError, EngineError) as error:
             return [str(error)]
 

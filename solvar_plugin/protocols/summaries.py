@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import FitParams
+from solvar_engine.contract.results import NOT_REPRODUCIBLE
 from solvar_engine.contract.run import RunDir
 from solvar_plugin.convert.results import label_of
+from solvar_plugin.protocols.form_options import choice_in_words
 
 
 def result_lines(run: RunDir) -> list[str]:
-    """Return the summary of a finished run: particles, resolution, and one line for each component.
+    """Return the summary of a finished run: particles, resolution, and one line for each reproducible component.
 
     Raises
     ------
@@ -19,13 +21,19 @@ def result_lines(run: RunDir) -> list[str]:
     status = run.read_status()
     lines = [] if status is None else [f"{status.message}."]
     table = read_csv(run.eigenvalues)
+    unconfirmed = []
     for row, component in enumerate(table["component"].astype(int).tolist()):
         label = label_of(table, row)
+        if label == NOT_REPRODUCIBLE:
+            unconfirmed.append(str(component))
+            continue
         lines.append(
             f"Component {component}: eigenvalue {table['eigenvalue'][row]:.3g} "
             f"({table['fraction'][row]:.0%} of the variance), half-set agreement "
             f"{table['half_set_agreement'][row]:.2f}" + (f" - {label}" if label else "")
         )
+    if unconfirmed:
+        lines.append(f"Not confirmed by the particles held out, not to be interpreted: {', '.join(unconfirmed)}.")
     if status is not None:
         lines.append(
             f"Computed in {status.seconds / 60:.1f} minutes with at most {status.peak_memory_mb / 1000:.1f} GB "
@@ -45,9 +53,10 @@ def methods_text(run: RunDir) -> str:
     record = run.read_record()
     params = run.read_params(FitParams)
     box = record["resolved"].get("box", params.box)
+    objective = choice_in_words("objective", params.objective)
     mask = "a mask made from the mean volume" if params.mask is None else f"the mask {params.mask}"
     return (
-        f"The covariance of the molecule's volume was estimated by maximum likelihood with {params.rank} components "
+        f"The covariance of the molecule's volume was estimated by {objective} with {params.rank} components "
         f"(SOLVAR engine {record['versions']['solvar_engine']}, [Yadgar2026]), from images Fourier-cropped to {box} "
         f"px, within {mask}, with random seed {params.seed}. Eigenvalues were measured on half-sets that had no part "
         "in finding the eigenvolumes, and components that the half-sets did not confirm were marked."

@@ -26,6 +26,7 @@ from solvar_plugin.engine import (
     project_path_problems,
     quote,
     require_finished,
+    unfinished_text,
 )
 
 AWKWARD = [
@@ -142,6 +143,11 @@ class TestStatus(unittest.TestCase):
     def test_damaged_status(self):
         self.path.write_text("{")
         self.assertIn("status.json", self.error())
+
+    def test_interrupted(self):
+        self.assertEqual(unfinished_text(None), "No results yet.")
+        text = unfinished_text(Status("fit", stage="mean", step=3, steps=40))
+        self.assertEqual(text, "Interrupted at stage 3 of 40 (mean): Continue goes on from there.")
 
     def test_progress(self):
         running = Status("fit", stage="half-sets", step=12, steps=40, seconds=90)

@@ -21,14 +21,17 @@ from pwem.protocols import ProtImportMask
 from pyworkflow.protocol.constants import MODE_RESUME
 from pyworkflow.tests import BaseTest, setupTestProject
 
+from solvar_engine.contract.params import FitParams, options_of
 from solvar_plugin import Plugin
 from solvar_plugin.constants import SOLVAR_ENV_ACTIVATION
 from solvar_plugin.engine import quote
 from solvar_plugin.protocols import SolvarProtCovariance
+from solvar_plugin.protocols.form_options import in_form_words
 from solvar_plugin.tests import stand_in_engine
 from solvar_plugin.tests.data_sets import PIXEL_SIZE, import_particles, two_optics_groups
 
 PARTICLES = 120
+CHOICES = next(option.choices for option in options_of(FitParams) if option.name == "projector")
 SECONDS_TO_WAIT = 60
 
 
@@ -230,6 +233,16 @@ class TestFailures(BaseTest):
 
     # ------------------------------------------------------------ the form
 
+    def test_options_in_sentences_get_the_words_of_the_form(self):
+        words = in_form_words("No density stands out: pass --mask, lower --rank or --rank-like things.")
+        self.assertEqual(
+            words, "No density stands out: pass 'Mask (optional)', lower 'Number of components' or --rank-like things."
+        )
+
+    def test_queue_is_not_asked_for_a_gpu_that_is_not_used(self):
+        self.assertEqual(self.protocol().getGpuList(), [])
+        self.assertEqual(self.protocol(useGpu=True, gpuList="1 2").getGpuList(), [1, 2])
+
     def test_good_input_is_accepted(self):
         self.assertEqual(self.problems(), "")
 
@@ -244,6 +257,7 @@ class TestFailures(BaseTest):
             "'Threads' is 0": {"numberOfThreads": 0},
             "'Oversampling' is 9": {"oversampling": 9},
             "'Random seed' is -1": {"seed": -1},
+            "'Oversampling' belongs to 'Interpolation'": {"oversampling": 3, "projector": CHOICES.index("nufft")},
             "scratch folder /nowhere does not exist": {"scratchFolder": "/nowhere"},
             "STAR file for the optics, /nowhere.star, does not exist": {"opticsStar": "/nowhere.star"},
             "computes on the CPU only": {"useGpu": True},

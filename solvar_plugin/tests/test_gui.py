@@ -58,7 +58,7 @@ class TestGui(BaseTest):
             raise AssertionError("The project window needs a screen: set DISPLAY, or run scripts/test_plugin.sh.")
         setupTestProject(cls)
         data = simulate(
-            Path(os.getcwd()) / "data", phantom="hinge", particles=PARTICLES, box=32, pixel_size=PIXEL_SIZE, snr=0.5
+            Path(os.getcwd()) / "data", phantom="hinge", particles=PARTICLES, box=32, pixel_size=PIXEL_SIZE, snr=1
         )
         import_particles(cls, data / "particles.star", PIXEL_SIZE)
         cls.facts = visit(Path(cls.proj.getPath()))

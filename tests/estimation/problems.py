@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.bands import Band, ProjectorOptions, make_band
-from solvar_engine.projectors.base import Projector
-from solvar_engine.projectors.nufft import NufftProjector
 from solvar_engine.projectors.torch_ref import TorchProjector
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.reconstruction.simulated import MemorySource, Simulation, real_rows
@@ -25,13 +23,9 @@ def full_band(simulation: Simulation, mask: Tensor | None = None, *, share: floa
     return make_band(source.disk.shell_max, source.disk, mean, mask, density * share, ProjectorOptions())
 
 
-def in_double(band: Band, interpolation: str = "trilinear") -> Band:
-    """Replace the projector by one of double precision."""
-    projector: Projector
-    if interpolation == "nufft":
-        projector = NufftProjector(band.box_size, band.disk, tolerance=1e-12, dtype=torch.float64)
-    else:
-        projector = TorchProjector(band.box_size, band.disk, interpolation=interpolation, dtype=torch.float64)
+def in_double(band: Band) -> Band:
+    """Replace the projector by the double-precision reference."""
+    projector = TorchProjector(band.box_size, band.disk, dtype=torch.float64)
     return replace(band, projector=projector, mean=band.mean.double())
 
 
@@ -74,12 +68,20 @@ class DenseModel:
         weighted = torch.linalg.solve(covariance, self.error[..., None])[..., 0]
         return 0.5 * (torch.linalg.slogdet(covariance).logabsdet + (self.error * weighted).sum(dim=1))
 
+    def squared_distance(self) -> Tensor:
+        """A quarter of |e e^T - A A^T - I|_F^2 of each image, without the constant N / 4."""
+        misfit = self.error[:, :, None] * self.error[:, None, :] - self.covariance()
+        return 0.25 * (misfit.square().sum(dim=(1, 2)) - self.images.shape[1])
+
     def posterior(self, prior_covariance: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean (n, r) and covariance (n, r, r) of z, by conditioning the joint Gaussian of z and the image."""
         gamma = self._prior(prior_covariance)
         cross = gamma @ self.loadings.transpose(1, 2)
         gain = torch.linalg.solve(self.covariance(prior_covariance), cross.transpose(1, 2)).transpose(1, 2)
         return (gain @ self.error[..., None])[..., 0], gamma - gain @ cross.transpose(1, 2)
+
+
+DENSE_OBJECTIVES = {"ml": DenseModel.objective, "ls": DenseModel.squared_distance}
 
 
 def principal_cosines(first: Tensor, second: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The whole covariance fit, by frequency marching, on a problem of two motions and two bands."""
+"""The whole covariance fit of either objective, by frequency marching, on a problem of two motions and two bands."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from solvar_engine.estimation.covariance import (
     starting_precision,
 )
 from solvar_engine.estimation.heldout import collect_statistics
+from solvar_engine.estimation.objectives import OBJECTIVES
 from solvar_engine.estimation.regularization import inner_products
 from solvar_engine.estimation.solvers import Factors
 from solvar_engine.imaging.fourier import low_pass, volume_to_ft
@@ -47,18 +48,20 @@ class Fit:
     truth: Tensor
 
 
-def make_problem(seed: int = 0) -> CovarianceProblem:
+def make_problem(objective: str = "ml") -> CovarianceProblem:
     source = simulate(PHANTOM, IMAGES, BOX).source
     mask = sphere_mask(BOX, 8.0)
     density = accumulate_normal_equations(source, source.everyone).density()
     halves = (source.everyone[::2], source.everyone[1::2])
     mean = PHANTOM.mean(BOX) * mask
-    return CovarianceProblem(source, halves, mean, mask, density, RANK, seed, ProjectorOptions())
+    return CovarianceProblem(
+        source, halves, mean, mask, density, RANK, 0, ProjectorOptions(), OBJECTIVES[objective]
+    )
 
 
-@pytest.fixture(scope="module")
-def fit() -> Fit:
-    problem = make_problem()
+@pytest.fixture(scope="module", params=list(OBJECTIVES))
+def fit(request) -> Fit:
+    problem = make_problem(request.param)
     halves = list(fit_half_sets(problem))
     full = list(fit_full_set(problem, halves[-1]))
     band = problem.band(problem.source.disk.shell_max, 1.0)

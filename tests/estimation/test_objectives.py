@@ -1,14 +1,17 @@
-"""Statistics and likelihood, against dense covariance matrices in double precision."""
+"""Statistics, likelihood and least squares, against dense covariance matrices in double precision."""
 
 from __future__ import annotations
+
+import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.objectives import latent_posterior
+from solvar_engine.estimation.objectives import OBJECTIVES, latent_posterior
 from solvar_engine.estimation.statistics import Statistics
-from tests.estimation.problems import DenseModel
+from tests.estimation.problems import DENSE_OBJECTIVES, DenseModel
 from tests.reconstruction.simulated import noise
 
 IMAGES, PIXELS, RANK = 5, 17, 3
@@ -105,3 +108,76 @@ def test_contrast_search_needs_no_other_statistics(columns) -> None:
     searched = latent_posterior(Statistics.at_contrast(products_of(one), grid)).objective
     torch.testing.assert_close(searched, model_at(one, grid).objective(), **EXACT)
     assert float(searched.max() - searched.min()) > 0.1
+
+
+# --- objectives
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_value_equals_the_dense_formula(columns, contrast, name: str) -> None:
+    terms = OBJECTIVES[name].terms(Statistics.at_contrast(products_of(columns), contrast))
+    torch.testing.assert_close(terms.value, DENSE_OBJECTIVES[name](model_at(columns, contrast)), **EXACT)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradient_equals_that_of_the_dense_formula(columns, contrast, name: str) -> None:
+    """A moments - e weights^T, with respect to A, against automatic differentiation of the dense matrices."""
+    terms = OBJECTIVES[name].terms(Statistics.at_contrast(products_of(columns), contrast))
+    model = model_at(columns, contrast)
+    gradient = model.loadings @ terms.moments - model.error[:, :, None] * terms.weights[:, None, :]
+    loadings = model.loadings.clone().requires_grad_()
+    DENSE_OBJECTIVES[name](replace(model, loadings=loadings)).sum().backward()
+    torch.testing.assert_close(gradient, loadings.grad, **EXACT)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_moments_of_the_latents_are_those_of_the_posterior(columns, contrast, name: str) -> None:
+    statistics = Statistics.at_contrast(products_of(columns), contrast)
+    expected = latent_posterior(statistics).second_moment()
+    torch.testing.assert_close(OBJECTIVES[name].terms(statistics).second_moment, expected, **EXACT)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_information_is_the_curvature_with_all_that_multiplies_the_factors_fixed(columns, contrast, name: str) -> None:
+    """Data minus model is linear in the factors then, with the information and what the noise adds as normal matrix."""
+    statistics = Statistics.at_contrast(products_of(columns), contrast)
+    terms = OBJECTIVES[name].terms(statistics)
+    noise_part = {"ml": 0.0, "ls": 1.0}[name] * torch.eye(RANK, dtype=torch.float64)
+    torch.testing.assert_close(terms.information + noise_part, terms.moments, **EXACT)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("scale", [0.01, 0.3, 1.0, 3.0, 100.0])
+def test_full_steps_by_the_curvature_converge(name: str, scale: float) -> None:
+    """One factor of one pixel with the right direction: only its length is to be found, from far below or above."""
+    variance, factor = 5.0, torch.tensor(scale * 5.0**0.5, dtype=torch.float64)
+    objective = OBJECTIVES[name]
+    lengths = []
+    for _ in range(400):
+        # Images whose squared error is exactly what the model expects on average.
+        error = torch.tensor(1 + variance, dtype=torch.float64).sqrt()
+        statistics = Statistics((factor**2)[None, None, None], (factor * error)[None, None], (error**2)[None])
+        terms = objective.terms(statistics)
+        slope = factor * terms.moments[0, 0, 0] - error * terms.weights[0, 0]
+        factor = factor - slope / objective.curvature(terms.information[0])[0, 0]
+        lengths.append(float(factor))
+    assert lengths[-1] ** 2 == pytest.approx(variance, rel=1e-3)
+    # Newton's iteration for a root crosses it once at most, and never alternates about it.
+    assert sum((a - variance**0.5) * (b - variance**0.5) < -1e-9 for a, b in itertools.pairwise(lengths)) <= 1
+
+
+def test_least_squares_is_least_where_the_covariance_is_right(columns) -> None:
+    """On average over images that the model draws, no other covariance is nearer."""
+    torch.manual_seed(0)
+    loadings = columns[:1, :, 1:-1]
+    latents, white = torch.randn(60_000, RANK, dtype=torch.float64), torch.randn(60_000, PIXELS, dtype=torch.float64)
+    images = latents @ loadings[0].T + white
+
+    def value(scale: float) -> float:
+        scaled = scale * loadings.expand(len(images), -1, -1)
+        gram = scaled[:1].transpose(1, 2) @ scaled[:1]
+        inner = images @ scaled[0]
+        statistics = Statistics(gram.expand(len(images), -1, -1), inner, images.square().sum(dim=1))
+        return float(OBJECTIVES["ls"].terms(statistics).value.mean())
+
+    assert value(1.0) < min(value(0.95), value(1.05))

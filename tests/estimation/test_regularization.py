@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.regularization import (
+    ComponentPrior,
+    Penalty,
+    WeightedPrior,
     align_halves,
     component_fsc,
     component_precision,
@@ -16,8 +19,8 @@ from solvar_engine.estimation.regularization import (
     inner_products,
     mix,
 )
-from solvar_engine.imaging.fourier import low_pass
-from solvar_engine.imaging.shells import fsc
+from solvar_engine.imaging.fourier import ft_to_volume, low_pass, volume_to_ft
+from solvar_engine.imaging.shells import fsc, radial_average, shell_sum, shells_to_volume
 from tests.reconstruction.simulated import LinearPhantom, noise, relative_error
 
 BOX, RANK = 24, 3
@@ -153,39 +156,41 @@ def test_correlation_of_signal_in_noise_is_its_share() -> None:
 
 def test_covariance_correlation_of_equal_subspaces_is_one(factors) -> None:
     one = torch.ones(BOX // 2, dtype=torch.float64)
-    torch.testing.assert_close(covariance_fsc(factors, factors), one)
-    torch.testing.assert_close(covariance_fsc(factors, 3 * factors), one, rtol=1e-5, atol=1e-5)
-    turned = mix(factors, random_rotation())
-    torch.testing.assert_close(covariance_fsc(factors, turned), one, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(covariance_fsc(factors, -factors), one)
+    torch.testing.assert_close(covariance_fsc(factors, factors).diagonal(), one)
+    torch.testing.assert_close(covariance_fsc(factors, 3 * factors).diagonal(), one, rtol=1e-5, atol=1e-5)
+    turned = covariance_fsc(factors, mix(factors, random_rotation()))
+    torch.testing.assert_close(turned.diagonal(), one, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(turned, torch.ones(BOX // 2, BOX // 2, dtype=torch.float64), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(covariance_fsc(factors, -factors).diagonal(), one)
 
 
 def test_covariance_correlation_equals_that_of_dense_matrices() -> None:
-    """Inner product of the covariances of one shell's coefficients over their norms."""
+    """Inner products of the blocks of both covariances over their norms, for all pairs of shells."""
     box_size = 8
-    first, second = noise(2, box_size, box_size, box_size), noise(2, box_size, box_size, box_size, seed=5)
-    second += 0.5 * first
+    first = noise(2, box_size, box_size, box_size, dtype=torch.float64)
+    second = 0.5 * first + noise(2, box_size, box_size, box_size, seed=5, dtype=torch.float64)
     axis = torch.arange(box_size, dtype=torch.float64) - box_size // 2
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
-    shell = (x**2 + y**2 + z**2).sqrt().round()
-    for number in (1, 3):
-        inside = (shell == number).flatten()
-        frequency = torch.stack((x.flatten(), y.flatten(), z.flatten()))
-        angle = -2 * torch.pi / box_size * frequency[:, inside].T @ frequency
-        transform = torch.polar(torch.ones_like(angle), angle)
-        dense = []
-        for factors in (first, second):
-            coefficients = transform @ factors.flatten(1).double().T.to(torch.complex128)
-            dense.append(coefficients @ coefficients.conj().T)
-        inner = (dense[0] * dense[1].conj()).sum().real
-        expected = float(inner / (dense[0].norm() * dense[1].norm()))
-        assert float(covariance_fsc(first, second)[number]) == pytest.approx(expected, rel=1e-4)
+    shell = (x**2 + y**2 + z**2).sqrt().round().flatten()
+    place = torch.stack((x.flatten(), y.flatten(), z.flatten()))
+    angle = -2 * torch.pi / box_size * place.T @ place
+    transform = torch.polar(torch.ones_like(angle), angle)
+    coefficients = [transform @ factors.flatten(1).T.to(torch.complex128) for factors in (first, second)]
+    dense = [columns @ columns.conj().T for columns in coefficients]
+    correlation = covariance_fsc(first, second)
+    shells = box_size // 2
+    assert correlation.shape == (shells, shells)
+    for row in range(shells):
+        for column in range(shells):
+            one, two = (covariance[shell == row][:, shell == column] for covariance in dense)
+            expected = float((one * two.conj()).sum().real / (one.norm() * two.norm()))
+            assert float(correlation[row, column]) == pytest.approx(expected, abs=1e-12)
 
 
 def test_covariance_correlation_of_independent_subspaces_is_near_zero(factors) -> None:
     correlation = covariance_fsc(factors, noise(RANK, BOX, BOX, BOX, seed=13))
-    assert bool((correlation >= 0).all())
-    assert float(correlation[5:].max()) < 0.02
+    assert bool((correlation.diagonal() >= 0).all())
+    assert float(correlation[5:, 5:].abs().max()) < 0.02
 
 
 # --- prior
@@ -219,6 +224,75 @@ def test_shrinking_every_shell_does_not_change_the_prior(factors) -> None:
     filtered = [0.5 * half + 0.5 * low_pass(half, 6) for half in pair]
     first, second = component_fsc(*pair), component_fsc(*filtered)
     torch.testing.assert_close(second, first, rtol=0, atol=0.12)
+
+
+# --- penalties
+
+SHELLS = BOX // 2
+PRECISION = torch.linspace(0.5, 4.0, RANK * SHELLS, dtype=torch.float64).reshape(RANK, SHELLS)
+ONE = torch.eye(RANK, dtype=torch.float64)
+
+
+def penalties(weight: Tensor) -> dict[str, Penalty]:
+    return {"component": ComponentPrior(PRECISION, BOX), "weighted": WeightedPrior(PRECISION, BOX, weight)}
+
+
+def dense_matrices(name: str, weight: Tensor) -> Tensor:
+    """W of every shell, written out: (shells, r, r)."""
+    root = PRECISION.sqrt()
+    matrices = [torch.diag(root[:, s]) @ weight @ torch.diag(root[:, s]) for s in range(SHELLS)]
+    return torch.diag_embed(PRECISION.T) if name == "component" else torch.stack(matrices)
+
+
+def form(matrices: Tensor, volumes: Tensor) -> Tensor:
+    """1/2 sum V^T W V over the coefficients, where real space counts as sums over voxels do."""
+    transform = volume_to_ft(volumes)
+    fields = shells_to_volume(matrices.permute(1, 2, 0), BOX)
+    pulled = torch.einsum("ijzyx,jzyx->izyx", fields.to(transform.dtype), transform)
+    return 0.5 * shell_sum((transform.conj() * pulled).real, BOX).sum() / BOX
+
+
+@pytest.mark.parametrize("name", ["component", "weighted"])
+def test_gradient_of_a_penalty_equals_finite_differences(factors, second_moment, name: str) -> None:
+    """The form is of second order, so that central differences are exact."""
+    volumes = low_pass(factors.double(), SHELLS - 1)
+    matrices = dense_matrices(name, second_moment)
+    gradient = ft_to_volume(penalties(second_moment)[name].gradient(volume_to_ft(volumes)), BOX)
+    for seed in range(3):
+        direction = low_pass(noise(*volumes.shape, seed=seed, dtype=torch.float64), SHELLS - 1)
+        expected = 0.5 * float(form(matrices, volumes + direction) - form(matrices, volumes - direction))
+        slope = float((gradient * direction).sum())
+        assert slope == pytest.approx(expected, rel=1e-5, abs=1e-6 * float(gradient.norm() * direction.norm()))
+
+
+@pytest.mark.parametrize("name", ["component", "weighted"])
+def test_diagonal_of_a_penalty_is_that_of_the_rotated_matrices(second_moment, name: str) -> None:
+    """Twice of it for the weighted one, whose weight grows with the factors."""
+    vectors = random_rotation()
+    matrices = vectors.T @ dense_matrices(name, second_moment) @ vectors
+    expected = {"component": 1, "weighted": 2}[name] * matrices.diagonal(dim1=1, dim2=2).T
+    diagonal = penalties(second_moment)[name].diagonal(vectors)
+    torch.testing.assert_close(radial_average(diagonal, BOX), expected, rtol=1e-5, atol=1e-5)
+    assert bool((diagonal > 0).all())
+
+
+def test_weighted_prior_of_weight_one_is_the_prior(factors) -> None:
+    transform = volume_to_ft(factors)
+    component, weighted = (penalty.gradient(transform) for penalty in penalties(ONE).values())
+    assert relative_error(weighted, component) < 1e-5
+
+
+def test_weighted_prior_keeps_the_share_on_which_the_halves_agree(factors, second_moment) -> None:
+    """(D K + W) V = D K X, whose right side no prior has touched, is solved by F X when K commutes with the filter."""
+    correlation, density = torch.linspace(0.95, 0.05, SHELLS, dtype=torch.float64), 7.0
+    precision = component_precision(correlation.expand(RANK, -1), torch.full((SHELLS,), density))
+    untouched = low_pass(factors.double(), SHELLS - 1)
+    filtered = volume_to_ft(untouched) * shells_to_volume(correlation, BOX)
+    penalty = WeightedPrior(precision, BOX, second_moment)
+    left = density * mix(filtered, second_moment) + penalty.gradient(filtered)
+    inside = shells_to_volume(torch.ones(SHELLS), BOX)
+    right = density * mix(volume_to_ft(untouched), second_moment)
+    assert relative_error(left * inside, right * inside) < 1e-5
 
 
 # --- shells beyond the band

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.expectation import expectation_pass
-from solvar_engine.estimation.regularization import fix_gauge
+from solvar_engine.estimation.objectives import OBJECTIVES, Objective
+from solvar_engine.estimation.regularization import ComponentPrior, Penalty, WeightedPrior, fix_gauge
 from solvar_engine.estimation.solvers import (
     Epoch,
     Factors,
@@ -21,7 +22,7 @@ from solvar_engine.estimation.solvers import (
 )
 from solvar_engine.imaging.fourier import ft_to_volume, low_pass, volume_to_ft
 from solvar_engine.imaging.masks import sphere_mask
-from solvar_engine.imaging.shells import radial_average, shells_to_volume
+from solvar_engine.imaging.shells import radial_average
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.estimation.problems import covariance_error, full_band, principal_cosines
 from tests.reconstruction.simulated import LinearPhantom, Simulation, noise, relative_error, simulate
@@ -29,6 +30,11 @@ from tests.reconstruction.simulated import LinearPhantom, Simulation, noise, rel
 BOX, IMAGES, RANK = 16, 600, 2
 SHELLS = 8
 MASK = sphere_mask(BOX, 5.0)
+
+
+@pytest.fixture(scope="module", params=list(OBJECTIVES))
+def objective(request) -> Objective:
+    return OBJECTIVES[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +58,21 @@ def start(band: Band, precision: Tensor, seed: int = 0) -> Factors:
     return random_factors(band, RANK, precision[0], torch.Generator().manual_seed(seed))
 
 
-def fit(simulation, band, precision, schedule: str, seed: int = 0) -> tuple[Factors, list[float]]:
-    state, objectives = start(band, precision), []
+def fit(
+    simulation, band, precision, objective: Objective, schedule: str, seed: int = 0
+) -> tuple[Factors, list[float]]:
+    state, values = start(band, precision), []
     generator = torch.Generator().manual_seed(seed)
     for epoch in epochs_of(schedule):
         source = simulation.source
-        state, objective = run_epoch(source, source.everyone, band, state, precision, epoch, generator)
-        objectives.append(objective)
-    return state, objectives
+        state, value = run_epoch(source, source.everyone, band, state, precision, epoch, generator, objective)
+        values.append(value)
+    return state, values
 
 
-def objective_of(simulation, band, volumes: Tensor) -> float:
+def value_of(simulation, band, volumes: Tensor, objective: Objective) -> float:
     source = simulation.source
-    return expectation_pass(source, source.everyone, band, volumes).objective / len(source)
+    return expectation_pass(source, source.everyone, band, volumes, objective).objective / len(source)
 
 
 def gauged(state: Factors) -> Tensor:
@@ -74,58 +82,70 @@ def gauged(state: Factors) -> Tensor:
 # --- a whole epoch
 
 
-def test_every_epoch_lowers_the_objective(simulation, band, precision) -> None:
-    state, objectives = fit(simulation, band, precision, "4x0.7 4x0.7 4x0.5 2x0.5 1x1")
-    assert all(later < earlier for earlier, later in zip(objectives, objectives[1:], strict=False))
-    begin = objective_of(simulation, band, start(band, precision).volumes)
-    end = objective_of(simulation, band, state.volumes)
-    truth = objective_of(simulation, band, simulation.phantom.factors(BOX))
+def test_every_epoch_lowers_the_objective(simulation, band, precision, objective) -> None:
+    state, values = fit(simulation, band, precision, objective, "4x0.7 4x0.7 4x0.5 2x0.5 1x1")
+    assert all(later < earlier for earlier, later in zip(values, values[1:], strict=False))
+    begin = value_of(simulation, band, start(band, precision).volumes, objective)
+    end = value_of(simulation, band, state.volumes, objective)
+    truth = value_of(simulation, band, simulation.phantom.factors(BOX), objective)
     assert end < begin - 0.9 * (begin - truth)
 
 
-def test_factors_of_a_simulated_problem_are_recovered(simulation, band, precision) -> None:
-    state, _ = fit(simulation, band, precision, "8x0.7 8x0.7 8x0.5 4x0.7 4x0.5 2x0.7 1x1")
+LONG = "8x0.7 8x0.7 8x0.5 4x0.7 4x0.5 2x0.7 1x1"
+
+
+def test_factors_of_a_simulated_problem_are_recovered(simulation, band, precision, objective) -> None:
+    state, _ = fit(simulation, band, precision, objective, LONG)
     found, truth = gauged(state), simulation.phantom.factors(BOX)
-    assert float(principal_cosines(found, truth).min()) > 0.94
-    assert covariance_error(found, truth) < 0.42
+    # Least squares trust strong images too much: from few images they find a little less.
+    smallest_cosine, largest_error = (0.94, 0.42) if objective is OBJECTIVES["ml"] else (0.92, 0.5)
+    assert float(principal_cosines(found, truth).min()) > smallest_cosine
+    assert covariance_error(found, truth) < largest_error
 
 
-def test_same_seed_gives_the_same_numbers(simulation, band, precision) -> None:
-    first, second = (fit(simulation, band, precision, "4x0.7 2x0.7", seed=3)[0] for _ in range(2))
+def test_both_objectives_find_nearly_the_same(simulation, band, precision) -> None:
+    likely, near = (gauged(fit(simulation, band, precision, OBJECTIVES[name], LONG)[0]) for name in ("ml", "ls"))
+    assert float(principal_cosines(likely, near).min()) > 0.97
+
+
+def test_same_seed_gives_the_same_numbers(simulation, band, precision, objective) -> None:
+    first, second = (fit(simulation, band, precision, objective, "4x0.7 2x0.7", seed=3)[0] for _ in range(2))
     assert relative_error(first.volumes, second.volumes) < 1e-6
-    other = fit(simulation, band, precision, "4x0.7 2x0.7", seed=4)[0]
+    other = fit(simulation, band, precision, objective, "4x0.7 2x0.7", seed=4)[0]
     assert relative_error(other.volumes, first.volumes) > 1e-4
 
 
-def test_number_of_batches_does_not_decide_the_end(simulation, band, precision) -> None:
-    few, _ = fit(simulation, band, precision, "1x1 " * 12)
-    many, _ = fit(simulation, band, precision, "8x0.7 8x0.7 8x0.5 4x0.5 2x0.5 1x1 1x1")
+def test_number_of_batches_does_not_decide_the_end(simulation, band, precision, objective) -> None:
+    few, _ = fit(simulation, band, precision, objective, "1x1 " * 12)
+    many, _ = fit(simulation, band, precision, objective, "8x0.7 8x0.7 8x0.5 4x0.5 2x0.5 1x1 1x1")
     assert covariance_error(gauged(many), gauged(few)) < 0.08
-    objectives = [objective_of(simulation, band, gauged(state)) for state in (few, many)]
-    assert objectives[0] == pytest.approx(objectives[1], abs=0.02)
+    begin = value_of(simulation, band, start(band, precision).volumes, objective)
+    ends = [value_of(simulation, band, state.volumes, objective) for state in (few, many)]
+    assert ends[0] == pytest.approx(ends[1], abs=0.01 * (begin - ends[0]))
 
 
-def test_objective_is_the_average_over_the_images_that_were_asked_for(simulation, band, precision) -> None:
+def test_objective_is_the_average_over_the_images_that_were_asked_for(simulation, band, precision, objective) -> None:
     state = start(band, precision)
     index = simulation.source.everyone[100:350]
-    arguments = (simulation.source, index, band, state, precision, Epoch(1, 0.0), torch.Generator())
-    same, objective = run_epoch(*arguments)
-    expected = expectation_pass(simulation.source, index, band, state.volumes)
-    assert objective == pytest.approx(expected.objective / 250, rel=1e-9)
+    same, value = run_epoch(
+        simulation.source, index, band, state, precision, Epoch(1, 0.0), torch.Generator(), objective
+    )
+    expected = expectation_pass(simulation.source, index, band, state.volumes, objective)
+    assert value == pytest.approx(expected.objective / 250, rel=1e-9)
     assert torch.equal(same.volumes, state.volumes)
     torch.testing.assert_close(same.second_moment, expected.second_moment / 250)
 
 
-def test_mini_batches_estimate_the_gradient_of_all(simulation, band, precision) -> None:
+def test_mini_batches_estimate_the_gradient_of_all(simulation, band, precision, objective) -> None:
     """With tiny steps the steps of all mini-batches add up to as many full-batch steps."""
     state, tiny, batches = start(band, precision), 1e-4, 6
     source = simulation.source
-    moment = expectation_pass(source, source.everyone, band, state.volumes).second_moment / len(source)
+    moment = expectation_pass(source, source.everyone, band, state.volumes, objective).second_moment / len(source)
     state = Factors(state.volumes, moment)
     moved = []
     for epoch in (Epoch(batches, tiny), Epoch(1, batches * tiny)):
         generator = torch.Generator().manual_seed(0)
-        new, _ = run_epoch(source, source.everyone, band, state, precision, epoch, generator)
+        new, _ = run_epoch(source, source.everyone, band, state, precision, epoch, generator, objective)
         moved.append(new.volumes - state.volumes)
     assert relative_error(moved[0], moved[1]) < 0.15
 
@@ -134,20 +154,22 @@ def test_mini_batches_estimate_the_gradient_of_all(simulation, band, precision) 
 
 
 @pytest.fixture(scope="module")
-def situation(simulation, band, precision):
-    """Factors with the gradient, moment and prior that a full batch gives them."""
+def situation(simulation, band, precision, objective) -> tuple[Tensor, Tensor, Tensor, Penalty]:
+    """Factors with the gradient, curvature and penalty that a full batch gives them."""
     volumes = start(band, precision).volumes
-    result = expectation_pass(simulation.source, simulation.source.everyone, band, volumes)
-    prior = shells_to_volume(precision.float(), BOX, beyond=float(precision.max()))
-    return volumes, result.gradient, result.second_moment / result.count, prior
+    result = expectation_pass(simulation.source, simulation.source.everyone, band, volumes, objective)
+    information = result.information / result.count
+    return (
+        volumes, result.gradient, objective.curvature(information), objective.penalty(precision, BOX, information)
+    )
 
 
 def test_step_goes_down_the_regularised_objective(band, situation) -> None:
-    volumes, gradient, moment, prior = situation
+    volumes, gradient, curvature, penalty = situation
     for seed in range(4):
         slope = gradient if seed == 0 else float(gradient.norm()) * noise(*gradient.shape, seed=seed) / BOX
-        step = preconditioned_step(band, volumes, slope, moment, prior)
-        pulled = ft_to_volume(prior * volume_to_ft(volumes), BOX)
+        step = preconditioned_step(band, volumes, slope, curvature, penalty)
+        pulled = ft_to_volume(penalty.gradient(volume_to_ft(volumes)), BOX)
         whole = low_pass(slope + pulled, band.shell_max)
         cosine = float((step * whole).sum() / (step.norm() * whole.norm()))
         assert cosine > 0.2
@@ -162,42 +184,46 @@ def test_step_stays_in_the_band_and_in_the_mask(band, situation) -> None:
 
 
 def test_step_is_zero_at_a_stationary_point(band, situation) -> None:
-    volumes, _, moment, prior = situation
-    balance = -ft_to_volume(prior * volume_to_ft(volumes), BOX)
-    step = preconditioned_step(band, volumes, balance, moment, prior)
+    volumes, _, curvature, penalty = situation
+    balance = -ft_to_volume(penalty.gradient(volume_to_ft(volumes)), BOX)
+    step = preconditioned_step(band, volumes, balance, curvature, penalty)
     assert float(step.norm()) < 1e-4 * float(volumes.norm())
 
 
-def test_step_does_not_depend_on_the_basis_of_the_factors(band, situation) -> None:
+def test_step_does_not_depend_on_the_basis_of_the_factors(band, precision, situation) -> None:
     """Rotated factors with a common prior take the rotated step."""
-    volumes, gradient, moment, prior = situation
+    volumes, gradient, curvature, _ = situation
     rotation = torch.linalg.qr(noise(RANK, RANK, seed=5, dtype=torch.float64)).Q
-    turn = torch.einsum("izyx,ij->jzyx", volumes, rotation.float())
-    turned_gradient = torch.einsum("izyx,ij->jzyx", gradient, rotation.float())
-    step = preconditioned_step(band, volumes, gradient, moment, prior)
-    turned = preconditioned_step(band, turn, turned_gradient, rotation.T @ moment @ rotation, prior)
-    assert relative_error(turned, torch.einsum("izyx,ij->jzyx", step, rotation.float())) < 1e-3
+    turned_curvature = rotation.T @ curvature @ rotation
+    turned = [torch.einsum("izyx,ij->jzyx", field, rotation.float()) for field in (volumes, gradient)]
+    pairs: list[tuple[Penalty, Penalty]] = [
+        (ComponentPrior(precision, BOX), ComponentPrior(precision, BOX)),
+        (WeightedPrior(precision, BOX, curvature), WeightedPrior(precision, BOX, turned_curvature)),
+    ]
+    for penalty, turned_penalty in pairs:
+        step = preconditioned_step(band, volumes, gradient, curvature, penalty)
+        turned_step = preconditioned_step(band, *turned, turned_curvature, turned_penalty)
+        assert relative_error(turned_step, torch.einsum("izyx,ij->jzyx", step, rotation.float())) < 1e-3
 
 
 def test_full_step_never_overshoots(simulation, band, precision) -> None:
     """The largest eigenvalue of preconditioner times normal operator: 2 would make a step of 1 oscillate for ever."""
     source = simulation.source
     normal = accumulate_normal_equations(source, source.everyone)
-    prior = torch.zeros(1, BOX, BOX, BOX // 2 + 1)
+    no_prior = ComponentPrior(torch.zeros(1, SHELLS), BOX)
     moment = torch.eye(1, dtype=torch.float64)
     vector = noise(1, BOX, BOX, BOX)
     for _ in range(25):
         vector = vector / vector.norm()
-        image = preconditioned_step(band, vector, normal.apply(vector[0])[None], moment, prior)
+        image = preconditioned_step(band, vector, normal.apply(vector[0])[None], moment, no_prior)
         largest, vector = float((image * vector).sum()), image
     assert 0.5 < largest < 1.5
 
 
-def test_second_moment_scales_the_step(band, situation) -> None:
-    """Latents of four times the variance have four times the curvature, hence a quarter of the step."""
-    volumes, gradient, _, prior = situation
-    one = torch.eye(RANK, dtype=torch.float64)
-    step, quarter = (preconditioned_step(band, volumes, gradient, m * one, 0 * prior) for m in (1.0, 4.0))
+def test_curvature_scales_the_step(band, situation) -> None:
+    volumes, gradient, _, _ = situation
+    one, no_prior = torch.eye(RANK, dtype=torch.float64), ComponentPrior(torch.zeros(RANK, SHELLS), BOX)
+    step, quarter = (preconditioned_step(band, volumes, gradient, m * one, no_prior) for m in (1.0, 4.0))
     assert relative_error(4 * quarter, step) < 1e-4
 
 

@@ -263,7 +263,9 @@ def _cache_in(folder: Path) -> dict[str, str]:
     return {"NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(repository)}
 
 
-@pytest.mark.parametrize("options", [("--projector", "nearest"), ("--oversampling", 1), ("--cache-mb", 0)])
+@pytest.mark.parametrize(
+    "options", [("--objective", "ls"), ("--projector", "nearest"), ("--oversampling", 1), ("--cache-mb", 0)]
+)
 def test_other_ways_to_compute_find_the_same_motion(options, hinge, fitted, engine, tmp_path):
     outcome = engine("fit", hinge.particles, "--output", tmp_path / "run", "--rank", RANK, *options)
     assert outcome.code == 0, outcome.error

@@ -478,7 +478,7 @@ def test_mask_that_has_no_voxel_in_the_box(case, engine):
         ("--rank", "auto", ["--rank", "'auto'"]),
         ("--rank", "2.5", ["--rank", "'2.5'"]),
         ("--box", "large", ["--box", "'large'"]),
-        ("--objective", "ls", ["--objective", "'ls'"]),
+        ("--objective", "em", ["--objective", "'em'"]),
         ("--projector", "cubic", ["--projector", "'cubic'"]),
         ("--invert-contrast", "maybe", ["--invert-contrast", "'maybe'"]),
         ("--gpus", "0,1", ["--gpus"]),

@@ -53,6 +53,7 @@ def test_the_choice_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         ({"interpolation": "nufft", "device": "cuda"}, "finufft_cpu runs on the CPU only, not on cuda"),
         ({"interpolation": "nufft", "backend": "numba_cpu"}, "'numba_cpu', expected auto or finufft_cpu for nufft"),
         ({"interpolation": "nearest", "backend": "finufft_cpu"}, "'finufft_cpu', expected auto or numba_cpu"),
+        ({"interpolation": "nearest", "tolerance": 1e-3}, "tolerance is 0.001, but nearest has none"),
         ({"interpolation": "nufft", "oversampling": 3}, "oversampling is 3, but nufft has no grid to oversample"),
     ],
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.imaging.rotation import random_rotations
+from solvar_engine.projectors import nufft
 from solvar_engine.projectors.nufft import TOLERANCE, NufftProjector
 from tests.imaging.closed_form import relative_error
 
@@ -112,6 +113,23 @@ def test_back_projections_of_many_images_repeat_to_the_last_bit(restored_threads
         projector.backproject(slices, rotation, accumulator)
         results.append(accumulator)
     assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_threads_share_no_channel_whose_grids_would_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch, restored_threads: None
+) -> None:
+    torch.set_num_threads(6)
+    running: list[int] = []
+    in_threads = nufft._in_threads
+    monkeypatch.setattr(
+        nufft, "_in_threads", lambda work, parts: [running.append(len(parts)), in_threads(work, parts)][1]
+    )
+    projector = NufftProjector(16, HalfDisk.create(16))
+    grid = projector.to_grid(noise(2, 16, 16, 16))
+    projector.project(grid, rotations(7))
+    monkeypatch.setattr(nufft, "_SHARED_GRIDS_BYTES", 8 * 32**3)
+    projector.project(grid, rotations(7))
+    assert running == [6, 2]
 
 
 @pytest.mark.parametrize("tolerance", [0.0, -1e-6, 1.0, float("nan")])

@@ -158,7 +158,7 @@ def test_sampling_that_contradicts_the_map_is_refused(
 @pytest.mark.parametrize(
     ("volume", "pixel_size", "sentence"),
     [
-        (density(1.0, 34), PIXEL_SIZE, "b.mrc has 34 voxels of 5 Angstrom per edge, but .*a.mrc has 32 of 5: give maps"),
+        (density(1.0, 34), PIXEL_SIZE, "b.mrc has 34 voxels of 5 Angstrom per edge, but .*a.mrc has 32 of 5:"),
         (density(), 4.0, "b.mrc has 32 voxels of 4 Angstrom per edge, but"),
         (torch.zeros(BOX, BOX, BOX), PIXEL_SIZE, "no bright density stands out in map 2 of a.mrc, b.mrc: give maps"),
         (density()[:-1], PIXEL_SIZE, "b.mrc is not a cube|b.mrc is a stack of images or not a cube"),
