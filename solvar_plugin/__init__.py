@@ -83,6 +83,7 @@ class Plugin(pwem.Plugin):
         environ = pwutils.Environ(os.environ)
         for name in ("PYTHONPATH", "PYTHONHOME", "MPLBACKEND"):
             environ.pop(name, None)
+        environ["PYTHONNOUSERSITE"] = "1"
         return environ
 
     @classmethod

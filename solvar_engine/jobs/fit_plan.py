@@ -14,6 +14,8 @@ from solvar_engine.imaging.fourier import HalfDisk
 _LIBRARIES_BYTES = 650e6  # the interpreter with torch and numba, and its working arrays
 _METADATA_BYTES = 1500  # per particle: the row of the STAR file, pose, CTF
 _SECONDS_PER_SAMPLE = 4.5e-8  # of one pixel of one channel, slice and adjoint, on one core; measured
+_NUFFT_SLOWDOWN = 3.0  # of a pass against trilinear interpolation; measured
+_NUFFT_BYTES = 400e6  # of its plans and chunks
 _FULL_PASSES = 12  # passes over all images at full band that all stages together amount to
 
 
@@ -44,7 +46,7 @@ class FitPlan:
 
 
 def plan_fit(
-    particles: int, box_size: int, rank: int, oversampling: int, threads: int, cache_mb: int
+    particles: int, box_size: int, rank: int, oversampling: int, threads: int, cache_mb: int, projector: str = "trilinear"
 ) -> FitPlan:
     """Estimate the resources of a fit.
 
@@ -53,6 +55,8 @@ def plan_fit(
     particles, box_size, rank, oversampling, threads : int
     cache_mb : int
         Memory allowed for preprocessed images.
+    projector : str
+        Interpolation; nufft needs no oversampled grids, but more time and buffers.
 
     Returns
     -------
@@ -60,16 +64,20 @@ def plan_fit(
     """
     cache = cache_bytes(particles, box_size)
     in_memory = cache <= cache_mb * 1e6
+    is_nufft = projector == "nufft"
+    oversampling = 1 if is_nufft else oversampling
     cell = 8 * (oversampling * box_size) ** 3 / 2
     grids = cell * ((rank + 1) * 2 + rank * (threads + 1))
     volumes = 4 * box_size**3 * 12 * rank
     metadata = particles * (_METADATA_BYTES + 8 * (rank + 1) ** 2)
-    memory = _LIBRARIES_BYTES + grids + volumes + metadata + (cache if in_memory else 0)
+    buffers = _NUFFT_BYTES if is_nufft else 0.0
+    memory = _LIBRARIES_BYTES + buffers + grids + volumes + metadata + (cache if in_memory else 0)
     results = 4 * box_size**3 * (rank + 4) + particles * (_METADATA_BYTES + 4 * (rank + 1) ** 2)
     checkpoint = 4 * box_size**3 * 3 * rank
     disk = results + checkpoint + (0 if in_memory else cache)
     samples = len(HalfDisk.create(box_size)) * (rank + 2)
     passes = particles * samples * _FULL_PASSES * _SECONDS_PER_SAMPLE / threads
+    passes *= _NUFFT_SLOWDOWN if is_nufft else 1.0
     transforms = 40 * rank * 8e-8 * (oversampling * box_size) ** 3 / threads
     return FitPlan(memory, disk, 15 + passes + transforms, in_memory)
 

@@ -355,6 +355,8 @@ class SolvarProtCovariance(SolvarProtBase):
 
     def _validate(self) -> list[str]:
         particles = self.inputParticles.get()
+        if particles is None:
+            return []  # Scipion itself says that the input is missing
         problems = particle_problems(particles)
         options = option_problems(self._fitParams())
         problems += options + cluster_problems(self.numberOfClusters.get(), particles.getSize())
@@ -371,7 +373,8 @@ class SolvarProtCovariance(SolvarProtBase):
         return problems + self._engineProblems()
 
     def _warnings(self) -> list[str]:
-        return [] if self.opticsStar.get() else optics_warnings(self.inputParticles.get())
+        particles = self.inputParticles.get()
+        return [] if self.opticsStar.get() or particles is None else optics_warnings(particles)
 
     def _summary(self) -> list[str]:
         run = self.getRunDir()

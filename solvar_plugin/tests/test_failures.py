@@ -61,6 +61,11 @@ def plugin_variables(**values):
         Plugin._vars.update(before)
 
 
+def process_works(pid):
+    """Whether a process lives; one that has ended and was not asked for its exit code does not."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
 def wait_for(condition, what):
     """Wait until something is true."""
     end = time.monotonic() + SECONDS_TO_WAIT
@@ -113,16 +118,14 @@ class TestFailures(BaseTest):
     def run_to_the_end(self, protocol, behaviour="succeed", **environ):
         """Launch a protocol in a process of its own, as the project window does, and return its error."""
         with variables(SOLVAR_STAND_IN=behaviour, **environ):
-            self.proj.launchProtocol(protocol, wait=False)
-        self.wait_for_end(protocol)
+            self.proj.launchProtocol(protocol, wait=True)
+        self.proj._updateProtocol(protocol)
         return protocol.getErrorMessage()
 
     def wait_for_end(self, protocol):
-        def has_ended():
-            self.proj._updateProtocol(protocol)
-            return not protocol.isActive()
-
-        wait_for(has_ended, "the protocol's end")
+        # Scipion takes a protocol for failed whose process ends while it looks, so it may look only afterwards
+        wait_for(lambda: not process_works(protocol.getPid()), "the protocol's end")
+        self.proj._updateProtocol(protocol)
 
     def launch_and_wait_for_engine(self, protocol):
         """Launch a protocol whose engine hangs, and return the engine's process once it works."""
@@ -242,6 +245,12 @@ class TestFailures(BaseTest):
     def test_queue_is_not_asked_for_a_gpu_that_is_not_used(self):
         self.assertEqual(self.protocol().getGpuList(), [])
         self.assertEqual(self.protocol(useGpu=True, gpuList="1 2").getGpuList(), [1, 2])
+
+    def test_missing_input_is_said_once(self):
+        protocol = self.newProtocol(SolvarProtCovariance)
+        (problem,) = protocol.validate()
+        self.assertIn("Input particles", problem)
+        self.assertEqual(protocol.warnings(), [])
 
     def test_good_input_is_accepted(self):
         self.assertEqual(self.problems(), "")
