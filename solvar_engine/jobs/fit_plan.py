@@ -46,7 +46,13 @@ class FitPlan:
 
 
 def plan_fit(
-    particles: int, box_size: int, rank: int, oversampling: int, threads: int, cache_mb: int, projector: str = "trilinear"
+    particles: int,
+    box_size: int,
+    rank: int,
+    oversampling: int,
+    threads: int,
+    cache_mb: int,
+    projector: str = "trilinear",
 ) -> FitPlan:
     """Estimate the resources of a fit.
 
