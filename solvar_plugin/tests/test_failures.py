@@ -234,6 +234,16 @@ class TestFailures(BaseTest):
         self.assertEqual(call["arguments"][call["arguments"].index("--root") + 1], ".")
         self.assertIsNone(call["gpus"])
 
+    def test_copies_keep_what_the_import_brought(self):
+        protocol = self.protocol()
+        self.run_to_the_end(protocol)
+        for before, after in zip(self.imported.outputParticles, protocol.outputParticles):
+            for name in ("_rlnRandomSubset", "_rlnPhaseShift"):
+                self.assertEqual(before.getAttributeValue(name), after.getAttributeValue(name))
+            self.assertIsNotNone(after.getAttributeValue("_rlnRandomSubset"))
+            self.assertEqual(before.getCTF().getPhaseShift(), after.getCTF().getPhaseShift())
+            self.assertEqual(before.getCoordinate().getMicName(), after.getCoordinate().getMicName())
+
     # ------------------------------------------------------------ the form
 
     def test_options_in_sentences_get_the_words_of_the_form(self):
