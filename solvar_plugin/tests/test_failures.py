@@ -319,7 +319,7 @@ class TestFailures(BaseTest):
         self.assertNotIn("--mask", arguments)
         self.assertIn(f"variability confined to the focus mask {path}", " ".join(protocol.methods()))
         sources = self.proj.getSourceParents(protocol.outputEigenvolumes)
-        self.assertIn(protocol.inputFocusMask.get().getObjId(), [source.getObjId() for source in sources])
+        self.assertIn(protocol.inputFocusMask.getObjValue().getObjId(), [source.getObjId() for source in sources])
 
     def test_another_focus_mask_starts_afresh(self):
         protocol = self.with_mask(16, PIXEL_SIZE, "inputFocusMask")
