@@ -376,6 +376,11 @@ class FitParams(Params):
         str, None, help="soft mask around all that moves; without it, one is made from the mean",
         metavar="MASK.mrc", is_path=True,
     )
+    focus_mask: str | None = option(
+        str, None, help="soft mask around the region whose motions are sought: components live inside both masks, the"
+        " mean keeps the whole molecule; without it, motions are sought everywhere inside the mask",
+        metavar="MASK.mrc", is_path=True,
+    )
     box: int | None = option(
         int, None, help="working box to which images are Fourier-cropped; without it, the input box or 128,"
         " whichever is smaller",

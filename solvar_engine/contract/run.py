@@ -103,8 +103,13 @@ class RunDir:
 
     @property
     def mask(self) -> Path:
-        """Soft mask in force."""
+        """Soft mask in force; that of the mean."""
         return self.path / "mask.mrc"
+
+    @property
+    def focus_mask(self) -> Path:
+        """Soft mask of the eigenvolumes, the product of the focus mask and the mask; only if there is a focus mask."""
+        return self.path / "focus_mask.mrc"
 
     @property
     def eigenvolumes(self) -> Path:

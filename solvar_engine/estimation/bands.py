@@ -136,7 +136,7 @@ def make_band(
     disk : HalfDisk
         Of the working box.
     mean, mask : Tensor, shape (z, y, x)
-        At the working box; the mean already masked.
+        At the working box; the mean already masked, the mask that of the factors.
     density : Tensor, shape (z, y, x // 2 + 1)
         At the working box.
     options : ProjectorOptions

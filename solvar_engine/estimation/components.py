@@ -65,6 +65,7 @@ def find_components(
     held_out : tuple of two Statistics
         Of images of the other half under each half's factors.
     mask : Tensor, shape (z, y, x)
+        Of the factors; the eigenvolumes vanish where it does.
 
     Returns
     -------

@@ -45,8 +45,10 @@ class CovarianceProblem:
     source : BatchSource
     halves : tuple of two Tensors, int64
         Particles of each half-set.
-    mean, mask : Tensor, shape (z, y, x)
-        The mean masked.
+    mean : Tensor, shape (z, y, x)
+        Masked, by a mask of its own if the factors live in a part of it only.
+    mask : Tensor, shape (z, y, x)
+        Of the factors.
     density : Tensor, shape (z, y, x // 2 + 1)
         D(k) of all images.
     rank : int

@@ -12,7 +12,10 @@ from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
 def nuisance_overlap(eigenvolumes: Tensor, mean: Tensor) -> Tensor:
     """Share of each component that lies in the span of what contrast and pose errors make of the mean.
 
-    The span is that of the mean itself (contrast), its three derivatives by translation and its three by rotation.
+    The span is that of the mean itself (contrast), its three derivatives by translation and its three by rotation: of
+    the whole mean also where the components are confined to a region. Inside a tight mask around a domain, a wrong
+    contrast or pose of the image looks like the domain that is absent in some particles or moves as a whole, which is
+    what such a mask is there to find; a span confined alike would mark just that.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from solvar_engine.jobs.fit_factors import fit_all, fit_halves, measure_scale
 from solvar_engine.jobs.fit_inputs import read_inputs
 from solvar_engine.jobs.fit_job import FitJob
 from solvar_engine.jobs.fit_results import find_latents, write_results
-from solvar_engine.jobs.fit_start import read_images, settle_sign_and_mask
+from solvar_engine.jobs.fit_start import read_images, settle_sign_and_masks
 from solvar_engine.jobs.run_log import run_log
 from solvar_engine.jobs.tracking import tracked
 
@@ -55,8 +55,8 @@ def _fit(job: FitJob) -> None:
     """Do all stages in order; each goes on from what an earlier, interrupted run has saved."""
     with closing(job.progress), logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
         source = read_images(job)
-        source, mask = settle_sign_and_mask(job, source)
-        halves = fit_halves(job, source, mask)
+        source, masks = settle_sign_and_masks(job, source)
+        halves = fit_halves(job, source, masks)
         full = fit_all(job, halves)
         components = measure_scale(job, halves, full)
         latents = find_latents(job, halves, components)

@@ -24,7 +24,7 @@ from solvar_engine.estimation.heldout import collect_statistics
 from solvar_engine.estimation.objectives import OBJECTIVES
 from solvar_engine.estimation.residuals import residual_power
 from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
-from solvar_engine.jobs.fit_start import estimate_masked_mean
+from solvar_engine.jobs.fit_start import Masks, estimate_masked_mean
 from solvar_engine.reconstruction.mean import MeanEstimate
 
 _NOISE_PARTICLES = 5_000
@@ -41,6 +41,7 @@ class HalfSetFit:
         Whitened by the noise as it was measured last.
     mean : MeanEstimate
         Under that noise.
+    masks : Masks
     problem : CovarianceProblem
         Of these images and this mean.
     state : HalfSetState
@@ -49,11 +50,12 @@ class HalfSetFit:
 
     source: PreparedParticles
     mean: MeanEstimate
+    masks: Masks
     problem: CovarianceProblem
     state: HalfSetState
 
 
-def fit_halves(job: FitJob, source: PreparedParticles, mask: Tensor) -> HalfSetFit:
+def fit_halves(job: FitJob, source: PreparedParticles, masks: Masks) -> HalfSetFit:
     """March both half-sets to the full band, measuring the noise anew after the first band and at the end."""
     box_size = job.inputs.box_size
     stops = (first_band_units(box_size), len(half_set_units(box_size)))
@@ -61,7 +63,7 @@ def fit_halves(job: FitJob, source: PreparedParticles, mask: Tensor) -> HalfSetF
     for number, stop in enumerate(stops):
         saved = job.checkpoint.load(f"noise_{number}")
         if saved is None:
-            _, problem = _estimate_mean(job, source, mask)
+            _, problem = estimate_problem(job, source, masks)
             state = _advance(job, problem, state, stop)
             saved = {"noise": _measure_noise(job, source, problem, state)}
             job.checkpoint.save(f"noise_{number}", **saved)
@@ -69,19 +71,20 @@ def fit_halves(job: FitJob, source: PreparedParticles, mask: Tensor) -> HalfSetF
         job.progress.to(READING_STEPS + 2 + number + stop)
     if state is None:
         raise UserError(f"The checkpoint of {job.run.path} is incomplete: start again in a new folder.")
-    mean, problem = _estimate_mean(job, source, mask)
-    return HalfSetFit(source, mean, problem, state)
+    mean, problem = estimate_problem(job, source, masks)
+    return HalfSetFit(source, mean, masks, problem, state)
 
 
-def _estimate_mean(
-    job: FitJob, source: PreparedParticles, mask: Tensor
+def estimate_problem(
+    job: FitJob, source: PreparedParticles, masks: Masks
 ) -> tuple[MeanEstimate, CovarianceProblem]:
-    mean, normal = estimate_masked_mean(job, source, mask)
+    """Estimate the mean under the noise of the source, and set up the problem of the factors around it."""
+    mean, normal = estimate_masked_mean(job, source, masks.mean)
     problem = CovarianceProblem(
         source,
         job.inputs.halves,
-        mean.mean * mask,
-        mask,
+        mean.mean * masks.mean,
+        masks.factors,
         normal.density(),
         job.params.rank,
         job.params.seed,

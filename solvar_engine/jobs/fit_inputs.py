@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_BOX = 128
 _PIXEL_SIZE_TOLERANCE = 0.01
+_LEAST_OVERLAP = 0.1  # of a focus mask with the mask; a resampled mask has ripples of a few percent beside it
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class FitInputs:
     stack : ParticleStack
     box_size : int
         Working box, px.
-    mask : Tensor or None, shape (z, y, x), float32
+    mask, focus_mask : Tensor or None, shape (z, y, x), float32
         Of the user, at the working box.
     halves : tuple of two Tensors, int64
         Rows of each half-set, ascending.
@@ -43,6 +44,7 @@ class FitInputs:
     stack: ParticleStack
     box_size: int
     mask: Tensor | None
+    focus_mask: Tensor | None
     halves: tuple[Tensor, Tensor]
 
 
@@ -57,11 +59,14 @@ def read_inputs(params: FitParams) -> FitInputs:
     stack = open_particles(params)
     box_size = working_box(params, stack)
     mask = None if params.mask is None else read_mask(params.mask, stack, box_size)
+    focus_mask = None if params.focus_mask is None else read_focus_mask(params.focus_mask, stack, box_size)
+    if mask is not None:
+        focus(mask, focus_mask, params.focus_mask)  # refused now rather than after the images are read
     halves = split_halves(stack, params.seed)
     if params.scratch is not None:
         scratch_folder(params.scratch)
-    files = [path for path in (params.particles, params.mask) if path is not None]
-    return FitInputs(files, stack, box_size, mask, halves)
+    files = [path for path in (params.particles, params.mask, params.focus_mask) if path is not None]
+    return FitInputs(files, stack, box_size, mask, focus_mask, halves)
 
 
 def open_particles(params: FitParams) -> ParticleStack:
@@ -151,6 +156,50 @@ def read_mask(path: str, stack: ParticleStack, box_size: int) -> Tensor:
     if float(resampled.max()) <= 0:
         raise UserError(f"The mask {path} is empty inside the box of the images: give a mask around the molecule.")
     return resampled
+
+
+def read_focus_mask(path: str, stack: ParticleStack, box_size: int) -> Tensor:
+    """Read a focus mask as `read_mask` reads a mask; its sentences begin with the option.
+
+    Raises
+    ------
+    UserError
+        As `read_mask`.
+    """
+    try:
+        return read_mask(path, stack, box_size)
+    except UserError as error:
+        raise UserError(f"--focus-mask: {error}") from error
+
+
+def focus(mask: Tensor, focus_mask: Tensor | None, path: str | None) -> Tensor:
+    """Confine a mask to the focus mask: the soft product of both, or the mask itself where there is no focus mask.
+
+    Parameters
+    ----------
+    mask : Tensor, shape (z, y, x)
+    focus_mask : Tensor or None, same shape
+    path : str or None
+        Of the focus mask, for the error.
+
+    Returns
+    -------
+    Tensor, shape (z, y, x)
+
+    Raises
+    ------
+    UserError
+        If nothing is left.
+    """
+    if focus_mask is None:
+        return mask
+    product = mask * focus_mask
+    if float(product.max()) < _LEAST_OVERLAP * float(mask.max() * focus_mask.max()):
+        raise UserError(
+            f"--focus-mask: The mask {path} is empty inside the mask of the molecule: give a focus mask around a part "
+            "of the molecule."
+        )
+    return product
 
 
 def _recentre(data: Tensor, box_size: int) -> Tensor:

@@ -23,6 +23,7 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import write_volume
 from solvar_engine.estimation.components import Components
 from solvar_engine.imaging.types import Volume
+from solvar_engine.jobs.fit_start import Masks
 from solvar_engine.reconstruction.mean import MeanEstimate
 
 REPRODUCIBLE_AGREEMENT = 0.5
@@ -64,12 +65,14 @@ class OutputScale:
         write_volume(path, Volume((data * factor).float(), self.pixel_size))  # type: ignore[arg-type]
 
 
-def write_mean(run: RunDir, mean: MeanEstimate, mask: Tensor, scale: OutputScale) -> None:
-    """Write the masked mean, both half-maps as reconstructed, and the mask."""
-    scale.write(run.mean, mean.mean * mask)
+def write_mean(run: RunDir, mean: MeanEstimate, masks: Masks, scale: OutputScale) -> None:
+    """Write the masked mean, both half-maps as reconstructed, and the mask; the eigenvolumes' mask if it is another."""
+    scale.write(run.mean, mean.mean * masks.mean)
     scale.write(run.mean_half1, mean.half1)
     scale.write(run.mean_half2, mean.half2)
-    scale.write(run.mask, mask, scale=1.0)
+    scale.write(run.mask, masks.mean, scale=1.0)
+    if masks.factors is not masks.mean:
+        scale.write(run.focus_mask, masks.factors, scale=1.0)
 
 
 def write_components(run: RunDir, components: Components, overlap: Tensor, scale: OutputScale) -> list[str]:

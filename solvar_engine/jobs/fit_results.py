@@ -63,7 +63,7 @@ def write_results(job: FitJob, halves: HalfSetFit, components: Components, laten
     job.progress.stage("writing results")
     run, stack, source = job.run, job.inputs.stack, halves.source
     scale = OutputScale.of(source)
-    write_mean(run, halves.mean, halves.problem.mask, scale)
+    write_mean(run, halves.mean, halves.masks, scale)
     overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean)
     labels = write_components(run, components, overlap, scale)
     correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal()

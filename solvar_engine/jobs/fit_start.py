@@ -1,8 +1,9 @@
-"""First stages of a fit: the images are read, and a first mean settles their sign and the mask."""
+"""First stages of a fit: the images are read, and a first mean settles their sign and the masks."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,13 +12,29 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
-from solvar_engine.jobs.fit_inputs import scratch_folder
+from solvar_engine.jobs.fit_inputs import focus, scratch_folder
 from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit_plan import plan_fit, require_disk
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Soft masks of a fit; without a focus mask both are the same.
+
+    Attributes
+    ----------
+    mean : Tensor, shape (z, y, x)
+        Around the molecule.
+    factors : Tensor, shape (z, y, x)
+        Where variability is sought: nowhere larger than that of the mean.
+    """
+
+    mean: Tensor
+    factors: Tensor
 
 
 def read_images(job: FitJob) -> PreparedParticles:
@@ -53,14 +70,19 @@ def read_images(job: FitJob) -> PreparedParticles:
     )
 
 
-def settle_sign_and_mask(job: FitJob, source: PreparedParticles) -> tuple[PreparedParticles, Tensor]:
+def settle_sign_and_masks(job: FitJob, source: PreparedParticles) -> tuple[PreparedParticles, Masks]:
     """Find out from a first mean whether the molecule is dark, and make a mask if none is given.
 
     Returns
     -------
     source : PreparedParticles
         With the sign.
-    mask : Tensor, shape (z, y, x)
+    masks : Masks
+
+    Raises
+    ------
+    UserError
+        If the molecule does not stand out, or the focus mask holds none of it.
     """
     saved = job.checkpoint.load("start")
     if saved is None:
@@ -73,7 +95,17 @@ def settle_sign_and_mask(job: FitJob, source: PreparedParticles) -> tuple[Prepar
         saved = {"sign": torch.tensor(sign), "mask": mask}
         job.checkpoint.save("start", **saved)
     job.progress.advance()
-    return source.with_sign(float(saved["sign"])), saved["mask"]
+    return source.with_sign(float(saved["sign"])), _masks(job, saved["mask"])
+
+
+def _masks(job: FitJob, mask: Tensor) -> Masks:
+    """Add the mask of the factors to that of the mean, and say so if it is another one."""
+    path = job.params.focus_mask
+    masks = Masks(mask, focus(mask, job.inputs.focus_mask, path))
+    if path is not None:
+        share = float(masks.factors.sum() / mask.sum())
+        logger.info("Variability is sought inside the focus mask %s only: %.1f %% of the mask", path, 100 * share)
+    return masks
 
 
 def half_set_equations(job: FitJob, source: PreparedParticles) -> tuple[NormalEquations, NormalEquations]:

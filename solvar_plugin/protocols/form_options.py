@@ -19,6 +19,7 @@ from solvar_engine.contract.params import (
 LABELS = {
     "rank": "Number of components",
     "mask": "Mask (optional)",
+    "focus_mask": "Focus mask (optional)",
     "box": "Working box (px)",
     "clusters": "Number of clusters",
     "objective": "Objective",

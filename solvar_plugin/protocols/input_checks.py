@@ -54,27 +54,27 @@ def _and_more(names: list[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-def mask_problems(mask: Any, particles: Any) -> list[str]:
-    """Return why a mask does not fit the particles.
+def mask_problems(mask: Any, particles: Any, name: str = "mask") -> list[str]:
+    """Return why a mask does not fit the particles; ``name`` says which of the masks it is.
 
     Like the engine, it accepts a mask of the images' pixel size, whose box may differ, and one of the images' extent,
     whose sampling may differ.
     """
     path = file_name(mask.getFileName())
     if not os.path.exists(path):
-        return [f"The mask {path} does not exist: choose another."]
+        return [f"The {name} {path} does not exist: choose another."]
     if not is_mrc(path):
-        return [f"The mask {path} is not an MRC file: convert it to MRC first."]
+        return [f"The {name} {path} is not an MRC file: convert it to MRC first."]
     x, y, z = mask.getDim()
     if not x == y == z:
-        return [f"The mask {path} has {x} x {y} x {z} voxels: give a cubic mask."]
+        return [f"The {name} {path} has {x} x {y} x {z} voxels: give a cubic mask."]
     box, sampling = particles.getXDim(), particles.getSamplingRate()
     same_sampling = abs(mask.getSamplingRate() / sampling - 1) < _SAMPLING_TOLERANCE
     same_extent = abs(x * mask.getSamplingRate() / (box * sampling) - 1) < _SAMPLING_TOLERANCE
     if same_sampling or same_extent:
         return []
     return [
-        f"The mask {path} has {x} px of {mask.getSamplingRate():.4g} Angstrom, but the particles have {box} px of "
+        f"The {name} {path} has {x} px of {mask.getSamplingRate():.4g} Angstrom, but the particles have {box} px of "
         f"{sampling:.4g} Angstrom: give a mask with the particles' pixel size."
     ]
 

@@ -110,6 +110,17 @@ class SolvarProtCovariance(SolvarProtBase):
             "size. Without it, a mask is made from the mean volume.",
         )
         form.addParam(
+            "inputFocusMask",
+            params.PointerParam,
+            pointerClass="VolumeMask",
+            allowsNull=True,
+            label=LABELS["focus_mask"],
+            help="Soft mask around the one region whose motions you want to see, such as a mobile domain or a subunit "
+            "that is there in some particles only, wide enough for all its states, with the particles' pixel size. "
+            "Motions elsewhere are then left out; the mean volume still shows the whole molecule. Without it, motions "
+            "are sought everywhere.",
+        )
+        form.addParam(
             "rank",
             params.IntParam,
             default=DEFAULT_RANK,
@@ -231,7 +242,8 @@ class SolvarProtCovariance(SolvarProtBase):
 
     def _inputSignature(self) -> dict[str, Any]:
         """Tell one input from another, and from itself after it was made anew."""
-        files = [self.inputParticles.get().getFileName(), self._maskPath(), self.opticsStar.get()]
+        masks = [_path_of(self.inputMask.get()), _path_of(self.inputFocusMask.get())]
+        files = [self.inputParticles.get().getFileName(), *masks, self.opticsStar.get()]
         return {
             "particles": self.inputParticles.getUniqueId(),
             "files": [[name, os.stat(name).st_mtime_ns, os.stat(name).st_size] for name in files if name],
@@ -297,6 +309,8 @@ class SolvarProtCovariance(SolvarProtBase):
             self._defineSourceRelation(self.inputParticles, output)
         if self.inputMask.get() is not None:
             self._defineSourceRelation(self.inputMask, mean)
+        if self.inputFocusMask.get() is not None and OUTPUT_EIGENVOLUMES in made:
+            self._defineSourceRelation(self.inputFocusMask, made[OUTPUT_EIGENVOLUMES])
 
     def _outputParticles(self, run: RunDir) -> SetOfParticlesFlex:
         source = self.inputParticles.get()
@@ -332,7 +346,8 @@ class SolvarProtCovariance(SolvarProtBase):
             particles=str(self.getStarPath()),
             output=str(self.getRunDir().path),
             rank=self.rank.get(),
-            mask=self._maskPath(),
+            mask=_path_of(self.inputMask.get()),
+            focus_mask=_path_of(self.inputFocusMask.get()),
             box=self.boxSize.get() if self.boxSize.get() != AUTOMATIC else None,
             objective=FIT["objective"].choices[self.objective.get()],
             projector=FIT["projector"].choices[self.projector.get()],
@@ -347,10 +362,6 @@ class SolvarProtCovariance(SolvarProtBase):
             seed=self.seed.get(),
         )
 
-    def _maskPath(self) -> str | None:
-        mask = self.inputMask.get()
-        return None if mask is None else file_name(mask.getFileName())
-
     # ---------------------------------------------------------------- what Scipion asks
 
     def _validate(self) -> list[str]:
@@ -364,6 +375,8 @@ class SolvarProtCovariance(SolvarProtBase):
             problems += size_problems(particles.getSize(), particles.getXDim(), self._fitParams())
         if self.inputMask.get() is not None:
             problems += mask_problems(self.inputMask.get(), particles)
+        if self.inputFocusMask.get() is not None:
+            problems += mask_problems(self.inputFocusMask.get(), particles, "focus mask")
         if self.opticsStar.get() and not problems:
             problems += optics_problems(particles, Path(self.opticsStar.get()))
         if self.scratchFolder.get() and not os.path.isdir(self.scratchFolder.get()):
@@ -391,3 +404,7 @@ class SolvarProtCovariance(SolvarProtBase):
 
     def _citations(self) -> list[str]:
         return ["Yadgar2026"]
+
+
+def _path_of(mask: Any) -> str | None:
+    return None if mask is None else file_name(mask.getFileName())

@@ -55,6 +55,8 @@ def methods_text(run: RunDir) -> str:
     box = record["resolved"].get("box", params.box)
     objective = choice_in_words("objective", params.objective)
     mask = "a mask made from the mean volume" if params.mask is None else f"the mask {params.mask}"
+    if params.focus_mask is not None:
+        mask += f", with variability confined to the focus mask {params.focus_mask}"
     return (
         f"The covariance of the molecule's volume was estimated by {objective} with {params.rank} components "
         f"(SOLVAR engine {record['versions']['solvar_engine']}, [Yadgar2026]), from images Fourier-cropped to {box} "

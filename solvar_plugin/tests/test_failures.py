@@ -298,10 +298,11 @@ class TestFailures(BaseTest):
         self.launchProtocol(protocol)
         return protocol
 
-    def with_mask(self, box, sampling):
+    def with_mask(self, box, sampling, name="inputMask"):
         protocol = self.protocol()
-        protocol.inputMask.set(self.mask(box, sampling))
-        protocol.inputMask.setExtended("outputMask")
+        pointer = getattr(protocol, name)
+        pointer.set(self.mask(box, sampling))
+        pointer.setExtended("outputMask")
         return protocol
 
     def test_mask(self):
@@ -310,6 +311,35 @@ class TestFailures(BaseTest):
         self.assertEqual(self.with_mask(8, 2 * PIXEL_SIZE).validate(), [])
         (problem,) = self.with_mask(16, 3 * PIXEL_SIZE).validate()
         self.assertIn("pixel size", problem)
+
+    def test_focus_mask_that_does_not_fit(self):
+        self.assertEqual(self.with_mask(16, PIXEL_SIZE, "inputFocusMask").validate(), [])
+        (problem,) = self.with_mask(16, 3 * PIXEL_SIZE, "inputFocusMask").validate()
+        self.assertTrue(problem.startswith("The focus mask "), problem)
+        self.assertIn("pixel size", problem)
+
+    def test_focus_mask_reaches_the_engine(self):
+        protocol = self.with_mask(16, PIXEL_SIZE, "inputFocusMask")
+        if self.record.exists():
+            self.record.unlink()
+        self.assertFalse(self.run_to_the_end(protocol))
+        arguments = self.calls()[0]["arguments"]
+        path = protocol.inputFocusMask.get().getFileName()
+        self.assertEqual(arguments[arguments.index("--focus-mask") + 1], path)
+        self.assertNotIn("--mask", arguments)
+        self.assertIn(f"variability confined to the focus mask {path}", " ".join(protocol.methods()))
+        sources = self.proj.getSourceParents(protocol.outputEigenvolumes)
+        self.assertIn(protocol.inputFocusMask.getObjValue().getObjId(), [source.getObjId() for source in sources])
+
+    def test_another_focus_mask_starts_afresh(self):
+        protocol = self.with_mask(16, PIXEL_SIZE, "inputFocusMask")
+        self.assertFalse(self.run_to_the_end(protocol))
+        protocol.inputFocusMask.set(None)
+        protocol.runMode.set(MODE_RESUME)
+        self.run_to_the_end(protocol)
+        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertIn("resumed: False", " ".join(protocol.summary()))
+        self.assertNotIn("focus mask", " ".join(protocol.methods()))
 
     def test_other_version_of_the_engine(self):
         with variables(SOLVAR_STAND_IN_VERSION="9.9.9"):

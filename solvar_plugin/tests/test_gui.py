@@ -85,6 +85,7 @@ class TestGui(BaseTest):
         labels = {
             "inputParticles": "Input particles",
             "inputMask": "Mask (optional)",
+            "inputFocusMask": "Focus mask (optional)",
             "rank": "Number of components",
             "boxSize": "Working box (px)",
             "numberOfClusters": "Number of clusters",

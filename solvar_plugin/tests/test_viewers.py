@@ -40,7 +40,7 @@ from solvar_plugin.viewers import (
     surfaces,
 )
 from solvar_plugin.viewers.form import COLOURS, DRAWINGS, NONE_YET
-from solvar_plugin.viewers.run_data import Components, RunData, read_volume
+from solvar_plugin.viewers.run_data import MASK, Components, RunData, read_volume
 from solvar_plugin.viewers.viewer_covariance import NO_COMPONENTS, RUN_HAS_CHANGED
 from solvar_plugin.viewers.viewer_particles import read_coordinates
 
@@ -524,6 +524,12 @@ class TestRunData(WithRun):
         self.assertAlmostEqual(state.pixel_size, PIXEL_SIZE, places=5)
         low, high = self.data.ends_of(1)
         self.assertEqual((low.name, high.name), ("state_003.mrc", "state_004.mrc"))
+
+    def test_focus_mask_is_listed_where_there_is_one(self) -> None:
+        self.assertNotIn("focus mask", [volume.name for volume in self.data.volumes()])
+        shutil.copy(self.run_dir.mask, self.run_dir.focus_mask)
+        entry = self.data.volumes()[4]
+        self.assertEqual((entry.name, entry.path, entry.kind), ("focus mask", self.run_dir.focus_mask, MASK))
 
     def test_labels_and_groups_stay_text(self) -> None:
         self.assertEqual(self.data.components().label, ("", NUISANCE, NOT_REPRODUCIBLE))

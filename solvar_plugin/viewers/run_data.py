@@ -195,12 +195,14 @@ class RunData:
     # ----------------------------------------------------------------- volumes
 
     def basic_volumes(self) -> list[VolumeEntry]:
-        """List the volumes that every run has, the mean first."""
+        """List the volumes that every run has, the mean first, and the focus mask of a run that has one."""
+        focus = [VolumeEntry("focus mask", self.run.focus_mask, MASK)] if self.run.focus_mask.exists() else []
         return [
             VolumeEntry("mean map", self.run.mean, DENSITY),
             VolumeEntry("half-map 1", self.run.mean_half1, DENSITY),
             VolumeEntry("half-map 2", self.run.mean_half2, DENSITY),
             VolumeEntry("mask", self.run.mask, MASK),
+            *focus,
         ]
 
     def volumes(self) -> list[VolumeEntry]:

@@ -57,6 +57,7 @@ def test_names_are_those_of_the_contract(tmp_path):
         "mean_half1": "mean_half1.mrc",
         "mean_half2": "mean_half2.mrc",
         "mask": "mask.mrc",
+        "focus_mask": "focus_mask.mrc",
         "eigenvolumes": "eigenvolumes",
         "eigenvalues": "eigenvalues.csv",
         "latents": "latents.npz",

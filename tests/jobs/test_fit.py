@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.results import Latents, read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile, StarTable
@@ -27,6 +29,10 @@ from solvar_engine.imaging.fourier import (
     nyquist_shell,
 )
 from solvar_engine.imaging.types import Volume
+from solvar_engine.jobs.fit_factors import estimate_problem
+from solvar_engine.jobs.fit_inputs import read_inputs
+from solvar_engine.jobs.fit_job import FitJob
+from solvar_engine.jobs.fit_start import read_images, settle_sign_and_masks
 from solvar_engine.jobs.simulated_files import DataSetFiles
 from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE, RANK
 
@@ -369,6 +375,95 @@ def test_mask_of_the_user(fitted, hinge, engine, tmp_path):
     assert motion_correlation(run, hinge) > 0.9
     inputs = json.loads(run.params.read_text())["inputs"]
     assert [entry["path"] for entry in inputs] == [str(hinge.particles), str(hinge.mask)]
+
+
+@pytest.fixture(scope="module")
+def assembly(simulate) -> DataSetFiles:
+    """Clear images of a molecule with four pieces that are there or not, each independent of its place."""
+    return simulate("--phantom", "assembly", "--particles", 600, "--box", BOX, "--pixel-size", PIXEL_SIZE, "--snr", 1)
+
+
+def pieces_of(data: DataSetFiles) -> np.ndarray:
+    """What each coordinate of the assembly adds to the volume, shape (4, z, y, x)."""
+    volumes, state = true_states(data, BOX)
+    table = read_csv(data.truth.states)
+    _, first = np.unique(state, return_index=True)
+    present = np.stack([table[f"coordinate_{number}"][first] for number in range(1, 5)], axis=1)
+    design = np.column_stack((np.ones(len(volumes)), present))
+    return np.linalg.lstsq(design, volumes.reshape(len(volumes), -1), rcond=None)[0][1:].reshape(-1, *(BOX,) * 3)
+
+
+def write_focus_mask(path: Path, piece: np.ndarray) -> np.ndarray:
+    """Write a soft ball of 56 Angstrom about a piece."""
+    centre = np.argwhere(piece > 0.5 * piece.max()).mean(axis=0)
+    radius = np.sqrt(((np.indices(piece.shape) - centre[:, None, None, None]) ** 2).sum(axis=0))
+    soft = np.clip((7 - radius) / 2, 0, 1).astype(np.float32)
+    write_volume(path, Volume(torch.from_numpy(soft), PIXEL_SIZE))
+    return soft
+
+
+def test_focus_mask_confines_the_components_and_not_the_mean(assembly, engine, tmp_path):
+    pieces = pieces_of(assembly)
+    soft = write_focus_mask(tmp_path / "focus.mrc", pieces[3])
+    inside = [np.linalg.norm(piece * soft) / np.linalg.norm(piece) for piece in pieces]
+    assert inside[3] > 0.99 and max(inside[:3]) < 0.05
+    command = ("fit", assembly.particles, "--rank", 1, "--mask", assembly.mask)
+    runs = [RunDir(tmp_path / name) for name in ("focused", "whole")]
+    outcome = engine(*command, "--output", runs[0].path, "--focus-mask", tmp_path / "focus.mrc")
+    assert outcome.code == 0, outcome.error
+    assert engine(*command, "--output", runs[1].path).code == 0
+    focused, whole = runs
+
+    given = read_volume(assembly.mask).data.numpy()
+    product = read_volume(focused.focus_mask).data.numpy()
+    np.testing.assert_allclose(product, given * soft, atol=1e-4)
+    np.testing.assert_array_equal(read_volume(focused.mask).data, read_volume(whole.mask).data)
+    assert not whole.focus_mask.exists()
+    assert f"focus mask {tmp_path / 'focus.mrc'} only: {100 * product.sum() / given.sum():.1f} %" in outcome.error
+    inputs = json.loads(focused.params.read_text())["inputs"]
+    assert [entry["path"] for entry in inputs][1:] == [str(assembly.mask), str(tmp_path / "focus.mrc")]
+
+    (found,), (leading,) = eigenvolumes_of(focused), eigenvolumes_of(whole)
+    assert (found[product == 0] == 0).all() and (found[product > 0] != 0).all()
+    assert abs(correlation(found, pieces[3] * product)) > 0.95
+    assert abs(correlation(leading, pieces[3])) < 0.8
+    there = read_csv(assembly.truth.states)["coordinate_4"]
+    assert abs(np.corrcoef(read_latents(focused.latents).z[:, 0], there)[0, 1]) > 0.85
+    # a piece that comes and goes is no error of contrast
+    assert read_csv(focused.eigenvalues)["nuisance_overlap"][0] < 0.5
+
+    # what varies outside counts as noise, and the noise weights the images: the means are alike, not the same bits
+    means = [read_volume(run.mean).data.numpy() for run in runs]
+    assert np.linalg.norm(means[0] - means[1]) < 0.01 * np.linalg.norm(means[1])
+    assert np.linalg.norm(means[0] * (product == 0)) > 0.5 * np.linalg.norm(means[0])
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Cosine of the angle between two volumes."""
+    return float((first * second).sum() / np.linalg.norm(first) / np.linalg.norm(second))
+
+
+def test_mean_of_a_focused_fit_is_that_of_the_whole_to_the_bit(assembly, tmp_path):
+    """Under the same noise; the problem of the factors gets it whole."""
+    write_focus_mask(tmp_path / "focus.mrc", pieces_of(assembly)[3])
+    problems = []
+    for name, focus_mask in (("whole", None), ("focused", str(tmp_path / "focus.mrc"))):
+        params = FitParams(
+            particles=str(assembly.particles), output=str(tmp_path / name), rank=1, mask=str(assembly.mask),
+            focus_mask=focus_mask,
+        )  # fmt: skip
+        run = RunDir(params.output)
+        run.prepare(params, resume=False)
+        job = FitJob.start(params, run, read_inputs(params), run.track_status("fit"))
+        with closing(job.progress):
+            source, masks = settle_sign_and_masks(job, read_images(job))
+            problems.append(estimate_problem(job, source, masks))
+        run.release()
+    (mean, problem), (focused_mean, focused_problem) = problems
+    for name in ("mean", "half1", "half2", "fsc"):
+        torch.testing.assert_close(getattr(focused_mean, name), getattr(mean, name), rtol=0, atol=0)
+    torch.testing.assert_close(focused_problem.mean, problem.mean, rtol=0, atol=0)
+    assert float(focused_problem.mask.sum()) < 0.5 * float(problem.mask.sum())
 
 
 @pytest.mark.parametrize(

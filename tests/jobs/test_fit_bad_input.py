@@ -443,10 +443,11 @@ def test_images_that_are_not_square(case, engine):
         "truncated", "star", "stack",
     ],
 )  # fmt: skip
-def test_mask(spoil, texts, case, engine):
-    case.options["--mask"] = case.mask
+@pytest.mark.parametrize(("option", "start"), [("--mask", "error: "), ("--focus-mask", "error: --focus-mask: ")])
+def test_mask(option, start, spoil, texts, case, engine):
+    case.options[option] = case.mask
     spoil(case)
-    refuse_at_once(case, engine, "mask.mrc", *texts)
+    refuse_at_once(case, engine, start, "mask.mrc", *texts)
 
 
 def test_mask_that_has_no_voxel_in_the_box(case, engine):
@@ -457,6 +458,26 @@ def test_mask_that_has_no_voxel_in_the_box(case, engine):
     said, line = refuse(case, engine, "mask.mrc", "empty inside the box")
     assert "padded or cropped" in said
     check_sentence_in_run(case, line)
+
+
+def write_corner(case: Case) -> Path:
+    """A focus mask where no molecule is: touched by the edge of its mask at most."""
+    data = torch.zeros(BOX, BOX, BOX)
+    data[:2, :2, :2] = 1
+    write_volume(case.folder / "corner.mrc", Volume(data, PIXEL_SIZE))
+    return case.folder / "corner.mrc"
+
+
+def test_focus_mask_that_is_empty_inside_the_mask(case, engine):
+    case.options.update({"--mask": case.mask, "--focus-mask": write_corner(case)})
+    refuse_at_once(case, engine, "--focus-mask: ", "corner.mrc is empty inside the mask of the molecule")
+
+
+def test_focus_mask_that_is_empty_inside_the_automatic_mask(case, engine):
+    case.options["--focus-mask"] = write_corner(case)
+    line = refuse(case, engine, "--focus-mask: ", "corner.mrc is empty inside the mask of the molecule")[-1]
+    status = json.loads((case.output / "status.json").read_text())
+    assert (status["state"], "error: " + status["message"]) == ("failed", line)
 
 
 # ---------------------------------------------------------------- options
@@ -482,7 +503,7 @@ def test_mask_that_has_no_voxel_in_the_box(case, engine):
         ("--projector", "cubic", ["--projector", "'cubic'"]),
         ("--invert-contrast", "maybe", ["--invert-contrast", "'maybe'"]),
         ("--gpus", "0,1", ["--gpus"]),
-        ("--focus-mask", "mask.mrc", ["--focus-mask"]),
+        ("--focus-mask", "", ["--focus-mask"]),
     ],
 )
 def test_option_that_cannot_be(option, value, texts, case, engine):

@@ -116,6 +116,7 @@ def test_other_options_are_refused_and_named(data, engine, engine_program, tmp_p
         (("--rank", RANK, "--box", 24), "--box (was None, now 24)"),
         (("--rank", RANK, "--seed", 5), "--seed (was 0, now 5)"),
         (("--rank", RANK, "--mask", data.mask), "--mask"),
+        (("--rank", RANK, "--focus-mask", data.mask), "--focus-mask (was None, now "),
         (("--rank", RANK, "--projector", "nearest"), "--projector (was trilinear, now nearest)"),
     ):
         outcome = engine(*arguments, *options, "--resume")
