@@ -5,6 +5,7 @@ Nothing else in the engine, and nothing in a graphical interface, spells these n
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -31,6 +32,7 @@ from solvar_engine.contract.status import (
 )
 
 FORMAT_VERSION = 1
+_BLOCK_BYTES = 1 << 20
 NEW, RESUME, ALREADY_FINISHED = "new", "resume", "finished"
 
 _LIBRARIES = ("numpy", "scipy", "torch", "numba", "scikit-learn", "umap-learn")
@@ -301,7 +303,7 @@ class RunDir:
         ]
 
     def changed_inputs(self) -> list[Path]:
-        """List the input files whose size is another one than when the run was started, for which `prepare` refuses it.
+        """List the input files whose content is another than when the run was started, for which `prepare` refuses it.
 
         Returns
         -------
@@ -315,8 +317,8 @@ class RunDir:
         """
         if not self.params.exists():
             return []
-        inputs = {Path(entry["path"]): entry["bytes"] for entry in self.read_record()["inputs"]}
-        return [path for path, size in inputs.items() if path.exists() and path.stat().st_size != size]
+        inputs = {Path(entry["path"]): entry for entry in self.read_record()["inputs"]}
+        return [path for path, entry in inputs.items() if path.exists() and _has_changed(path, entry)]
 
     def clear(self) -> None:
         """Empty the folder of a run, so that `prepare` starts a new one; an absent folder stays absent.
@@ -453,7 +455,7 @@ class RunDir:
             "command": params.command,
             "options": params.to_dict(),
             "resolved": dict(resolved or {}),
-            "inputs": [{"path": os.path.abspath(path), "bytes": os.path.getsize(path)} for path in inputs],
+            "inputs": [_describe(path) for path in inputs],
             "command_line": shlex.join(sys.argv),
             "folder": os.getcwd(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -510,6 +512,25 @@ def library_versions() -> dict[str, str]:
 def _all_below(folder: Path) -> list[Path]:
     """Every file and folder; links are listed, not followed."""
     return [Path(where, name) for where, folders, files in os.walk(folder) for name in folders + files]
+
+
+def _describe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    return {"path": os.path.abspath(path), "bytes": os.path.getsize(path), "sha256": _digest(path)}
+
+
+def _has_changed(path: Path, entry: Mapping[str, Any]) -> bool:
+    # without a digest: a run of an earlier version
+    if path.stat().st_size != entry["bytes"]:
+        return True
+    return "sha256" in entry and _digest(path) != entry["sha256"]
+
+
+def _digest(path: str | os.PathLike[str]) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(_BLOCK_BYTES), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _is_same(stored: Any, given: Any, is_path: bool, folder: str) -> bool:

@@ -82,7 +82,8 @@ def _fit(params: FitParams, behaviour: str) -> int:
     if start == ALREADY_FINISHED:
         return 0
     if start == NEW:
-        run.write_params(params, inputs=[params.particles], resolved={"box": BOX})
+        inputs = [path for path in (params.particles, params.mask) if path]
+        run.write_params(params, inputs=inputs, resolved={"box": BOX})
     run.checkpoint.mkdir(exist_ok=True)
     tracker = run.track_status("fit")
     code = _misbehave(tracker, behaviour)

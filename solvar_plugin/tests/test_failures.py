@@ -210,6 +210,19 @@ class TestFailures(BaseTest):
         self.assertEqual([call["arguments"][0] for call in self.calls()], ["analyze", "reconstruct"])
         self.assertSetSize(protocol.outputStates, 2 * 2 + 5)
 
+    def test_other_mask_under_the_same_name_starts_afresh(self):
+        self.record.write_text("")
+        protocol = self.with_mask(16, PIXEL_SIZE)
+        self.run_to_the_end(protocol)
+        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        with mrcfile.open(protocol.inputMask.get().getFileName(), mode="r+") as file:
+            file.data[0] = 0
+        protocol.runMode.set(MODE_RESUME)
+        self.run_to_the_end(protocol)
+        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertIn("resumed: False", " ".join(protocol.summary()))
+        self.assertEqual([call["arguments"][0] for call in self.calls()].count("fit"), 2)
+
     def test_other_optics_start_afresh(self):
         protocol = self.protocol()
         self.run_to_the_end(protocol)

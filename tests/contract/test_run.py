@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -190,6 +192,10 @@ def test_changed_inputs_are_listed(started, params, tmp_path):
     with open(params.particles, "a") as stream:
         stream.write("more")
     assert [str(path) for path in started.changed_inputs()] == [params.particles]
+    Path(params.particles).write_text("data_particlez\n")
+    assert [str(path) for path in started.changed_inputs()] == [params.particles], "of the same size"
+    Path(params.particles).write_text("data_particles\n")
+    assert started.changed_inputs() == []
     os.unlink(params.particles)
     assert started.changed_inputs() == []
     assert RunDir(tmp_path / "absent").changed_inputs() == []
@@ -374,7 +380,9 @@ def test_params_json_says_what_is_needed_to_repeat_the_run(started, params):
     assert started.read_params(FitParams) == params
     assert record["format_version"] == 1
     assert record["options"]["seed"] == 0 and record["resolved"] == {"box": 64}
-    assert record["inputs"] == [{"path": params.particles, "bytes": os.path.getsize(params.particles)}]
+    (entry,) = record["inputs"]
+    assert (entry["path"], entry["bytes"]) == (params.particles, os.path.getsize(params.particles))
+    assert entry["sha256"] == hashlib.sha256(Path(params.particles).read_bytes()).hexdigest()
     assert record["versions"]["solvar_engine"] == __version__
     assert {"python", "numpy", "torch"} <= set(record["versions"])
     assert record["command_line"]

@@ -174,7 +174,8 @@ def test_params_and_status(fitted, hinge):
     record = json.loads(fitted.params.read_text())
     assert record["command"] == "fit" and record["resolved"] == {"box": BOX}
     assert record["options"]["rank"] == RANK and record["options"]["seed"] == 0
-    assert record["inputs"] == [{"path": str(hinge.particles), "bytes": os.path.getsize(hinge.particles)}]
+    (entry,) = record["inputs"]
+    assert (entry["path"], entry["bytes"]) == (str(hinge.particles), os.path.getsize(hinge.particles))
     status = json.loads(fitted.status.read_text())
     assert status["state"] == "finished" and status["step"] == status["steps"] > 0
     assert status["seconds"] > 0 and status["peak_memory_mb"] > 50
