@@ -33,7 +33,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from solvar_engine import __version__
-from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.errors import INTERRUPTED, TERMINATED, UserError
 from solvar_engine.contract.params import COMMANDS, SUPPORTED_DEVICES, Option, Params, exclusive_sets_of, options_of
 from solvar_engine.jobs.failures import user_sentence
 
@@ -165,7 +165,7 @@ def _run(params: Params) -> int:
         params.validate()
         _start(params)()
     except KeyboardInterrupt:
-        logger.error("interrupted")
+        logger.error(INTERRUPTED)
         return _EXIT_INTERRUPTED
     except _Terminated as reason:
         logger.error("stopped: %s", reason)
@@ -371,7 +371,7 @@ def _stop_when_asked() -> None:
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise _Terminated("terminated by a signal, or because the program that started it has ended")
+        raise _Terminated(TERMINATED)
 
     signal.signal(signal.SIGTERM, stop)
     launch = Launch.current()

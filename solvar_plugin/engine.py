@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
-from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.errors import INTERRUPTED, TERMINATED, UserError
 from solvar_engine.contract.params import Params, options_of
 from solvar_engine.contract.status import FAILED, FINISHED, Status, read_status
 from solvar_plugin.constants import ENGINE_PACKAGE, ENGINE_PROGRAM, SOLVAR_ENV_ACTIVATION
@@ -18,8 +18,6 @@ GPU_PLACEHOLDER = "%(GPU)s"
 """What Scipion replaces by the ids of the GPUs that it gives to a step."""
 
 _SECONDS_FOR_VERSION = 60
-# how the engine's message begins if it was stopped from outside and had the time to say so
-_STOPPED = ("terminated by a signal", "interrupted")
 # Scipion starts a protocol by a shell command in which the project's path stands between double quotes.
 _UNSAFE_IN_PROJECT_PATH = '"$`\\'
 
@@ -145,7 +143,7 @@ def require_finished(path: Path, command: str, exit_code: int | None = None) -> 
         status = read_status(path)
     except UserError as error:
         raise EngineError(str(error)) from error
-    was_stopped = status is not None and status.message.startswith(_STOPPED)
+    was_stopped = status is not None and status.message in (INTERRUPTED, TERMINATED)
     if status is not None and status.state == FAILED and status.message and not was_stopped:
         raise EngineError(status.message)
     if status is not None and status.state == FINISHED and not exit_code:

@@ -1,6 +1,12 @@
-"""The one kind of error that is the user's to solve."""
+"""The one kind of error that is the user's to solve, and what a command says that was stopped from outside."""
 
 from __future__ import annotations
+
+INTERRUPTED = "interrupted"
+"""Message of a command that was stopped by Ctrl-C."""
+
+TERMINATED = "terminated by a signal, or because the program that started it has ended"
+"""Message of a command that was asked to stop, or stopped with its parent."""
 
 
 class UserError(ValueError):

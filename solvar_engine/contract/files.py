@@ -183,6 +183,19 @@ def read_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return {name: _as_numbers(values) for name, values in zip(header, cells)}
 
 
+def as_text(values: np.ndarray) -> np.ndarray:
+    """Turn a column of `read_csv` back into text that was read as numbers because all its cells are numbers or empty.
+
+    Examples
+    --------
+    >>> as_text(np.array([1.0, np.nan])).tolist()
+    ['1', '']
+    """
+    if values.dtype.kind != "f":
+        return values.astype(str)
+    return np.array(["" if np.isnan(value) else f"{value:g}" for value in values], dtype=str)
+
+
 def _cell(value: Any) -> str:
     """Shortest text from which a number is read back as it was."""
     if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):

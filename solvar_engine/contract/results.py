@@ -33,6 +33,9 @@ NOT_REPRODUCIBLE = "not reproducible"
 NUISANCE = "nuisance"
 """Label of a component that looks like errors of contrast, orientation or shift."""
 
+FSC_THRESHOLD = 0.143
+"""Correlation of half-maps at which the resolution is read off (Rosenthal and Henderson, 2003)."""
+
 Table = Mapping[str, Any]
 
 
@@ -123,6 +126,44 @@ def write_centres(path: str | os.PathLike[str], sizes: np.ndarray, centres: np.n
     """
     coordinates = {f"z_{axis}": centres[:, axis - 1] for axis in range(1, centres.shape[1] + 1)}
     write_csv(path, {"cluster": np.arange(1, len(sizes) + 1), "size": sizes, **coordinates})
+
+
+def resolution_at_threshold(
+    frequency: np.ndarray, fsc: np.ndarray, threshold: float = FSC_THRESHOLD
+) -> tuple[float, bool] | None:
+    """Find where a Fourier shell correlation first falls below a threshold.
+
+    Parameters
+    ----------
+    frequency : ndarray, shape (shells,)
+        1/Angstrom, ascending; a shell of frequency 0 is left out.
+    fsc : ndarray, shape (shells,)
+        The correlation of each shell; shells that are not finite are left out.
+    threshold : float
+        0.143 for half-maps (Rosenthal and Henderson, 2003).
+
+    Returns
+    -------
+    (float, bool) or None
+        The resolution in Angstrom, and whether the curve fell below the threshold at all: if it did not, the
+        resolution is that of the last shell. None if no shell is usable or the first is already below.
+
+    Examples
+    --------
+    >>> resolution_at_threshold(np.array([0.125, 0.375]), np.array([1.0, 0.0]), 0.5)
+    (4.0, True)
+    """
+    is_usable = np.isfinite(fsc) & (frequency > 0)
+    frequency, fsc = frequency[is_usable], fsc[is_usable]
+    if not len(fsc) or fsc[0] < threshold:
+        return None
+    is_below = fsc < threshold
+    if not is_below.any():
+        return 1.0 / float(frequency[-1]), False
+    last = int(is_below.argmax())
+    step = (fsc[last - 1] - threshold) / (fsc[last - 1] - fsc[last])
+    crossing = frequency[last - 1] + step * (frequency[last] - frequency[last - 1])
+    return 1.0 / float(crossing), True
 
 
 _LATENT_NAMES = ("z", "precision", "contrast")

@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.errors import INTERRUPTED, UserError
 
 # what the user's choice of a path can lead to
 _ERRORS_OF_PATHS = (
@@ -23,7 +23,7 @@ def sentence_of(error: BaseException) -> str:
     'internal error, ZeroDivisionError: a bug'
     """
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return INTERRUPTED
     if not isinstance(error, Exception):
         return str(error) or type(error).__name__
     return user_sentence(error) or f"internal error, {type(error).__name__}: {error}"

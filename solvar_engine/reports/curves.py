@@ -7,15 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from solvar_engine.contract.results import FSC_THRESHOLD, resolution_at_threshold
 from solvar_engine.reports import style
-from solvar_engine.reports.model import (
-    FSC_THRESHOLD,
-    Components,
-    ReportFigure,
-    RunData,
-    Table,
-    resolution_at_threshold,
-)
+from solvar_engine.reports.model import Components, ReportFigure, RunData, Table
 
 MAX_NOISE_GROUPS = 8
 MAX_STAGES = 8

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.files import as_text, read_csv
 from solvar_engine.contract.results import NOT_REPRODUCIBLE, read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
@@ -116,7 +116,7 @@ def load_components(run: RunDir) -> Components:
         raise UserError(f"{run.eigenvalues} has no column eigenvalue.")
     n_components = len(table["eigenvalue"])
     unknown = np.full(n_components, np.nan)
-    label = tuple(_as_text(table["label"]).tolist()) if "label" in table else ("",) * n_components
+    label = tuple(as_text(table["label"]).tolist()) if "label" in table else ("",) * n_components
 
     def numbers(name: str) -> NDArray[np.float64]:
         return np.asarray(table.get(name, unknown), dtype=np.float64)
@@ -158,14 +158,7 @@ def _read_volume(path: Path) -> tuple[NDArray[np.float32], float]:
 def _read_table(path: Path, text_columns: tuple[str, ...] = ()) -> Table:
     """Read a table of numbers with some columns of text."""
     table = read_csv(path)
-    return {name: _as_text(values) if name in text_columns else values for name, values in table.items()}
-
-
-def _as_text(values: NDArray[Any]) -> NDArray[np.str_]:
-    """Turn a column back into text that was read as numbers because all its cells are."""
-    if values.dtype.kind != "f":
-        return values.astype(str)
-    return np.array(["" if np.isnan(value) else f"{value:g}" for value in values], dtype=str)
+    return {name: as_text(values) if name in text_columns else values for name, values in table.items()}
 
 
 def _read_view(path: Path) -> NDArray[np.float64]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from solvar_engine.reports.model import RunData, resolution_at_threshold
+from solvar_engine.contract.results import resolution_at_threshold
+from solvar_engine.reports.model import RunData
 
 MAX_SHARES = 4
 

@@ -11,7 +11,7 @@ from pwem.objects import ParticleFlex, Volume
 from pyworkflow.object import CsvList, Float, Integer, String
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import read_csv, write_csv
+from solvar_engine.contract.files import as_text, read_csv, write_csv
 from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
@@ -88,6 +88,7 @@ def mean_volume(run: RunDir) -> Volume:
 def eigenvolumes(run: RunDir) -> list[Volume]:
     """Return the eigenvolumes with what is known of their components."""
     table = read_csv(run.eigenvalues)
+    labels = as_text(table["label"]).tolist()
     volumes = []
     for row, component in enumerate(table["component"].astype(int).tolist()):
         volume = _volume(run.eigenvolume(component))
@@ -96,16 +97,9 @@ def eigenvolumes(run: RunDir) -> list[Volume]:
         volume._solvarEigenvalue = Float(float(table["eigenvalue"][row]))
         volume._solvarFraction = Float(float(table["fraction"][row]))
         volume._solvarAgreement = Float(float(table["half_set_agreement"][row]))
-        volume._solvarLabel = String(label_of(table, row))
+        volume._solvarLabel = String(labels[row])
         volumes.append(volume)
     return volumes
-
-
-def label_of(table: dict[str, np.ndarray], row: int) -> str:
-    """Return the label of a component of eigenvalues.csv, empty if it is taken at face value."""
-    value = table["label"][row]
-    # a column without any label is read as numbers that are missing
-    return str(value) if isinstance(value, str) else ""
 
 
 def write_points(run: RunDir, path: Path) -> int:

@@ -161,31 +161,10 @@ class SolvarProtCovariance(SolvarProtBase):
         form.addSection(label="Method")
         self._addEnum(form, "objective", FIT["objective"], params.LEVEL_NORMAL)
         self._addEnum(form, "projector", FIT["projector"])
-        form.addParam(
-            "oversampling",
-            params.IntParam,
-            default=FIT["oversampling"].default,
-            expertLevel=params.LEVEL_ADVANCED,
-            label=LABELS["oversampling"],
-            help=help_of(FIT["oversampling"]),
-        )
+        self._addNumber(form, "oversampling", FIT["oversampling"])
         self._addEnum(form, "invertContrast", FIT["invert_contrast"], params.LEVEL_NORMAL)
-        form.addParam(
-            "seed",
-            params.IntParam,
-            default=FIT["seed"].default,
-            expertLevel=params.LEVEL_ADVANCED,
-            label=LABELS["seed"],
-            help=help_of(FIT["seed"]),
-        )
-        form.addParam(
-            "cacheMb",
-            params.IntParam,
-            default=FIT["cache_mb"].default,
-            expertLevel=params.LEVEL_ADVANCED,
-            label=LABELS["cache_mb"],
-            help=help_of(FIT["cache_mb"]),
-        )
+        self._addNumber(form, "seed", FIT["seed"])
+        self._addNumber(form, "cacheMb", FIT["cache_mb"])
         form.addParam(
             "scratchFolder",
             params.FolderParam,
@@ -195,6 +174,16 @@ class SolvarProtCovariance(SolvarProtBase):
             help=help_of(FIT["scratch"]) + " A fast local disk is best.",
         )
         self._addThreads(form)
+
+    def _addNumber(self, form, name: str, option: Option) -> None:
+        form.addParam(
+            name,
+            params.IntParam,
+            default=option.default,
+            expertLevel=params.LEVEL_ADVANCED,
+            label=LABELS[option.name],
+            help=help_of(option),
+        )
 
     def _addEnum(self, form, name: str, option: Option, level: int = params.LEVEL_ADVANCED) -> None:
         form.addParam(

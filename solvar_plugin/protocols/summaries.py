@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.files import as_text, read_csv
 from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.results import NOT_REPRODUCIBLE
 from solvar_engine.contract.run import RunDir
-from solvar_plugin.convert.results import label_of
 from solvar_plugin.protocols.form_options import choice_in_words
 
 
@@ -21,9 +20,10 @@ def result_lines(run: RunDir) -> list[str]:
     status = run.read_status()
     lines = [] if status is None else [f"{status.message}."]
     table = read_csv(run.eigenvalues)
+    labels = as_text(table["label"]).tolist()
     unconfirmed = []
     for row, component in enumerate(table["component"].astype(int).tolist()):
-        label = label_of(table, row)
+        label = labels[row]
         if label == NOT_REPRODUCIBLE:
             unconfirmed.append(str(component))
             continue

@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from solvar_engine.contract.results import NUISANCE
+from solvar_engine.contract.results import FSC_THRESHOLD, NUISANCE, resolution_at_threshold
 from solvar_plugin.viewers import style
 from solvar_plugin.viewers.run_data import Components
 
-FSC_THRESHOLD = 0.143
 NUISANCE_LINE = 0.5
 MAX_GROUPS = 10
 MAX_STAGES = 8
@@ -24,43 +23,6 @@ MAX_WORDED = 8
 
 _KINDS = {"": (style.BLUE, style.BLUE, ""), NUISANCE: ("white", style.ORANGE, "xxxx")}
 _UNREPRODUCIBLE = ("white", style.GREY, "////")
-
-
-def resolution_at_threshold(
-    frequency: np.ndarray, fsc: np.ndarray, threshold: float = FSC_THRESHOLD
-) -> tuple[float, bool] | None:
-    """Find where a Fourier shell correlation first falls below a threshold.
-
-    Parameters
-    ----------
-    frequency : ndarray, shape (shells,)
-        1/Angstrom, ascending; a shell of frequency 0 is left out.
-    fsc : ndarray, shape (shells,)
-        The correlation of each shell; shells that are not finite are left out.
-    threshold : float
-        0.143 for half-maps (Rosenthal and Henderson, 2003).
-
-    Returns
-    -------
-    (float, bool) or None
-        The resolution in Angstrom, and whether the curve fell below the threshold at all: if it did not, the
-        resolution is that of the last shell. None if no shell is usable or the first is already below.
-
-    Examples
-    --------
-    >>> resolution_at_threshold(np.array([0.125, 0.375]), np.array([1.0, 0.0]), 0.5)
-    (4.0, True)
-    """
-    is_usable = np.isfinite(fsc) & (frequency > 0)
-    frequency, fsc = frequency[is_usable], fsc[is_usable]
-    if not len(fsc) or fsc[0] < threshold:
-        return None
-    is_below = fsc < threshold
-    if not is_below.any():
-        return 1.0 / float(frequency[-1]), False
-    last = int(is_below.argmax())
-    step = (fsc[last - 1] - threshold) / (fsc[last - 1] - fsc[last])
-    return 1.0 / float(frequency[last - 1] + step * (frequency[last] - frequency[last - 1])), True
 
 
 # ------------------------------------------------------------------------------ eigenvalues

@@ -14,7 +14,7 @@ import mrcfile
 import numpy as np
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.files import as_text, read_csv
 from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, Latents, read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import FAILED, FINISHED, Status, read_status, status_path
@@ -318,16 +318,3 @@ def read_volume(path: Path) -> Volume:
     if not np.isfinite(data).all():
         raise UserError(f"{path} holds values that are not numbers: run the protocol again.")
     return Volume(data, pixel_size)
-
-
-def as_text(values: np.ndarray) -> np.ndarray:
-    """Turn a column back into text that was read as numbers because all its cells are.
-
-    Examples
-    --------
-    >>> as_text(np.array([1.0, np.nan])).tolist()
-    ['1', '']
-    """
-    if values.dtype.kind != "f":
-        return values.astype(str)
-    return np.array(["" if np.isnan(value) else f"{value:g}" for value in values], dtype=str)

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from solvar_engine.contract.results import resolution_at_threshold
 from solvar_engine.reports import Components, RunData, paragraph
-from solvar_engine.reports.model import resolution_at_threshold
 from solvar_engine.reports.summary import duration, key_numbers
 
 
