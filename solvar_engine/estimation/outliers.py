@@ -85,12 +85,13 @@ def image_fits(source: BatchSource, index: Tensor, band: Band, factors: Tensor) 
     index : Tensor, shape (m,), int64
     fit : ImageFit
     """
-    power = signal_power(source, index, band, factors)[band.disk.shell].float()
+    power = signal_power(source, index, band, factors)[band.disk.shell]
+    weight = band.disk.weight.double()
     for batch, _, _, posterior in posterior_pass(source, index, band, factors):
-        observed = batch.images.abs().square()
-        spread = power * batch.ctf.square()
-        noise = 0.5 * (observed @ band.disk.weight).double()
-        other = 0.5 * ((observed / (1 + spread) + torch.log1p(spread)) @ band.disk.weight).double()
+        observed = batch.images.abs().double().square()
+        spread = power * batch.ctf.double().square()
+        noise = 0.5 * (observed @ weight)
+        other = 0.5 * ((observed / (1 + spread) + torch.log1p(spread)) @ weight)
         log_odds = torch.minimum(noise, other) - posterior.objective
         prior = torch.tensor((1 - 2 * PRIOR_SHARE) / PRIOR_SHARE, dtype=torch.float64).log()
         yield batch.index, ImageFit(log_odds + prior, _distance(posterior.objective, posterior.covariance))
