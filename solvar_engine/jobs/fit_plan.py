@@ -10,6 +10,7 @@ from pathlib import Path
 from solvar_engine.contract.errors import UserError
 from solvar_engine.data.preprocess import cache_bytes
 from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.projectors.numba_cpu import slabs_per_grid
 
 _LIBRARIES_BYTES = 650e6  # the interpreter with torch and numba, and its working arrays
 _METADATA_BYTES = 1500  # per particle: the row of the STAR file, pose, CTF
@@ -73,7 +74,8 @@ def plan_fit(
     is_nufft = projector == "nufft"
     oversampling = 1 if is_nufft else oversampling
     cell = 8 * (oversampling * box_size) ** 3 / 2
-    grids = cell * ((rank + 1) * 2 + rank * (threads + 1))
+    accumulators = 1 if is_nufft else threads // slabs_per_grid(threads, rank)
+    grids = cell * ((rank + 1) * 2 + rank * (accumulators + 1))
     volumes = 4 * box_size**3 * 12 * rank
     metadata = particles * (_METADATA_BYTES + 8 * (rank + 1) ** 2)
     buffers = _NUFFT_BYTES if is_nufft else 0.0

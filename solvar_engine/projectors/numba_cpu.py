@@ -1,8 +1,12 @@
 """Fused projection kernels for CPUs: coordinates, weights, read or scatter and Friedel flip in one loop.
 
 Channels lie last, so that the corners of an interpolation are contiguous runs of all channels' real and imaginary
-parts. Each thread owns an accumulator, and images are dealt to threads by their number: sums come out the same to the
-last bit at equal thread counts.
+parts.
+
+Threads that add into a grid at the same time share it by slabs of planes: each goes through all pixels, which costs a
+rotation of their coordinates, and adds those corners that lie in its slab. With few channels the rotation would cost
+more than the adding, and threads form groups that have a grid of their own, with the images dealt to groups by their
+number. Sums come out the same to the last bit at equal thread counts.
 """
 
 from __future__ import annotations
@@ -59,8 +63,10 @@ class NumbaProjector:
         return self._geometry.to_grid(volumes.float())
 
     def new_accumulator(self, channels: int) -> Tensor:
-        """See :meth:`~.base.Projector.new_accumulator`; one grid per thread."""
-        return torch.zeros((numba.get_num_threads(), *self._geometry.shape(channels)), dtype=torch.complex64)
+        """See :meth:`~.base.Projector.new_accumulator`; one grid per group of threads."""
+        threads = numba.get_num_threads()
+        groups = threads // slabs_per_grid(threads, channels)
+        return torch.zeros((groups, *self._geometry.shape(channels)), dtype=torch.complex64)
 
     def to_volumes(self, accumulator: Tensor) -> Tensor:
         """See :meth:`~.base.Projector.to_volumes`."""
@@ -95,8 +101,21 @@ class NumbaProjector:
             self._pixels,
             self._factor(factor, rotation),
             self._geometry.centre,
+            self._slab_edges(slabs_per_grid(numba.get_num_threads(), out.shape[-1])),
             _real_array(out),
         )
+
+    def _slab_edges(self, slabs: int) -> np.ndarray:
+        """First plane of each slab and, last, the end of the grid: slabs that equally many pixels fall into.
+
+        Over random rotations the pixels of a disk spread over z like the density 1 - |z| of a triangle.
+        """
+        depth = self._geometry.shape(1)[0]
+        share = np.arange(1, slabs) / slabs
+        tail = 1 - np.sqrt(2 * np.minimum(share, 1 - share))
+        radius = depth - 1 - self._geometry.centre
+        inner = self._geometry.centre + np.round(np.sign(share - 0.5) * tail * radius)
+        return np.concatenate(([0], np.clip(inner, 0, depth), [depth])).astype(np.int64)
 
     def project_with_gram(
         self, grid: Tensor, rotation: Tensor, factor: Tensor, images: Tensor
@@ -174,6 +193,22 @@ class NumbaProjector:
         return _float_array(factor)
 
 
+def slabs_per_grid(threads: int, channels: int) -> int:
+    """Number of threads that share an accumulator of so many channels; it divides the number of threads.
+
+    Rotating a pixel's coordinates takes little beside reading and writing its eight corners: with six channels, eight
+    slabs took no more processor time in all than one. With this many the rotations that every thread repeats stay a
+    small part.
+
+    Examples
+    --------
+    >>> slabs_per_grid(2, 6), slabs_per_grid(16, 10), slabs_per_grid(16, 1)
+    (2, 16, 2)
+    """
+    most = 2 * channels
+    return max(slabs for slabs in range(1, threads + 1) if threads % slabs == 0 and slabs <= most)
+
+
 def _float_array(values: Tensor) -> np.ndarray:
     return np.ascontiguousarray(values.numpy(), dtype=np.float32)
 
@@ -214,26 +249,22 @@ def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ig
 
 
 @compiled
-def _backproject_trilinear(slices, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
+def _backproject_trilinear(slices, rotation, pixels, factor, centre, edges, out):  # type: ignore[no-untyped-def]
     has_factor = factor.shape[1] > 0
     floats = out.shape[4]
-    threads = out.shape[0]
-    for t in numba.prange(threads):
-        grid = out[t]
+    groups, slabs = out.shape[0], edges.shape[0] - 1
+    for task in numba.prange(groups * slabs):
+        group, slab = task // slabs, task % slabs
+        grid = out[group]
+        first, end = edges[slab], edges[slab + 1]
         value = np.empty(floats, np.float32)
-        for n in range(t, rotation.shape[0], threads):
+        for n in range(group, rotation.shape[0], groups):
             for p in range(pixels.shape[0]):
                 x, y, z, flipped = place(rotation[n], pixels[p, 0], pixels[p, 1])
                 ix, iy, iz, (wa, wb, wc, wd, we, wf, wg, wh) = corner_weights(x, y, z)
                 iy, iz = iy + centre, iz + centre
-                a = grid[iz, iy, ix]
-                b = grid[iz, iy, ix + 1]
-                c = grid[iz, iy + 1, ix]
-                d = grid[iz, iy + 1, ix + 1]
-                e = grid[iz + 1, iy, ix]
-                f = grid[iz + 1, iy, ix + 1]
-                g = grid[iz + 1, iy + 1, ix]
-                h = grid[iz + 1, iy + 1, ix + 1]
+                if iz + 1 < first or iz >= end:
+                    continue
                 scale = factor[n, p] if has_factor else np.float32(1.0)
                 row = slices[n, p]
                 for j in range(floats):
@@ -241,16 +272,28 @@ def _backproject_trilinear(slices, rotation, pixels, factor, centre, out):  # ty
                 if flipped:
                     for j in range(1, floats, 2):
                         value[j] = -value[j]
-                for j in range(floats):
-                    v = value[j]
-                    a[j] += wa * v
-                    b[j] += wb * v
-                    c[j] += wc * v
-                    d[j] += wd * v
-                    e[j] += we * v
-                    f[j] += wf * v
-                    g[j] += wg * v
-                    h[j] += wh * v
+                if iz >= first:
+                    a = grid[iz, iy, ix]
+                    b = grid[iz, iy, ix + 1]
+                    c = grid[iz, iy + 1, ix]
+                    d = grid[iz, iy + 1, ix + 1]
+                    for j in range(floats):
+                        v = value[j]
+                        a[j] += wa * v
+                        b[j] += wb * v
+                        c[j] += wc * v
+                        d[j] += wd * v
+                if iz + 1 < end:
+                    e = grid[iz + 1, iy, ix]
+                    f = grid[iz + 1, iy, ix + 1]
+                    g = grid[iz + 1, iy + 1, ix]
+                    h = grid[iz + 1, iy + 1, ix + 1]
+                    for j in range(floats):
+                        v = value[j]
+                        e[j] += we * v
+                        f[j] += wf * v
+                        g[j] += wg * v
+                        h[j] += wh * v
 
 
 @compiled
@@ -273,17 +316,21 @@ def _project_nearest(grid, rotation, pixels, factor, centre, out):  # type: igno
 
 
 @compiled
-def _backproject_nearest(slices, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
+def _backproject_nearest(slices, rotation, pixels, factor, centre, edges, out):  # type: ignore[no-untyped-def]
     has_factor = factor.shape[1] > 0
     floats = out.shape[4]
-    threads = out.shape[0]
+    groups, slabs = out.shape[0], edges.shape[0] - 1
     half = np.float32(0.5)
-    for t in numba.prange(threads):
-        grid = out[t]
-        for n in range(t, rotation.shape[0], threads):
+    for task in numba.prange(groups * slabs):
+        group, slab = task // slabs, task % slabs
+        grid = out[group]
+        first, end = edges[slab], edges[slab + 1]
+        for n in range(group, rotation.shape[0], groups):
             for p in range(pixels.shape[0]):
                 x, y, z, flipped = place(rotation[n], pixels[p, 0], pixels[p, 1])
                 iy, iz = int(math.floor(y + half)) + centre, int(math.floor(z + half)) + centre
+                if iz < first or iz >= end:
+                    continue
                 cell = grid[iz, iy, int(math.floor(x + half))]
                 scale = factor[n, p] if has_factor else np.float32(1.0)
                 row = slices[n, p]

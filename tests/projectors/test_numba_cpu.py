@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -10,12 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 import torch
 
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.imaging.rotation import random_rotations
-from solvar_engine.projectors.numba_cpu import NumbaProjector
+from solvar_engine.projectors.numba_cpu import NumbaProjector, slabs_per_grid
+from solvar_engine.projectors.numba_cpu import _backproject_nearest as NEAREST
+from solvar_engine.projectors.numba_cpu import _backproject_trilinear as TRILINEAR
 from tests.imaging.closed_form import relative_error
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,16 +48,53 @@ def test_results_do_not_depend_on_the_number_of_threads(interpolation: str, rest
     disk = HalfDisk.create(BOX_SIZE)
     generator = torch.Generator().manual_seed(0)
     rotation = random_rotations(9, generator)
-    slices = torch.complex(*torch.randn(2, 9, len(disk), 2, generator=generator))
+    slices = torch.complex(*torch.randn(2, 9, len(disk), 1, generator=generator))
     results = []
     for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
         numba.set_num_threads(threads)
         projector = NumbaProjector(BOX_SIZE, disk, interpolation=interpolation)
-        accumulator = projector.new_accumulator(2)
-        assert accumulator.shape[0] == threads
+        accumulator = projector.new_accumulator(1)
+        assert accumulator.shape[0] == threads // slabs_per_grid(threads, 1)
         projector.backproject(slices, rotation, accumulator)
         results.append(projector.to_volumes(accumulator).numpy())
     assert relative_error(*results) < 1e-5
+
+
+def test_threads_that_share_a_grid_give_the_same_bits_as_one(restored_threads: None) -> None:
+    """Every voxel belongs to one thread, which meets the images in their order."""
+    disk = HalfDisk.create(BOX_SIZE)
+    generator = torch.Generator().manual_seed(0)
+    rotation = random_rotations(9, generator)
+    slices = torch.complex(*torch.randn(2, 9, len(disk), 6, generator=generator))
+    results = []
+    for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+        numba.set_num_threads(threads)
+        projector = NumbaProjector(BOX_SIZE, disk)
+        accumulator = projector.new_accumulator(6)
+        assert accumulator.shape[0] == 1, "six channels are enough for two threads to share a grid"
+        projector.backproject(slices, rotation, accumulator)
+        results.append(accumulator)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(("interpolation", "kernel"), [("trilinear", TRILINEAR), ("nearest", NEAREST)])
+@pytest.mark.parametrize("slabs", [1, 3, 4])
+def test_slabs_add_up_to_the_whole_and_are_equally_full(interpolation: str, kernel, slabs: int) -> None:
+    disk = HalfDisk.create(32)
+    rotation = random_rotations(200, torch.Generator().manual_seed(1))
+    projector = NumbaProjector(32, disk, interpolation=interpolation)
+    slices = torch.ones(200, len(disk), 1, dtype=torch.complex64)
+    expected = torch.zeros(1, *projector._geometry.shape(1), dtype=torch.complex64)
+    projector.backproject(slices, rotation, expected)
+    edges = projector._slab_edges(slabs)
+    assert edges[0] == 0 and edges[-1] == expected.shape[1] and (np.diff(edges) > 0).all()
+    out = torch.zeros_like(expected)
+    pixels, no_factor = projector._pixels, np.ones((1, 0), dtype=np.float32)
+    arrays = slices.numpy().view(np.float32), rotation.numpy()
+    kernel(*arrays, pixels, no_factor, projector._geometry.centre, edges, out.numpy().view(np.float32))
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-4)
+    shares = [float(expected[0, first:end].real.sum()) for first, end in itertools.pairwise(edges)]
+    assert max(shares) < 1.25 * min(shares)
 
 
 def read_only_copy(folder: Path) -> Path:
