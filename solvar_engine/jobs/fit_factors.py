@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 _NOISE_PARTICLES = 5_000
 _NOISE_PARTICLES_PER_GROUP = 500  # at least, as far as an optics group has them
-_HELD_OUT_PARTICLES = 50_000
 _MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
+HELD_OUT_PARTICLES = 50_000  # of each half
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def estimate_problem(
         mean.mean * masks.mean,
         masks.factors,
         normal.density(),
-        job.params.rank,
+        job.tried_rank,
         job.params.seed,
         job.projector_options,
         OBJECTIVES[job.params.objective],
@@ -176,7 +176,7 @@ def _noise_sample(source: PreparedParticles, index: Tensor) -> Tensor:
     groups = source.noise_variance.shape[0]
     wanted = max(_NOISE_PARTICLES // groups, _NOISE_PARTICLES_PER_GROUP) // 2
     members = [index[source.group[index] == group] for group in range(groups)]
-    return torch.cat([rows[:: max(1, rows.shape[0] // wanted)] for rows in members])
+    return torch.cat([sample_of(rows, wanted) for rows in members])
 
 
 def fit_all(job: FitJob, halves: HalfSetFit) -> FullSetState:
@@ -196,15 +196,23 @@ def fit_all(job: FitJob, halves: HalfSetFit) -> FullSetState:
     return state
 
 
+def sample_of(index: Tensor, most: int) -> Tensor:
+    """Every so many of the particles of an index, so that hardly more than ``most`` are left."""
+    return index[:: max(1, index.shape[0] // most)]
+
+
 def measure_scale(job: FitJob, halves: HalfSetFit, full: FullSetState) -> Components:
     """Scale each half's factors on the other half, and find the principal axes."""
     job.progress.stage("held-out scale")
     problem = halves.problem
+    if not problem.rank:
+        job.progress.advance()
+        return Components.none(problem.source.box_size)
     band = problem.band(job.shell_max, 1.0)
     first, second = (factors.volumes * problem.mask for factors in halves.state.factors)
     held_out = []
     for volumes, other in zip((first, second), reversed(problem.halves), strict=True):
-        sample = other[:: max(1, other.shape[0] // _HELD_OUT_PARTICLES)]
+        sample = sample_of(other, HELD_OUT_PARTICLES)
         held_out.append(collect_statistics(problem.source, sample, band, volumes))
     job.progress.advance()
     return find_components(full.factors, (first, second), (held_out[0], held_out[1]), problem.mask)

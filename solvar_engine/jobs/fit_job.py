@@ -19,7 +19,7 @@ from solvar_engine.jobs.progress import Progress
 logger = logging.getLogger(__name__)
 
 READING_STEPS = 10
-_OTHER_STEPS = 6  # first mean, noise twice, held-out scale, latent coordinates, writing
+_OTHER_STEPS = 7  # first mean, noise twice, rank, held-out scale, latent coordinates, writing
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ class FitJob:
     def projector_options(self) -> ProjectorOptions:
         """How volumes are projected."""
         return ProjectorOptions(self.params.projector, self.params.oversampling)
+
+    @property
+    def tried_rank(self) -> int:
+        """Number of components that are fitted to the half-sets."""
+        return self.params.components_for(len(self.inputs.stack))
 
     @property
     def shell_max(self) -> int:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from solvar_engine.reports.model import Components, Picture, RunData
+from solvar_engine.reports.model import Components, Picture, RunData, Table
 from solvar_engine.reports.page import PAGE, STYLE_SHEET
-from solvar_engine.reports.summary import key_numbers, paragraph
+from solvar_engine.reports.summary import key_numbers, paragraph, rank_sentence
 
 MAX_COORDINATES = 6
 STATUS_SHOWN = ("seconds", "peak_memory_mb", "version")
@@ -54,8 +54,9 @@ def render_report(
         heading: "\n".join(map(_figure, figures))
         for heading, figures in groupby(pictures, key=lambda picture: picture.section)
     }
-    if len(data.components):
-        sections["Tables"] = _component_table(data.components) + _cluster_table(data)
+    tables = _component_table(data.components) + _rank_table(data.rank) + _cluster_table(data)
+    if tables:
+        sections["Tables"] = tables
     sections["Parameters and provenance"] = _provenance(data, analysis)
     return PAGE.substitute(
         title=escape(f"SOLVAR report: {name}"),
@@ -114,7 +115,9 @@ def _figure(picture: Picture) -> str:
 
 
 def _component_table(components: Components) -> str:
-    """Return the table of components, in which those that are not reproducible are greyed."""
+    """Return the table of components, in which those that are not reproducible are greyed; empty without any."""
+    if not len(components):
+        return ""
     head = (
         "component",
         "eigenvalue (held out)",
@@ -144,6 +147,36 @@ def _component_table(components: Components) -> str:
         "derivatives by rotation and shift."
     )
     return _table_card("Components", head, rows, styles, hint)
+
+
+def _rank_table(rank: Table | None) -> str:
+    """Return the table of the components that were tried; empty where a run does not tell."""
+    if rank is None or not len(rank["kept"]):
+        return ""
+    head = ("candidate", "eigenvalue", "half-set agreement", "gain 1", "best decoy 1", "gain 2", "best decoy 2", "real")
+    is_kept = np.asarray(rank["kept"]) > 0
+    rows = [
+        (
+            str(index + 1),
+            _number(rank["eigenvalue"][index]),
+            _number(rank["half_set_agreement"][index], "{:.2f}"),
+            *(
+                _number(rank[f"{name}_half{half}"][index], "{:.1f}")
+                for half in (1, 2)
+                for name in ("gain", "decoy_max")
+            ),
+            "yes" if is_kept[index] else "no",
+        )
+        for index in range(len(is_kept))
+    ]
+    hint = (
+        f"{rank_sentence(rank)} Gain 1: log-likelihood that the first half-set's version of the candidate adds to "
+        "particles of the second half-set, which did not shape it; gain 2 the other way round. Decoys have the power "
+        "of the candidates but random phases: what the best of them gains is what noise can do. A candidate is real "
+        "if it clearly beats the best decoy in both halves, and both half-sets find the same; log.txt has the reasons."
+    )
+    styles = ["" if kept else "doubtful" for kept in is_kept]
+    return _table_card("How many components are real", head, rows, styles, hint)
 
 
 def _cluster_table(data: RunData) -> str:

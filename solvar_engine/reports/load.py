@@ -80,6 +80,7 @@ def load_run(run: RunDir) -> RunData:
         noise=optional(run.noise, lambda path: _read_table(path, ("group",))),
         fsc=optional(run.fsc, _read_table),
         metrics=optional(run.metrics, lambda path: _read_table(path, ("stage", "half"))),
+        rank=_read_table(run.rank) if run.rank.exists() else None,
         **(optional(run.particles, _read_images) or {}),
         **_load_analysis(run, z.shape[1]),
         missing=tuple(missing),

@@ -58,6 +58,8 @@ class RunData:
         The leading eigenvolumes, as many as are drawn.
     noise, fsc, metrics : mapping of columns, or None
         ``noise.csv``, ``fsc.csv``, ``metrics.csv``.
+    rank : mapping of columns, or None
+        ``rank.csv``: the components that were tried, and which of them were kept.
     umap : ndarray, shape (n, 2), or None
         The flat map of the latent space.
     cluster : ndarray, shape (n,), int, or None
@@ -85,6 +87,7 @@ class RunData:
     noise: Table | None = None
     fsc: Table | None = None
     metrics: Table | None = None
+    rank: Table | None = None
     umap: NDArray[np.float64] | None = None
     cluster: NDArray[np.int64] | None = None
     centres: NDArray[np.float64] | None = None

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from solvar_engine.contract.results import resolution_at_threshold
-from solvar_engine.reports.model import RunData
+from solvar_engine.contract.results import NUISANCE, OVERFIT, resolution_at_threshold
+from solvar_engine.reports.model import RunData, Table
 
 MAX_SHARES = 4
 
@@ -144,6 +144,29 @@ def _component_sentence(data: RunData) -> str:
     return f"{found} between the two halves of the particles. {verb} {carried} of the variance found."
 
 
+def rank_sentence(rank: Table) -> str:
+    """Say how many of the components that were tried hold on particles that did not shape them.
+
+    Parameters
+    ----------
+    rank : mapping of columns
+        ``rank.csv``.
+
+    Examples
+    --------
+    >>> rank_sentence({"kept": np.array([1, 0])})
+    '1 of 2 candidates is real: it makes particles that did not shape it clearly more likely than any decoy does.'
+    """
+    kept, tried = int(np.sum(rank["kept"])), len(rank["kept"])
+    if not kept:
+        return f"None of {tried} candidates makes particles that did not shape it clearly more likely than decoys do."
+    verb, they, them, make = ("is", "it", "it", "makes") if kept == 1 else ("are", "they", "them", "make")
+    return (
+        f"{kept} of {tried} candidates {verb} real: {they} {make} particles that did not shape {them} clearly more "
+        "likely than any decoy does."
+    )
+
+
 def _caution(data: RunData) -> str:
     """Warn about components that are not what they seem."""
     components = data.components
@@ -152,7 +175,7 @@ def _caution(data: RunData) -> str:
     if len(rest) and len(rest) < len(components):
         noun = "component" if len(rest) == 1 else "components"
         sentences.append(f"Do not interpret {noun} {_numbers(rest)}.")
-    nuisance = np.flatnonzero(components.is_reproducible & (components.nuisance_overlap > 0.5))
+    nuisance = np.flatnonzero([NUISANCE in label for label in components.label])
     if len(nuisance):
         noun = "Component" if len(nuisance) == 1 else "Components"
         verb = "resembles" if len(nuisance) == 1 else "resemble"
@@ -160,6 +183,10 @@ def _caution(data: RunData) -> str:
             f"{noun} {_numbers(nuisance)} mostly {verb} changes of contrast or "
             "errors of the poses rather than motion."
         )
+    overfit = np.array([index for index, label in enumerate(components.label) if label == OVERFIT], dtype=int)
+    if len(overfit):
+        noun, verb = ("Component", "is") if len(overfit) == 1 else ("Components", "are")
+        sentences.append(f"{noun} {_numbers(overfit)} {verb} much larger on the particles fitted than on others.")
     return " ".join(sentences)
 
 

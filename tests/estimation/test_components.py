@@ -32,16 +32,18 @@ def loadings(directions: Tensor, eigenvalues: Tensor) -> Tensor:
     return directions * eigenvalues.sqrt().float()[:, None, None, None]
 
 
-def observe(factors: Tensor, truth: Tensor, *, strength: float = 1.0, seed: int = 0) -> Statistics:
+def observe(
+    factors: Tensor, truth: Tensor, *, strength: float = 1.0, seed: int = 0, images: int = IMAGES
+) -> Statistics:
     """Statistics of images that show the whole volume truth z, z ~ N(0, I), times a strength, in unit noise."""
     rank = factors.shape[0]
     gram = strength**2 * inner_products(factors, factors)
-    z = noise(IMAGES, truth.shape[0], seed=seed, dtype=torch.float64)
+    z = noise(images, truth.shape[0], seed=seed, dtype=torch.float64)
     # The noise of the inner products has the Gram matrix for covariance.
     values, vectors = torch.linalg.eigh(gram)
-    white = noise(IMAGES, rank, seed=seed + 1, dtype=torch.float64) @ (vectors * values.clamp_min(0).sqrt()).T
+    white = noise(images, rank, seed=seed + 1, dtype=torch.float64) @ (vectors * values.clamp_min(0).sqrt()).T
     inner = strength**2 * z @ inner_products(truth, factors) + white
-    return Statistics(gram.expand(IMAGES, -1, -1), inner, torch.full((IMAGES,), 1e3, dtype=torch.float64))
+    return Statistics(gram.expand(images, -1, -1), inner, torch.full((images,), 1e3, dtype=torch.float64))
 
 
 def rotation(rank: int, seed: int = 3) -> Tensor:

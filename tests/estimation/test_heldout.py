@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from solvar_engine.estimation.heldout import collect_statistics, latent_covariance, likelihood_gains
@@ -89,18 +91,49 @@ def test_number_of_images_does_not_decide_the_chunks() -> None:
     torch.testing.assert_close(gains[1], 2 * gains[0], rtol=1e-9, atol=1e-6)
 
 
-def test_gains_are_differences_of_dense_likelihoods() -> None:
-    gamma = torch.diag(torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64))
-    statistics, model = draw(gamma, images=200)
+def best_objective(model: DenseModel, covariance: Tensor, direction: Tensor, *, with_variance: bool) -> float:
+    """Least dense objective over the mean of one coordinate and perhaps its variance, beside a fixed covariance."""
+
+    def objective(parameters: np.ndarray) -> float:
+        variance = float(np.exp(parameters[1])) if with_variance else 0.0
+        shifted = replace(model, mean=model.mean + model.loadings @ direction * float(parameters[0]))
+        return float(shifted.objective(covariance + variance * torch.outer(direction, direction)).sum())
+
+    return float(minimize(objective, [0.0, -1.0], method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-7}).fun)
+
+
+def test_gains_are_differences_of_the_best_dense_likelihoods() -> None:
+    """Of each component beside the others and, last, of a further direction beside all of them."""
+    gamma = torch.diag(torch.tensor([1.0, 0.5, 0.1, 0.3], dtype=torch.float64))
+    statistics, model = draw(gamma, images=60)
+    shift = torch.tensor([0.4, 0.0, -0.2, 0.3], dtype=torch.float64)
+    moved = (model.loadings @ shift[:, None])[..., 0]
+    model = replace(model, images=model.images + moved)
+    inner = (model.loadings.transpose(1, 2) @ model.error[..., None])[..., 0]
+    statistics = Statistics(statistics.gram, inner, model.error.square().sum(dim=1))
     weights = noise(3, 3, seed=5, dtype=torch.float64)
     variances = torch.tensor([0.9, 0.4, 0.2], dtype=torch.float64)
-    whole = float(model.objective(weights @ torch.diag(variances) @ weights.T).sum())
     gains = likelihood_gains(statistics, weights, variances)
-    for left_out in range(3):
-        kept = variances.clone()
-        kept[left_out] = 0.0
-        without = float(model.objective(weights @ torch.diag(kept) @ weights.T).sum())
-        assert float(gains[left_out]) == pytest.approx(without - whole, rel=1e-6, abs=1e-6)
+    directions = torch.block_diag(weights, torch.ones(1, 1, dtype=torch.float64))
+    for tried in range(4):
+        kept = torch.cat((variances, variances.new_zeros(1)))
+        kept[tried] = 0.0
+        covariance = directions @ torch.diag(kept) @ directions.T
+        without, best = (
+            best_objective(model, covariance, directions[:, tried], with_variance=choice) for choice in (False, True)
+        )
+        assert float(gains[tried]) == pytest.approx(without - best, rel=1e-4, abs=1e-3)
+    assert gains.shape == (4,) and int((gains > 10).sum()) == 3
+
+
+def test_shift_common_to_all_images_is_no_variability() -> None:
+    """It makes each image more likely, but by another mean, not by a variance."""
+    statistics, model = draw(torch.zeros(1, 1, dtype=torch.float64))
+    inner = statistics.inner + 0.2 * statistics.gram[:, 0]
+    shifted = Statistics(statistics.gram, inner, statistics.residual)
+    one = torch.ones(1, 1, dtype=torch.float64)
+    assert float((0.5 * inner.square() / statistics.gram[:, 0]).sum()) > 2000
+    assert float(likelihood_gains(shifted, one, one[0])[0]) < 10
 
 
 def test_real_components_gain_and_noise_does_not() -> None:
@@ -112,11 +145,11 @@ def test_real_components_gain_and_noise_does_not() -> None:
     assert float(gains[1]) < 15
 
 
-def test_single_component_can_be_left_out() -> None:
-    statistics, model = draw(torch.ones(1, 1, dtype=torch.float64), images=50)
+def test_variance_at_which_a_component_stands_does_not_matter_to_itself() -> None:
+    statistics, _ = draw(torch.ones(1, 1, dtype=torch.float64), images=50)
     one = torch.ones(1, 1, dtype=torch.float64)
-    expected = float((model.objective(0 * one) - model.objective(one)).sum())
-    assert float(likelihood_gains(statistics, one, one[0])[0]) == pytest.approx(expected, rel=1e-6)
+    gains = [float(likelihood_gains(statistics, one, scale * one[0])[0]) for scale in (0.1, 1.0, 30.0)]
+    assert gains[0] > 1 and gains == pytest.approx([gains[0]] * 3, rel=1e-9)
 
 
 def test_statistics_of_a_source_are_its_inner_products() -> None:

@@ -57,6 +57,13 @@ def test_pose_errors_are_recognised(change: dict) -> None:
     assert float(nuisance_overlap(unit, moved(24))) > 0.95
 
 
+def test_what_large_turns_do_beyond_the_first_order_is_recognised() -> None:
+    """The mean of a turn forth and back: as the error's square, it varies from image to image, too."""
+    forth, back = moved(24, rotvec=(0.04, -0.02, 0.03)), moved(24, rotvec=(-0.04, 0.02, -0.03))
+    bend = forth + back - 2 * moved(24)
+    assert float(nuisance_overlap((bend / bend.norm())[None], moved(24))) > 0.95
+
+
 def test_contrast_errors_are_recognised() -> None:
     mean = moved(24)
     assert float(nuisance_overlap((mean / mean.norm())[None], mean)) == pytest.approx(1.0, abs=1e-4)

@@ -16,6 +16,7 @@ from solvar_engine.contract.results import (
     write_fsc,
     write_latents,
     write_noise,
+    write_rank,
 )
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile, StarTable
@@ -191,6 +192,24 @@ def _write_tables(run: RunDir, arrays: Synthetic, box_size: int) -> None:
         },
     )
     _write_metrics(run, box_size)
+
+
+def write_rank_table(run: RunDir, kept: list[int]) -> None:
+    """Write a table of candidates, of which some are kept."""
+    count = len(kept)
+    write_rank(
+        run.rank,
+        {
+            "candidate": np.arange(1, count + 1),
+            "eigenvalue": 9.0 / 4.0 ** np.arange(count),
+            "half_set_agreement": np.linspace(0.9, 0.1, count),
+            "gain_half1": np.where(kept, 1234.5, 0.2),
+            "gain_half2": np.where(kept, 1100.5, 0.3),
+            "decoy_max_half1": np.full(count, 2.5),
+            "decoy_max_half2": np.full(count, 3.5),
+            "kept": kept,
+        },
+    )
 
 
 def _write_metrics(run: RunDir, box_size: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from solvar_engine.reports import RunData, draw_figures, load_run, render_report
-from tests.reports.synthetic_run import write_synthetic_run
+from tests.reports.synthetic_run import write_rank_table, write_synthetic_run
 
 
 class Page(HTMLParser):
@@ -100,6 +100,24 @@ def test_names_from_files_are_escaped(data):
 def test_missing_files_are_named(data: RunData):
     page = render_report(dataclasses.replace(data, missing=("fsc.csv",)), [], name="run", analysis={})
     assert "This run has no fsc.csv" in page
+
+
+@pytest.mark.parametrize(
+    ("kept", "sentence"),
+    [
+        ([1, 1, 0], "2 of 3 candidates are real: they make particles that did not shape them clearly more likely"),
+        ([1, 0, 0], "1 of 3 candidates is real: it makes particles that did not shape it clearly more likely"),
+        ([0, 0, 0], "None of 3 candidates makes particles that did not shape it clearly more likely than decoys do."),
+    ],
+)
+def test_the_reason_for_the_rank_is_a_table(kept, sentence, tmp_path):
+    run, _ = write_synthetic_run(tmp_path / "run", rank=sum(kept))
+    write_rank_table(run, kept)
+    page = render_report(load_run(run), [], name="run", analysis={})
+    assert sentence in page
+    rows = Page(page).rows
+    assert ["3", "0.5625", "0.10", "0.2", "2.5", "0.3", "3.5", "no"] in rows
+    assert (["1", "9", "0.90", "1234.5", "2.5", "1100.5", "3.5", "yes"] in rows) is bool(kept[0])
 
 
 def test_a_run_without_components_has_a_page(tmp_path):

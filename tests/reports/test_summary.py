@@ -12,12 +12,12 @@ from solvar_engine.reports import Components, RunData, paragraph
 from solvar_engine.reports.summary import duration, key_numbers
 
 
-def with_components(data: RunData, is_reproducible: list[bool], overlap: float = 0.1) -> RunData:
+def with_components(data: RunData, is_reproducible: list[bool], label: str = "") -> RunData:
     """Replace the components by equal ones of which only some are reproducible."""
     count = len(is_reproducible)
     components = Components(
-        *(np.full(count, value) for value in (2.0, 2.2, 1 / max(count, 1), 0.9, overlap)),
-        label=("",) * count,
+        *(np.full(count, value) for value in (2.0, 2.2, 1 / max(count, 1), 0.9, 0.1)),
+        label=(label,) * count,
         is_reproducible=np.array(is_reproducible, dtype=bool),
     )
     return dataclasses.replace(data, components=components)
@@ -57,7 +57,7 @@ def test_paragraph_for_any_number_of_components(data, is_reproducible, sentence)
 
 
 def test_paragraph_warns_of_components_that_resemble_pose_errors(data):
-    text = paragraph(with_components(data, [True, False], overlap=0.8))
+    text = paragraph(with_components(data, [True], label="nuisance"))
     assert "Component 1 mostly resembles changes of contrast or errors of the poses" in text
 
 
