@@ -33,6 +33,12 @@ LABELS = {
 }
 """What the form calls the engine's options."""
 
+AUTO_RANK = "auto"
+"""Rank by which the engine chooses the number of components."""
+
+RANK_CHOICES = ("automatic", "fixed")
+"""The two ways to a number of components."""
+
 _CHOICES = {
     "objective": {"ml": "maximum likelihood", "ls": "least squares"},
     "invert_contrast": {"auto": "find out", "yes": "yes", "no": "no"},
@@ -119,7 +125,7 @@ def size_problems(n_particles: int, image_size: int, params: FitParams) -> list[
         return [f"There are {n_particles} particles, but at least {MIN_PARTICLES} are needed: give more particles."]
     problems = []
     most = n_particles // MIN_PARTICLES_PER_COMPONENT
-    if params.rank > most:
+    if params.rank != AUTO_RANK and params.rank > most:
         problems.append(
             f"'{LABELS['rank']}' is {params.rank}, but {n_particles} particles support at most {most} "
             f"({MIN_PARTICLES_PER_COMPONENT} particles each): give fewer components or more particles."

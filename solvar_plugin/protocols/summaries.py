@@ -6,11 +6,18 @@ from solvar_engine.contract.files import as_text, read_csv
 from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.results import NOT_REPRODUCIBLE
 from solvar_engine.contract.run import RunDir
+from solvar_plugin.convert.rank_table import read_rank_table
 from solvar_plugin.protocols.form_options import choice_in_words
+
+NO_VARIABILITY = (
+    "No reproducible variability was found: the mean explains every particle as well as any motion would, so there are "
+    "no components and no states."
+)
 
 
 def result_lines(run: RunDir) -> list[str]:
-    """Return the summary of a finished run: particles, resolution, and one line for each reproducible component.
+    """Return the summary of a finished run: particles, resolution, how the number
+    of components came about, and one line for each reproducible component.
 
     Raises
     ------
@@ -21,10 +28,11 @@ def result_lines(run: RunDir) -> list[str]:
     lines = [] if status is None else [f"{status.message}."]
     table = read_csv(run.eigenvalues)
     labels = as_text(table["label"]).tolist()
+    lines += _rank_lines(run, len(labels))
     unconfirmed = []
     for row, component in enumerate(table["component"].astype(int).tolist()):
         label = labels[row]
-        if label == NOT_REPRODUCIBLE:
+        if NOT_REPRODUCIBLE in label:
             unconfirmed.append(str(component))
             continue
         lines.append(
@@ -42,6 +50,25 @@ def result_lines(run: RunDir) -> list[str]:
     return lines
 
 
+def _rank_lines(run: RunDir, rank: int) -> list[str]:
+    """Say how the number of components came about, unless it was given."""
+    if not rank:
+        return [NO_VARIABILITY]
+    table = read_rank_table(run)
+    return [] if table is None else [f"Number of components chosen automatically: {rank} of {len(table)} tried."]
+
+
+def outlier_lines(n_outliers: int, n_particles: int) -> list[str]:
+    """Say how many particles are flagged; nothing if none is."""
+    if not n_outliers:
+        return []
+    return [
+        f"Outliers: {n_outliers:,} of {n_particles:,} particles ({n_outliers / n_particles:.1%}), which the model "
+        "explains far worse than the others. They are a set of their own, and flagged among the particles; to go on "
+        "without them, subtract one set from the other."
+    ]
+
+
 def methods_text(run: RunDir) -> str:
     """Return a paragraph for the methods section of a paper.
 
@@ -54,12 +81,16 @@ def methods_text(run: RunDir) -> str:
     params = run.read_params(FitParams)
     box = record["resolved"].get("box", params.box)
     objective = choice_in_words("objective", params.objective)
+    rank = len(read_csv(run.eigenvalues)["component"])
+    table = read_rank_table(run)
+    chosen = "" if table is None else f", chosen automatically among {len(table)}"
     mask = "a mask made from the mean volume" if params.mask is None else f"the mask {params.mask}"
     if params.focus_mask is not None:
         mask += f", with variability confined to the focus mask {params.focus_mask}"
     return (
-        f"The covariance of the molecule's volume was estimated by {objective} with {params.rank} components "
-        f"(SOLVAR engine {record['versions']['solvar_engine']}, [Yadgar2026]), from images Fourier-cropped to {box} "
-        f"px, within {mask}, with random seed {params.seed}. Eigenvalues were measured on half-sets that had no part "
-        "in finding the eigenvolumes, and components that the half-sets did not confirm were marked."
+        f"The covariance of the molecule's volume was estimated by {objective} with {rank} "
+        f"component{'' if rank == 1 else 's'}{chosen} (SOLVAR engine {record['versions']['solvar_engine']}, "
+        f"[Yadgar2026]), from images Fourier-cropped to {box} px, within {mask}, with random seed {params.seed}. "
+        "Eigenvalues were measured on half-sets that had no part in finding the eigenvolumes, and components that the "
+        "half-sets did not confirm were marked."
     )

@@ -16,22 +16,21 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import psutil
-from pwem.objects import VolumeMask
+from pwem.objects import SetOfParticles, SetOfParticlesFlex, VolumeMask
 from pwem.protocols import ProtImportMask
 from pyworkflow.protocol.constants import MODE_RESUME
 from pyworkflow.tests import BaseTest, setupTestProject
 
-from solvar_engine.contract.params import FitParams, options_of
 from solvar_plugin import Plugin
 from solvar_plugin.constants import SOLVAR_ENV_ACTIVATION
 from solvar_plugin.engine import quote
 from solvar_plugin.protocols import SolvarProtCovariance
+from solvar_plugin.protocols.covariance_form import AUTOMATIC_RANK, FIT, FIXED_RANK, fit_params
 from solvar_plugin.protocols.form_options import in_form_words
 from solvar_plugin.tests import stand_in_engine
 from solvar_plugin.tests.data_sets import PIXEL_SIZE, import_particles, two_optics_groups
 
 PARTICLES = 120
-CHOICES = next(option.choices for option in options_of(FitParams) if option.name == "projector")
 SECONDS_TO_WAIT = 60
 
 
@@ -108,7 +107,7 @@ class TestFailures(BaseTest):
         cls.addClassCleanup(context.__exit__, None, None, None)
 
     def protocol(self, **values):
-        options = {"rank": 2, "numberOfClusters": 3, "numberOfThreads": 1, **values}
+        options = {"rankChoice": FIXED_RANK, "rank": 2, "numberOfClusters": 3, "numberOfThreads": 1, **values}
         protocol = self.newProtocol(SolvarProtCovariance, **options)
         if "inputParticles" not in values:
             protocol.inputParticles.set(self.imported)
@@ -257,6 +256,57 @@ class TestFailures(BaseTest):
             self.assertEqual(before.getCTF().getPhaseShift(), after.getCTF().getPhaseShift())
             self.assertEqual(before.getCoordinate().getMicName(), after.getCoordinate().getMicName())
 
+    # ------------------------------------------------------------ what is found
+
+    def test_automatic_number_of_components(self):
+        protocol = self.protocol(rankChoice=AUTOMATIC_RANK)
+        self.assertFalse(self.run_to_the_end(protocol, SOLVAR_STAND_IN_RANK="3"))
+        self.assertEqual(len(protocol.outputParticles.getFirstItem().getZFlex()), 3)
+        self.assertIn("chosen automatically: 3 of 10 tried", " ".join(protocol.summary()))
+        self.assertIn("with 3 components, chosen automatically among 10", " ".join(protocol.methods()))
+
+    def test_no_variability(self):
+        """A run with components that goes on, by Continue, to one without any."""
+        protocol = self.protocol()
+        self.assertFalse(self.run_to_the_end(protocol))
+        self.assertIsInstance(protocol.outputParticles, SetOfParticlesFlex)
+        protocol.rankChoice.set(AUTOMATIC_RANK)
+        protocol.runMode.set(MODE_RESUME)
+        self.assertFalse(self.run_to_the_end(protocol, SOLVAR_STAND_IN_RANK="0"))
+        self.assertTrue(protocol.isFinished())
+        again = self.proj.getProtocol(protocol.getObjId(), fromRuns=False)
+        self.assertEqual(sorted(name for name, _ in again.iterOutputAttributes()), ["outputMean", "outputParticles"])
+        self.assertIs(type(again.outputParticles), SetOfParticles)
+        self.assertEqual(len(again.outputMean.getHalfMaps().split(",")), 2)
+        for before, after in zip(self.imported.outputParticles, again.outputParticles):
+            self.assertEqual(before.getObjId(), after.getObjId())
+            self.assertEqual(after._solvarContrast.get(), 1.0)
+        self.assertFalse(again.getPointsPath().exists() or again.getStatesFolder().exists())
+        self.assertIn("No reproducible variability was found", " ".join(again.summary()))
+        self.assertIn("with 0 components, chosen automatically", " ".join(again.methods()))
+
+    def test_outliers_are_flagged_and_a_set_of_their_own(self):
+        protocol = self.protocol()
+        self.assertFalse(self.run_to_the_end(protocol, SOLVAR_STAND_IN_OUTLIERS="7"))
+        flagged = [particle.getObjId() for particle in protocol.outputParticles if particle._solvarOutlier.get()]
+        self.assertEqual(flagged, list(range(1, 8)))
+        self.assertEqual([particle.getObjId() for particle in protocol.outputOutliers], flagged)
+        particle = protocol.outputOutliers.getFirstItem()
+        self.assertLess(particle._solvarLogLikelihood.get(), -40)
+        self.assertTrue(particle.hasCTF() and particle.hasTransform())
+        self.assertTrue(protocol.outputOutliers.hasCTF() and protocol.outputOutliers.hasAlignmentProj())
+        self.assertIn(f"Outliers: 7 of {PARTICLES} particles (5.8%)", " ".join(protocol.summary()))
+
+    def test_particles_analysed_again_say_nothing_of_the_first_time(self):
+        first = self.protocol()
+        self.assertFalse(self.run_to_the_end(first, SOLVAR_STAND_IN_OUTLIERS="7"))
+        again = self.protocol()
+        again.inputParticles.set(first)
+        self.assertFalse(self.run_to_the_end(again))
+        particle = again.outputParticles.getFirstItem()
+        self.assertFalse(particle.hasAttribute("_solvarOutlier") or particle.hasAttribute("_solvarLogLikelihood"))
+        self.assertFalse(hasattr(again, "outputOutliers"))
+
     # ------------------------------------------------------------ the form
 
     def test_options_in_sentences_get_the_words_of_the_form(self):
@@ -289,13 +339,18 @@ class TestFailures(BaseTest):
             "'Threads' is 0": {"numberOfThreads": 0},
             "'Oversampling' is 9": {"oversampling": 9},
             "'Random seed' is -1": {"seed": -1},
-            "'Oversampling' belongs to 'Interpolation'": {"oversampling": 3, "projector": CHOICES.index("nufft")},
             "scratch folder /nowhere does not exist": {"scratchFolder": "/nowhere"},
             "STAR file for the optics, /nowhere.star, does not exist": {"opticsStar": "/nowhere.star"},
             "computes on the CPU only": {"useGpu": True},
         }
         for sentence, values in cases.items():
             self.assertIn(sentence, self.problems(**values))
+
+    def test_what_the_form_hides_does_not_count(self):
+        without = FIT["projector"].choices.index("nufft")
+        self.assertEqual(self.problems(oversampling=3, projector=without), "")
+        self.assertEqual(fit_params(self.protocol(oversampling=3, projector=without)).oversampling, 2)
+        self.assertEqual(fit_params(self.protocol(rankChoice=AUTOMATIC_RANK, rank=-1)).rank, "auto")
 
     def test_lost_optics_groups_are_a_warning(self):
         self.assertIn("2 optics groups", " ".join(self.protocol().warnings()))

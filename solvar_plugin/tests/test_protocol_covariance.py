@@ -16,7 +16,7 @@ from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.star import StarFile
 from solvar_plugin import __version__
-from solvar_plugin.convert.results import precision_matrix
+from solvar_plugin.convert.particle_results import precision_matrix
 from solvar_plugin.protocols import SolvarProtCovariance
 from solvar_plugin.tests.data_sets import import_particles, simulate
 
