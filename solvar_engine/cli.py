@@ -146,13 +146,13 @@ def _settings(option: Option) -> dict[str, Any]:
 
 
 def _value_parser(option: Option) -> Any:
-    words = {int: "a whole number", float: "a number", str: "text"}[option.kind]
-
     def parse(text: str) -> Any:
+        if text in option.words:
+            return text
         try:
             return option.kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {words}") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {option.kind_text}") from None
 
     return parse
 

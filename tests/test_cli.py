@@ -57,6 +57,11 @@ def test_every_option_arrives():
     )  # fmt: skip
 
 
+def test_a_word_arrives_in_place_of_a_number():
+    params = cli.parse_arguments("fit p.star --output run --rank auto".split())
+    assert params == FitParams(particles="p.star", output="run", rank="auto")
+
+
 def test_several_values_arrive():
     arguments = "simulate --phantom a.mrc b.mrc --output data --particles 5"
     params = cli.parse_arguments(arguments.split())
@@ -85,7 +90,7 @@ def test_help_shows_every_option_with_unit_range_and_default(kind, capsys):
         ("", "the following arguments are required: COMMAND"),
         ("abinitio p.star", "invalid choice: 'abinitio'"),
         ("fit p.star --output run", "required: --rank"),
-        ("fit p.star --output run --rank auto", "argument --rank: 'auto' is not a whole number"),
+        ("fit p.star --output run --rank all", "argument --rank: 'all' is not a whole number or auto"),
         ("fit p.star --output run --rank 3 --objective em", "argument --objective: invalid choice: 'em'"),
         ("fit p.star --output run --rank 3 --refine-poses", "unrecognized arguments: --refine-poses"),
         ("fit p.star --out run --rank 3", "required: --output"),
@@ -106,7 +111,7 @@ def test_what_cannot_be_parsed_is_one_sentence_and_exit_2(arguments, text, capsy
 
 def test_value_out_of_range_ends_before_anything_is_done(run_job, capsys):
     assert cli.main("fit p.star --output run --rank 0".split()) == 2
-    assert capsys.readouterr().err == "error: --rank is 0 but must be at least 1.\n"
+    assert capsys.readouterr().err == "error: --rank is 0 but must be at least 1 or auto.\n"
 
 
 # ---------------------------------------------------------------- exit codes and messages
@@ -243,7 +248,7 @@ def test_user_mistake_of_the_whole_program(tmp_path):
     arguments = ("fit", str(tmp_path / "no.star"), "--output", str(tmp_path / "run"), "--rank", "0")
     result = run_program(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "error: --rank is 0 but must be at least 1.\n"
+    assert result.stderr == "error: --rank is 0 but must be at least 1 or auto.\n"
 
 
 def test_number_of_threads_reaches_the_libraries():

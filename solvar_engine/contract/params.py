@@ -18,6 +18,12 @@ MIN_PARTICLES = 100
 MIN_PARTICLES_PER_COMPONENT = 20
 """How many particles a fit needs, at least and for each of its components."""
 
+AUTO_RANK = "auto"
+"""Rank of a fit that keeps what is reproducible of as many components as `FitParams.components_for` tries."""
+
+MAX_AUTO_RANK = 10
+"""Most components that a fit with `AUTO_RANK` tries."""
+
 SUPPORTED_DEVICES = ("cpu",)
 """Kinds of device that this version computes on; a form offers a GPU only if ``cuda`` is among them."""
 
@@ -53,6 +59,8 @@ class Option:
         Inclusive range.
     choices : tuple of str
         All values allowed, empty for free text.
+    words : tuple of str
+        Texts that may stand in place of a number.
     positional : bool
         Given on the command line by its place, not by its name.
     metavar : str or None
@@ -79,6 +87,7 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     positional: bool = False
     metavar: str | None = None
     is_path: bool = False
@@ -93,6 +102,11 @@ class Option:
     def label(self) -> str:
         """How the user writes the option: ``--pixel-size``, or ``PARTICLES`` for a positional one."""
         return (self.metavar or self.name.upper()) if self.positional else "--" + self.name.replace("_", "-")
+
+    @property
+    def kind_text(self) -> str:
+        """The kind of value in words, such as ``a whole number or auto``."""
+        return " or ".join((_KIND_IN_WORDS[self.kind], *self.words))
 
     @property
     def range_text(self) -> str:
@@ -119,14 +133,17 @@ class Option:
         if self.is_list:
             self._check_list(value)
             return
+        if isinstance(value, str) and value in self.words:
+            return
         if not self._is_of_kind(value):
-            raise UserError(f"{self.label} is {value!r} but must be {_KIND_IN_WORDS[self.kind]}.")
+            raise UserError(f"{self.label} is {value!r} but must be {self.kind_text}.")
         if self.is_path and not value:
             raise UserError(f"{self.label} is empty: give a path, or leave it out.")
         if self.choices and value not in self.choices:
             raise UserError(f"{self.label} is {value!r} but must be one of {', '.join(self.choices)}.")
         if self.kind in (int, float) and not self._is_in_range(value):
             allowed = " ".join(text for text in (self.range_text or "a finite number", self.unit) if text)
+            allowed = " or ".join((allowed, *self.words))
             raise UserError(f"{self.label} is {value} but must be {allowed}.")
 
     def _check_list(self, values: Any) -> None:
@@ -369,8 +386,10 @@ class FitParams(Params):
         positional=True, metavar="PARTICLES.star", is_path=True,
     )
     output: str = option(str, help="run folder: new or empty, or to be resumed", metavar="RUN", is_path=True)
-    rank: int = option(
-        int, help="number of principal components; needs 20 particles for each", minimum=1, metavar="N"
+    rank: int | str = option(
+        int, help=f"number of principal components, needs {MIN_PARTICLES_PER_COMPONENT} particles for each; or"
+        f" {AUTO_RANK}: of at most {MAX_AUTO_RANK}, those that hold on particles that did not shape them, perhaps none",
+        minimum=1, words=(AUTO_RANK,), metavar=f"N|{AUTO_RANK}",
     )
     mask: str | None = option(
         str, None, help="soft mask around all that moves; without it, one is made from the mean",
@@ -429,6 +448,18 @@ class FitParams(Params):
                 "--oversampling belongs to --projector trilinear and nearest: leave it out with nufft, which does not"
                 " interpolate."
             )
+
+    def components_for(self, n_particles: int) -> int:
+        """Return how many components the fit of so many particles tries; with a number as rank, that number.
+
+        Examples
+        --------
+        >>> FitParams(particles="particles.star", output="run", rank="auto").components_for(150)
+        7
+        """
+        if isinstance(self.rank, int):
+            return self.rank
+        return max(1, min(MAX_AUTO_RANK, n_particles // MIN_PARTICLES_PER_COMPONENT))
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def estimate_problem(
         mean.mean * masks.mean,
         masks.factors,
         normal.density(),
-        job.params.rank,
+        job.tried_rank,
         job.params.seed,
         job.projector_options,
         OBJECTIVES[job.params.objective],

@@ -83,9 +83,10 @@ def open_particles(params: FitParams) -> ParticleStack:
         raise UserError(
             f"{params.particles} has {count} particles, but a fit needs at least {MIN_PARTICLES}: give more particles."
         )
-    if count < MIN_PARTICLES_PER_COMPONENT * params.rank:
+    rank = params.components_for(count)
+    if count < MIN_PARTICLES_PER_COMPONENT * rank:
         raise UserError(
-            f"--rank is {params.rank}, but {count} particles support at most {count // MIN_PARTICLES_PER_COMPONENT} "
+            f"--rank is {rank}, but {count} particles support at most {count // MIN_PARTICLES_PER_COMPONENT} "
             f"components ({MIN_PARTICLES_PER_COMPONENT} particles each): lower --rank or give more particles."
         )
     return stack

@@ -54,6 +54,11 @@ class FitJob:
         return ProjectorOptions(self.params.projector, self.params.oversampling)
 
     @property
+    def tried_rank(self) -> int:
+        """Number of components that are fitted to the half-sets."""
+        return self.params.components_for(len(self.inputs.stack))
+
+    @property
     def shell_max(self) -> int:
         """Last shell of the working box."""
         return nyquist_shell(self.inputs.box_size)

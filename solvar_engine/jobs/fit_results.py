@@ -45,7 +45,7 @@ class AllLatents:
 def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> AllLatents:
     """Place every particle along the components."""
     job.progress.stage("latent coordinates")
-    count, rank = len(halves.source), job.params.rank
+    count, rank = len(halves.source), components.eigenvalues.shape[0]
     latents = AllLatents(
         torch.empty(count, rank), torch.empty(count, rank, rank), torch.empty(count, dtype=torch.float64)
     )

@@ -33,9 +33,10 @@ def test_defaults_are_valid():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"rank": 0}, "--rank is 0 but must be at least 1."),
-        ({"rank": 2.5}, "--rank is 2.5 but must be a whole number."),
-        ({"rank": True}, "--rank is True but must be a whole number."),
+        ({"rank": 0}, "--rank is 0 but must be at least 1 or auto."),
+        ({"rank": 2.5}, "--rank is 2.5 but must be a whole number or auto."),
+        ({"rank": True}, "--rank is True but must be a whole number or auto."),
+        ({"rank": "Auto"}, "--rank is 'Auto' but must be a whole number or auto."),
         ({"oversampling": 5}, "--oversampling is 5 but must be 1 to 4."),
         ({"box": 8}, "--box is 8 but must be 16 to 4096 px."),
         ({"projector": "cubic"}, "--projector is 'cubic' but must be one of trilinear, nearest, nufft."),
@@ -82,8 +83,16 @@ def test_oversampling_without_interpolation_is_not_ignored():
     dataclasses.replace(FIT, projector="nearest", oversampling=3).validate()
 
 
+def test_automatic_rank_tries_as_many_components_as_the_particles_support():
+    automatic = dataclasses.replace(FIT, rank="auto")
+    automatic.validate()
+    assert [automatic.components_for(count) for count in (10_000, 200, 199, 100)] == [10, 10, 9, 5]
+    assert FIT.components_for(100) == FIT.components_for(10_000) == 4
+
+
 def test_json_round_trip():
-    for params in (FIT, SimulateParams(output="data", phantom=["a.mrc", "b.mrc"])):
+    automatic = dataclasses.replace(FIT, rank="auto")
+    for params in (FIT, automatic, SimulateParams(output="data", phantom=["a.mrc", "b.mrc"])):
         assert type(params).from_dict(json.loads(json.dumps(params.to_dict()))) == params
 
 
