@@ -8,9 +8,9 @@ from typing import Any
 import pyworkflow.protocol.params as params
 from pyworkflow.utils import Message
 
-from solvar_engine.contract.params import AnalyzeParams, FitParams, Option, options_of
+from solvar_engine.contract.params import AUTO_RANK, MAX_AUTO_RANK, AnalyzeParams, FitParams, Option, options_of
 from solvar_plugin.convert.locations import path_of
-from solvar_plugin.protocols.form_options import AUTO_RANK, LABELS, RANK_CHOICES
+from solvar_plugin.protocols.form_options import LABELS, RANK_CHOICES
 from solvar_plugin.protocols.form_parts import (
     FIT,
     NUFFT,
@@ -27,7 +27,6 @@ from solvar_plugin.protocols.form_parts import (
 AUTOMATIC_RANK, FIXED_RANK = range(len(RANK_CHOICES))
 DEFAULT_RANK = 10
 AUTOMATIC_BOX = 0
-ENGINE_CHOOSES_RANK = AUTO_RANK in getattr(FIT["rank"], "words", ())
 
 ANALYZE: dict[str, Option] = {option.name: option for option in options_of(AnalyzeParams)}
 
@@ -92,9 +91,10 @@ def _define_rank(form: Any) -> None:
         "rankChoice",
         LABELS["rank"],
         RANK_CHOICES,
-        AUTOMATIC_RANK if ENGINE_CHOOSES_RANK else FIXED_RANK,
-        "_automatic_: ten components are tried, and those are kept that explain particles which had no part in finding "
-        "them better than chance does. There may be none: then the particles do not show that the molecule moves.\n"
+        AUTOMATIC_RANK,
+        f"_automatic_: {MAX_AUTO_RANK} components are tried, and those are kept that explain particles which had no "
+        "part in finding them better than chance does. There may be none: then the particles do not show that the "
+        "molecule moves.\n"
         "_fixed_: as many as you say. Components beyond the real motions cost time and are marked as not "
         "reproducible.\n\nA large rotation of a domain needs several components.",
         important=True,

@@ -7,6 +7,7 @@ from typing import Any
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import (
+    AUTO_RANK,
     MIN_PARTICLES,
     MIN_PARTICLES_PER_COMPONENT,
     AnalyzeParams,
@@ -32,9 +33,6 @@ LABELS = {
     "threads": "Threads",
 }
 """What the form calls the engine's options."""
-
-AUTO_RANK = "auto"
-"""Rank by which the engine chooses the number of components."""
 
 RANK_CHOICES = ("automatic", "fixed")
 """The two ways to a number of components."""

@@ -73,14 +73,26 @@ class SolvarProtParticles(SolvarProtBase):
 
     def _replaceOutputs(self, made: dict[str, Any]) -> None:
         """Give Scipion the outputs, and take away those of an earlier end of this run that were not made again."""
-        for name in self._possibleOutputs:
-            old = getattr(self, name, None)
-            # Scipion overwrites an output in place, which it cannot do by one of another kind
-            if old is not None and type(old) is not type(made.get(name)):
-                self.deleteOutput(old)
+        self._deleteOutputsUnlike(made)
         self._defineOutputs(**made)
         for output in made.values():
             self._defineSourceRelation(self.inputParticles, output)
+
+    def copy(self, other, copyId=True, excludeInputs=False):
+        """Take over what another process has made of this run.
+
+        By itself Scipion only adds outputs: those that the other process took away, because a run that went on with
+        other options has not made them again, would stay in the project window.
+        """
+        self._deleteOutputsUnlike({name: getattr(other, name, None) for name in self._possibleOutputs})
+        return super().copy(other, copyId, excludeInputs)
+
+    def _deleteOutputsUnlike(self, others: dict[str, Any]) -> None:
+        """Remove the outputs that are not among others, or are of another kind there, which Scipion cannot replace."""
+        for name in self._possibleOutputs:
+            old = getattr(self, name, None)
+            if old is not None and type(old) is not type(others.get(name)):
+                self.deleteOutput(old)
 
     # ---------------------------------------------------------------- what Scipion asks
 

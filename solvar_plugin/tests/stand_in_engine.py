@@ -23,12 +23,11 @@ import numpy as np
 from solvar_engine import __version__
 from solvar_engine.contract import results
 from solvar_engine.contract.files import read_csv, write_csv
-from solvar_engine.contract.params import AnalyzeParams, FitParams, ReconstructParams, options_of
+from solvar_engine.contract.params import AUTO_RANK, AnalyzeParams, FitParams, ReconstructParams, options_of
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import FAILED, FINISHED, StatusTracker, status_path
 
-AUTO_RANK = "auto"
 SENTENCE = "Row 7, column rlnDefocusU, of data_particles in particles.star is 'nan': correct the cell."
 BOX, PIXEL_SIZE = 8, 3.0
 
@@ -60,12 +59,12 @@ def _parse(kind, words):
         elif option.positional:
             parser.add_argument(option.name, type=option.kind)
         else:
-            parser.add_argument(option.label, type=_reader(option.kind), default=option.default, dest=option.name)
+            parser.add_argument(option.label, type=_reader(option), default=option.default, dest=option.name)
     return kind(**vars(parser.parse_args(words)))
 
 
-def _reader(kind):
-    return lambda word: AUTO_RANK if word == AUTO_RANK else kind(word)
+def _reader(option):
+    return lambda word: word if word in option.words else option.kind(word)
 
 
 def _misbehave(tracker: StatusTracker, behaviour: str) -> int | None:

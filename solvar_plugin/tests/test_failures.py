@@ -302,6 +302,7 @@ class TestFailures(BaseTest):
         self.assertFalse(self.run_to_the_end(first, SOLVAR_STAND_IN_OUTLIERS="7"))
         again = self.protocol()
         again.inputParticles.set(first)
+        again.inputParticles.setExtended("outputParticles")
         self.assertFalse(self.run_to_the_end(again))
         particle = again.outputParticles.getFirstItem()
         self.assertFalse(particle.hasAttribute("_solvarOutlier") or particle.hasAttribute("_solvarLogLikelihood"))

@@ -18,6 +18,7 @@ from solvar_engine.contract.star import StarFile
 from solvar_plugin import __version__
 from solvar_plugin.convert.particle_results import precision_matrix
 from solvar_plugin.protocols import SolvarProtCovariance
+from solvar_plugin.protocols.covariance_form import FIXED_RANK
 from solvar_plugin.tests.data_sets import import_particles, simulate
 
 PARTICLES, BOX, PIXEL_SIZE = 1500, 32, 6.0
@@ -47,7 +48,8 @@ class TestCovarianceAnalysis(BaseTest):
     @classmethod
     def launched(cls, source, output, **values):
         protocol = cls.newProtocol(
-            SolvarProtCovariance, **{"rank": RANK, "numberOfClusters": CLUSTERS, "numberOfThreads": 2, **values}
+            SolvarProtCovariance,
+            **{"rankChoice": FIXED_RANK, "rank": RANK, "numberOfClusters": CLUSTERS, "numberOfThreads": 2, **values},
         )
         protocol.inputParticles.set(source)
         protocol.inputParticles.setExtended(output)
@@ -162,7 +164,9 @@ class TestAwkwardProject(BaseTest):
         os.chdir(self.proj.getPath())
         data = simulate(Path(os.getcwd()) / "my data", phantom="hinge", particles=150, box=16, pixel_size=12, snr=1)
         imported = import_particles(self, data / "particles.star", 12.0)
-        protocol = self.newProtocol(SolvarProtCovariance, rank=1, numberOfClusters=2, numberOfThreads=2)
+        protocol = self.newProtocol(
+            SolvarProtCovariance, rankChoice=FIXED_RANK, rank=1, numberOfClusters=2, numberOfThreads=2
+        )
         protocol.inputParticles.set(imported)
         protocol.inputParticles.setExtended("outputParticles")
         self.launchProtocol(protocol)
