@@ -136,7 +136,8 @@ def _write_fit(run: RunDir, labels: Sequence[str], eigenvalues: np.ndarray, grou
 
 def _write_particles(run: RunDir, count: int, outliers: int) -> None:
     """Write the table of particles, with a log-likelihood for each unless the run is of an earlier version."""
-    columns = {"rlnImageId": np.arange(1, count + 1)}
+    rows = range(1, count + 1)
+    columns = {"rlnImageName": [f"{row}@particles.mrcs" for row in rows], "rlnImageId": rows}
     if outliers >= 0:
         flags = (np.arange(count) < outliers).astype(int)
         log_likelihood = np.random.default_rng(5).normal(size=count) * 20 - 300 - 400 * flags

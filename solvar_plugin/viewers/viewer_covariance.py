@@ -17,12 +17,15 @@ from pyworkflow.viewer import DESKTOP_TKINTER, View
 from solvar_engine.contract.errors import UserError
 from solvar_plugin import Plugin
 from solvar_plugin.protocols import SolvarProtCovariance
-from solvar_plugin.viewers import curves, latent, programs, slices, style, surface_plots
+from solvar_plugin.protocols.summaries import NO_VARIABILITY
+from solvar_plugin.viewers import curves, latent, programs, quality, slices, style, surface_plots
 from solvar_plugin.viewers.form import (
     AUTOMATIC,
     CLUSTER,
     CONTRAST,
     DRAWINGS,
+    LOG_LIKELIHOOD,
+    OUTLIER,
     UNCERTAINTY,
     Choices,
     define_form,
@@ -34,9 +37,9 @@ from solvar_plugin.viewers.windows import plot
 MILLISECONDS_PER_FRAME = 110
 EDGE_OF_MASK = 0.5
 
-NO_COMPONENTS = (
-    "No reproducible variability was found: every particle is explained by the mean map, so there are no components to "
-    "show."
+NO_FIT_OF_PARTICLES = (
+    "This run does not tell how well the model explains each particle: run the protocol again with this version, or "
+    "colour by something else."
 )
 RUN_HAS_CHANGED = "The run has gone on since this window was opened: close it and open it again."
 
@@ -91,6 +94,7 @@ class SolvarCovarianceViewer(EmProtocolViewer):
             leading=self._leading(),
             has_chimerax=_chimerax() is not None,
             report=str(self._data.run.report.resolve()),
+            has_rank_table=self._data.has_rank_table(),
         )
         define_form(form, choices)
 
@@ -125,8 +129,10 @@ class SolvarCovarianceViewer(EmProtocolViewer):
     def _getVisualizeDict(self) -> dict[str, Callable[..., list[View]]]:
         return {
             "displayEigenvalues": self._show_eigenvalues,
+            "displayRank": self._show_rank,
             "displayLatent": self._show_latent,
             "displayHistograms": self._show_histograms,
+            "displayParticles": self._show_particles,
             "displayFsc": self._show_fsc,
             "displayNoise": self._show_noise,
             "displayProgress": self._show_progress,
@@ -147,6 +153,10 @@ class SolvarCovarianceViewer(EmProtocolViewer):
         return [plot("Eigenvalues and reproducibility", (11.5, 5.6), curves.draw_eigenvalues, components)]
 
     @entry
+    def _show_rank(self) -> list[View]:
+        return [plot("How the number of components was chosen", (9, 6), quality.draw_rank, self._data.rank_table())]
+
+    @entry
     def _show_latent(self) -> list[View]:
         components, latents = self._chosen_from(), self._data.latents()
         x, y = (self._axis(choice, components, latents.z) for choice in (self.xAxis.get(), self.yAxis.get()))
@@ -156,7 +166,8 @@ class SolvarCovarianceViewer(EmProtocolViewer):
         drawing = None if self.drawAs.get() == AUTOMATIC else DRAWINGS[self.drawAs.get()]
         coloring = self._coloring(components, latents)
         centres = self._centres(x, y) if self.showCentres.get() else None
-        return [plot(title, (10, 8.3), latent.draw_latent, x, y, coloring, drawing, centres)]
+        marks = self._outlier_marks(len(latents.z)) if self.colourBy.get() == OUTLIER else None
+        return [plot(title, (10, 8.3), latent.draw_latent, x, y, coloring, drawing, centres, marks)]
 
     @entry
     def _show_histograms(self) -> list[View]:
@@ -170,7 +181,7 @@ class SolvarCovarianceViewer(EmProtocolViewer):
         """Components of the run, of which there must be one."""
         components = self._data.components()
         if not len(components):
-            raise UserError(NO_COMPONENTS)
+            raise UserError(NO_VARIABILITY)
         return components
 
     def _chosen_from(self) -> Components:
@@ -198,7 +209,19 @@ class SolvarCovarianceViewer(EmProtocolViewer):
             names = ", ".join(f"z{style.subscript(index + 1)}" for index in shown)
             values = latent.uncertainty(latents.precision, shown)
             return latent.Coloring(values, f"posterior standard deviation of {names}")
+        if choice == LOG_LIKELIHOOD:
+            log_likelihood, _ = self._data.fit_of_particles(len(latents.z))
+            if log_likelihood is None:
+                raise UserError(NO_FIT_OF_PARTICLES)
+            return latent.Coloring(log_likelihood, "log-likelihood of the image")
         return None
+
+    def _outlier_marks(self, count: int) -> latent.Marks:
+        """Which particles are flagged."""
+        _, is_outlier = self._data.fit_of_particles(count)
+        if is_outlier is None:
+            raise UserError(NO_FIT_OF_PARTICLES)
+        return latent.Marks(is_outlier, "outliers")
 
     def _shown_components(self, components: Components) -> list[int]:
         """0-based components on the axes; for the UMAP those that it was made from."""
@@ -217,6 +240,15 @@ class SolvarCovarianceViewer(EmProtocolViewer):
             return None
         points = np.stack([x.values, y.values], axis=1)
         return latent.middles_of_clusters(points, self._data.clusters(len(points)))
+
+    # ---------------------------------------------------------------- particles
+
+    @entry
+    def _show_particles(self) -> list[View]:
+        contrast = self._data.latents().contrast
+        log_likelihood, is_outlier = self._data.fit_of_particles(len(contrast))
+        values = (log_likelihood, is_outlier, contrast)
+        return [plot("Log-likelihood, contrast and outliers", (10.5, 5.6), quality.draw_particles, *values)]
 
     # ---------------------------------------------------------------- resolution, noise, progress
 
