@@ -29,6 +29,7 @@ from pyworkflow.gui.project.constants import ACTION_EDIT
 from pyworkflow.gui.widgets import ComboBox
 from pyworkflow.utils import isProcessAlive
 
+from solvar_plugin.protocols.covariance_form import FIXED_RANK
 from solvar_plugin.tests.gui_player import (
     Player,
     Script,
@@ -185,11 +186,13 @@ class Visit:
         self.facts["form"] = facts
         yield from self._read_help()
         facts["suggested"] = form_rows(form)["inputParticles"]["value"]
-        form.setVar("rank", str(RANK))
         form.setVar("numberOfClusters", str(CLUSTERS))
         facts["sections"] = tab_names(tabs(form.root))
         for level, size in zip(LEVELS, (None, LARGE_FORM)):
             choose(form.root, level)
+            if level == LEVELS[-1]:
+                form.setVar("rankChoice", FIXED_RANK)
+                form.setVar("rank", str(RANK))
             yield from self.player.centre(form.root, size)
             yield from self._look_at_sections(form, level, facts["rows"])
 
