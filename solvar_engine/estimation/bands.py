@@ -65,6 +65,8 @@ class Band:
     density : Tensor, shape (z, y, x // 2 + 1)
         D(k) of all images, in the units of this box.
     mean : Tensor, shape (z, y, x)
+    contrast_variance : float
+        Of the relative error of the images' contrasts.
     """
 
     disk: HalfDisk
@@ -75,6 +77,7 @@ class Band:
     mask_overlap: Tensor
     density: Tensor
     mean: Tensor
+    contrast_variance: float = 0.0
 
     @property
     def shell_max(self) -> int:

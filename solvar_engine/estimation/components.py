@@ -144,12 +144,15 @@ class LatentBatch:
     precision : Tensor, shape (n, r, r), float32
         Of the posterior, prior included.
     log_likelihood : Tensor, shape (n,), float64
+    contrast : Tensor, shape (n,), float32
+        Posterior mean of the factor by which each image differs from the contrast that it came with.
     """
 
     index: Tensor
     z: Tensor
     precision: Tensor
     log_likelihood: Tensor
+    contrast: Tensor
 
 
 def latent_coordinates(
@@ -172,11 +175,13 @@ def latent_coordinates(
     deviation = components.eigenvalues.sqrt()
     factors = components.eigenvolumes * deviation.to(components.eigenvolumes)[:, None, None, None]
     identity = torch.eye(deviation.shape[0], dtype=torch.float64)
+    rank = deviation.shape[0]
     for batch, _, statistics, posterior in posterior_pass(source, index, band, factors):
-        precision = (identity + statistics.gram) / (deviation[:, None] * deviation[None, :])
+        gram = statistics.integrate_out([rank]).gram
         yield LatentBatch(
             batch.index,
-            (posterior.mean * deviation).float(),
-            precision.float(),
+            (posterior.mean[:, :rank] * deviation).float(),
+            ((identity + gram) / (deviation[:, None] * deviation[None, :])).float(),
             -posterior.objective,
+            (1 + band.contrast_variance**0.5 * posterior.mean[:, rank]).float(),
         )

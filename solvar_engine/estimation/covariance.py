@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.bands import Band, ProjectorOptions, change_box, make_band, marching_shells
+from solvar_engine.estimation.expectation import contrast_variance_without_factors
 from solvar_engine.estimation.objectives import Objective
 from solvar_engine.estimation.regularization import (
     align_halves,
@@ -55,6 +56,8 @@ class CovarianceProblem:
     seed : int
     options : ProjectorOptions
     objective : Objective
+    contrast_variance : float
+        Of the relative error of the images' contrasts, where no fit has its own.
     """
 
     source: BatchSource
@@ -66,12 +69,14 @@ class CovarianceProblem:
     seed: int
     options: ProjectorOptions
     objective: Objective
+    contrast_variance: float = 0.0
 
     def band(self, shell_max: int, share: float) -> Band:
         """Cut to a band; ``share`` of all images count for its density."""
-        return make_band(
+        band = make_band(
             shell_max, self.source.disk, self.mean, self.mask, self.density * share, self.options
         )
+        return replace(band, contrast_variance=self.contrast_variance)
 
     def generator(self, *purpose: int) -> torch.Generator:
         """Independent random numbers per purpose, the same again after a restart."""
@@ -164,7 +169,11 @@ def fit_half_sets(
 def _start(problem: CovarianceProblem, band: Band) -> HalfSetState:
     prior = starting_precision(band)
     first, second = (
-        random_factors(band, problem.rank, prior, problem.generator(0, half)) for half in range(2)
+        replace(
+            random_factors(band, problem.rank, prior, problem.generator(0, half)),
+            contrast_variance=contrast_variance_without_factors(problem.source, index, band),
+        )
+        for half, index in enumerate(problem.halves)
     )
     return HalfSetState(0, (first, second), torch.zeros(problem.rank, 0, dtype=torch.float64), (0.0, 0.0))
 
@@ -183,7 +192,7 @@ def _advance(problem: CovarianceProblem, band: Band, unit: Unit, state: HalfSetS
             problem.source,
             index,
             band,
-            Factors(change_box(factors.volumes, band.box_size), factors.second_moment),
+            replace(factors, volumes=change_box(factors.volumes, band.box_size)),
             precision,
             unit.epoch,
             problem.generator(1, half, state.done),
@@ -215,9 +224,11 @@ def _compare(state: HalfSetState, band: Band) -> HalfSetState:
     first, second = align_halves(*gauged)
     correlation = component_fsc(first, second)[:, : band.shell_max + 1]
     identity = torch.eye(first.shape[0], dtype=torch.float64)
-    return replace(
-        state, factors=(Factors(first, identity), Factors(second, identity)), correlation=correlation
+    factors = tuple(
+        replace(old, volumes=volumes, second_moment=identity)
+        for old, volumes in zip(state.factors, (first, second), strict=True)
     )
+    return replace(state, factors=(factors[0], factors[1]), correlation=correlation)
 
 
 @dataclass(frozen=True)
@@ -257,7 +268,8 @@ def fit_full_set(
     if state is None:
         first, second = halves.factors
         average = 0.5 * (first.volumes + second.volumes)
-        state = FullSetState(0, Factors(average, first.second_moment), 0.0)
+        variance = 0.5 * (first.contrast_variance + second.contrast_variance)
+        state = FullSetState(0, Factors(average, first.second_moment, variance), 0.0)
     index = torch.cat(problem.halves).sort().values
     epochs = full_set_epochs()
     for number in range(state.done, len(epochs)):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
+from solvar_engine.estimation.contrast import contrast_evidence, contrast_variance
 from solvar_engine.estimation.objectives import ImageTerms, LatentPosterior, Objective, latent_posterior
 from solvar_engine.estimation.statistics import Statistics
 from solvar_engine.imaging.types import Batch, BatchSource
@@ -29,6 +30,8 @@ class Expectation:
     gradient : Tensor, shape (r, z, y, x)
         Of the objective with respect to the factors, in the precision of the images.
     count : int
+    contrast : Tensor, shape (count, 2), float64
+        What each image says of its contrast, see `contrast_evidence`.
     """
 
     objective: float
@@ -36,12 +39,15 @@ class Expectation:
     information: Tensor
     gradient: Tensor
     count: int
+    contrast: Tensor
 
 
 def expectation_pass(
     source: BatchSource, index: Tensor, band: Band, factors: Tensor, objective: Objective
 ) -> Expectation:
     """Evaluate an objective and its gradient, sum_i P_i*[A_i moments_i - e_i weights_i^T].
+
+    The contrasts are known up to an error of the band's variance, which is marginalised.
 
     Parameters
     ----------
@@ -63,35 +69,65 @@ def expectation_pass(
     accumulator = projector.new_accumulator(rank)
     second_moment = torch.zeros(rank, rank, dtype=torch.float64)
     information = torch.zeros_like(second_moment)
-    value = 0.0
+    value, deviation = 0.0, band.contrast_variance**0.5
+    evidence = []
     for batch in source.batches(index, band.disk, images_per_call(projector, rank + 2)):
         slices, products = projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
-        terms = objective.terms(Statistics.at_contrast(products, batch.contrast))
+        terms = objective.terms(Statistics.with_contrast_error(products, batch.contrast, deviation))
+        evidence.append(contrast_evidence(products, batch.contrast))
         second_moment += terms.second_moment.sum(dim=0)
         information += terms.information.sum(dim=0)
         value += float(terms.value.sum())
         projector.backproject_combination(
             slices,
             batch.images,
-            _gradient_coefficients(terms, batch.contrast).to(batch.images.real.dtype),
+            _gradient_coefficients(terms, batch.contrast, deviation).to(batch.images.real.dtype),
             batch.rotation,
             batch.ctf,
             accumulator,
         )
-    return Expectation(value, second_moment, information, projector.to_volumes(accumulator), int(index.shape[0]))
+    gradient = projector.to_volumes(accumulator)
+    count = int(index.shape[0])
+    return Expectation(value, second_moment, information, gradient, count, torch.cat(evidence))
 
 
-def _gradient_coefficients(terms: ImageTerms, contrast: Tensor) -> Tensor:
-    """Weights of (P mu, P V, Y) in each image's gradient: a [a P V moments - (Y - a P mu) weights^T]."""
+def contrast_variance_without_factors(source: BatchSource, index: Tensor, band: Band) -> float:
+    """Variance of the images' contrasts as it would be if all images showed the mean: to begin with.
+
+    Whatever of a motion looks like a change of contrast is counted in. As the factors take up their own the variance
+    falls, whereas a spread that the factors have taken up first would stay with them.
+
+    Parameters
+    ----------
+    source : BatchSource
+    index : Tensor, shape (n,), int64
+    band : Band
+
+    Returns
+    -------
+    float
+    """
+    projector = band.projector
+    grid = projector.to_grid(band.mean[None])
+    evidence = []
+    for batch in source.batches(index, band.disk, images_per_call(projector, 2)):
+        _, products = projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
+        evidence.append(contrast_evidence(products, batch.contrast))
+    return contrast_variance(torch.cat(evidence))
+
+
+def _gradient_coefficients(terms: ImageTerms, contrast: Tensor, deviation: float) -> Tensor:
+    """Weights of (P mu, P V, Y) in each image's gradient: a [a (P V, s P mu) moments - (Y - a P mu) weights^T]."""
     a = contrast.to(terms.weights.dtype)[:, None, None]
     row = terms.weights[:, None, :]
-    return torch.cat((a**2 * row, a**2 * terms.moments, -a * row), dim=1)
+    of_mean = row + deviation * terms.moments[:, -1:]
+    return torch.cat((a**2 * of_mean, a**2 * terms.moments[:, :-1], -a * row), dim=1)
 
 
 def posterior_pass(
     source: BatchSource, index: Tensor, band: Band, factors: Tensor
 ) -> Iterator[tuple[Batch, Tensor, Statistics, LatentPosterior]]:
-    """Yield batch by batch the slices, statistics and posterior under given factors.
+    """Yield batch by batch the slices, statistics and posterior under given factors and the band's contrast variance.
 
     Yields
     ------
@@ -99,10 +135,13 @@ def posterior_pass(
     slices : Tensor, shape (n, pixels, 1 + r), complex64
         Of the mean and the factors, at contrast 1.
     statistics : Statistics
+        Of the factors and, as last column, the error of the contrast.
     posterior : LatentPosterior
+        Of the latent coordinates and, last, of that error in units of its standard deviation.
     """
+    deviation = band.contrast_variance**0.5
     grid = band.projector.to_grid(torch.cat((band.mean[None], factors)))
     for batch in source.batches(index, band.disk, images_per_call(band.projector, factors.shape[0] + 2)):
         slices, products = band.projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
-        statistics = Statistics.at_contrast(products, batch.contrast)
+        statistics = Statistics.with_contrast_error(products, batch.contrast, deviation)
         yield batch, slices, statistics, latent_posterior(statistics)

@@ -25,6 +25,8 @@ _CHUNK = 4096
 def collect_statistics(source: BatchSource, index: Tensor, band: Band, factors: Tensor) -> Statistics:
     """Statistics of many images under fixed factors, stored as float32: about 4 (r + 1)^2 bytes an image.
 
+    Errors of the contrast, of the band's variance, are marginalised.
+
     Parameters
     ----------
     source : BatchSource
@@ -36,7 +38,11 @@ def collect_statistics(source: BatchSource, index: Tensor, band: Band, factors: 
     -------
     Statistics
     """
-    parts = [statistics for _, _, statistics, _ in posterior_pass(source, index, band, factors)]
+    contrast_column = [factors.shape[0]]
+    parts = [
+        statistics.integrate_out(contrast_column)
+        for _, _, statistics, _ in posterior_pass(source, index, band, factors)
+    ]
     return Statistics(
         torch.cat([part.gram.float() for part in parts]),
         torch.cat([part.inner.float() for part in parts]),

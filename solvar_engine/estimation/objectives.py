@@ -75,13 +75,14 @@ def latent_posterior(statistics: Statistics, prior_precision: Tensor | None = No
 class ImageTerms:
     """What n images add to an objective and to its derivatives with respect to V, float64.
 
-    With A = P V and e = Y - P mu, an image's part of the gradient is P*[A moments - e weights^T].
+    With A = (P V, s P mu), the last column for the error of the contrast, and e = Y - P mu, an image's part of the
+    gradient is P*[A moments - e weights^T].
 
     Attributes
     ----------
     value : Tensor, shape (n,)
     weights : Tensor, shape (n, r)
-    moments : Tensor, shape (n, r, r)
+    moments : Tensor, shape (n, r + 1, r)
     information : Tensor, shape (n, r, r)
         How well the image determines what V stands for: latent part of the normal matrix of V when everything that V
         is multiplied by stays fixed.
@@ -100,7 +101,7 @@ class Objective(Protocol):
     """A function of V that is a sum over images, to be minimised."""
 
     def terms(self, statistics: Statistics) -> ImageTerms:
-        """Evaluate images of unit noise variance."""
+        """Evaluate images of unit noise variance, from statistics whose last column is the error of the contrast."""
         ...
 
     def known_information(self, second_moment: Tensor) -> Tensor | None:
@@ -132,7 +133,8 @@ class MaximumLikelihood:
         """The gradient is P*[A (S + m m^T) - e m^T] with the posterior's mean m and covariance S."""
         posterior = latent_posterior(statistics)
         moments = posterior.second_moment()
-        return ImageTerms(posterior.objective, posterior.mean, moments, moments, moments)
+        of_factors = moments[:, :-1, :-1]
+        return ImageTerms(posterior.objective, posterior.mean[:, :-1], moments[:, :, :-1], of_factors, of_factors)
 
     def known_information(self, second_moment: Tensor) -> Tensor:
         """The second moment of the latents, by which V is multiplied."""
@@ -154,14 +156,18 @@ class LeastSquares:
     """
 
     def terms(self, statistics: Statistics) -> ImageTerms:
-        """The gradient is P*[A (G + I) - e b^T] with the inner products b = A^T e and G = A^T A."""
+        """The gradient is P*[A (G + I) - e b^T] with the inner products b = A^T e and G = A^T A.
+
+        The covariance that the error of the contrast adds is part of A A^T, but its column is not fitted.
+        """
         gram, inner, residual = statistics.gram, statistics.inner, statistics.residual
         trace = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
         image = residual.square() - 2 * residual
         model = gram.square().sum(dim=(-2, -1)) + 2 * trace
         value = 0.25 * (image + model - 2 * inner.square().sum(dim=-1))
+        moments = (gram + _identity_like(gram))[:, :, :-1]
         second_moment = latent_posterior(statistics).second_moment()
-        return ImageTerms(value, inner, gram + _identity_like(gram), gram, second_moment)
+        return ImageTerms(value, inner[:, :-1], moments, gram[:, :-1, :-1], second_moment[:, :-1, :-1])
 
     def known_information(self, second_moment: Tensor) -> None:
         """Nothing: it depends on how strongly V shows in the images, not on the gauge of the latents."""

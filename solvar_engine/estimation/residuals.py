@@ -17,7 +17,7 @@ def residual_power(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield |e - A m|^2 + (A S A^*)_kk of every coefficient: the M-step of the noise variance.
 
-    Plain residuals |e|^2 would contain the heterogeneity.
+    Plain residuals |e|^2 would contain the heterogeneity. The error of the contrast is one of the columns of A.
 
     Parameters
     ----------
@@ -33,9 +33,10 @@ def residual_power(
     power : Tensor, shape (m, pixels), float32
         In units of the noise variance that whitened the images.
     """
+    deviation = band.contrast_variance**0.5
     for batch, slices, _, posterior in posterior_pass(source, index, band, factors):
         contrast = batch.contrast[:, None, None]
-        loadings = contrast * slices[:, :, 1:]
+        loadings = contrast * torch.cat((slices[:, :, 1:], deviation * slices[:, :, :1]), dim=2)
         explained = contrast[..., 0] * slices[:, :, 0]
         explained = explained + (loadings @ posterior.mean[..., None].to(loadings.dtype))[..., 0]
         spread = loadings @ torch.linalg.cholesky(posterior.covariance).to(loadings.dtype)

@@ -8,12 +8,13 @@ D(k) lambda + 1/tau(k) in the eigenbasis of C costs no more than a gradient and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from solvar_engine.estimation.bands import Band, split_batches
+from solvar_engine.estimation.contrast import contrast_variance
 from solvar_engine.estimation.expectation import expectation_pass
 from solvar_engine.estimation.objectives import Objective
 from solvar_engine.estimation.regularization import Penalty, extend_shells, mix
@@ -34,10 +35,13 @@ class Factors:
         V, at the box of the current band.
     second_moment : Tensor, shape (r, r), float64
         Running mean of S + m m^T.
+    contrast_variance : float
+        Of the relative error of the images' contrasts.
     """
 
     volumes: Tensor
     second_moment: Tensor
+    contrast_variance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def run_epoch(
     generator: torch.Generator,
     objective: Objective,
 ) -> tuple[Factors, float]:
-    """Visit all particles once, one preconditioned step per mini-batch.
+    """Visit all particles once, one preconditioned step per mini-batch; the contrast's variance is renewed at the end.
 
     Parameters
     ----------
@@ -83,9 +87,12 @@ def run_epoch(
     """
     information = objective.known_information(state.second_moment)
     value = 0.0
+    evidence = []
+    band = replace(band, contrast_variance=state.contrast_variance)
     for rows in split_batches(index, epoch.batches, generator):
         expectation = expectation_pass(source, rows, band, state.volumes, objective)
         value += expectation.objective
+        evidence.append(expectation.contrast)
         share = index.shape[0] / expectation.count
         second_moment = _running_mean(
             state.second_moment, expectation.second_moment / expectation.count, epoch.batches
@@ -95,7 +102,8 @@ def run_epoch(
         step = preconditioned_step(
             band, state.volumes, expectation.gradient * share, objective.curvature(information), penalty
         )
-        state = Factors(state.volumes - epoch.step * step, second_moment)
+        state = replace(state, volumes=state.volumes - epoch.step * step, second_moment=second_moment)
+    state = replace(state, contrast_variance=contrast_variance(torch.cat(evidence)))
     return state, value / index.shape[0]
 
 

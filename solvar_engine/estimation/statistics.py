@@ -6,8 +6,10 @@ image suffice for the value of the likelihood at any contrast, so a search over 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -22,7 +24,8 @@ class Statistics:
     inner : Tensor, shape (n, r)
         <a P v_j, Y - a P mu>.
     residual : Tensor, shape (n,)
-        |Y - a P mu|^2.
+        |Y - a P mu|^2, or what stands in its place once a column is integrated out: minus twice the log-likelihood of
+        the image without the factors, up to a constant.
     """
 
     gram: Tensor
@@ -43,9 +46,57 @@ class Statistics:
         -------
         Statistics
         """
-        a = contrast.to(products.dtype)
-        mean_inner, factor_inner = products[:, 0, -1], products[:, 1:-1, -1]
-        gram = a[:, None, None] ** 2 * products[:, 1:-1, 1:-1]
-        inner = a[:, None] * (factor_inner - a[:, None] * products[:, 1:-1, 0])
-        residual = products[:, -1, -1] - 2 * a * mean_inner + a**2 * products[:, 0, 0]
-        return Statistics(gram, inner, residual)
+        rank = products.shape[-1] - 2
+        return _evaluate(products, contrast, list(range(1, rank + 1)), [1.0] * rank)
+
+    @staticmethod
+    def with_contrast_error(products: Tensor, contrast: Tensor, deviation: float) -> Statistics:
+        """Evaluate at a contrast that is known up to an error: one more column, after the factors.
+
+        The contrast is a (1 + s c) with c ~ N(0, 1) like the latents. To first order that adds c times s a P mu: the
+        mean itself becomes a factor, of a direction that is not fitted.
+
+        Parameters
+        ----------
+        products, contrast
+            As for :meth:`at_contrast`.
+        deviation : float
+            s.
+
+        Returns
+        -------
+        Statistics
+            Of r + 1 columns.
+        """
+        rank = products.shape[-1] - 2
+        return _evaluate(products, contrast, [*range(1, rank + 1), 0], [1.0] * rank + [deviation])
+
+    def integrate_out(self, columns: Sequence[int]) -> Statistics:
+        """Statistics of the other columns when some are marginalised, each with the prior N(0, 1).
+
+        With C the rows of G that belong to the other columns, and G_o, b_o of those integrated out:
+        G <- G - C (I + G_o)^-1 C^T, b <- b - C (I + G_o)^-1 b_o (Woodbury), and the residual likewise plus
+        log det(I + G_o).
+        """
+        out = list(columns)
+        keep = [j for j in range(self.gram.shape[-1]) if j not in out]
+        identity = torch.eye(len(out), dtype=self.gram.dtype, device=self.gram.device)
+        factor = torch.linalg.cholesky(identity + self.gram[:, out][:, :, out])
+        cross = torch.linalg.solve_triangular(factor, self.gram[:, out][:, :, keep], upper=False)
+        inner = torch.linalg.solve_triangular(factor, self.inner[:, out, None], upper=False)
+        log_determinant = 2 * torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(dim=-1)
+        return Statistics(
+            self.gram[:, keep][:, :, keep] - cross.transpose(1, 2) @ cross,
+            self.inner[:, keep] - (cross.transpose(1, 2) @ inner)[..., 0],
+            self.residual - inner.square().sum(dim=(1, 2)) + log_determinant,
+        )
+
+
+def _evaluate(products: Tensor, contrast: Tensor, columns: list[int], scales: list[float]) -> Statistics:
+    """Statistics of some columns of the model, each times a scale."""
+    a = contrast.to(products.dtype)
+    scale = a[:, None] * products.new_tensor(scales)
+    gram = scale[:, :, None] * products[:, columns][:, :, columns] * scale[:, None, :]
+    inner = scale * (products[:, columns, -1] - a[:, None] * products[:, columns, 0])
+    residual = products[:, -1, -1] - 2 * a * products[:, 0, -1] + a**2 * products[:, 0, 0]
+    return Statistics(gram, inner, residual)

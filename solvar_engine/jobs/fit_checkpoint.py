@@ -49,6 +49,8 @@ class Checkpoint:
             volumes_2=second.volumes,
             second_moment_1=first.second_moment,
             second_moment_2=second.second_moment,
+            contrast_variance_1=first.contrast_variance,
+            contrast_variance_2=second.contrast_variance,
             correlation=state.correlation,
             objective_1=state.objective[0],
             objective_2=state.objective[1],
@@ -59,7 +61,7 @@ class Checkpoint:
         arrays = self.load("halves")
         if arrays is None:
             return None
-        factors = [Factors(arrays[f"volumes_{half}"], arrays[f"second_moment_{half}"]) for half in (1, 2)]
+        factors = [_factors(arrays, f"_{half}") for half in (1, 2)]
         return HalfSetState(
             int(arrays["done"]),
             (factors[0], factors[1]),
@@ -74,6 +76,7 @@ class Checkpoint:
             done=state.done,
             volumes=state.factors.volumes,
             second_moment=state.factors.second_moment,
+            contrast_variance=state.factors.contrast_variance,
             objective=state.objective,
         )
 
@@ -82,5 +85,12 @@ class Checkpoint:
         arrays = self.load("full")
         if arrays is None:
             return None
-        factors = Factors(arrays["volumes"], arrays["second_moment"])
-        return FullSetState(int(arrays["done"]), factors, float(arrays["objective"]))
+        return FullSetState(int(arrays["done"]), _factors(arrays), float(arrays["objective"]))
+
+
+def _factors(arrays: dict[str, Tensor], suffix: str = "") -> Factors:
+    return Factors(
+        arrays["volumes" + suffix],
+        arrays["second_moment" + suffix],
+        float(arrays["contrast_variance" + suffix]),
+    )

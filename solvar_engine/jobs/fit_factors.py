@@ -1,9 +1,11 @@
-"""Main stages of a fit: the factors of the half-sets with noise and mean, those of all images, and their scale."""
+"""Main stages of a fit: the factors of the half-sets with noise, outliers and mean; those of all images; scale."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
@@ -22,13 +24,18 @@ from solvar_engine.estimation.covariance import (
 )
 from solvar_engine.estimation.heldout import collect_statistics
 from solvar_engine.estimation.objectives import OBJECTIVES
+from solvar_engine.estimation.outliers import find_outliers, image_fits
 from solvar_engine.estimation.residuals import residual_power
 from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit_start import Masks, estimate_masked_mean
 from solvar_engine.reconstruction.mean import MeanEstimate
 
+logger = logging.getLogger(__name__)
+
 _NOISE_PARTICLES = 5_000
+_NOISE_PARTICLES_PER_GROUP = 500  # at least, as far as an optics group has them
 _HELD_OUT_PARTICLES = 50_000
+_MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,11 @@ class HalfSetFit:
         Under that noise.
     masks : Masks
     problem : CovarianceProblem
-        Of these images and this mean.
+        Of these images, without the outliers, and this mean.
     state : HalfSetState
         Finished and aligned.
+    outlier : Tensor, shape (n,), bool
+        Particles that no estimate has seen since they were found.
     """
 
     source: PreparedParticles
@@ -53,36 +62,48 @@ class HalfSetFit:
     masks: Masks
     problem: CovarianceProblem
     state: HalfSetState
+    outlier: Tensor
 
 
 def fit_halves(job: FitJob, source: PreparedParticles, masks: Masks) -> HalfSetFit:
-    """March both half-sets to the full band, measuring the noise anew after the first band and at the end."""
+    """March both half-sets to the full band; outliers are found, and the noise is measured, twice on the way.
+
+    The first time is after the first band, when the model knows enough to tell, the second at the end.
+    """
     box_size = job.inputs.box_size
     stops = (first_band_units(box_size), len(half_set_units(box_size)))
     state = job.checkpoint.load_halves()
+    outlier = torch.zeros(len(source), dtype=torch.bool)
     for number, stop in enumerate(stops):
         saved = job.checkpoint.load(f"noise_{number}")
         if saved is None:
-            _, problem = estimate_problem(job, source, masks)
+            _, problem = estimate_problem(job, source, masks, outlier)
             state = _advance(job, problem, state, stop)
-            saved = {"noise": _measure_noise(job, source, problem, state)}
+            outlier, noise = judge_images(job, source, problem, state)
+            saved = {"noise": noise, "outlier": outlier}
             job.checkpoint.save(f"noise_{number}", **saved)
-        source = source.with_noise(saved["noise"])
+        source, outlier = source.with_noise(saved["noise"]), saved["outlier"]
         job.progress.to(READING_STEPS + 2 + number + stop)
     if state is None:
         raise UserError(f"The checkpoint of {job.run.path} is incomplete: start again in a new folder.")
-    mean, problem = estimate_problem(job, source, masks)
-    return HalfSetFit(source, mean, masks, problem, state)
+    mean, problem = estimate_problem(job, source, masks, outlier)
+    return HalfSetFit(source, mean, masks, with_contrast_of(problem, state), state, outlier)
+
+
+def with_contrast_of(problem: CovarianceProblem, state: HalfSetState) -> CovarianceProblem:
+    """Same problem, for passes over images with the spread of contrast that the half-sets found on average."""
+    return replace(problem, contrast_variance=sum(factors.contrast_variance for factors in state.factors) / 2)
 
 
 def estimate_problem(
-    job: FitJob, source: PreparedParticles, masks: Masks
+    job: FitJob, source: PreparedParticles, masks: Masks, outlier: Tensor
 ) -> tuple[MeanEstimate, CovarianceProblem]:
     """Estimate the mean under the noise of the source, and set up the problem of the factors around it."""
-    mean, normal = estimate_masked_mean(job, source, masks.mean)
+    first, second = (half[~outlier[half]] for half in job.inputs.halves)
+    mean, normal = estimate_masked_mean(job, source, (first, second), masks.mean)
     problem = CovarianceProblem(
         source,
-        job.inputs.halves,
+        (first, second),
         mean.mean * masks.mean,
         masks.factors,
         normal.density(),
@@ -109,19 +130,53 @@ def _advance(job: FitJob, problem: CovarianceProblem, state: HalfSetState | None
     return state
 
 
-def _measure_noise(
+def judge_images(
     job: FitJob, source: PreparedParticles, problem: CovarianceProblem, state: HalfSetState
-) -> Tensor:
-    """Noise spectrum from the residuals of a sample of each half, under the factors of the other."""
-    job.progress.stage("noise")
-    band = problem.band(source.disk.shell_max, 1.0)
+) -> tuple[Tensor, Tensor]:
+    """Find the outliers, and measure the noise on the others; each half is judged by the factors of the other.
+
+    Returns
+    -------
+    outlier : Tensor, shape (n,), bool
+    noise_variance : Tensor, shape (groups, shells)
+    """
+    job.progress.stage("noise and outliers")
+    band = with_contrast_of(problem, state).band(source.disk.shell_max, 1.0)
+    halves = tuple(
+        (index, change_box(factors.volumes, band.box_size))
+        for index, factors in zip(job.inputs.halves, reversed(state.factors), strict=True)
+    )
+    log_odds, distance = torch.zeros(2, len(source), dtype=torch.float64)
+    for index, volumes in halves:
+        for rows, fit in image_fits(source, index, band, volumes):
+            log_odds[rows], distance[rows] = fit.log_odds, fit.distance
+    outlier = _believable(find_outliers(log_odds, distance, source.group))
     noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
-    for index, factors in zip(problem.halves, reversed(state.factors), strict=True):
-        sample = index[:: max(1, 2 * index.shape[0] // _NOISE_PARTICLES)]
-        volumes = change_box(factors.volumes, band.box_size)
-        for rows, power in residual_power(source, sample, band, volumes):
+    for index, volumes in halves:
+        for rows, power in residual_power(source, _noise_sample(source, index[~outlier[index]]), band, volumes):
             noise.add(power, source.group[rows])
-    return noise.update(source.noise_variance)
+    return outlier, noise.update(source.noise_variance)
+
+
+def _believable(outlier: Tensor) -> Tensor:
+    """Leave nothing out if most images seem to be outliers."""
+    share = float(outlier.float().mean())
+    if share <= _MOST_OUTLIERS:
+        return outlier
+    logger.warning(
+        "%.0f %% of the images look like no particle, or like another one than the mean: are the poses those of these"
+        " images? None is left out",
+        100 * share,
+    )
+    return torch.zeros_like(outlier)
+
+
+def _noise_sample(source: PreparedParticles, index: Tensor) -> Tensor:
+    """Some particles of a half-set, as many of each optics group as its noise needs."""
+    groups = source.noise_variance.shape[0]
+    wanted = max(_NOISE_PARTICLES // groups, _NOISE_PARTICLES_PER_GROUP) // 2
+    members = [index[source.group[index] == group] for group in range(groups)]
+    return torch.cat([rows[:: max(1, rows.shape[0] // wanted)] for rows in members])
 
 
 def fit_all(job: FitJob, halves: HalfSetFit) -> FullSetState:

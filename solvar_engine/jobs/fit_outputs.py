@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from solvar_engine.contract.results import (
@@ -146,22 +145,9 @@ def write_spectra(
     )
 
 
-def write_particles(
-    run: RunDir,
-    stack: ParticleStack,
-    z: Tensor,
-    precision: Tensor,
-    contrast: Tensor,
-    log_likelihood: Tensor,
-    scale: OutputScale,
-) -> None:
-    """Write latent coordinates, and the input particles with their likelihoods."""
+def write_latent_coordinates(run: RunDir, z: Tensor, precision: Tensor, contrast: Tensor, scale: OutputScale) -> None:
+    """Write where each particle lies, how well that is known, and its contrast."""
     write_latents(
         run.latents,
-        Latents(
-            (z * scale.volume).numpy(),
-            (precision / scale.volume**2).numpy(),
-            contrast.float().numpy(),
-        ),
+        Latents((z * scale.volume).numpy(), (precision / scale.volume**2).numpy(), contrast.float().numpy()),
     )
-    stack.write_star(run.particles, {"solvarLogLikelihood": torch.as_tensor(log_likelihood).double()})

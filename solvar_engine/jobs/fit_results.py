@@ -18,8 +18,8 @@ from solvar_engine.jobs.fit_job import FitJob
 from solvar_engine.jobs.fit_outputs import (
     OutputScale,
     write_components,
+    write_latent_coordinates,
     write_mean,
-    write_particles,
     write_spectra,
 )
 
@@ -35,11 +35,14 @@ class AllLatents:
     z : Tensor, shape (n, r), float32
     precision : Tensor, shape (n, r, r), float32
     log_likelihood : Tensor, shape (n,), float64
+    contrast : Tensor, shape (n,), float32
+        Posterior mean of the factor on the contrast that each image came with.
     """
 
     z: Tensor
     precision: Tensor
     log_likelihood: Tensor
+    contrast: Tensor
 
 
 def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> AllLatents:
@@ -47,13 +50,17 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
     job.progress.stage("latent coordinates")
     count, rank = len(halves.source), components.eigenvalues.shape[0]
     latents = AllLatents(
-        torch.empty(count, rank), torch.empty(count, rank, rank), torch.empty(count, dtype=torch.float64)
+        torch.empty(count, rank),
+        torch.empty(count, rank, rank),
+        torch.empty(count, dtype=torch.float64),
+        torch.empty(count),
     )
     band = halves.problem.band(job.shell_max, 1.0)
     for batch in latent_coordinates(halves.source, torch.arange(count), band, components):
         latents.z[batch.index] = batch.z
         latents.precision[batch.index] = batch.precision
         latents.log_likelihood[batch.index] = batch.log_likelihood
+        latents.contrast[batch.index] = batch.contrast
     job.progress.advance()
     return latents
 
@@ -68,10 +75,15 @@ def write_results(job: FitJob, halves: HalfSetFit, components: Components, laten
     labels = write_components(run, components, overlap, scale)
     correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal()
     write_spectra(run, source, stack, halves.mean.fsc, correlation, scale)
-    contrast = 1.0 / source.image_scale
-    write_particles(
-        run, stack, latents.z, latents.precision, contrast / contrast.mean(), latents.log_likelihood, scale
-    )
+    contrast = latents.contrast / source.image_scale
+    contrast = contrast / contrast[~halves.outlier].mean()
+    write_latent_coordinates(run, latents.z, latents.precision, contrast, scale)
+    columns = {
+        "solvarContrast": contrast.double(),
+        "solvarLogLikelihood": latents.log_likelihood,
+        "solvarOutlier": halves.outlier.long(),
+    }
+    stack.write_star(run.particles, columns)
     return _summarise(halves, components, labels, scale)
 
 
@@ -79,11 +91,14 @@ def _summarise(halves: HalfSetFit, components: Components, labels: list[str], sc
     source = halves.source
     resolution = resolution_at(halves.mean.fsc, 0.143, source.box_size, source.pixel_size)
     reproducible = sum(label != NOT_REPRODUCIBLE for label in labels)
+    outliers = int(halves.outlier.sum())
+    left_out = f", {outliers} of them outliers" if outliers else ""
     summary = (
-        f"{len(source)} particles, mean at {resolution:.1f} Angstrom, "
+        f"{len(source)} particles{left_out}, mean at {resolution:.1f} Angstrom, "
         f"{reproducible} of {len(labels)} components reproducible"
     )
     logger.info(summary)
+    logger.info("contrast: standard deviation %.3f between images", halves.problem.contrast_variance**0.5)
     eigenvalues = components.eigenvalues * scale.volume**2
     rows = zip(eigenvalues, components.agreement, components.likelihood_gain, labels, strict=True)
     for number, (value, agreement, gain, label) in enumerate(rows, start=1):

@@ -87,7 +87,7 @@ def settle_sign_and_masks(job: FitJob, source: PreparedParticles) -> tuple[Prepa
     saved = job.checkpoint.load("start")
     if saved is None:
         job.progress.stage("first mean")
-        mean = estimate_mean(*half_set_equations(job, source)).mean
+        mean = estimate_mean(*half_set_equations(job, source, job.inputs.halves)).mean
         sign = _sign(job.params.invert_contrast, mean)
         mask = job.inputs.mask
         if mask is None:
@@ -108,19 +108,21 @@ def _masks(job: FitJob, mask: Tensor) -> Masks:
     return masks
 
 
-def half_set_equations(job: FitJob, source: PreparedParticles) -> tuple[NormalEquations, NormalEquations]:
+def half_set_equations(
+    job: FitJob, source: PreparedParticles, halves: tuple[Tensor, Tensor]
+) -> tuple[NormalEquations, NormalEquations]:
     """Normal equations for the mean of each half-set."""
     first, second = (
-        accumulate_normal_equations(source, half, interpolation=job.params.projector) for half in job.inputs.halves
+        accumulate_normal_equations(source, half, interpolation=job.params.projector) for half in halves
     )
     return first, second
 
 
 def estimate_masked_mean(
-    job: FitJob, source: PreparedParticles, mask: Tensor
+    job: FitJob, source: PreparedParticles, halves: tuple[Tensor, Tensor], mask: Tensor
 ) -> tuple[MeanEstimate, NormalEquations]:
-    """Estimate the mean; returned with the normal equations of all images."""
-    first, second = half_set_equations(job, source)
+    """Estimate the mean; returned with the normal equations of all images of both halves."""
+    first, second = half_set_equations(job, source, halves)
     return estimate_mean(first, second, mask), first + second
 
 

@@ -186,7 +186,7 @@ def latents():
     eigenvolumes = ((vectors / values.sqrt()).T @ factors).float().reshape(2, BOX, BOX, BOX)
     nothing = torch.zeros(2, dtype=torch.float64)
     components = Components(eigenvolumes, values, nothing, nothing, nothing)
-    band = full_band(simulation)
+    band = replace(full_band(simulation), contrast_variance=0.01)
     index = simulation.source.everyone.flip(0)
     batches = list(latent_coordinates(replace(simulation.source, batch_limit=17), index, band, components))
     model = DenseModel.of(simulation.source.double(), in_double(band), eigenvolumes.double())
@@ -194,22 +194,33 @@ def latents():
     return batches, model, values, index, scores
 
 
+def with_contrast(eigenvalues: Tensor) -> Tensor:
+    """Prior covariance of the latents and the error of the contrast."""
+    return torch.diag(torch.cat((eigenvalues, torch.ones(1, dtype=torch.float64))))
+
+
 def test_latents_equal_the_dense_posterior(latents) -> None:
     batches, model, eigenvalues, index, _ = latents
-    mean, covariance = model.posterior(torch.diag(eigenvalues))
+    mean, covariance = model.posterior(with_contrast(eigenvalues))
+    contrast = 1 + 0.1 * mean[:, 2]
+    mean, covariance = mean[:, :2], covariance[:, :2, :2]
     assert torch.equal(torch.cat([batch.index for batch in batches]), index)
     torch.testing.assert_close(
         torch.cat([batch.z for batch in batches]).double(), mean[index], rtol=1e-3, atol=1e-3 * float(mean.abs().max())
     )
     precision = torch.cat([batch.precision for batch in batches]).double()
     torch.testing.assert_close(precision, torch.linalg.inv(covariance[index]), rtol=1e-3, atol=1e-4)
+    found = torch.cat([batch.contrast for batch in batches]).double()
+    torch.testing.assert_close(found, contrast[index], rtol=1e-3, atol=1e-4)
     assert batches[0].z.dtype == batches[0].precision.dtype == torch.float32
 
 
 def test_precision_includes_the_prior(latents) -> None:
-    """What is left without diag(1 / eigenvalue) is the images' own Gram matrix."""
+    """What is left without diag(1 / eigenvalue) is what the images say where their contrast is not known exactly."""
     batches, model, eigenvalues, index, _ = latents
-    gram = (model.loadings.transpose(1, 2) @ model.loadings)[index]
+    factors, error = model.loadings[index, :, :2], model.loadings[index, :, 2:]
+    covariance = torch.eye(error.shape[1], dtype=torch.float64) + error @ error.transpose(1, 2)
+    gram = factors.transpose(1, 2) @ torch.linalg.solve(covariance, factors)
     precision = torch.cat([batch.precision for batch in batches]).double()
     torch.testing.assert_close(precision - torch.diag(1 / eigenvalues), gram, rtol=1e-3, atol=1e-4)
 
@@ -217,7 +228,7 @@ def test_precision_includes_the_prior(latents) -> None:
 def test_log_likelihood_is_that_of_the_dense_gaussian(latents) -> None:
     batches, model, eigenvalues, index, _ = latents
     found = torch.cat([batch.log_likelihood for batch in batches])
-    torch.testing.assert_close(found, -model.objective(torch.diag(eigenvalues))[index], rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(found, -model.objective(with_contrast(eigenvalues))[index], rtol=1e-4, atol=1e-2)
 
 
 def test_latents_scatter_about_the_truth_by_their_precision(latents) -> None:

@@ -122,15 +122,19 @@ def test_single_component_can_be_left_out() -> None:
 def test_statistics_of_a_source_are_its_inner_products() -> None:
     contrast = torch.linspace(0.5, 1.5, 30)
     simulation = simulate(LinearPhantom.create(2).scaled(3.0), 30, 12, contrast=contrast)
-    source, band = simulation.source, full_band(simulation)
+    source, band = simulation.source, replace(full_band(simulation), contrast_variance=0.04)
     factors = simulation.phantom.factors(12)
     index = source.everyone[5:27].flip(0)
     statistics = collect_statistics(replace(source, batch_limit=10), index, band, factors)
     model = DenseModel.of(source.double(), in_double(band), factors.double())
-    gram = (model.loadings.transpose(1, 2) @ model.loadings)[index]
-    inner = (model.loadings.transpose(1, 2) @ model.error[..., None])[index, :, 0]
+    loadings, of_contrast = model.loadings[..., :2], model.loadings[..., 2:]
+    covariance = torch.eye(loadings.shape[1], dtype=torch.float64) + of_contrast @ of_contrast.transpose(1, 2)
+    weighted = torch.linalg.solve(covariance, loadings).transpose(1, 2)
+    gram = (weighted @ loadings)[index]
+    inner = (weighted @ model.error[..., None])[index, :, 0]
     assert statistics.gram.dtype == torch.float32
     torch.testing.assert_close(statistics.gram.double(), gram, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(statistics.inner.double(), inner, rtol=1e-4, atol=1e-3)
-    residual = model.error.square().sum(dim=1)[index]
+    residual = (model.error * torch.linalg.solve(covariance, model.error)).sum(dim=1)[index]
+    residual += torch.linalg.slogdet(covariance).logabsdet[index]
     torch.testing.assert_close(statistics.residual.double(), residual, rtol=1e-4, atol=1e-3)

@@ -15,6 +15,7 @@ from tests.estimation.problems import DENSE_OBJECTIVES, DenseModel
 from tests.reconstruction.simulated import noise
 
 IMAGES, PIXELS, RANK = 5, 17, 3
+DEVIATION = 0.6  # of the relative error of the contrast
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
 
@@ -42,6 +43,16 @@ def products_of(columns: Tensor) -> Tensor:
 def model_at(columns: Tensor, contrast: Tensor) -> DenseModel:
     a = contrast[:, None]
     return DenseModel(columns[..., -1], a * columns[..., 0], a[..., None] * columns[..., 1:-1])
+
+
+def joint_at(columns: Tensor, contrast: Tensor) -> Statistics:
+    return Statistics.with_contrast_error(products_of(columns), contrast, DEVIATION)
+
+
+def joint_model_at(columns: Tensor, contrast: Tensor) -> DenseModel:
+    """With the slice of the mean as one more factor."""
+    model = model_at(columns, contrast)
+    return replace(model, loadings=torch.cat((model.loadings, DEVIATION * model.mean[..., None]), dim=-1))
 
 
 def test_statistics_at_a_contrast_are_those_of_the_scaled_model(columns, contrast) -> None:
@@ -110,40 +121,65 @@ def test_contrast_search_needs_no_other_statistics(columns) -> None:
     assert float(searched.max() - searched.min()) > 0.1
 
 
+def test_error_of_the_contrast_is_one_more_factor(columns, contrast) -> None:
+    statistics, model = joint_at(columns, contrast), joint_model_at(columns, contrast)
+    torch.testing.assert_close(statistics.gram, model.loadings.transpose(1, 2) @ model.loadings, **EXACT)
+    posterior = latent_posterior(statistics)
+    mean, covariance = model.posterior()
+    torch.testing.assert_close(posterior.objective, model.objective(), **EXACT)
+    torch.testing.assert_close(posterior.mean, mean, **EXACT)
+    torch.testing.assert_close(posterior.covariance, covariance, **EXACT)
+
+
+@pytest.mark.parametrize("out", [[RANK], [0, 2], [0, 1, 2], []])
+def test_integrating_columns_out_leaves_the_posterior_of_the_others(columns, contrast, prior, out) -> None:
+    """For any prior of the others: they never see those integrated out but through the covariance of the image."""
+    keep = [j for j in range(RANK + 1) if j not in out]
+    precision = torch.eye(RANK + 1, dtype=torch.float64)
+    precision[: len(keep), : len(keep)] += 0.3 * torch.ones(len(keep), len(keep), dtype=torch.float64)
+    statistics = joint_at(columns, contrast)
+    marginal = latent_posterior(statistics.integrate_out(out), precision[: len(keep), : len(keep)])
+    order = keep + out
+    ordered = Statistics(statistics.gram[:, order][:, :, order], statistics.inner[:, order], statistics.residual)
+    whole = latent_posterior(ordered, precision)
+    torch.testing.assert_close(marginal.objective, whole.objective, **EXACT)
+    torch.testing.assert_close(marginal.mean, whole.mean[:, : len(keep)], **EXACT)
+    torch.testing.assert_close(marginal.covariance, whole.covariance[:, : len(keep), : len(keep)], **EXACT)
+
+
 # --- objectives
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_value_equals_the_dense_formula(columns, contrast, name: str) -> None:
-    terms = OBJECTIVES[name].terms(Statistics.at_contrast(products_of(columns), contrast))
-    torch.testing.assert_close(terms.value, DENSE_OBJECTIVES[name](model_at(columns, contrast)), **EXACT)
+    terms = OBJECTIVES[name].terms(joint_at(columns, contrast))
+    torch.testing.assert_close(terms.value, DENSE_OBJECTIVES[name](joint_model_at(columns, contrast)), **EXACT)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_gradient_equals_that_of_the_dense_formula(columns, contrast, name: str) -> None:
     """A moments - e weights^T, with respect to A, against automatic differentiation of the dense matrices."""
-    terms = OBJECTIVES[name].terms(Statistics.at_contrast(products_of(columns), contrast))
-    model = model_at(columns, contrast)
+    terms = OBJECTIVES[name].terms(joint_at(columns, contrast))
+    model = joint_model_at(columns, contrast)
     gradient = model.loadings @ terms.moments - model.error[:, :, None] * terms.weights[:, None, :]
     loadings = model.loadings.clone().requires_grad_()
     DENSE_OBJECTIVES[name](replace(model, loadings=loadings)).sum().backward()
-    torch.testing.assert_close(gradient, loadings.grad, **EXACT)
+    torch.testing.assert_close(gradient, loadings.grad[..., :-1], **EXACT)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_moments_of_the_latents_are_those_of_the_posterior(columns, contrast, name: str) -> None:
-    statistics = Statistics.at_contrast(products_of(columns), contrast)
-    expected = latent_posterior(statistics).second_moment()
+    statistics = joint_at(columns, contrast)
+    expected = latent_posterior(statistics).second_moment()[:, :-1, :-1]
     torch.testing.assert_close(OBJECTIVES[name].terms(statistics).second_moment, expected, **EXACT)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_information_is_the_curvature_with_all_that_multiplies_the_factors_fixed(columns, contrast, name: str) -> None:
     """Data minus model is linear in the factors then, with the information and what the noise adds as normal matrix."""
-    statistics = Statistics.at_contrast(products_of(columns), contrast)
-    terms = OBJECTIVES[name].terms(statistics)
+    terms = OBJECTIVES[name].terms(joint_at(columns, contrast))
     noise_part = {"ml": 0.0, "ls": 1.0}[name] * torch.eye(RANK, dtype=torch.float64)
-    torch.testing.assert_close(terms.information + noise_part, terms.moments, **EXACT)
+    torch.testing.assert_close(terms.information + noise_part, terms.moments[:, :-1], **EXACT)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -156,7 +192,10 @@ def test_full_steps_by_the_curvature_converge(name: str, scale: float) -> None:
     for _ in range(400):
         # Images whose squared error is exactly what the model expects on average.
         error = torch.tensor(1 + variance, dtype=torch.float64).sqrt()
-        statistics = Statistics((factor**2)[None, None, None], (factor * error)[None, None], (error**2)[None])
+        known = torch.zeros(1, 2, 2, dtype=torch.float64)  # the contrast's column is empty
+        known[0, 0, 0] = factor**2
+        inner = torch.stack((factor * error, torch.zeros_like(error)))[None]
+        statistics = Statistics(known, inner, (error**2)[None])
         terms = objective.terms(statistics)
         slope = factor * terms.moments[0, 0, 0] - error * terms.weights[0, 0]
         factor = factor - slope / objective.curvature(terms.information[0])[0, 0]
@@ -169,8 +208,9 @@ def test_full_steps_by_the_curvature_converge(name: str, scale: float) -> None:
 def test_least_squares_is_least_where_the_covariance_is_right(columns) -> None:
     """On average over images that the model draws, no other covariance is nearer."""
     torch.manual_seed(0)
-    loadings = columns[:1, :, 1:-1]
-    latents, white = torch.randn(60_000, RANK, dtype=torch.float64), torch.randn(60_000, PIXELS, dtype=torch.float64)
+    loadings = columns[:1, :, :-1]
+    latents = torch.randn(60_000, RANK + 1, dtype=torch.float64)
+    white = torch.randn(60_000, PIXELS, dtype=torch.float64)
     images = latents @ loadings[0].T + white
 
     def value(scale: float) -> float:

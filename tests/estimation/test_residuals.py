@@ -25,7 +25,8 @@ def test_residual_power_equals_the_dense_expectation() -> None:
     """|e - A m|^2 + diag(A S A^T), real and imaginary parts of a coefficient together."""
     contrast = torch.linspace(0.5, 1.5, 20)
     simulation = simulate(LinearPhantom.create(RANK).scaled(4.0), 20, BOX, contrast=contrast)
-    source, band = simulation.source.double(), in_double(full_band(simulation))
+    source = simulation.source.double()
+    band = replace(in_double(full_band(simulation)), contrast_variance=0.04)
     factors = simulation.phantom.factors(BOX).double()
     model = DenseModel.of(source, band, factors)
     mean, covariance = model.posterior()

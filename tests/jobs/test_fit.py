@@ -133,14 +133,17 @@ def test_latents_and_their_precision(fitted):
     assert np.median(of_images[:, -1]) > prior[0, 0]
 
 
-def test_particles_keep_rows_and_cells_and_gain_their_likelihood(hinge, fitted):
+def test_particles_keep_rows_and_cells_and_gain_what_was_found(hinge, fitted):
     before, after = StarFile.read(hinge.particles), StarFile.read(fitted.particles)
-    assert after.particles.columns == (*before.particles.columns, "solvarLogLikelihood")
+    added = ("solvarContrast", "solvarLogLikelihood", "solvarOutlier")
+    assert after.particles.columns == (*before.particles.columns, *added)
     for old, new in zip(before.particles.rows, after.particles.rows, strict=True):
         assert new.startswith(old.rstrip() + " ")
     assert after.optics is not None and before.optics is not None
     assert after.optics.rows == before.optics.rows
-    assert np.ptp(after.particles.numbers("solvarLogLikelihood")["solvarLogLikelihood"]) > 0
+    columns = after.particles.numbers(*added)
+    assert np.ptp(columns["solvarLogLikelihood"]) > 0 and set(columns["solvarOutlier"]) == {0}
+    np.testing.assert_allclose(columns["solvarContrast"], read_latents(fitted.latents).contrast, rtol=1e-5)
 
 
 def test_tables_of_shells(fitted):
