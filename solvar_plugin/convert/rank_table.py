@@ -1,4 +1,4 @@
-"""The table by which a run with an automatic number of components decided."""
+"""The table that says which components stand out from meaningless ones on particles held out."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ class RankTable:
         other half.
     decoy_gain : ndarray, shape (k, 2)
         The most that components without any meaning raised it.
-    is_kept : ndarray of bool, shape (k,)
+    is_real : ndarray of bool, shape (k,)
+        Whether it gains more than they do, both ways; with an automatic number, only these components are kept.
     """
 
     candidate: np.ndarray
     gain: np.ndarray
     decoy_gain: np.ndarray
-    is_kept: np.ndarray
+    is_real: np.ndarray
 
     def __len__(self) -> int:
         return len(self.candidate)
 
 
 def read_rank_table(run: RunDir) -> RankTable | None:
-    """Read the table of a run; None if the number of components was given.
+    """Read the table of a run; None if it has none, as runs of earlier versions.
 
     Raises
     ------
     UserError
         If the table is damaged.
     """
-    path = run.path / "rank.csv"
-    if not path.exists():
+    if not run.rank.exists():
         return None
-    table = read_csv(path)
+    table = read_csv(run.rank)
     missing = sorted(_COLUMNS - set(table))
     if missing:
-        raise UserError(f"{path} has no column {', '.join(missing)}: run the protocol again.")
+        raise UserError(f"{run.rank} has no column {', '.join(missing)}: run the protocol again.")
     return RankTable(
         table["candidate"].astype(int),
         np.stack([table["gain_half1"], table["gain_half2"]], axis=1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from solvar_engine.contract.files import as_text, read_csv
-from solvar_engine.contract.params import FitParams
+from solvar_engine.contract.params import AUTO_RANK, FitParams
 from solvar_engine.contract.results import NOT_REPRODUCIBLE
 from solvar_engine.contract.run import RunDir
 from solvar_plugin.convert.rank_table import read_rank_table
@@ -54,8 +54,16 @@ def _rank_lines(run: RunDir, rank: int) -> list[str]:
     """Say how the number of components came about, unless it was given."""
     if not rank:
         return [NO_VARIABILITY]
+    tried = _tried_automatically(run)
+    return [f"Number of components chosen automatically: {rank} of {tried} tried."] if tried else []
+
+
+def _tried_automatically(run: RunDir) -> int:
+    """Return how many components were tried to choose their number; 0 if it was given."""
+    if run.read_params(FitParams).rank != AUTO_RANK:
+        return 0
     table = read_rank_table(run)
-    return [] if table is None else [f"Number of components chosen automatically: {rank} of {len(table)} tried."]
+    return 0 if table is None else len(table)
 
 
 def outlier_lines(n_outliers: int, n_particles: int) -> list[str]:
@@ -82,8 +90,8 @@ def methods_text(run: RunDir) -> str:
     box = record["resolved"].get("box", params.box)
     objective = choice_in_words("objective", params.objective)
     rank = len(read_csv(run.eigenvalues)["component"])
-    table = read_rank_table(run)
-    chosen = "" if table is None else f", chosen automatically among {len(table)}"
+    tried = _tried_automatically(run)
+    chosen = f", chosen automatically among {tried}" if tried else ""
     mask = "a mask made from the mean volume" if params.mask is None else f"the mask {params.mask}"
     if params.focus_mask is not None:
         mask += f", with variability confined to the focus mask {params.focus_mask}"

@@ -114,8 +114,7 @@ def _write_fit(run: RunDir, params: FitParams) -> None:
     columns = {name: [0.5] * rank for name in results.EIGENVALUE_COLUMNS}
     columns.update(component=list(range(1, rank + 1)), eigenvalue=eigenvalues, label=[""] * rank)
     results.write_eigenvalues(run.eigenvalues, columns)
-    if params.rank == AUTO_RANK:
-        write_rank_table(run, rank)
+    write_rank_table(run, rank)
     run.eigenvolumes.mkdir(exist_ok=True)
     paths = [run.mean, run.mean_half1, run.mean_half2, run.mask, *map(run.eigenvolume, range(1, rank + 1))]
     for path in paths:
@@ -134,13 +133,23 @@ def _write_particles(run: RunDir, star: StarFile, random: np.random.Generator) -
 
 
 def write_rank_table(run: RunDir, rank: int, tried: int = 10) -> None:
-    """Write how a run chose its number of components: by orders of magnitude, as real ones do."""
+    """Write what components gain: the first ones orders of magnitude more than decoys, as real ones do."""
     number = np.arange(1, tried + 1)
     is_kept = number <= rank
     gain = np.where(is_kept, 4000.0 / number**2, 8.0 / number - 6.0)
-    columns = {"candidate": number, "eigenvalue": 9.0 / 4.0**number, "gain_half1": gain, "gain_half2": 0.9 * gain}
-    decoys = {"decoy_max_half1": np.full(tried, 12.0), "decoy_max_half2": np.full(tried, 15.0)}
-    write_csv(run.path / "rank.csv", {**columns, **decoys, "kept": is_kept.astype(int)})
+    results.write_rank(
+        run.rank,
+        {
+            "candidate": number,
+            "eigenvalue": 9.0 / 4.0**number,
+            "half_set_agreement": np.where(is_kept, 0.9, 0.1),
+            "gain_half1": gain,
+            "gain_half2": 0.9 * gain,
+            "decoy_max_half1": np.full(tried, 12.0),
+            "decoy_max_half2": np.full(tried, 15.0),
+            "kept": is_kept.astype(int),
+        },
+    )
 
 
 def _write_volume(path: Path, random: np.random.Generator) -> None:

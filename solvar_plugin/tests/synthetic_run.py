@@ -69,7 +69,7 @@ def write_run(
     outliers : int
         How many particles are flagged, the first ones; -1: a run of an earlier version, which does not tell.
     has_rank_table : bool
-        Whether the number of components was automatic.
+        Whether the run tells what its components gain; those of earlier versions do not.
 
     Returns
     -------

@@ -16,7 +16,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import psutil
-from pwem.objects import SetOfParticles, SetOfParticlesFlex, VolumeMask
+from pwem.objects import SetOfParticles, VolumeMask
 from pwem.protocols import ProtImportMask
 from pyworkflow.protocol.constants import MODE_RESUME
 from pyworkflow.tests import BaseTest, setupTestProject
@@ -31,6 +31,7 @@ from solvar_plugin.tests import stand_in_engine
 from solvar_plugin.tests.data_sets import PIXEL_SIZE, import_particles, two_optics_groups
 
 PARTICLES = 120
+OUTLIERS = 7
 SECONDS_TO_WAIT = 60
 
 
@@ -77,10 +78,13 @@ def wait_for(condition, what):
 class TestFailures(BaseTest):
     """One project with particles of two optics groups, whose images are noise."""
 
+    _finished = None
+
     @classmethod
     def setUpClass(cls):
         setupTestProject(cls)
         cls.folder = Path(os.getcwd())
+        cls.masks = {}
         cls._install_stand_in()
         star = two_optics_groups(cls.folder / "data", count=PARTICLES)
         cls.imported = import_particles(cls, star, PIXEL_SIZE)
@@ -121,6 +125,13 @@ class TestFailures(BaseTest):
         self.proj._updateProtocol(protocol)
         return protocol.getErrorMessage()
 
+    def go_on(self, protocol, **environ):
+        """Press Continue, and return the error of the protocol."""
+        protocol.runMode.set(MODE_RESUME)
+        error = self.run_to_the_end(protocol, **environ)
+        self.assertEqual(protocol.isFinished(), not error, error)
+        return error
+
     def wait_for_end(self, protocol):
         # Scipion takes a protocol for failed whose process ends while it looks, so it may look only afterwards
         wait_for(lambda: not process_works(protocol.getPid()), "the protocol's end")
@@ -152,12 +163,8 @@ class TestFailures(BaseTest):
             self.assertTrue(protocol.isFailed())
             self.assertIn(stand_in_engine.SENTENCE, error)
             self.assertIn(stand_in_engine.SENTENCE, " ".join(protocol.summary()))
-
-    def test_failed_run_goes_on_with_continue(self):
-        protocol = self.protocol()
-        self.run_to_the_end(protocol, "fail")
-        protocol.runMode.set(MODE_RESUME)
-        self.assertFalse(self.run_to_the_end(protocol))
+        # and it goes on where it stopped
+        self.assertFalse(self.go_on(protocol))
         self.assertTrue(protocol.isFinished())
         self.assertIn("resumed: True", " ".join(protocol.summary()))
 
@@ -180,66 +187,79 @@ class TestFailures(BaseTest):
         self.assertTrue(protocol.isFailed())
         self.assertIn("stopped in stage 'half-sets', step 12 of 40", protocol.getErrorMessage())
         self.assertIn("Continue", protocol.getErrorMessage())
-        protocol.runMode.set(MODE_RESUME)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertFalse(self.go_on(protocol))
         self.assertIn("resumed: True", " ".join(protocol.summary()))
-
-    def test_changed_rank_starts_afresh(self):
-        protocol = self.protocol()
-        self.run_to_the_end(protocol)
-        self.assertEqual(len(protocol.outputParticles.getFirstItem().getZFlex()), 2)
-        protocol.rank.set(3)
-        protocol.runMode.set(MODE_RESUME)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
-        self.assertIn("resumed: False, rank 3", " ".join(protocol.summary()))
-        self.assertEqual(len(protocol.outputParticles.getFirstItem().getZFlex()), 3)
-        self.assertSetSize(protocol.outputEigenvolumes, 3)
-        self.assertSetSize(protocol.outputStates, 2 * 3 + 3)
-
-    def test_more_clusters_do_not_repeat_the_fit(self):
-        protocol = self.protocol()
-        self.run_to_the_end(protocol)
-        self.record.unlink()
-        protocol.numberOfClusters.set(5)
-        protocol.runMode.set(MODE_RESUME)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
-        self.assertEqual([call["arguments"][0] for call in self.calls()], ["analyze", "reconstruct"])
-        self.assertSetSize(protocol.outputStates, 2 * 2 + 5)
 
     def test_other_mask_under_the_same_name_starts_afresh(self):
         self.record.write_text("")
         protocol = self.with_mask(16, PIXEL_SIZE)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertFalse(self.run_to_the_end(protocol))
         with mrcfile.open(protocol.inputMask.get().getFileName(), mode="r+") as file:
             file.data[0] = 0
-        protocol.runMode.set(MODE_RESUME)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertFalse(self.go_on(protocol))
         self.assertIn("resumed: False", " ".join(protocol.summary()))
         self.assertEqual([call["arguments"][0] for call in self.calls()].count("fit"), 2)
 
-    def test_other_optics_start_afresh(self):
-        protocol = self.protocol()
-        self.run_to_the_end(protocol)
-        protocol.opticsStar.set(str(self.folder / "data" / "particles.star"))
-        protocol.runMode.set(MODE_RESUME)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
-        self.assertIn("resumed: False", " ".join(protocol.summary()))
+    def test_continue_does_again_what_a_change_affects(self):
+        """One run, which goes on after one change after the other; at the end there is no motion to be found."""
+        protocol = self.protocol(rankChoice=AUTOMATIC_RANK)
+        self.assertFalse(self.run_to_the_end(protocol, SOLVAR_STAND_IN_RANK="3"))
+        self.assertEqual(len(protocol.outputParticles.getFirstItem().getZFlex()), 3)
+        self.assertIn("chosen automatically: 3 of 10 tried", " ".join(protocol.summary()))
+        self.assertIn("with 3 components, chosen automatically among 10", " ".join(protocol.methods()))
+        with self.subTest("another number of components"):
+            protocol.rankChoice.set(FIXED_RANK)
+            self.assertFalse(self.go_on(protocol))
+            self.assertIn("resumed: False, rank 2", " ".join(protocol.summary()))
+            self.assertEqual(len(protocol.outputParticles.getFirstItem().getZFlex()), 2)
+            self.assertSetSize(protocol.outputEigenvolumes, 2)
+            self.assertSetSize(protocol.outputStates, 2 * 2 + 3)
+        with self.subTest("more clusters do not repeat the fit"):
+            self.record.unlink()
+            protocol.numberOfClusters.set(5)
+            self.assertFalse(self.go_on(protocol))
+            self.assertEqual([call["arguments"][0] for call in self.calls()], ["analyze", "reconstruct"])
+            self.assertSetSize(protocol.outputStates, 2 * 2 + 5)
+        with self.subTest("other optics, and no variability"):
+            protocol.opticsStar.set(str(self.folder / "data" / "particles.star"))
+            protocol.rankChoice.set(AUTOMATIC_RANK)
+            self.record.unlink()
+            self.assertFalse(self.go_on(protocol, SOLVAR_STAND_IN_RANK="0"))
+            self.assertIn("resumed: False", " ".join(protocol.summary()))
+            # the report says why, but there are no states to be made
+            self.assertEqual([call["arguments"][0] for call in self.calls()], ["fit", "analyze"])
+            self.look_at_run_without_components(self.proj.getProtocol(protocol.getObjId(), fromRuns=False))
+
+    def look_at_run_without_components(self, protocol):
+        names = sorted(name for name, _ in protocol.iterOutputAttributes())
+        self.assertEqual(names, ["outputMean", "outputParticles"])
+        self.assertIs(type(protocol.outputParticles), SetOfParticles)
+        self.assertEqual(len(protocol.outputMean.getHalfMaps().split(",")), 2)
+        for before, after in zip(self.imported.outputParticles, protocol.outputParticles):
+            self.assertEqual(before.getObjId(), after.getObjId())
+            self.assertEqual(after._solvarContrast.get(), 1.0)
+        self.assertFalse(protocol.getPointsPath().exists() or protocol.getStatesFolder().exists())
+        self.assertIn("No reproducible variability was found", " ".join(protocol.summary()))
+        self.assertIn("with 0 components, chosen automatically", " ".join(protocol.methods()))
 
     def calls(self):
         return [json.loads(line) for line in self.record.read_text().splitlines()]
 
+    # ------------------------------------------------------------ a run without trouble
+
+    @classmethod
+    def finished(cls):
+        """Return a finished run with some outliers, and the calls of the engine; made when first asked for."""
+        if cls._finished is None:
+            test = cls()
+            cls.record.write_text("")
+            protocol = test.protocol()
+            test.assertFalse(test.run_to_the_end(protocol, SOLVAR_STAND_IN_OUTLIERS=str(OUTLIERS)))
+            cls._finished = protocol, test.calls()
+        return cls._finished
+
     def test_engine_gets_relative_paths_and_no_gpu(self):
-        if self.record.exists():
-            self.record.unlink()
-        protocol = self.protocol()
-        self.run_to_the_end(protocol)
-        call = self.calls()[0]
+        protocol, (call, *_) = self.finished()
         self.assertEqual(os.path.realpath(call["folder"]), os.path.realpath(self.folder))
         self.assertEqual(call["arguments"][:2], ["fit", str(protocol.getStarPath())])
         self.assertIn("--resume", call["arguments"])
@@ -247,8 +267,7 @@ class TestFailures(BaseTest):
         self.assertIsNone(call["gpus"])
 
     def test_copies_keep_what_the_import_brought(self):
-        protocol = self.protocol()
-        self.run_to_the_end(protocol)
+        protocol, _ = self.finished()
         for before, after in zip(self.imported.outputParticles, protocol.outputParticles):
             for name in ("_rlnRandomSubset", "_rlnPhaseShift"):
                 self.assertEqual(before.getAttributeValue(name), after.getAttributeValue(name))
@@ -256,40 +275,10 @@ class TestFailures(BaseTest):
             self.assertEqual(before.getCTF().getPhaseShift(), after.getCTF().getPhaseShift())
             self.assertEqual(before.getCoordinate().getMicName(), after.getCoordinate().getMicName())
 
-    # ------------------------------------------------------------ what is found
-
-    def test_automatic_number_of_components(self):
-        protocol = self.protocol(rankChoice=AUTOMATIC_RANK)
-        self.assertFalse(self.run_to_the_end(protocol, SOLVAR_STAND_IN_RANK="3"))
-        self.assertEqual(len(protocol.outputParticles.getFirstItem().getZFlex()), 3)
-        self.assertIn("chosen automatically: 3 of 10 tried", " ".join(protocol.summary()))
-        self.assertIn("with 3 components, chosen automatically among 10", " ".join(protocol.methods()))
-
-    def test_no_variability(self):
-        """A run with components that goes on, by Continue, to one without any."""
-        protocol = self.protocol()
-        self.assertFalse(self.run_to_the_end(protocol))
-        self.assertIsInstance(protocol.outputParticles, SetOfParticlesFlex)
-        protocol.rankChoice.set(AUTOMATIC_RANK)
-        protocol.runMode.set(MODE_RESUME)
-        self.assertFalse(self.run_to_the_end(protocol, SOLVAR_STAND_IN_RANK="0"))
-        self.assertTrue(protocol.isFinished())
-        again = self.proj.getProtocol(protocol.getObjId(), fromRuns=False)
-        self.assertEqual(sorted(name for name, _ in again.iterOutputAttributes()), ["outputMean", "outputParticles"])
-        self.assertIs(type(again.outputParticles), SetOfParticles)
-        self.assertEqual(len(again.outputMean.getHalfMaps().split(",")), 2)
-        for before, after in zip(self.imported.outputParticles, again.outputParticles):
-            self.assertEqual(before.getObjId(), after.getObjId())
-            self.assertEqual(after._solvarContrast.get(), 1.0)
-        self.assertFalse(again.getPointsPath().exists() or again.getStatesFolder().exists())
-        self.assertIn("No reproducible variability was found", " ".join(again.summary()))
-        self.assertIn("with 0 components, chosen automatically", " ".join(again.methods()))
-
     def test_outliers_are_flagged_and_a_set_of_their_own(self):
-        protocol = self.protocol()
-        self.assertFalse(self.run_to_the_end(protocol, SOLVAR_STAND_IN_OUTLIERS="7"))
+        protocol, _ = self.finished()
         flagged = [particle.getObjId() for particle in protocol.outputParticles if particle._solvarOutlier.get()]
-        self.assertEqual(flagged, list(range(1, 8)))
+        self.assertEqual(flagged, list(range(1, OUTLIERS + 1)))
         self.assertEqual([particle.getObjId() for particle in protocol.outputOutliers], flagged)
         particle = protocol.outputOutliers.getFirstItem()
         self.assertLess(particle._solvarLogLikelihood.get(), -40)
@@ -298,10 +287,8 @@ class TestFailures(BaseTest):
         self.assertIn(f"Outliers: 7 of {PARTICLES} particles (5.8%)", " ".join(protocol.summary()))
 
     def test_particles_analysed_again_say_nothing_of_the_first_time(self):
-        first = self.protocol()
-        self.assertFalse(self.run_to_the_end(first, SOLVAR_STAND_IN_OUTLIERS="7"))
         again = self.protocol()
-        again.inputParticles.set(first)
+        again.inputParticles.set(self.finished()[0])
         again.inputParticles.setExtended("outputParticles")
         self.assertFalse(self.run_to_the_end(again))
         particle = again.outputParticles.getFirstItem()
@@ -359,12 +346,15 @@ class TestFailures(BaseTest):
         self.assertEqual(self.protocol(opticsStar=star).warnings(), [])
 
     def mask(self, box, sampling):
+        if (box, sampling) in self.masks:
+            return self.masks[box, sampling]
         path = self.folder / f"mask_{box}_{sampling:g}.mrc"
         with mrcfile.new(path, overwrite=True) as file:
             file.set_data(np.ones((box,) * 3, dtype=np.float32))
             file.voxel_size = sampling
         protocol = self.newProtocol(ProtImportMask, maskPath=str(path), samplingRate=sampling)
         self.launchProtocol(protocol)
+        self.masks[box, sampling] = protocol
         return protocol
 
     def with_mask(self, box, sampling, name="inputMask"):
@@ -399,14 +389,9 @@ class TestFailures(BaseTest):
         self.assertIn(f"variability confined to the focus mask {path}", " ".join(protocol.methods()))
         sources = self.proj.getSourceParents(protocol.outputEigenvolumes)
         self.assertIn(protocol.inputFocusMask.getObjValue().getObjId(), [source.getObjId() for source in sources])
-
-    def test_another_focus_mask_starts_afresh(self):
-        protocol = self.with_mask(16, PIXEL_SIZE, "inputFocusMask")
-        self.assertFalse(self.run_to_the_end(protocol))
+        # without it, the run starts afresh
         protocol.inputFocusMask.set(None)
-        protocol.runMode.set(MODE_RESUME)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertFalse(self.go_on(protocol))
         self.assertIn("resumed: False", " ".join(protocol.summary()))
         self.assertNotIn("focus mask", " ".join(protocol.methods()))
 

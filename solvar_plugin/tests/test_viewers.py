@@ -420,7 +420,7 @@ class TestQuality(unittest.TestCase):
         table = RankTable(np.array([1, 2]), gain, np.full((2, 2), 10.0), np.array([True, False]))
         quality.draw_rank(figure := new_figure(), table)
         axes = figure.axes[0]
-        self.assertEqual(axes.get_title(loc="left"), "1 of 2 components kept")
+        self.assertEqual(axes.get_title(loc="left"), "1 of 2 components stand out")
         drawn = {
             (round(x), float(y), line.get_marker(), line.get_markerfacecolor())
             for line in axes.lines
@@ -866,14 +866,13 @@ class TestCovarianceViewer(BaseTest):
             self.plot(viewer, name)
         self.assertEqual(viewer.getParam("xAxis").choices, [NONE_YET])
 
-    def test_runs_of_earlier_versions_and_of_a_given_number_of_components(self) -> None:
+    def test_runs_of_earlier_versions(self) -> None:
         viewer = self.viewer(outliers=-1, has_rank_table=False)
         self.plot(viewer, "displayParticles")
         for colour in ("log-likelihood", "outliers"):
             viewer.colourBy.set(COLOURS.index(colour))
             self.assertEqual(self.message(viewer, "displayLatent"), NO_FIT_OF_PARTICLES)
-        self.assertIn("number of components was given", self.message(viewer, "displayRank"))
-        self.assertIn("it was given", viewer.getParam("displayRank").label.get())
+        self.assertIn("rank.csv is missing, run the protocol again", self.message(viewer, "displayRank"))
 
     def test_several_optics_groups(self) -> None:
         viewer = self.viewer(groups=("1", "second microscope"))

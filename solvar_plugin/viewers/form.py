@@ -38,8 +38,6 @@ class Choices(NamedTuple):
         Whether ChimeraX is installed.
     report : str
         Where the report is, or will be.
-    has_rank_table : bool
-        Whether the number of components was chosen automatically.
     """
 
     axes: Sequence[str]
@@ -48,12 +46,11 @@ class Choices(NamedTuple):
     leading: tuple[int, int]
     has_chimerax: bool
     report: str
-    has_rank_table: bool
 
 
 def define_form(form: Any, choices: Choices) -> None:
     """Add all entries to a form of Scipion; those named display... open something."""
-    _define_components(form, choices)
+    _define_components(form)
     _define_latent(form, choices)
     _define_particles(form)
     _define_quality(form)
@@ -93,7 +90,7 @@ def _add_level(form: Any, name: str, text: str) -> None:
     )
 
 
-def _define_components(form: Any, choices: Choices) -> None:
+def _define_components(form: Any) -> None:
     form.addSection(label="Components")
     _add_button(
         form,
@@ -111,10 +108,9 @@ def _define_components(form: Any, choices: Choices) -> None:
     _add_button(
         form,
         "displayRank",
-        "How the number of components was chosen"
-        + ("" if choices.has_rank_table else " (it was given, or is not chosen yet)"),
-        "By how much each component that was tried raises the log-likelihood of particles that had no part in finding "
-        "it, beside what components without any meaning do. For runs with an automatic number of components.",
+        "Gain of each component, beside that of decoys",
+        "By how much each component raises the log-likelihood of particles that had no part in finding it, beside what "
+        "components without any meaning do. An automatic number of components is chosen by this.",
     )
 
 

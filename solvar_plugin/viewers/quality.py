@@ -1,4 +1,4 @@
-"""Plots that say what to trust: the choice of the number of components, and particles that do not fit in.
+"""Plots that say what to trust: components that stand out from decoys, and particles that do not fit in.
 
 Each function draws into an empty figure that has constrained layout.
 """
@@ -21,12 +21,12 @@ _BULK = (0.5, 99.5)
 """Percentiles between which a histogram is spread; what lies beyond is counted at its edges."""
 
 
-# ------------------------------------------------------------------------- number of components
+# ------------------------------------------------------------------------------- components
 
 
 @style.styled
 def draw_rank(figure: Figure, table: RankTable) -> None:
-    """Draw what each component that was tried gained, against what meaningless ones gain.
+    """Draw what each component gains on held-out particles, against what meaningless ones gain.
 
     Parameters
     ----------
@@ -42,21 +42,22 @@ def draw_rank(figure: Figure, table: RankTable) -> None:
         axes.hlines(
             np.maximum(table.decoy_gain[:, half], lowest), place - 0.13, place + 0.13, color=style.VERMILLION, lw=2
         )
-        for kept, color in ((True, style.BLUE), (False, style.GREY)):
-            chosen = table.is_kept == kept
-            _draw_gains(axes, place[chosen], table.gain[chosen, half], lowest, color, marker, filled=kept)
+        for is_real, color in ((True, style.BLUE), (False, style.GREY)):
+            chosen = table.is_real == is_real
+            _draw_gains(axes, place[chosen], table.gain[chosen, half], lowest, color, marker, filled=is_real)
     axes.set_yscale("log")
     axes.set_ylim(bottom=lowest / 1.4)
     axes.set(ylabel="gain in log-likelihood of held-out particles")
     style.component_axis(axes, len(table))
-    axes.set_title(f"{int(table.is_kept.sum())} of {len(table)} components kept")
+    axes.set_title(f"{int(table.is_real.sum())} of {len(table)} components stand out")
     style.plain_log_axis(axes.yaxis)
     figure.legend(handles=_rank_legend(), loc="outside right upper")
     style.add_note(
         figure,
-        "Each component was found in one half of the particles and tried on the other, once each way. It is kept if it "
-        "explains the particles of both halves better than every decoy does, a component of the same smoothness "
-        "without any meaning (red lines). A gain at or below zero is drawn as a triangle at the lower edge.",
+        "Each component was found in one half of the particles and tried on the other, once each way. It stands out if "
+        "it explains the particles of both halves better than every decoy does, a component of the same smoothness "
+        "without any meaning (red lines). An automatic number of components counts those that do. A gain at or below "
+        "zero is drawn as a triangle at the lower edge.",
     )
 
 
@@ -82,9 +83,9 @@ def _draw_gains(
 def _rank_legend() -> list[Line2D]:
     options = {"linestyle": "", "markersize": 8, "markeredgewidth": 1.6}
     return [
-        Line2D([], [], color=style.BLUE, marker="o", label="kept, first half", **options),
-        Line2D([], [], color=style.BLUE, marker="s", label="kept, second half", **options),
-        Line2D([], [], color=style.GREY, marker="o", markerfacecolor="white", label="not kept", **options),
+        Line2D([], [], color=style.BLUE, marker="o", label="stands out, first half", **options),
+        Line2D([], [], color=style.BLUE, marker="s", label="stands out, second half", **options),
+        Line2D([], [], color=style.GREY, marker="o", markerfacecolor="white", label="does not", **options),
         Line2D([], [], color=style.VERMILLION, lw=2, label="best decoy"),
     ]
 

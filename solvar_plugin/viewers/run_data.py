@@ -152,20 +152,12 @@ class RunData:
         return columns
 
     def rank_table(self) -> RankTable:
-        """Read how the number of components was chosen."""
+        """Read what the components gain beside meaningless ones."""
         table = read_rank_table(self.run)
-        if table is None:
-            # while the fit goes on, the table may still come
-            self._require(self.run.eigenvalues, "The choice of the number of components")
-            raise UserError("The number of components was given, so there was nothing to choose.")
+        if table is None or not len(table):
+            self._require(self.run.rank, "The table of the gains of the components")
+            raise UserError(f"{self.run.rank} has no components: run the protocol again.")
         return table
-
-    def has_rank_table(self) -> bool:
-        """Whether the number of components was chosen automatically."""
-        try:
-            return read_rank_table(self.run) is not None
-        except UserError:
-            return False
 
     def has_embedding(self) -> bool:
         """Whether there is a flat map of the latent space."""

@@ -94,7 +94,6 @@ class SolvarCovarianceViewer(EmProtocolViewer):
             leading=self._leading(),
             has_chimerax=_chimerax() is not None,
             report=str(self._data.run.report.resolve()),
-            has_rank_table=self._data.has_rank_table(),
         )
         define_form(form, choices)
 
@@ -154,7 +153,9 @@ class SolvarCovarianceViewer(EmProtocolViewer):
 
     @entry
     def _show_rank(self) -> list[View]:
-        return [plot("How the number of components was chosen", (9, 6), quality.draw_rank, self._data.rank_table())]
+        return [
+            plot("Gain of each component on held-out particles", (9, 6), quality.draw_rank, self._data.rank_table())
+        ]
 
     @entry
     def _show_latent(self) -> list[View]:
