@@ -21,6 +21,16 @@ EIGENVALUE_COLUMNS = (
     "nuisance_overlap",
     "label",
 )
+RANK_COLUMNS = (
+    "candidate",
+    "eigenvalue",
+    "half_set_agreement",
+    "gain_half1",
+    "gain_half2",
+    "decoy_max_half1",
+    "decoy_max_half2",
+    "kept",
+)
 NOISE_COLUMNS = ("shell", "frequency", "noise_variance", "group")
 FSC_COLUMNS = ("shell", "frequency", "fsc_mean", "fsc_covariance")
 METRICS_COLUMNS = ("iteration", "stage", "half", "shell_max", "objective", "seconds")
@@ -96,6 +106,15 @@ def write_eigenvalues(path: str | os.PathLike[str], columns: Table) -> None:
     of unit norm; `fraction` is of the sum; `label` is empty for a component that is taken at face value.
     """
     write_csv(path, _exactly(EIGENVALUE_COLUMNS, columns))
+
+
+def write_rank(path: str | os.PathLike[str], columns: Table) -> None:
+    """Write rank.csv: one row per component that was tried, numbered from 1 in descending order of eigenvalue.
+
+    `gain_half1` is what the first half-set's version of the component adds to the log-likelihood of particles of the
+    second, `decoy_max_half1` the most that a decoy adds to the same particles; `kept` is 1 for a component that passes.
+    """
+    write_csv(path, _exactly(RANK_COLUMNS, columns))
 
 
 def write_noise(path: str | os.PathLike[str], columns: Table) -> None:

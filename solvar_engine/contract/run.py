@@ -125,6 +125,11 @@ class RunDir:
         return self.eigenvolumes / f"eigenvolume_{component:03d}.mrc"
 
     @property
+    def rank(self) -> Path:
+        """Table of the components that the half-sets were tried with, and which of them hold on held-out particles."""
+        return self.path / "rank.csv"
+
+    @property
     def eigenvalues(self) -> Path:
         """Table of eigenvalues."""
         return self.path / "eigenvalues.csv"

@@ -45,6 +45,12 @@ class Components:
     agreement: Tensor
     likelihood_gain: Tensor
 
+    @staticmethod
+    def none(box_size: int) -> Components:
+        """No component at all."""
+        nothing = torch.zeros(0, dtype=torch.float64)
+        return Components(torch.zeros(0, box_size, box_size, box_size), nothing, nothing, nothing, nothing)
+
 
 def find_components(
     full: Factors, halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Statistics], mask: Tensor
@@ -72,6 +78,59 @@ def find_components(
     Components
     """
     factors = _match(fix_gauge(full.volumes, full.second_moment), 0.5 * (halves[0] + halves[1])) * mask
+    axes = held_out_axes(factors, halves, held_out)
+    gains = [
+        likelihood_gains(statistics, weights, axes.eigenvalues)
+        for statistics, weights in zip(held_out, axes.weights, strict=True)
+    ]
+    return Components(
+        axes.eigenvolumes,
+        axes.eigenvalues,
+        (inner_products(axes.eigenvolumes, factors) ** 2).sum(dim=1),
+        axes.agreement(halves),
+        torch.minimum(*gains),
+    )
+
+
+@dataclass(frozen=True)
+class HeldOutAxes:
+    """Principal axes of the covariance that the half-sets measured on each other.
+
+    Attributes
+    ----------
+    eigenvolumes : Tensor, shape (r, z, y, x), float32
+        Orthonormal in real space, sign fixed.
+    eigenvalues : Tensor, shape (r,), float64
+        Descending, positive.
+    weights : tuple of two Tensors, shape (r, r), float64
+        Each axis as a mixture of the factors of a half-set.
+    """
+
+    eigenvolumes: Tensor
+    eigenvalues: Tensor
+    weights: tuple[Tensor, Tensor]
+
+    def agreement(self, halves: tuple[Tensor, Tensor]) -> Tensor:
+        """Correlation of both half-sets' versions of each axis, between 0 and 1, shape (r,)."""
+        return _agreement(*(mix(half, weights) for half, weights in zip(halves, self.weights, strict=True)))
+
+
+def held_out_axes(
+    factors: Tensor, halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Statistics]
+) -> HeldOutAxes:
+    """Scale the directions of factors by what the half-sets measured on each other, and find the principal axes.
+
+    Parameters
+    ----------
+    factors : Tensor, shape (r, z, y, x)
+        Whose directions count, their norms do not; aligned with the half-sets.
+    halves, held_out
+        As for :func:`find_components`.
+
+    Returns
+    -------
+    HeldOutAxes
+    """
     norms = factors.flatten(1).double().norm(dim=1).clamp_min(1e-20)
     directions = factors / norms.to(factors)[:, None, None, None]
     gain = _gain_of_all_images(*halves).sqrt()
@@ -84,18 +143,8 @@ def find_components(
     mixture = torch.linalg.lstsq(
         inner_products(directions, directions), inner_products(directions, eigenvolumes)
     ).solution
-    weights = [mixture / norm[:, None] for norm in half_norms]
-    gains = [
-        likelihood_gains(statistics, weight, eigenvalues)
-        for statistics, weight in zip(held_out, weights, strict=True)
-    ]
-    return Components(
-        eigenvolumes,
-        eigenvalues,
-        (inner_products(eigenvolumes, factors) ** 2).sum(dim=1),
-        _agreement(mix(halves[0], weights[0]), mix(halves[1], weights[1])),
-        torch.minimum(*gains),
-    )
+    first, second = (mixture / norm[:, None] for norm in half_norms)
+    return HeldOutAxes(eigenvolumes, eigenvalues, (first, second))
 
 
 def _gain_of_all_images(half1: Tensor, half2: Tensor) -> Tensor:

@@ -261,7 +261,11 @@ def fit_full_set(
     Yields
     ------
     FullSetState
+        A finished one at once if the half-sets kept no component.
     """
+    if not problem.rank:
+        yield FullSetState(len(full_set_epochs()), halves.factors[0], 0.0)
+        return
     shell_max = problem.source.disk.shell_max
     band = problem.band(shell_max, 1.0)
     precision = _precision(problem.band(shell_max, 0.5), halves.correlation, problem.rank)

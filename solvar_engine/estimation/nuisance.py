@@ -12,7 +12,9 @@ from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
 def nuisance_overlap(eigenvolumes: Tensor, mean: Tensor) -> Tensor:
     """Share of each component that lies in the span of what contrast and pose errors make of the mean.
 
-    The span is that of the mean itself (contrast), its three derivatives by translation and its three by rotation: of
+    The span is that of the mean itself (contrast), its three derivatives by translation and its three by rotation, and
+    the second derivatives by rotation: at three degrees the rim of a particle moves by as much as its features are
+    wide, and a component of the second order is as reproducible as those of the first. It is that of
     the whole mean also where the components are confined to a region. Inside a tight mask around a domain, a wrong
     contrast or pose of the image looks like the domain that is absent in some particles or moves as a whole, which is
     what such a mask is there to find; a span confined alike would mark just that.
@@ -28,7 +30,9 @@ def nuisance_overlap(eigenvolumes: Tensor, mean: Tensor) -> Tensor:
     Tensor, shape (r,), float64
         Between 0 and 1.
     """
-    span = torch.cat((mean[None], pose_derivatives(mean)))
+    first = pose_derivatives(mean)
+    second = [pose_derivatives(turned)[3:] for turned in first[3:]]
+    span = torch.cat((mean[None], first, *second))
     span = span / span.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None, None]
     values, vectors = torch.linalg.eigh(inner_products(span, span))
     keep = values > 1e-6

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import volume_to_ft
-from solvar_engine.imaging.shells import coefficients_per_shell, shell_sum, shells_to_volume
+from solvar_engine.imaging.shells import coefficients_per_shell, shell_count, shell_sum, shells_to_volume
 from solvar_engine.reconstruction.mean import precision_from_fsc
 
 _POOLED_COEFFICIENTS = 200  # shells with fewer are pooled with their neighbours
@@ -90,9 +90,11 @@ def covariance_fsc(factors1: Tensor, factors2: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (shells, shells), float64
-        The diagonal compares the covariances within each shell.
+        The diagonal compares the covariances within each shell; zero without factors.
     """
     box_size = factors1.shape[-1]
+    if not (factors1.shape[0] and factors2.shape[0]):
+        return torch.zeros(shell_count(box_size), shell_count(box_size), dtype=torch.float64)
     first, second = volume_to_ft(factors1), volume_to_ft(factors2)
 
     def inner(left: Tensor, right: Tensor) -> Tensor:

@@ -267,6 +267,8 @@ def volume_to_ft(volumes: Tensor) -> Tensor:
     >>> volume_to_ft(torch.ones(4, 4, 4))[2, 2, 0].real.item()
     16.0
     """
+    if not volumes.numel():  # no volumes at all: MKL would refuse
+        return volumes[..., : volumes.shape[-1] // 2 + 1].to(torch.promote_types(volumes.dtype, torch.complex64))
     shifted = torch.fft.ifftshift(volumes, dim=(-3, -2, -1))
     transform = torch.fft.rfftn(shifted, dim=(-3, -2, -1))
     return torch.fft.fftshift(transform, dim=(-3, -2)) / volumes.shape[-1]

@@ -12,6 +12,7 @@ from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir
 from solvar_engine.jobs.fit_factors import fit_all, fit_halves, measure_scale
 from solvar_engine.jobs.fit_inputs import read_inputs
 from solvar_engine.jobs.fit_job import FitJob
+from solvar_engine.jobs.fit_rank import judge_components, keep_real
 from solvar_engine.jobs.fit_results import find_latents, write_results
 from solvar_engine.jobs.fit_start import read_images, settle_sign_and_masks
 from solvar_engine.jobs.run_log import run_log
@@ -57,7 +58,9 @@ def _fit(job: FitJob) -> None:
         source = read_images(job)
         source, masks = settle_sign_and_masks(job, source)
         halves = fit_halves(job, source, masks)
+        decision = judge_components(job, halves)
+        halves = keep_real(job, halves, decision)
         full = fit_all(job, halves)
         components = measure_scale(job, halves, full)
         latents = find_latents(job, halves, components)
-        job.progress.finish(write_results(job, halves, components, latents))
+        job.progress.finish(write_results(job, halves, components, latents, decision))

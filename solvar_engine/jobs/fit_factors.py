@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 _NOISE_PARTICLES = 5_000
 _NOISE_PARTICLES_PER_GROUP = 500  # at least, as far as an optics group has them
-_HELD_OUT_PARTICLES = 50_000
+HELD_OUT_PARTICLES = 50_000  # of each half
 _MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
 
 
@@ -196,15 +196,23 @@ def fit_all(job: FitJob, halves: HalfSetFit) -> FullSetState:
     return state
 
 
+def sample_of(index: Tensor, most: int) -> Tensor:
+    """Every so many of the particles of an index, so that hardly more than ``most`` are left."""
+    return index[:: max(1, index.shape[0] // most)]
+
+
 def measure_scale(job: FitJob, halves: HalfSetFit, full: FullSetState) -> Components:
     """Scale each half's factors on the other half, and find the principal axes."""
     job.progress.stage("held-out scale")
     problem = halves.problem
+    if not problem.rank:
+        job.progress.advance()
+        return Components.none(problem.source.box_size)
     band = problem.band(job.shell_max, 1.0)
     first, second = (factors.volumes * problem.mask for factors in halves.state.factors)
     held_out = []
     for volumes, other in zip((first, second), reversed(problem.halves), strict=True):
-        sample = other[:: max(1, other.shape[0] // _HELD_OUT_PARTICLES)]
+        sample = sample_of(other, HELD_OUT_PARTICLES)
         held_out.append(collect_statistics(problem.source, sample, band, volumes))
     job.progress.advance()
     return find_components(full.factors, (first, second), (held_out[0], held_out[1]), problem.mask)

@@ -19,7 +19,7 @@ from solvar_engine.jobs.progress import Progress
 logger = logging.getLogger(__name__)
 
 READING_STEPS = 10
-_OTHER_STEPS = 6  # first mean, noise twice, held-out scale, latent coordinates, writing
+_OTHER_STEPS = 7  # first mean, noise twice, rank, held-out scale, latent coordinates, writing
 
 
 @dataclass(frozen=True)

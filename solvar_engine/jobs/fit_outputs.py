@@ -15,19 +15,19 @@ from solvar_engine.contract.results import (
     write_fsc,
     write_latents,
     write_noise,
+    write_rank,
 )
 from solvar_engine.contract.run import RunDir
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import write_volume
 from solvar_engine.estimation.components import Components
+from solvar_engine.estimation.rank import LEAST_AGREEMENT, RankDecision
 from solvar_engine.imaging.types import Volume
 from solvar_engine.jobs.fit_start import Masks
 from solvar_engine.reconstruction.mean import MeanEstimate
 
-REPRODUCIBLE_AGREEMENT = 0.5
 REPRODUCIBLE_SHARE = 0.3
-REPRODUCIBLE_GAIN = 20.0  # of the log-likelihood; components of noise stay below 15
 NUISANCE_OVERLAP = 0.5
 
 
@@ -74,12 +74,14 @@ def write_mean(run: RunDir, mean: MeanEstimate, masks: Masks, scale: OutputScale
         scale.write(run.focus_mask, masks.factors, scale=1.0)
 
 
-def write_components(run: RunDir, components: Components, overlap: Tensor, scale: OutputScale) -> list[str]:
+def write_components(
+    run: RunDir, components: Components, overlap: Tensor, least_gain: float, scale: OutputScale
+) -> list[str]:
     """Write eigenvolumes and their table; return the label of each component."""
     run.eigenvolumes.mkdir(exist_ok=True)
     for number, volume in enumerate(components.eigenvolumes, start=1):
         scale.write(run.eigenvolume(number), volume, scale=1.0)
-    labels = label_components(components, overlap)
+    labels = label_components(components, overlap, least_gain)
     eigenvalues = components.eigenvalues.numpy() * scale.volume**2
     write_eigenvalues(
         run.eigenvalues,
@@ -96,20 +98,43 @@ def write_components(run: RunDir, components: Components, overlap: Tensor, scale
     return labels
 
 
-def label_components(components: Components, overlap: Tensor) -> list[str]:
+def write_candidates(run: RunDir, decision: RankDecision, scale: OutputScale) -> None:
+    """Write the table of the components that were judged on held-out images."""
+    first, second = decision.gains.numpy(), decision.decoy_gains.numpy()
+    write_rank(
+        run.rank,
+        {
+            "candidate": np.arange(1, decision.kept.shape[0] + 1),
+            "eigenvalue": decision.eigenvalues.numpy() * scale.volume**2,
+            "half_set_agreement": decision.agreement.numpy(),
+            "gain_half1": first[0],
+            "gain_half2": first[1],
+            "decoy_max_half1": second[0],
+            "decoy_max_half2": second[1],
+            "kept": decision.kept.int().numpy(),
+        },
+    )
+
+
+def label_components(components: Components, overlap: Tensor, least_gain: float) -> list[str]:
     """Mark what is not to be taken for a motion.
 
     A component is not reproducible if the half-sets' versions of it correlate by less than a half, if its variance on
     held-out images is less than three tenths of what the fit itself claims, or if it does not make held-out images
-    clearly more likely.
+    more likely by at least ``least_gain``, which no decoy does.
+
+    One that is reproducible is a nuisance if more than half of what is reproducible in it looks like one: where
+    half-sets agree by a, a component of all images has a share 2 a / (1 + a) of its power from what is there
+    (Spearman-Brown), and the rest from noise.
     """
     share = components.eigenvalues / components.eigenvalues_in_sample.clamp_min(1e-30)
     real = (
-        (components.agreement >= REPRODUCIBLE_AGREEMENT)
+        (components.agreement >= LEAST_AGREEMENT)
         & (share >= REPRODUCIBLE_SHARE)
-        & (components.likelihood_gain >= REPRODUCIBLE_GAIN)
+        & (components.likelihood_gain >= least_gain)
     )
-    names = zip(real.tolist(), (overlap > NUISANCE_OVERLAP).tolist(), strict=True)
+    reliability = 2 * components.agreement / (1 + components.agreement)
+    names = zip(real.tolist(), (overlap > NUISANCE_OVERLAP * reliability).tolist(), strict=True)
     return [NOT_REPRODUCIBLE if not is_real else NUISANCE if is_nuisance else "" for is_real, is_nuisance in names]
 
 

@@ -11,17 +11,20 @@ from torch import Tensor
 from solvar_engine.contract.results import NOT_REPRODUCIBLE
 from solvar_engine.estimation.components import Components, latent_coordinates
 from solvar_engine.estimation.nuisance import nuisance_overlap
+from solvar_engine.estimation.rank import RankDecision
 from solvar_engine.estimation.regularization import covariance_fsc
 from solvar_engine.imaging.shells import resolution_at
 from solvar_engine.jobs.fit_factors import HalfSetFit
 from solvar_engine.jobs.fit_job import FitJob
 from solvar_engine.jobs.fit_outputs import (
     OutputScale,
+    write_candidates,
     write_components,
     write_latent_coordinates,
     write_mean,
     write_spectra,
 )
+from solvar_engine.jobs.fit_rank import least_gain
 
 logger = logging.getLogger(__name__)
 
@@ -65,14 +68,17 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
     return latents
 
 
-def write_results(job: FitJob, halves: HalfSetFit, components: Components, latents: AllLatents) -> str:
+def write_results(
+    job: FitJob, halves: HalfSetFit, components: Components, latents: AllLatents, decision: RankDecision
+) -> str:
     """Write all files of results; returns what came out in one sentence."""
     job.progress.stage("writing results")
     run, stack, source = job.run, job.inputs.stack, halves.source
     scale = OutputScale.of(source)
     write_mean(run, halves.mean, halves.masks, scale)
     overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean)
-    labels = write_components(run, components, overlap, scale)
+    labels = write_components(run, components, overlap, least_gain(job.inputs.halves, decision), scale)
+    write_candidates(run, decision, scale)
     correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal()
     write_spectra(run, source, stack, halves.mean.fsc, correlation, scale)
     contrast = latents.contrast / source.image_scale
@@ -91,12 +97,10 @@ def _summarise(halves: HalfSetFit, components: Components, labels: list[str], sc
     source = halves.source
     resolution = resolution_at(halves.mean.fsc, 0.143, source.box_size, source.pixel_size)
     reproducible = sum(label != NOT_REPRODUCIBLE for label in labels)
+    found = f"{reproducible} of {len(labels)} components reproducible" if labels else "no reproducible variability"
     outliers = int(halves.outlier.sum())
     left_out = f", {outliers} of them outliers" if outliers else ""
-    summary = (
-        f"{len(source)} particles{left_out}, mean at {resolution:.1f} Angstrom, "
-        f"{reproducible} of {len(labels)} components reproducible"
-    )
+    summary = f"{len(source)} particles{left_out}, mean at {resolution:.1f} Angstrom, {found}"
     logger.info(summary)
     logger.info("contrast: standard deviation %.3f between images", halves.problem.contrast_variance**0.5)
     eigenvalues = components.eigenvalues * scale.volume**2
