@@ -142,6 +142,7 @@ class Visit:
         yield from self._look_at_project()
         yield from self._find_protocol()
         yield from self._fill_in_form()
+        yield from self._try_wizards()
         yield from self._try_impossible_ranks()
         yield from self._run_protocol()
         yield from self._look_at_results()
@@ -220,6 +221,24 @@ class Visit:
             self.facts["cut_off"][f"{name}, {section}"] = cut_off(form.root)
             self._picture(f"{name}_{section}")
         notebook.select(notebook.tabs()[0])
+
+    def _try_wizards(self) -> Script:
+        """Press the wands of the form: choose the smallest of the boxes, and let the imported file be found."""
+        form = self.forms.last
+        self.player.do(button(form.widgetDict["boxSize"].btnFrame, "Wizard").invoke)
+        dialog = yield Until("the list of boxes", lambda: open_dialog(self.root))
+        yield self.player.pause(0.5)
+        self._picture("wizard_box")
+        rows = dialog.tree.get_children()
+        texts = [[dialog.tree.item(row, "text"), *dialog.tree.item(row, "values")] for row in rows]
+        dialog.tree.selection_set(rows[0])
+        button(dialog, "Select").invoke()
+        yield Until("the end of the dialog", lambda: open_dialog(self.root) is None)
+        button(form.widgetDict["opticsStar"].btnFrame, "Wizard").invoke()
+        found = {name: form_rows(form)[name]["value"] for name in ("boxSize", "opticsStar")}
+        self.facts["wizards"] = {"boxes": texts, **found}
+        form.setVar("boxSize", "0")
+        form.setVar("opticsStar", "")
 
     def _try_impossible_ranks(self) -> Script:
         """Press Execute with numbers that the protocol must refuse."""

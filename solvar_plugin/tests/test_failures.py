@@ -18,8 +18,10 @@ import numpy as np
 import psutil
 from pwem.objects import SetOfParticles, VolumeMask
 from pwem.protocols import ProtImportMask
+from pyworkflow import Config
 from pyworkflow.protocol.constants import MODE_RESUME
 from pyworkflow.tests import BaseTest, setupTestProject
+from pyworkflow.viewer import DESKTOP_TKINTER
 
 from solvar_plugin import Plugin
 from solvar_plugin.constants import SOLVAR_ENV_ACTIVATION
@@ -29,6 +31,7 @@ from solvar_plugin.protocols.covariance_form import AUTOMATIC_RANK, FIT, FIXED_R
 from solvar_plugin.protocols.form_options import in_form_words
 from solvar_plugin.tests import stand_in_engine
 from solvar_plugin.tests.data_sets import PIXEL_SIZE, import_particles, two_optics_groups
+from solvar_plugin.wizards import boxes_for, imported_star
 
 PARTICLES = 120
 OUTLIERS = 7
@@ -339,6 +342,22 @@ class TestFailures(BaseTest):
         self.assertEqual(self.problems(oversampling=3, projector=without), "")
         self.assertEqual(fit_params(self.protocol(oversampling=3, projector=without)).oversampling, 2)
         self.assertEqual(fit_params(self.protocol(rankChoice=AUTOMATIC_RANK, rank=-1)).rank, "auto")
+
+    def test_wizards_know_boxes_and_the_imported_file(self):
+        self.assertEqual([box.size for box in boxes_for(100, 2.0)], [32, 48, 64, 96, 100])
+        self.assertEqual([round(box.finest_detail, 2) for box in boxes_for(64, 3.0)], [12.0, 8.0, 6.0])
+        star = str(self.folder / "data" / "particles.star")
+        self.assertEqual(imported_star(self.protocol()), star)
+        # also where the particles have come a longer way
+        again = self.newProtocol(SolvarProtCovariance)
+        again.inputParticles.set(self.protocol())
+        self.assertEqual(imported_star(again), star)
+        self.assertIsNone(imported_star(self.newProtocol(SolvarProtCovariance)))
+        targets = Config.getDomain().findWizards(again, DESKTOP_TKINTER)
+        self.assertEqual(
+            {name: targets[name].__name__ for name in ("boxSize", "opticsStar")},
+            {"boxSize": "SolvarBoxWizard", "opticsStar": "SolvarOpticsWizard"},
+        )
 
     def test_lost_optics_groups_are_a_warning(self):
         self.assertIn("2 optics groups", " ".join(self.protocol().warnings()))

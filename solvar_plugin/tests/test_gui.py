@@ -20,7 +20,7 @@ from solvar_plugin.tests.data_sets import import_particles, simulate
 
 PICTURES = Path(os.environ.get("SOLVAR_TEST_OUTPUT") or "test-output").absolute()
 PIXEL_SIZE = 6.0
-PARTICLES = 600
+PARTICLES = 300
 # longer than the limit that the visit has for itself
 LIMIT_SECONDS = 450
 LABEL = "covariance analysis"
@@ -117,9 +117,16 @@ class TestGui(BaseTest):
         self.assertEqual({place: found for place, found in self.facts["cut_off"].items() if found}, {})
         self.assertGreater(len(self.facts["cut_off"]), len(ENTRIES))
 
+    def test_wizards(self):
+        wizards = self.facts["wizards"]
+        # images of 32 px of 6 Angstrom
+        self.assertEqual(wizards["boxes"], [["32", "6.00", "12.0"]])
+        self.assertEqual(wizards["boxSize"], "32")
+        self.assertRegex(wizards["opticsStar"], r"^/.*/data/particles\.star$")
+
     def test_impossible_numbers_are_refused(self):
         refused = self.facts["refused"]
-        self.assertIn(f"'Number of components' is 5000, but {PARTICLES} particles support at most 30", refused["5000"])
+        self.assertIn(f"'Number of components' is 5000, but {PARTICLES} particles support at most 15", refused["5000"])
         self.assertIn("'Number of components' is 0 but must be at least 1", refused["0"])
         for text in ("two", ""):
             self.assertIn("Fixed number", refused[text])

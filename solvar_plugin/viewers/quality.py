@@ -55,9 +55,9 @@ def draw_rank(figure: Figure, table: RankTable) -> None:
     style.add_note(
         figure,
         "Each component was found in one half of the particles and tried on the other, once each way. It stands out if "
-        "it explains the particles of both halves better than every decoy does, a component of the same smoothness "
-        "without any meaning (red lines). An automatic number of components counts those that do. A gain at or below "
-        "zero is drawn as a triangle at the lower edge.",
+        "it explains the particles of both halves clearly better than every decoy does, a component of the same "
+        "smoothness without any meaning (red lines), and if both halves agree on it. An automatic number of components "
+        "counts those that do. A gain at or below zero is drawn as a triangle at the lower edge.",
     )
 
 
