@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from pwem.protocols import ProtImportParticles
 from pyworkflow.gui import dialog
@@ -21,8 +22,12 @@ NO_IMPORT = (
 )
 
 
-class Box(NamedTuple):
-    """A working box to choose from: its size in px, its pixel size in Angstrom."""
+@dataclass
+class Box:
+    """A working box to choose from: its size in px, its pixel size in Angstrom.
+
+    Scipion's list writes its own attribute into it, so it is not frozen.
+    """
 
     size: int
     pixel_size: float

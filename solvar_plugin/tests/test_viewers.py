@@ -42,9 +42,10 @@ from solvar_plugin.viewers import (
     surface_plots,
     surfaces,
 )
+from solvar_plugin.viewers.entries import RUN_HAS_CHANGED
 from solvar_plugin.viewers.form import AUTOMATIC, COLOURS, DRAWINGS, NONE_YET
+from solvar_plugin.viewers.latent_entries import NO_FIT_OF_PARTICLES
 from solvar_plugin.viewers.run_data import MASK, OVERFIT, Components, RunData, read_volume
-from solvar_plugin.viewers.viewer_covariance import NO_FIT_OF_PARTICLES, RUN_HAS_CHANGED
 from solvar_plugin.viewers.viewer_particles import read_coordinates
 
 
