@@ -95,10 +95,16 @@ def methods_text(run: RunDir) -> str:
     mask = "a mask made from the mean volume" if params.mask is None else f"the mask {params.mask}"
     if params.focus_mask is not None:
         mask += f", with variability confined to the focus mask {params.focus_mask}"
-    return (
-        f"The covariance of the molecule's volume was estimated by {objective} with {rank} "
-        f"component{'' if rank == 1 else 's'}{chosen} (SOLVAR engine {record['versions']['solvar_engine']}, "
-        f"[Yadgar2026]), from images Fourier-cropped to {box} px, within {mask}, with random seed {params.seed}. "
+    found = f"{rank} component{'' if rank == 1 else 's'}{chosen}"
+    outcome = (
         "Eigenvalues were measured on half-sets that had no part in finding the eigenvolumes, and components that the "
         "half-sets did not confirm were marked."
+    )
+    if not rank:
+        found = f"{tried} components"
+        outcome = "None of the components was confirmed by particles that had no part in finding it."
+    return (
+        f"The covariance of the molecule's volume was estimated by {objective} with {found} (SOLVAR engine "
+        f"{record['versions']['solvar_engine']}, [Yadgar2026]), from images Fourier-cropped to {box} px, within {mask}, "
+        f"with random seed {params.seed}. {outcome}"
     )

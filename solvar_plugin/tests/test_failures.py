@@ -243,7 +243,8 @@ class TestFailures(BaseTest):
             self.assertEqual(after._solvarContrast.get(), 1.0)
         self.assertFalse(protocol.getPointsPath().exists() or protocol.getStatesFolder().exists())
         self.assertIn("No reproducible variability was found", " ".join(protocol.summary()))
-        self.assertIn("with 0 components, chosen automatically", " ".join(protocol.methods()))
+        self.assertIn("with 10 components", " ".join(protocol.methods()))
+        self.assertIn("None of the components was confirmed", " ".join(protocol.methods()))
 
     def calls(self):
         return [json.loads(line) for line in self.record.read_text().splitlines()]
