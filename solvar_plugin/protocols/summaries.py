@@ -105,6 +105,6 @@ def methods_text(run: RunDir) -> str:
         outcome = "None of the components was confirmed by particles that had no part in finding it."
     return (
         f"The covariance of the molecule's volume was estimated by {objective} with {found} (SOLVAR engine "
-        f"{record['versions']['solvar_engine']}, [Yadgar2026]), from images Fourier-cropped to {box} px, within {mask}, "
-        f"with random seed {params.seed}. {outcome}"
+        f"{record['versions']['solvar_engine']}, [Yadgar2026]), from images Fourier-cropped to {box} px, within "
+        f"{mask}, with random seed {params.seed}. {outcome}"
     )
