@@ -50,6 +50,7 @@ FIGURE_NAMES = (
     "maps",
     "fsc",
     "noise",
+    "images",
     "orientations",
     "convergence",
 )

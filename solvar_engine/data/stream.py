@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.ctf import ctf_values
-from solvar_engine.imaging.fourier import HalfDisk, scaled_disk_is_inside
+from solvar_engine.imaging.fourier import HalfDisk, scaled_disk_is_inside, shift_phases
 from solvar_engine.imaging.types import Batch, Ctf, Pose
 
 
@@ -43,6 +43,8 @@ class PreparedParticles:
         +1, or -1 when protein is dark in the images.
     grey_unit : float
         Grey values of the images on disk that make 1 here; what is estimated from these particles is in this unit.
+    centring : Tensor or None, shape (n, 2)
+        Shifts in Angstrom that the coefficients were centred with, if not those of the pose.
     """
 
     coefficients: Tensor
@@ -58,6 +60,7 @@ class PreparedParticles:
     image_scale: Tensor
     sign: float
     grey_unit: float = 1.0
+    centring: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.coefficients.shape[0])
@@ -70,6 +73,11 @@ class PreparedParticles:
         """Same particles, seen with the other sign of contrast."""
         return replace(self, sign=sign)
 
+    def with_pose(self, pose: Pose) -> PreparedParticles:
+        """Same particles at other poses; images are moved to their new centres as they are read."""
+        centring = self.pose.shift if self.centring is None else self.centring
+        return replace(self, pose=pose, centring=centring)
+
     def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
         """See :meth:`solvar_engine.imaging.types.BatchSource.batches`."""
         inverse_deviation = self.noise_variance.rsqrt()[:, disk.shell]
@@ -79,6 +87,9 @@ class PreparedParticles:
             group = self.group[rows]
             whitening = inverse_deviation[group]
             images = self.coefficients[rows, : len(disk)] * (whitening * self.image_scale[rows, None])
+            if self.centring is not None:
+                moved_px = (self.pose.shift[rows] - self.centring[rows]) / self.pixel_size
+                images = images * shift_phases(disk, moved_px, disk.box_size)
             ctf = ctf_values(self.ctf[rows], disk, self.pixel_size) * whitening
             if seen is not None:
                 ctf = ctf * seen[group]

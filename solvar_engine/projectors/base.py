@@ -120,6 +120,47 @@ class Projector(Protocol):
         """
         ...
 
+    def pose_products(
+        self,
+        grid: Tensor,
+        rotation: Tensor,
+        factor: Tensor,
+        images: Tensor,
+        coefficients: Tensor,
+        moments: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Correlate derivatives by the pose with the slices, with each other and with the images.
+
+        The pose of an image has five parameters: a rotation vector w (radians) in the frame of the image, which turns
+        ``rotation`` into ``rotation @ exp(w)``, and the shift (x, y) that centres the image, in pixels of the disk's
+        box, which multiplies the slice that it is compared with by exp(2 pi i k . shift / box). Derivatives are those
+        of one combination of channels per image, s = sum_j c_j P v_j.
+
+        Parameters
+        ----------
+        grid, rotation, factor
+            As for :meth:`project`.
+        images : Tensor, shape (n, pixels), complex
+        coefficients : Tensor, shape (n, channels), real
+            c, the weights of the channels.
+        moments : Tensor, shape (n, channels, channels), real
+            M, symmetric.
+
+        Returns
+        -------
+        products : Tensor, shape (n, 5, channels + 6), float64
+            Real inner products over the full plane of the five derivatives of s with the slices, the derivatives and,
+            last, the image.
+        turn : Tensor, shape (n, 3), float64
+            sum_ij M_ij <P v_i, dP v_j / dw>: half the derivative of tr(M G), G the Gram matrix of the slices.
+
+        Raises
+        ------
+        ValueError
+            If slices are piecewise constant (interpolation 'nearest') and have no derivative.
+        """
+        ...
+
 
 def images_per_call(projector: Projector, channels: int) -> int:
     """Number of images whose slices of all channels fill what a projector best handles in one call.

@@ -36,3 +36,18 @@ def check_slices(name: str, slices: Tensor, count: int, pixels: int, channels: i
         expected = (count, pixels, channels)
     if shape != expected:
         raise ValueError(f"{name} has shape {shape}, expected {expected}")
+
+
+def check_pose_mixture(
+    coefficients: Tensor, moments: Tensor, images: Tensor, count: int, pixels: int, channels: int
+) -> None:
+    """Raise ValueError unless the arguments of pose derivatives fit the images and the channels."""
+    check_slices("images", images, count, pixels)
+    check_slices("coefficients", coefficients, count, channels)
+    check_slices("moments", moments, count, channels, channels)
+
+
+def check_derivatives_exist(interpolation: str) -> None:
+    """Raise ValueError for an interpolation whose slices jump from cell to cell."""
+    if interpolation == "nearest":
+        raise ValueError("slices by nearest interpolation have no derivatives by the pose: use trilinear or nufft")

@@ -25,8 +25,13 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk, nyquist_shell
-from solvar_engine.projectors.checks import check_rotation, check_slices, check_volumes
-from solvar_engine.projectors.combinations import combine_with_images, gram_with_images
+from solvar_engine.projectors.checks import check_pose_mixture, check_rotation, check_slices, check_volumes
+from solvar_engine.projectors.combinations import (
+    combine_with_images,
+    gram_with_images,
+    pose_products,
+    rotation_derivatives,
+)
 
 TOLERANCE = 1e-5
 """Relative error of the slices; single precision allows little less."""
@@ -148,6 +153,28 @@ class NufftProjector:
         check_slices("coefficients", coefficients, count, slices.shape[-1] + 1, out.shape[0])
         combined = combine_with_images(slices, images, coefficients, self._weight)
         self.backproject(combined, rotation, out, factor)
+
+    def pose_products(
+        self,
+        grid: Tensor,
+        rotation: Tensor,
+        factor: Tensor,
+        images: Tensor,
+        coefficients: Tensor,
+        moments: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`~.base.Projector.pose_products`; slopes are the transforms of the volumes times x, y and z."""
+        channels = grid.shape[0]
+        check_pose_mixture(coefficients, moments, images, rotation.shape[0], len(self.disk), channels)
+        place = torch.arange(self.box_size, dtype=grid.dtype) - self.box_size // 2
+        moved = torch.cat((grid, grid * place, grid * place[:, None], grid * place[:, None, None]))
+        slices, *along = self.project(moved, rotation, factor).split(channels, dim=-1)
+        slopes = torch.stack(along, dim=-1) * (-2j * math.pi / self.box_size)
+        pixels = self.disk.pixels.to(self._dtype)
+        derivatives = rotation_derivatives(
+            slopes.movedim(2, 0), rotation.to(self._dtype), pixels
+        ).movedim(0, 2)
+        return pose_products(slices, derivatives, images, coefficients, moments, self.disk)
 
     def _points(self, rotation: Tensor) -> np.ndarray:
         """Angles (z, y, x) of every pixel at each rotation, radians: (3, n, pixels)."""

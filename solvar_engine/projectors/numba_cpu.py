@@ -8,7 +8,6 @@ last bit at equal thread counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -16,26 +15,17 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk
-from solvar_engine.projectors.checks import check_rotation, check_slices, check_volumes
+from solvar_engine.projectors.checks import (
+    check_derivatives_exist,
+    check_pose_mixture,
+    check_rotation,
+    check_slices,
+    check_volumes,
+)
+from solvar_engine.projectors.combinations import phase_slope
 from solvar_engine.projectors.grid import CHUNK_BYTES, GridGeometry
-
-
-def _compiled(function: Callable) -> Callable:
-    """Compile for parallel use, with a cache on disk wherever numba finds a folder that it may write.
-
-    Without fast-math, which gains nothing here, and lets freshly compiled code round differently from the same code
-    read back from the cache.
-    """
-    options = {"parallel": True, "nogil": True}
-    try:
-        return numba.njit(**options, cache=True)(function)
-    except RuntimeError:  # numba: no locator available for the cache, everything is read-only
-        return numba.njit(**options)(function)
-
-
-def _inlined(function: Callable) -> Callable:
-    """Compile as a part of the kernels that call it; small enough for the compiler to inline."""
-    return numba.njit()(function)
+from solvar_engine.projectors.numba_cells import compiled, corner_weights, place
+from solvar_engine.projectors.numba_poses import pose_products_trilinear
 
 
 class NumbaProjector:
@@ -143,6 +133,39 @@ class NumbaProjector:
         )
         self.backproject(combined, rotation, out, factor)
 
+    def pose_products(
+        self,
+        grid: Tensor,
+        rotation: Tensor,
+        factor: Tensor,
+        images: Tensor,
+        coefficients: Tensor,
+        moments: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`~.base.Projector.pose_products`."""
+        check_derivatives_exist(self._geometry.interpolation)
+        check_rotation(rotation)
+        self._geometry.check_grid("grid", grid)
+        count, channels = rotation.shape[0], grid.shape[-1]
+        check_pose_mixture(coefficients, moments, images, count, len(self.disk), channels)
+        products = torch.empty(count, 5, channels + 6, dtype=torch.float64)
+        turn = torch.empty(count, 3, dtype=torch.float64)
+        pose_products_trilinear(
+            _real_array(grid),
+            _float_array(rotation),
+            self._pixels,
+            _float_array(phase_slope(self.disk)),
+            self._factor(factor, rotation),
+            self._weight,
+            _real_array(images),
+            _float_array(coefficients),
+            _float_array(moments),
+            self._geometry.centre,
+            products.numpy(),
+            turn.numpy(),
+        )
+        return products, turn
+
     def _factor(self, factor: Tensor | None, rotation: Tensor) -> np.ndarray:
         """Factors as an array; one without columns stands for none."""
         if factor is None:
@@ -162,38 +185,14 @@ def _real_array(values: Tensor) -> np.ndarray:
     return values.numpy().view(np.float32)
 
 
-@_inlined
-def _place(rotation, kx, ky):  # type: ignore[no-untyped-def]
-    """Grid coordinates of a pixel, on the stored half x >= 0, and whether its Friedel mate was taken for that."""
-    x = rotation[0, 0] * kx + rotation[0, 1] * ky
-    y = rotation[1, 0] * kx + rotation[1, 1] * ky
-    z = rotation[2, 0] * kx + rotation[2, 1] * ky
-    flipped = x < 0
-    if flipped:
-        x, y, z = -x, -y, -z
-    return x, y, z, flipped
-
-
-@_inlined
-def _weights(x, y, z):  # type: ignore[no-untyped-def]
-    """Lower corner of the cell around a point, and the weights of its eight corners, x fastest."""
-    one = np.float32(1.0)
-    x0, y0, z0 = math.floor(x), math.floor(y), math.floor(z)
-    fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
-    gx, gy, gz = one - fx, one - fy, one - fz
-    w00, w01, w10, w11 = gz * gy, gz * fy, fz * gy, fz * fy
-    corners = (w00 * gx, w00 * fx, w01 * gx, w01 * fx, w10 * gx, w10 * fx, w11 * gx, w11 * fx)
-    return int(x0), int(y0), int(z0), corners
-
-
-@_compiled
+@compiled
 def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
     has_factor = factor.shape[1] > 0
     floats = grid.shape[3]
     for n in numba.prange(rotation.shape[0]):
         for p in range(pixels.shape[0]):
-            x, y, z, flipped = _place(rotation[n], pixels[p, 0], pixels[p, 1])
-            ix, iy, iz, (wa, wb, wc, wd, we, wf, wg, wh) = _weights(x, y, z)
+            x, y, z, flipped = place(rotation[n], pixels[p, 0], pixels[p, 1])
+            ix, iy, iz, (wa, wb, wc, wd, we, wf, wg, wh) = corner_weights(x, y, z)
             iy, iz = iy + centre, iz + centre
             a = grid[iz, iy, ix]
             b = grid[iz, iy, ix + 1]
@@ -214,7 +213,7 @@ def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ig
                     row[j] = -row[j]
 
 
-@_compiled
+@compiled
 def _backproject_trilinear(slices, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
     has_factor = factor.shape[1] > 0
     floats = out.shape[4]
@@ -224,8 +223,8 @@ def _backproject_trilinear(slices, rotation, pixels, factor, centre, out):  # ty
         value = np.empty(floats, np.float32)
         for n in range(t, rotation.shape[0], threads):
             for p in range(pixels.shape[0]):
-                x, y, z, flipped = _place(rotation[n], pixels[p, 0], pixels[p, 1])
-                ix, iy, iz, (wa, wb, wc, wd, we, wf, wg, wh) = _weights(x, y, z)
+                x, y, z, flipped = place(rotation[n], pixels[p, 0], pixels[p, 1])
+                ix, iy, iz, (wa, wb, wc, wd, we, wf, wg, wh) = corner_weights(x, y, z)
                 iy, iz = iy + centre, iz + centre
                 a = grid[iz, iy, ix]
                 b = grid[iz, iy, ix + 1]
@@ -254,14 +253,14 @@ def _backproject_trilinear(slices, rotation, pixels, factor, centre, out):  # ty
                     h[j] += wh * v
 
 
-@_compiled
+@compiled
 def _project_nearest(grid, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
     has_factor = factor.shape[1] > 0
     floats = grid.shape[3]
     half = np.float32(0.5)
     for n in numba.prange(rotation.shape[0]):
         for p in range(pixels.shape[0]):
-            x, y, z, flipped = _place(rotation[n], pixels[p, 0], pixels[p, 1])
+            x, y, z, flipped = place(rotation[n], pixels[p, 0], pixels[p, 1])
             iy, iz = int(math.floor(y + half)) + centre, int(math.floor(z + half)) + centre
             cell = grid[iz, iy, int(math.floor(x + half))]
             scale = factor[n, p] if has_factor else np.float32(1.0)
@@ -273,7 +272,7 @@ def _project_nearest(grid, rotation, pixels, factor, centre, out):  # type: igno
                     row[j] = -row[j]
 
 
-@_compiled
+@compiled
 def _backproject_nearest(slices, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
     has_factor = factor.shape[1] > 0
     floats = out.shape[4]
@@ -283,7 +282,7 @@ def _backproject_nearest(slices, rotation, pixels, factor, centre, out):  # type
         grid = out[t]
         for n in range(t, rotation.shape[0], threads):
             for p in range(pixels.shape[0]):
-                x, y, z, flipped = _place(rotation[n], pixels[p, 0], pixels[p, 1])
+                x, y, z, flipped = place(rotation[n], pixels[p, 0], pixels[p, 1])
                 iy, iz = int(math.floor(y + half)) + centre, int(math.floor(z + half)) + centre
                 cell = grid[iz, iy, int(math.floor(x + half))]
                 scale = factor[n, p] if has_factor else np.float32(1.0)
@@ -293,7 +292,7 @@ def _backproject_nearest(slices, rotation, pixels, factor, centre, out):  # type
                     cell[j + 1] += -scale * row[j + 1] if flipped else scale * row[j + 1]
 
 
-@_compiled
+@compiled
 def _gram(slices, images, weight, out):  # type: ignore[no-untyped-def]
     """Hermitian-weighted Gram matrices of the slices with the image as last channel."""
     floats = slices.shape[2]
@@ -322,7 +321,7 @@ def _gram(slices, images, weight, out):  # type: ignore[no-untyped-def]
                 out[n, i, j] = total[2 * i, 2 * j] + total[2 * i + 1, 2 * j + 1]
 
 
-@_compiled
+@compiled
 def _combine(slices, images, coefficients, weight, out):  # type: ignore[no-untyped-def]
     """Weighted linear combinations of slices and image, per image."""
     channels = slices.shape[2] // 2

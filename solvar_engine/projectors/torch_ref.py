@@ -8,8 +8,19 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk
-from solvar_engine.projectors.checks import check_rotation, check_slices, check_volumes
-from solvar_engine.projectors.combinations import combine_with_images, gram_with_images
+from solvar_engine.projectors.checks import (
+    check_derivatives_exist,
+    check_pose_mixture,
+    check_rotation,
+    check_slices,
+    check_volumes,
+)
+from solvar_engine.projectors.combinations import (
+    combine_with_images,
+    gram_with_images,
+    pose_products,
+    rotation_derivatives,
+)
 from solvar_engine.projectors.grid import CHUNK_BYTES, GridGeometry
 
 
@@ -114,6 +125,32 @@ class TorchProjector:
         combined = combine_with_images(slices, images, coefficients, self._weight)
         self.backproject(combined, rotation, out, factor)
 
+    def pose_products(
+        self,
+        grid: Tensor,
+        rotation: Tensor,
+        factor: Tensor,
+        images: Tensor,
+        coefficients: Tensor,
+        moments: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`~.base.Projector.pose_products`."""
+        check_derivatives_exist(self._geometry.interpolation)
+        check_pose_mixture(coefficients, moments, images, rotation.shape[0], len(self.disk), grid.shape[-1])
+        slices = self.project(grid, rotation, factor)
+        slopes = torch.stack([self._slope(grid, rotation, axis) for axis in range(3)], dim=-1)  # (n, pixels, c, 3)
+        turned = rotation_derivatives(slopes.movedim(2, 0), rotation.to(self._pixels), self._pixels).movedim(0, 2)
+        derivatives = turned * factor.to(self._pixels)[..., None, None]
+        return pose_products(slices, derivatives, images, coefficients, moments, self.disk)
+
+    def _slope(self, grid: Tensor, rotation: Tensor, axis: int) -> Tensor:
+        """Derivative of the slices (n, pixels, channels) by the grid coordinate along an axis (0 is x)."""
+        slope = sum(
+            self._read(grid, cell, weight) for cell, weight in self._corners(rotation, derivative=axis)
+        )
+        # at a Friedel mate, minus the frequency, the derivative changes sign and is conjugated
+        return torch.where(self._flipped(rotation)[..., None], -slope.conj(), slope)  # type: ignore[union-attr]
+
     def _coordinates(self, rotation: Tensor) -> Tensor:
         """Grid coordinates (x, y, z) of every pixel at each rotation, shape (n, pixels, 3)."""
         return torch.einsum("nij,pj->npi", rotation.to(self._pixels)[:, :, :2], self._pixels)
@@ -122,8 +159,11 @@ class TorchProjector:
         """Pixels that fall on the half x < 0 that is not stored, shape (n, pixels)."""
         return self._coordinates(rotation)[..., 0] < 0
 
-    def _corners(self, rotation: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Cells (n, pixels, 3) that each pixel touches, with their weights (n, pixels)."""
+    def _corners(self, rotation: Tensor, derivative: int | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Cells (n, pixels, 3) that each pixel touches, with their weights (n, pixels).
+
+        With ``derivative``, the derivatives of the weights by the coordinate along that axis.
+        """
         coordinates = self._coordinates(rotation)
         coordinates = torch.where(coordinates[..., :1] < 0, -coordinates, coordinates)
         if self._geometry.interpolation == "nearest":
@@ -134,8 +174,10 @@ class TorchProjector:
         corners = []
         for offset in itertools.product((0, 1), repeat=3):
             upper = torch.tensor(offset, dtype=torch.bool, device=self._device)
-            weight = torch.where(upper, fraction, 1 - fraction).prod(dim=-1)
-            corners.append(((lower + upper).long(), weight))
+            weight = torch.where(upper, fraction, 1 - fraction)
+            if derivative is not None:
+                weight[..., derivative] = 1.0 if upper[derivative] else -1.0
+            corners.append(((lower + upper).long(), weight.prod(dim=-1)))
         return corners
 
     def _flat_index(self, cell: Tensor) -> Tensor:

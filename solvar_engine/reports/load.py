@@ -19,6 +19,7 @@ from solvar_engine.contract.star import StarFile
 from solvar_engine.reports.model import Components, RunData, Table
 
 MAX_EIGENVOLUMES = 8
+_IMAGE_COLUMNS = {"contrast": "solvarContrast", "log_likelihood": "solvarLogLikelihood", "outlier": "solvarOutlier"}
 
 T = TypeVar("T")
 
@@ -79,7 +80,7 @@ def load_run(run: RunDir) -> RunData:
         noise=optional(run.noise, lambda path: _read_table(path, ("group",))),
         fsc=optional(run.fsc, _read_table),
         metrics=optional(run.metrics, lambda path: _read_table(path, ("stage", "half"))),
-        view=optional(run.particles, _read_view),
+        **(optional(run.particles, _read_images) or {}),
         **_load_analysis(run, z.shape[1]),
         missing=tuple(missing),
     )
@@ -161,10 +162,17 @@ def _read_table(path: Path, text_columns: tuple[str, ...] = ()) -> Table:
     return {name: as_text(values) if name in text_columns else values for name, values in table.items()}
 
 
-def _read_view(path: Path) -> NDArray[np.float64]:
-    """Read rot and tilt of every particle, degrees, shape (n, 2)."""
-    angles = StarFile.read(path).particles.numbers("rlnAngleRot", "rlnAngleTilt")
-    return np.stack([angles["rlnAngleRot"], angles["rlnAngleTilt"]], axis=1)
+def _read_images(path: Path) -> dict[str, NDArray[Any]]:
+    """Read what the list of particles says of each image: rot and tilt, and what the fit has added."""
+    particles = StarFile.read(path).particles
+    angles = particles.numbers("rlnAngleRot", "rlnAngleTilt")
+    found: dict[str, NDArray[Any]] = {"view": np.stack([angles["rlnAngleRot"], angles["rlnAngleTilt"]], axis=1)}
+    for field, column in _IMAGE_COLUMNS.items():
+        if column in particles.columns:
+            found[field] = particles.numbers(column)[column]
+    if "outlier" in found:
+        found["outlier"] = found["outlier"] != 0
+    return found
 
 
 def _refuse_unequal(path: Path, count: int, other: Path, other_count: int, what: str) -> None:

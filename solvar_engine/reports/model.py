@@ -66,6 +66,10 @@ class RunData:
         Cluster centres.
     view : ndarray, shape (n, 2), or None
         RELION's rot and tilt of every particle, degrees.
+    contrast, log_likelihood : ndarray, shape (n,), or None
+        Of every image.
+    outlier : ndarray, shape (n,), bool, or None
+        Images that were left out of the estimates.
     missing : tuple of str
         The files of the run that were not there.
     """
@@ -85,6 +89,9 @@ class RunData:
     cluster: NDArray[np.int64] | None = None
     centres: NDArray[np.float64] | None = None
     view: NDArray[np.float64] | None = None
+    contrast: NDArray[np.float64] | None = None
+    log_likelihood: NDArray[np.float64] | None = None
+    outlier: NDArray[np.bool_] | None = None
     missing: tuple[str, ...] = ()
 
     @property

@@ -88,9 +88,8 @@ def paragraph(data: RunData) -> str:
     >>> paragraph(data)
     'From 10,000 particles (box 64 px, 3 Å per pixel) the mean map reaches 7.9 Å ...'
     """
-    return " ".join(
-        sentence for sentence in (_data_sentence(data), _component_sentence(data), _caution(data)) if sentence
-    )
+    sentences = (_data_sentence(data), _outlier_sentence(data), _component_sentence(data), _caution(data))
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _data_sentence(data: RunData) -> str:
@@ -104,6 +103,17 @@ def _data_sentence(data: RunData) -> str:
     angstrom, has_crossed = resolution
     how = f"{angstrom:.1f} Å" if has_crossed else f"{angstrom:.1f} Å, the limit of this pixel size,"
     return f"From {text} the mean map reaches {how} where the half-set correlation (FSC) is 0.143."
+
+
+def _outlier_sentence(data: RunData) -> str:
+    """Say how many images were left out."""
+    count = 0 if data.outlier is None else int(data.outlier.sum())
+    if not count:
+        return ""
+    verb = "shows" if count == 1 else "show"
+    noun = "image" if count == 1 else "images"
+    share = 100 * count / data.n_particles
+    return f"{count:,} {noun} ({share:.2g} %) {verb} no particle or another one, and took no part in the estimates."
 
 
 def _component_sentence(data: RunData) -> str:

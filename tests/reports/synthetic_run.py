@@ -145,6 +145,9 @@ def _write_particles(path: Path, n_particles: int, seed: int) -> None:
             "rlnAngleTilt": np.rad2deg(np.arccos(cosine)),
             "rlnAnglePsi": rng.uniform(-180, 180, n_particles),
             "rlnOpticsGroup": np.ones(n_particles, dtype=int),
+            "solvarContrast": 1 + 0.1 * rng.standard_normal(n_particles),
+            "solvarLogLikelihood": -500 + 20 * rng.standard_normal(n_particles),
+            "solvarOutlier": (np.arange(n_particles) % 50 == 7).astype(int),
         },
     )
     StarFile((optics, particles)).write(path)

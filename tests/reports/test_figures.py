@@ -73,6 +73,9 @@ def test_missing_data_leave_out_their_figures_only(data):
         fsc=None,
         metrics=None,
         view=None,
+        contrast=None,
+        log_likelihood=None,
+        outlier=None,
         umap=None,
         cluster=None,
     )
