@@ -138,7 +138,7 @@ class Visit:
 
     def script(self) -> Script:
         """All of the visit."""
-        yield self.player.pause(2)
+        yield self.player.pause(1)
         yield from self._look_at_project()
         yield from self._find_protocol()
         yield from self._fill_in_form()
@@ -293,7 +293,7 @@ class Visit:
         notebook = tabs(self.view, with_tab="Summary")
         for name, tab in zip(tab_names(notebook), notebook.tabs()):
             notebook.select(tab)
-            yield self.player.pause(1)
+            yield self.player.pause(0.5)
             self._picture(f"finished_{name}")
         notebook.select(notebook.tabs()[0])
 
@@ -328,7 +328,7 @@ class Visit:
             notebook.select(next(tab for tab in notebook.tabs() if str(widget.label).startswith(f"{tab}.")))
             self.player.do(button(widget.btnFrame, "Visualize").invoke)
             yield Until(f"what {name} shows", self._came_up, 60)
-            yield self.player.pause(1)
+            yield self.player.pause(0.5)
             seen = self.facts["entries"][name] = self._came_up()
             # programs other than Scipion are only pretended here
             if {"plots", "dialog"} & set(seen):

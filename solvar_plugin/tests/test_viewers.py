@@ -427,9 +427,9 @@ class TestQuality(unittest.TestCase):
             for line in axes.lines
             for x, y in zip(*line.get_data())
         }
-        # half of the smallest number above zero stands for what a logarithmic axis cannot show
+        # a tenth of what decoys gain stands for no gain
         expected = {(1, 900.0, "o", style.BLUE), (1, 800.0, "s", style.BLUE), (2, 20.0, "o", "white")}
-        self.assertEqual(drawn, expected | {(2, 5.0, "v", "white")})
+        self.assertEqual(drawn, expected | {(2, 1.0, "v", "white")})
         levels = [segment[0][1] for lines in axes.collections for segment in lines.get_segments()]
         self.assertEqual(levels, [10.0] * 4)
 

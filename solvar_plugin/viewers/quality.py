@@ -57,23 +57,22 @@ def draw_rank(figure: Figure, table: RankTable) -> None:
         "Each component was found in one half of the particles and tried on the other, once each way. It stands out if "
         "it explains the particles of both halves clearly better than every decoy does, a component of the same "
         "smoothness without any meaning (red lines), and if both halves agree on it. An automatic number of components "
-        "counts those that do. A gain at or below zero is drawn as a triangle at the lower edge.",
+        "counts those that do. Triangles at the lower edge: as good as no gain.",
     )
 
 
 def _lowest_drawn(table: RankTable) -> float:
-    """Lower edge of the logarithmic axis: below all that is positive."""
-    values = np.concatenate([table.gain.ravel(), table.decoy_gain.ravel()])
-    positive = values[np.isfinite(values) & (values > 0)]
-    return float(positive.min()) / 2 if len(positive) else 1.0
+    """Lower edge of the logarithmic axis: what gains far less than decoys need not be told apart."""
+    decoys = table.decoy_gain[np.isfinite(table.decoy_gain) & (table.decoy_gain > 0)]
+    return float(decoys.min()) / 10 if len(decoys) else 1.0
 
 
 def _draw_gains(
     axes: Axes, place: np.ndarray, gain: np.ndarray, lowest: float, color: str, marker: str, filled: bool
 ) -> None:
-    """Draw the gains of one half; those that a logarithmic axis cannot show go to its lower edge."""
+    """Draw the gains of one half; those that the axis does not show go to its lower edge."""
     face = color if filled else "white"
-    for chosen, mark in ((gain > 0, marker), (~(gain > 0), "v")):
+    for chosen, mark in ((gain > lowest, marker), (~(gain > lowest), "v")):
         axes.plot(
             place[chosen], np.maximum(gain[chosen], lowest), mark, color=color, markerfacecolor=face, markersize=8,
             markeredgewidth=1.6, linestyle="",
@@ -118,7 +117,7 @@ def draw_particles(
     if flags.any():
         figure.axes[0].legend(loc="upper left")
     note = (
-        "The contrast says how strong the molecule is in an image, 1 on average: images without a molecule are near 0. "
+        "The contrast says how strong the molecule is in an image, 1 on average: images without a molecule fall below. "
         "The first and the last bar hold all that lies beyond."
     )
     if log_likelihood is None:
