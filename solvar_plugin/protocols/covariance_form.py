@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pyworkflow.protocol.params as params
@@ -13,7 +12,6 @@ from solvar_plugin.convert.locations import path_of
 from solvar_plugin.protocols.form_options import LABELS, RANK_CHOICES
 from solvar_plugin.protocols.form_parts import (
     FIT,
-    NUFFT,
     add_choice,
     add_computing,
     add_enum,
@@ -22,6 +20,8 @@ from solvar_plugin.protocols.form_parts import (
     add_number,
     add_optics,
     add_particles,
+    computing_options,
+    image_options,
 )
 
 AUTOMATIC_RANK, FIXED_RANK = range(len(RANK_CHOICES))
@@ -119,7 +119,6 @@ def _define_method(protocol: Any, form: Any) -> None:
         FIT["objective"],
         "Maximum likelihood is right nearly always. Least squares weighs the images in another way: take it to see "
         "whether a surprising component is found by both.",
-        params.LEVEL_NORMAL,
     )
     add_images(form)
     add_computing(form)
@@ -128,26 +127,16 @@ def _define_method(protocol: Any, form: Any) -> None:
 
 def fit_params(protocol: Any) -> FitParams:
     """Say in the engine's terms what the form says."""
-    # what the form does not show does not count
-    rank = AUTO_RANK if protocol.rankChoice.get() == AUTOMATIC_RANK else protocol.rank.get()
-    projector = FIT["projector"].choices[protocol.projector.get()]
-    oversampling = FIT["oversampling"].default if projector == NUFFT else protocol.oversampling.get()
     return FitParams(
         particles=str(protocol.getStarPath()),
         output=str(protocol.getRunDir().path),
-        rank=rank,
+        # what the form does not show does not count
+        rank=AUTO_RANK if protocol.rankChoice.get() == AUTOMATIC_RANK else protocol.rank.get(),
         mask=path_of(protocol.inputMask.get()),
         focus_mask=path_of(protocol.inputFocusMask.get()),
         box=protocol.boxSize.get() if protocol.boxSize.get() != AUTOMATIC_BOX else None,
         objective=FIT["objective"].choices[protocol.objective.get()],
-        projector=projector,
-        oversampling=oversampling,
-        invert_contrast=FIT["invert_contrast"].choices[protocol.invertContrast.get()],
-        root=os.path.curdir,
-        cache_mb=protocol.cacheMb.get(),
-        scratch=protocol.scratchFolder.get() or None,
         resume=True,
-        threads=protocol.numberOfThreads.get(),
-        device="cuda" if protocol.useGpu.get() else "cpu",
-        seed=protocol.seed.get(),
+        **image_options(protocol),
+        **computing_options(protocol),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Sequence
 
 import pyworkflow.protocol.params as params
@@ -96,7 +97,7 @@ def add_enum(
 
 
 def add_images(form: Any) -> None:
-    """Add how the images are read and compared with volumes, and where they are kept meanwhile."""
+    """Add how the images are compared with volumes."""
     add_choice(
         form,
         "projector",
@@ -122,6 +123,17 @@ def add_images(form: Any) -> None:
     )
 
 
+def image_options(protocol: Any) -> dict[str, Any]:
+    """Return in the engine's terms what `add_images` has asked."""
+    projector = FIT["projector"].choices[protocol.projector.get()]
+    return {
+        "projector": projector,
+        # what the form does not show does not count
+        "oversampling": FIT["oversampling"].default if projector == NUFFT else protocol.oversampling.get(),
+        "invert_contrast": FIT["invert_contrast"].choices[protocol.invertContrast.get()],
+    }
+
+
 def add_computing(form: Any) -> None:
     """Add where random numbers start and where images are kept."""
     add_number(form, "seed", FIT["seed"], "Another seed shows how far a result depends on chance.")
@@ -134,6 +146,19 @@ def add_computing(form: Any) -> None:
         label=LABELS["scratch"],
         help=help_of(FIT["scratch"]) + " A fast local disk is best.",
     )
+
+
+def computing_options(protocol: Any) -> dict[str, Any]:
+    """Return in the engine's terms what `add_computing` and the head of the form have asked."""
+    return {
+        # paths of images count from the project's folder, where protocols run
+        "root": os.path.curdir,
+        "cache_mb": protocol.cacheMb.get(),
+        "scratch": protocol.scratchFolder.get() or None,
+        "threads": protocol.numberOfThreads.get(),
+        "device": "cuda" if protocol.useGpu.get() else "cpu",
+        "seed": protocol.seed.get(),
+    }
 
 
 def _with_advice(option: Option, advice: str) -> str:
