@@ -126,8 +126,11 @@ def import_particles(project: Any, star: Path) -> Any:
 def analyse(project: Any, particles: Any) -> Any:
     """Run the plugin's protocol and say how far it is."""
     from solvar_plugin.protocols import SolvarProtCovariance
+    from solvar_plugin.protocols.covariance_form import FIXED_RANK
 
-    protocol = project.newProtocol(SolvarProtCovariance, rank=RANK, numberOfThreads=os.cpu_count() or 1)
+    protocol = project.newProtocol(
+        SolvarProtCovariance, rankChoice=FIXED_RANK, rank=RANK, numberOfThreads=os.cpu_count() or 1
+    )
     protocol.setObjLabel("motions of the hinge")
     protocol.inputParticles.set(particles)
     protocol.inputParticles.setExtended("outputParticles")

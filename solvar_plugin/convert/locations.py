@@ -17,6 +17,11 @@ def file_name(scipion_name: str) -> str:
     return scipion_name
 
 
+def path_of(image: Any) -> str | None:
+    """Return the file of a volume of Scipion, None if there is no volume."""
+    return None if image is None else file_name(image.getFileName())
+
+
 def is_mrc(name: str) -> bool:
     """Whether a file has the suffix of an MRC file."""
     return file_name(name).lower().endswith(MRC_SUFFIXES)

@@ -2,5 +2,6 @@
 
 from solvar_plugin.protocols.protocol_base import SolvarProtBase
 from solvar_plugin.protocols.protocol_covariance import SolvarProtCovariance
+from solvar_plugin.protocols.protocol_particles import SolvarProtParticles
 
-__all__ = ["SolvarProtBase", "SolvarProtCovariance"]
+__all__ = ["SolvarProtBase", "SolvarProtCovariance", "SolvarProtParticles"]

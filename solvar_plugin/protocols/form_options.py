@@ -7,6 +7,7 @@ from typing import Any
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import (
+    AUTO_RANK,
     MIN_PARTICLES,
     MIN_PARTICLES_PER_COMPONENT,
     AnalyzeParams,
@@ -32,6 +33,9 @@ LABELS = {
     "threads": "Threads",
 }
 """What the form calls the engine's options."""
+
+RANK_CHOICES = ("automatic", "fixed")
+"""The two ways to a number of components."""
 
 _CHOICES = {
     "objective": {"ml": "maximum likelihood", "ls": "least squares"},
@@ -119,7 +123,7 @@ def size_problems(n_particles: int, image_size: int, params: FitParams) -> list[
         return [f"There are {n_particles} particles, but at least {MIN_PARTICLES} are needed: give more particles."]
     problems = []
     most = n_particles // MIN_PARTICLES_PER_COMPONENT
-    if params.rank > most:
+    if params.rank != AUTO_RANK and params.rank > most:
         problems.append(
             f"'{LABELS['rank']}' is {params.rank}, but {n_particles} particles support at most {most} "
             f"({MIN_PARTICLES_PER_COMPONENT} particles each): give fewer components or more particles."

@@ -103,4 +103,3 @@ def optics_warnings(particles: Any) -> list[str]:
         f"{acquisition.getAmplitudeContrast():g}. If the groups differ, give the STAR file that was imported as 'STAR "
         "file for the optics' (section Input, advanced)."
     ]
-

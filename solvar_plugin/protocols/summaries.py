@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from solvar_engine.contract.files import as_text, read_csv
-from solvar_engine.contract.params import FitParams
+from solvar_engine.contract.params import AUTO_RANK, FitParams
 from solvar_engine.contract.results import NOT_REPRODUCIBLE
 from solvar_engine.contract.run import RunDir
+from solvar_plugin.convert.rank_table import read_rank_table
 from solvar_plugin.protocols.form_options import choice_in_words
+
+NO_VARIABILITY = (
+    "No reproducible variability was found: the mean explains every particle as well as any motion would, so there are "
+    "no components and no states."
+)
 
 
 def result_lines(run: RunDir) -> list[str]:
-    """Return the summary of a finished run: particles, resolution, and one line for each reproducible component.
+    """Return the summary of a finished run: particles, resolution, how the number
+    of components came about, and one line for each reproducible component.
 
     Raises
     ------
@@ -21,10 +28,11 @@ def result_lines(run: RunDir) -> list[str]:
     lines = [] if status is None else [f"{status.message}."]
     table = read_csv(run.eigenvalues)
     labels = as_text(table["label"]).tolist()
+    lines += _rank_lines(run, len(labels))
     unconfirmed = []
     for row, component in enumerate(table["component"].astype(int).tolist()):
         label = labels[row]
-        if label == NOT_REPRODUCIBLE:
+        if NOT_REPRODUCIBLE in label:
             unconfirmed.append(str(component))
             continue
         lines.append(
@@ -42,6 +50,33 @@ def result_lines(run: RunDir) -> list[str]:
     return lines
 
 
+def _rank_lines(run: RunDir, rank: int) -> list[str]:
+    """Say how the number of components came about, unless it was given."""
+    if not rank:
+        return [NO_VARIABILITY]
+    tried = _tried_automatically(run)
+    return [f"Number of components chosen automatically: {rank} of {tried} tried."] if tried else []
+
+
+def _tried_automatically(run: RunDir) -> int:
+    """Return how many components were tried to choose their number; 0 if it was given."""
+    if run.read_params(FitParams).rank != AUTO_RANK:
+        return 0
+    table = read_rank_table(run)
+    return 0 if table is None else len(table)
+
+
+def outlier_lines(n_outliers: int, n_particles: int) -> list[str]:
+    """Say how many particles are flagged; nothing if none is."""
+    if not n_outliers:
+        return []
+    return [
+        f"Outliers: {n_outliers:,} of {n_particles:,} particles ({n_outliers / n_particles:.1%}), which the model "
+        "explains far worse than the others. They are a set of their own, and flagged among the particles; to go on "
+        "without them, subtract one set from the other."
+    ]
+
+
 def methods_text(run: RunDir) -> str:
     """Return a paragraph for the methods section of a paper.
 
@@ -54,12 +89,22 @@ def methods_text(run: RunDir) -> str:
     params = run.read_params(FitParams)
     box = record["resolved"].get("box", params.box)
     objective = choice_in_words("objective", params.objective)
+    rank = len(read_csv(run.eigenvalues)["component"])
+    tried = _tried_automatically(run)
+    chosen = f", chosen automatically among {tried}" if tried else ""
     mask = "a mask made from the mean volume" if params.mask is None else f"the mask {params.mask}"
     if params.focus_mask is not None:
         mask += f", with variability confined to the focus mask {params.focus_mask}"
+    found = f"{rank} component{'' if rank == 1 else 's'}{chosen}"
+    outcome = (
+        "Eigenvalues were measured on half-sets that had no part in finding the eigenvolumes, and components that the "
+        "half-sets did not confirm were marked."
+    )
+    if not rank:
+        found = f"{tried} components"
+        outcome = "None of the components was confirmed by particles that had no part in finding it."
     return (
-        f"The covariance of the molecule's volume was estimated by {objective} with {params.rank} components "
-        f"(SOLVAR engine {record['versions']['solvar_engine']}, [Yadgar2026]), from images Fourier-cropped to {box} "
-        f"px, within {mask}, with random seed {params.seed}. Eigenvalues were measured on half-sets that had no part "
-        "in finding the eigenvolumes, and components that the half-sets did not confirm were marked."
+        f"The covariance of the molecule's volume was estimated by {objective} with {found} (SOLVAR engine "
+        f"{record['versions']['solvar_engine']}, [Yadgar2026]), from images Fourier-cropped to {box} px, within "
+        f"{mask}, with random seed {params.seed}. {outcome}"
     )

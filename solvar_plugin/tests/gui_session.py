@@ -29,6 +29,7 @@ from pyworkflow.gui.project.constants import ACTION_EDIT
 from pyworkflow.gui.widgets import ComboBox
 from pyworkflow.utils import isProcessAlive
 
+from solvar_plugin.protocols.covariance_form import FIXED_RANK
 from solvar_plugin.tests.gui_player import (
     Player,
     Script,
@@ -137,10 +138,11 @@ class Visit:
 
     def script(self) -> Script:
         """All of the visit."""
-        yield self.player.pause(2)
+        yield self.player.pause(1)
         yield from self._look_at_project()
         yield from self._find_protocol()
         yield from self._fill_in_form()
+        yield from self._try_wizards()
         yield from self._try_impossible_ranks()
         yield from self._run_protocol()
         yield from self._look_at_results()
@@ -185,11 +187,13 @@ class Visit:
         self.facts["form"] = facts
         yield from self._read_help()
         facts["suggested"] = form_rows(form)["inputParticles"]["value"]
-        form.setVar("rank", str(RANK))
         form.setVar("numberOfClusters", str(CLUSTERS))
         facts["sections"] = tab_names(tabs(form.root))
         for level, size in zip(LEVELS, (None, LARGE_FORM)):
             choose(form.root, level)
+            if level == LEVELS[-1]:
+                form.setVar("rankChoice", FIXED_RANK)
+                form.setVar("rank", str(RANK))
             yield from self.player.centre(form.root, size)
             yield from self._look_at_sections(form, level, facts["rows"])
 
@@ -217,6 +221,24 @@ class Visit:
             self.facts["cut_off"][f"{name}, {section}"] = cut_off(form.root)
             self._picture(f"{name}_{section}")
         notebook.select(notebook.tabs()[0])
+
+    def _try_wizards(self) -> Script:
+        """Press the wands of the form: choose the smallest of the boxes, and let the imported file be found."""
+        form = self.forms.last
+        self.player.do(button(form.widgetDict["boxSize"].btnFrame, "Wizard").invoke)
+        dialog = yield Until("the list of boxes", lambda: open_dialog(self.root))
+        yield self.player.pause(0.5)
+        self._picture("wizard_box")
+        rows = dialog.tree.get_children()
+        texts = [[dialog.tree.item(row, "text"), *dialog.tree.item(row, "values")] for row in rows]
+        dialog.tree.selection_set(rows[0])
+        button(dialog, "Select").invoke()
+        yield Until("the end of the dialog", lambda: open_dialog(self.root) is None)
+        button(form.widgetDict["opticsStar"].btnFrame, "Wizard").invoke()
+        found = {name: form_rows(form)[name]["value"] for name in ("boxSize", "opticsStar")}
+        self.facts["wizards"] = {"boxes": texts, **found}
+        form.setVar("boxSize", "0")
+        form.setVar("opticsStar", "")
 
     def _try_impossible_ranks(self) -> Script:
         """Press Execute with numbers that the protocol must refuse."""
@@ -271,7 +293,7 @@ class Visit:
         notebook = tabs(self.view, with_tab="Summary")
         for name, tab in zip(tab_names(notebook), notebook.tabs()):
             notebook.select(tab)
-            yield self.player.pause(1)
+            yield self.player.pause(0.5)
             self._picture(f"finished_{name}")
         notebook.select(notebook.tabs()[0])
 
@@ -306,7 +328,7 @@ class Visit:
             notebook.select(next(tab for tab in notebook.tabs() if str(widget.label).startswith(f"{tab}.")))
             self.player.do(button(widget.btnFrame, "Visualize").invoke)
             yield Until(f"what {name} shows", self._came_up, 60)
-            yield self.player.pause(1)
+            yield self.player.pause(0.5)
             seen = self.facts["entries"][name] = self._came_up()
             # programs other than Scipion are only pretended here
             if {"plots", "dialog"} & set(seen):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 from solvar_engine import __version__
 from solvar_engine.contract import results
 from solvar_engine.contract.files import read_csv, write_csv
-from solvar_engine.contract.params import AnalyzeParams, FitParams, ReconstructParams, options_of
+from solvar_engine.contract.params import AUTO_RANK, AnalyzeParams, FitParams, ReconstructParams, options_of
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import FAILED, FINISHED, StatusTracker, status_path
@@ -60,8 +59,12 @@ def _parse(kind, words):
         elif option.positional:
             parser.add_argument(option.name, type=option.kind)
         else:
-            parser.add_argument(option.label, type=option.kind, default=option.default, dest=option.name)
+            parser.add_argument(option.label, type=_reader(option), default=option.default, dest=option.name)
     return kind(**vars(parser.parse_args(words)))
+
+
+def _reader(option):
+    return lambda word: word if word in option.words else option.kind(word)
 
 
 def _misbehave(tracker: StatusTracker, behaviour: str) -> int | None:
@@ -97,9 +100,10 @@ def _fit(params: FitParams, behaviour: str) -> int:
 
 def _write_fit(run: RunDir, params: FitParams) -> None:
     star = StarFile.read(params.particles)
-    count, rank = len(star.particles), params.rank
+    count = len(star.particles)
+    rank = int(os.environ.get("SOLVAR_STAND_IN_RANK", 0)) if params.rank == AUTO_RANK else params.rank
     random = np.random.default_rng(params.seed)
-    shutil.copy(params.particles, run.particles)
+    _write_particles(run, star, random)
     latents = results.Latents(
         random.normal(size=(count, rank)).astype(np.float32),
         np.tile(np.eye(rank, dtype=np.float32), (count, 1, 1)),
@@ -110,10 +114,42 @@ def _write_fit(run: RunDir, params: FitParams) -> None:
     columns = {name: [0.5] * rank for name in results.EIGENVALUE_COLUMNS}
     columns.update(component=list(range(1, rank + 1)), eigenvalue=eigenvalues, label=[""] * rank)
     results.write_eigenvalues(run.eigenvalues, columns)
+    write_rank_table(run, rank)
     run.eigenvolumes.mkdir(exist_ok=True)
     paths = [run.mean, run.mean_half1, run.mean_half2, run.mask, *map(run.eigenvolume, range(1, rank + 1))]
     for path in paths:
         _write_volume(path, random)
+
+
+def _write_particles(run: RunDir, star: StarFile, random: np.random.Generator) -> None:
+    count, outliers = len(star.particles), int(os.environ.get("SOLVAR_STAND_IN_OUTLIERS", 0))
+    if not outliers:
+        star.write(run.particles)  # as a run of an earlier version
+        return
+    flags = (np.arange(count) < outliers).astype(int)
+    columns = {"solvarLogLikelihood": random.normal(size=count) - 50 * flags, "solvarOutlier": flags}
+    tables = [table if table is not star.particles else table.with_columns(columns) for table in star.tables]
+    StarFile(tuple(tables)).write(run.particles)
+
+
+def write_rank_table(run: RunDir, rank: int, tried: int = 10) -> None:
+    """Write what components gain: the first ones orders of magnitude more than decoys, as real ones do."""
+    number = np.arange(1, tried + 1)
+    is_kept = number <= rank
+    gain = np.where(is_kept, 4000.0 / number**2, 8.0 / number - 6.0)
+    results.write_rank(
+        run.rank,
+        {
+            "candidate": number,
+            "eigenvalue": 9.0 / 4.0**number,
+            "half_set_agreement": np.where(is_kept, 0.9, 0.1),
+            "gain_half1": gain,
+            "gain_half2": 0.9 * gain,
+            "decoy_max_half1": np.full(tried, 12.0),
+            "decoy_max_half2": np.full(tried, 15.0),
+            "kept": is_kept.astype(int),
+        },
+    )
 
 
 def _write_volume(path: Path, random: np.random.Generator) -> None:
@@ -130,7 +166,8 @@ def _analyze(params: AnalyzeParams, behaviour: str) -> int:
     if code is not None:
         return code
     z = results.read_latents(run.latents).z
-    results.write_centres(run.centres, np.full(params.clusters, 1), z[: params.clusters])
+    clusters = params.clusters if z.shape[1] else 0
+    results.write_centres(run.centres, np.full(clusters, 1), z[:clusters])
     run.report.write_text("<html></html>", encoding="utf-8")
     tracker.update(state=FINISHED)
     return 0

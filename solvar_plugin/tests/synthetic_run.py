@@ -11,7 +11,9 @@ import numpy as np
 from solvar_engine.contract import results
 from solvar_engine.contract.files import write_csv
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.status import FINISHED, Status, status_path, write_status
+from solvar_plugin.tests.stand_in_engine import write_rank_table
 
 PIXEL_SIZE = 3.5
 SHELLS_UNTIL_ZERO = 8.0
@@ -47,6 +49,8 @@ def write_run(
     groups: Sequence[str] = ("opticsGroup1",),
     clusters: int = 3,
     contrast_spread: float = 0.2,
+    outliers: int = 5,
+    has_rank_table: bool = True,
 ) -> RunDir:
     """Write what a covariance analysis leaves: the run directory, the table of states and their volumes.
 
@@ -62,6 +66,10 @@ def write_run(
         Optics groups of the noise table.
     contrast_spread : float
         Standard deviation of the contrast.
+    outliers : int
+        How many particles are flagged, the first ones; -1: a run of an earlier version, which does not tell.
+    has_rank_table : bool
+        Whether the run tells what its components gain; those of earlier versions do not.
 
     Returns
     -------
@@ -77,6 +85,9 @@ def write_run(
     precision = np.tile(np.eye(rank) * 4.0, (particles, 1, 1))
     contrast = 1 + contrast_spread * random.normal(size=particles)
     results.write_latents(run.latents, results.Latents(z, precision, contrast))
+    _write_particles(run, particles, outliers)
+    if has_rank_table:
+        write_rank_table(run, rank)
     centres = _write_analysis(run, z, clusters)
     if rank:
         _write_states(folder, run, eigenvalues, centres, box)
@@ -121,6 +132,17 @@ def _write_fit(run: RunDir, labels: Sequence[str], eigenvalues: np.ndarray, grou
             row = {"iteration": iteration, "stage": "half-sets", "half": half, "shell_max": 5}
             results.append_metrics(run.metrics, {**row, "objective": 10 / iteration + half, "seconds": 1.5 * iteration})
     results.append_metrics(run.metrics, {"iteration": 4, "stage": "all particles", "objective": 3.0, "seconds": 7.0})
+
+
+def _write_particles(run: RunDir, count: int, outliers: int) -> None:
+    """Write the table of particles, with a log-likelihood for each unless the run is of an earlier version."""
+    rows = range(1, count + 1)
+    columns = {"rlnImageName": [f"{row}@particles.mrcs" for row in rows], "rlnImageId": rows}
+    if outliers >= 0:
+        flags = (np.arange(count) < outliers).astype(int)
+        log_likelihood = np.random.default_rng(5).normal(size=count) * 20 - 300 - 400 * flags
+        columns.update(solvarLogLikelihood=log_likelihood, solvarOutlier=flags)
+    StarFile((StarTable.create("particles", columns),)).write(run.particles)
 
 
 def _write_volumes(run: RunDir, rank: int, box: int) -> None:

@@ -16,22 +16,25 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import psutil
-from pwem.objects import VolumeMask
+from pwem.objects import SetOfParticles, VolumeMask
 from pwem.protocols import ProtImportMask
+from pyworkflow import Config
 from pyworkflow.protocol.constants import MODE_RESUME
 from pyworkflow.tests import BaseTest, setupTestProject
+from pyworkflow.viewer import DESKTOP_TKINTER
 
-from solvar_engine.contract.params import FitParams, options_of
 from solvar_plugin import Plugin
 from solvar_plugin.constants import SOLVAR_ENV_ACTIVATION
 from solvar_plugin.engine import quote
 from solvar_plugin.protocols import SolvarProtCovariance
+from solvar_plugin.protocols.covariance_form import AUTOMATIC_RANK, FIT, FIXED_RANK, fit_params
 from solvar_plugin.protocols.form_options import in_form_words
 from solvar_plugin.tests import stand_in_engine
 from solvar_plugin.tests.data_sets import PIXEL_SIZE, import_particles, two_optics_groups
+from solvar_plugin.wizards import boxes_for, imported_star
 
 PARTICLES = 120
-CHOICES = next(option.choices for option in options_of(FitParams) if option.name == "projector")
+OUTLIERS = 7
 SECONDS_TO_WAIT = 60
 
 
@@ -78,10 +81,13 @@ def wait_for(condition, what):
 class TestFailures(BaseTest):
     """One project with particles of two optics groups, whose images are noise."""
 
+    _finished = None
+
     @classmethod
     def setUpClass(cls):
         setupTestProject(cls)
         cls.folder = Path(os.getcwd())
+        cls.masks = {}
         cls._install_stand_in()
         star = two_optics_groups(cls.folder / "data", count=PARTICLES)
         cls.imported = import_particles(cls, star, PIXEL_SIZE)
@@ -108,7 +114,7 @@ class TestFailures(BaseTest):
         cls.addClassCleanup(context.__exit__, None, None, None)
 
     def protocol(self, **values):
-        options = {"rank": 2, "numberOfClusters": 3, "numberOfThreads": 1, **values}
+        options = {"rankChoice": FIXED_RANK, "rank": 2, "numberOfClusters": 3, "numberOfThreads": 1, **values}
         protocol = self.newProtocol(SolvarProtCovariance, **options)
         if "inputParticles" not in values:
             protocol.inputParticles.set(self.imported)
@@ -121,6 +127,13 @@ class TestFailures(BaseTest):
             self.proj.launchProtocol(protocol, wait=True)
         self.proj._updateProtocol(protocol)
         return protocol.getErrorMessage()
+
+    def go_on(self, protocol, **environ):
+        """Press Continue, and return the error of the protocol."""
+        protocol.runMode.set(MODE_RESUME)
+        error = self.run_to_the_end(protocol, **environ)
+        self.assertEqual(protocol.isFinished(), not error, error)
+        return error
 
     def wait_for_end(self, protocol):
         # Scipion takes a protocol for failed whose process ends while it looks, so it may look only afterwards
@@ -153,12 +166,8 @@ class TestFailures(BaseTest):
             self.assertTrue(protocol.isFailed())
             self.assertIn(stand_in_engine.SENTENCE, error)
             self.assertIn(stand_in_engine.SENTENCE, " ".join(protocol.summary()))
-
-    def test_failed_run_goes_on_with_continue(self):
-        protocol = self.protocol()
-        self.run_to_the_end(protocol, "fail")
-        protocol.runMode.set(MODE_RESUME)
-        self.assertFalse(self.run_to_the_end(protocol))
+        # and it goes on where it stopped
+        self.assertFalse(self.go_on(protocol))
         self.assertTrue(protocol.isFinished())
         self.assertIn("resumed: True", " ".join(protocol.summary()))
 
@@ -181,66 +190,80 @@ class TestFailures(BaseTest):
         self.assertTrue(protocol.isFailed())
         self.assertIn("stopped in stage 'half-sets', step 12 of 40", protocol.getErrorMessage())
         self.assertIn("Continue", protocol.getErrorMessage())
-        protocol.runMode.set(MODE_RESUME)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertFalse(self.go_on(protocol))
         self.assertIn("resumed: True", " ".join(protocol.summary()))
-
-    def test_changed_rank_starts_afresh(self):
-        protocol = self.protocol()
-        self.run_to_the_end(protocol)
-        self.assertEqual(len(protocol.outputParticles.getFirstItem().getZFlex()), 2)
-        protocol.rank.set(3)
-        protocol.runMode.set(MODE_RESUME)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
-        self.assertIn("resumed: False, rank 3", " ".join(protocol.summary()))
-        self.assertEqual(len(protocol.outputParticles.getFirstItem().getZFlex()), 3)
-        self.assertSetSize(protocol.outputEigenvolumes, 3)
-        self.assertSetSize(protocol.outputStates, 2 * 3 + 3)
-
-    def test_more_clusters_do_not_repeat_the_fit(self):
-        protocol = self.protocol()
-        self.run_to_the_end(protocol)
-        self.record.unlink()
-        protocol.numberOfClusters.set(5)
-        protocol.runMode.set(MODE_RESUME)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
-        self.assertEqual([call["arguments"][0] for call in self.calls()], ["analyze", "reconstruct"])
-        self.assertSetSize(protocol.outputStates, 2 * 2 + 5)
 
     def test_other_mask_under_the_same_name_starts_afresh(self):
         self.record.write_text("")
         protocol = self.with_mask(16, PIXEL_SIZE)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertFalse(self.run_to_the_end(protocol))
         with mrcfile.open(protocol.inputMask.get().getFileName(), mode="r+") as file:
             file.data[0] = 0
-        protocol.runMode.set(MODE_RESUME)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertFalse(self.go_on(protocol))
         self.assertIn("resumed: False", " ".join(protocol.summary()))
         self.assertEqual([call["arguments"][0] for call in self.calls()].count("fit"), 2)
 
-    def test_other_optics_start_afresh(self):
-        protocol = self.protocol()
-        self.run_to_the_end(protocol)
-        protocol.opticsStar.set(str(self.folder / "data" / "particles.star"))
-        protocol.runMode.set(MODE_RESUME)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
-        self.assertIn("resumed: False", " ".join(protocol.summary()))
+    def test_continue_does_again_what_a_change_affects(self):
+        """One run, which goes on after one change after the other; at the end there is no motion to be found."""
+        protocol = self.protocol(rankChoice=AUTOMATIC_RANK)
+        self.assertFalse(self.run_to_the_end(protocol, SOLVAR_STAND_IN_RANK="3"))
+        self.assertEqual(len(protocol.outputParticles.getFirstItem().getZFlex()), 3)
+        self.assertIn("chosen automatically: 3 of 10 tried", " ".join(protocol.summary()))
+        self.assertIn("with 3 components, chosen automatically among 10", " ".join(protocol.methods()))
+        with self.subTest("another number of components"):
+            protocol.rankChoice.set(FIXED_RANK)
+            self.assertFalse(self.go_on(protocol))
+            self.assertIn("resumed: False, rank 2", " ".join(protocol.summary()))
+            self.assertEqual(len(protocol.outputParticles.getFirstItem().getZFlex()), 2)
+            self.assertSetSize(protocol.outputEigenvolumes, 2)
+            self.assertSetSize(protocol.outputStates, 2 * 2 + 3)
+        with self.subTest("more clusters do not repeat the fit"):
+            self.record.unlink()
+            protocol.numberOfClusters.set(5)
+            self.assertFalse(self.go_on(protocol))
+            self.assertEqual([call["arguments"][0] for call in self.calls()], ["analyze", "reconstruct"])
+            self.assertSetSize(protocol.outputStates, 2 * 2 + 5)
+        with self.subTest("other optics, and no variability"):
+            protocol.opticsStar.set(str(self.folder / "data" / "particles.star"))
+            protocol.rankChoice.set(AUTOMATIC_RANK)
+            self.record.unlink()
+            self.assertFalse(self.go_on(protocol, SOLVAR_STAND_IN_RANK="0"))
+            self.assertIn("resumed: False", " ".join(protocol.summary()))
+            # the report says why, but there are no states to be made
+            self.assertEqual([call["arguments"][0] for call in self.calls()], ["fit", "analyze"])
+            self.look_at_run_without_components(self.proj.getProtocol(protocol.getObjId(), fromRuns=False))
+
+    def look_at_run_without_components(self, protocol):
+        names = sorted(name for name, _ in protocol.iterOutputAttributes())
+        self.assertEqual(names, ["outputMean", "outputParticles"])
+        self.assertIs(type(protocol.outputParticles), SetOfParticles)
+        self.assertEqual(len(protocol.outputMean.getHalfMaps().split(",")), 2)
+        for before, after in zip(self.imported.outputParticles, protocol.outputParticles):
+            self.assertEqual(before.getObjId(), after.getObjId())
+            self.assertEqual(after._solvarContrast.get(), 1.0)
+        self.assertFalse(protocol.getPointsPath().exists() or protocol.getStatesFolder().exists())
+        self.assertIn("No reproducible variability was found", " ".join(protocol.summary()))
+        self.assertIn("with 10 components", " ".join(protocol.methods()))
+        self.assertIn("None of the components was confirmed", " ".join(protocol.methods()))
 
     def calls(self):
         return [json.loads(line) for line in self.record.read_text().splitlines()]
 
+    # ------------------------------------------------------------ a run without trouble
+
+    @classmethod
+    def finished(cls):
+        """Return a finished run with some outliers, and the calls of the engine; made when first asked for."""
+        if cls._finished is None:
+            test = cls()
+            cls.record.write_text("")
+            protocol = test.protocol()
+            test.assertFalse(test.run_to_the_end(protocol, SOLVAR_STAND_IN_OUTLIERS=str(OUTLIERS)))
+            cls._finished = protocol, test.calls()
+        return cls._finished
+
     def test_engine_gets_relative_paths_and_no_gpu(self):
-        if self.record.exists():
-            self.record.unlink()
-        protocol = self.protocol()
-        self.run_to_the_end(protocol)
-        call = self.calls()[0]
+        protocol, (call, *_) = self.finished()
         self.assertEqual(os.path.realpath(call["folder"]), os.path.realpath(self.folder))
         self.assertEqual(call["arguments"][:2], ["fit", str(protocol.getStarPath())])
         self.assertIn("--resume", call["arguments"])
@@ -248,14 +271,33 @@ class TestFailures(BaseTest):
         self.assertIsNone(call["gpus"])
 
     def test_copies_keep_what_the_import_brought(self):
-        protocol = self.protocol()
-        self.run_to_the_end(protocol)
+        protocol, _ = self.finished()
         for before, after in zip(self.imported.outputParticles, protocol.outputParticles):
             for name in ("_rlnRandomSubset", "_rlnPhaseShift"):
                 self.assertEqual(before.getAttributeValue(name), after.getAttributeValue(name))
             self.assertIsNotNone(after.getAttributeValue("_rlnRandomSubset"))
             self.assertEqual(before.getCTF().getPhaseShift(), after.getCTF().getPhaseShift())
             self.assertEqual(before.getCoordinate().getMicName(), after.getCoordinate().getMicName())
+
+    def test_outliers_are_flagged_and_a_set_of_their_own(self):
+        protocol, _ = self.finished()
+        flagged = [particle.getObjId() for particle in protocol.outputParticles if particle._solvarOutlier.get()]
+        self.assertEqual(flagged, list(range(1, OUTLIERS + 1)))
+        self.assertEqual([particle.getObjId() for particle in protocol.outputOutliers], flagged)
+        particle = protocol.outputOutliers.getFirstItem()
+        self.assertLess(particle._solvarLogLikelihood.get(), -40)
+        self.assertTrue(particle.hasCTF() and particle.hasTransform())
+        self.assertTrue(protocol.outputOutliers.hasCTF() and protocol.outputOutliers.hasAlignmentProj())
+        self.assertIn(f"Outliers: 7 of {PARTICLES} particles (5.8%)", " ".join(protocol.summary()))
+
+    def test_particles_analysed_again_say_nothing_of_the_first_time(self):
+        again = self.protocol()
+        again.inputParticles.set(self.finished()[0])
+        again.inputParticles.setExtended("outputParticles")
+        self.assertFalse(self.run_to_the_end(again))
+        particle = again.outputParticles.getFirstItem()
+        self.assertFalse(particle.hasAttribute("_solvarOutlier") or particle.hasAttribute("_solvarLogLikelihood"))
+        self.assertFalse(hasattr(again, "outputOutliers"))
 
     # ------------------------------------------------------------ the form
 
@@ -289,7 +331,6 @@ class TestFailures(BaseTest):
             "'Threads' is 0": {"numberOfThreads": 0},
             "'Oversampling' is 9": {"oversampling": 9},
             "'Random seed' is -1": {"seed": -1},
-            "'Oversampling' belongs to 'Interpolation'": {"oversampling": 3, "projector": CHOICES.index("nufft")},
             "scratch folder /nowhere does not exist": {"scratchFolder": "/nowhere"},
             "STAR file for the optics, /nowhere.star, does not exist": {"opticsStar": "/nowhere.star"},
             "computes on the CPU only": {"useGpu": True},
@@ -297,18 +338,43 @@ class TestFailures(BaseTest):
         for sentence, values in cases.items():
             self.assertIn(sentence, self.problems(**values))
 
+    def test_what_the_form_hides_does_not_count(self):
+        without = FIT["projector"].choices.index("nufft")
+        self.assertEqual(self.problems(oversampling=3, projector=without), "")
+        self.assertEqual(fit_params(self.protocol(oversampling=3, projector=without)).oversampling, 2)
+        self.assertEqual(fit_params(self.protocol(rankChoice=AUTOMATIC_RANK, rank=-1)).rank, "auto")
+
+    def test_wizards_know_boxes_and_the_imported_file(self):
+        self.assertEqual([box.size for box in boxes_for(100, 2.0)], [32, 48, 64, 96, 100])
+        self.assertEqual([round(box.finest_detail, 2) for box in boxes_for(64, 3.0)], [12.0, 8.0, 6.0])
+        star = str(self.folder / "data" / "particles.star")
+        self.assertEqual(imported_star(self.protocol()), star)
+        # also where the particles have come a longer way
+        again = self.newProtocol(SolvarProtCovariance)
+        again.inputParticles.set(self.protocol())
+        self.assertEqual(imported_star(again), star)
+        self.assertIsNone(imported_star(self.newProtocol(SolvarProtCovariance)))
+        targets = Config.getDomain().findWizards(again, DESKTOP_TKINTER)
+        self.assertEqual(
+            {name: targets[name].__name__ for name in ("boxSize", "opticsStar")},
+            {"boxSize": "SolvarBoxWizard", "opticsStar": "SolvarOpticsWizard"},
+        )
+
     def test_lost_optics_groups_are_a_warning(self):
         self.assertIn("2 optics groups", " ".join(self.protocol().warnings()))
         star = str(self.folder / "data" / "particles.star")
         self.assertEqual(self.protocol(opticsStar=star).warnings(), [])
 
     def mask(self, box, sampling):
+        if (box, sampling) in self.masks:
+            return self.masks[box, sampling]
         path = self.folder / f"mask_{box}_{sampling:g}.mrc"
         with mrcfile.new(path, overwrite=True) as file:
             file.set_data(np.ones((box,) * 3, dtype=np.float32))
             file.voxel_size = sampling
         protocol = self.newProtocol(ProtImportMask, maskPath=str(path), samplingRate=sampling)
         self.launchProtocol(protocol)
+        self.masks[box, sampling] = protocol
         return protocol
 
     def with_mask(self, box, sampling, name="inputMask"):
@@ -343,14 +409,9 @@ class TestFailures(BaseTest):
         self.assertIn(f"variability confined to the focus mask {path}", " ".join(protocol.methods()))
         sources = self.proj.getSourceParents(protocol.outputEigenvolumes)
         self.assertIn(protocol.inputFocusMask.getObjValue().getObjId(), [source.getObjId() for source in sources])
-
-    def test_another_focus_mask_starts_afresh(self):
-        protocol = self.with_mask(16, PIXEL_SIZE, "inputFocusMask")
-        self.assertFalse(self.run_to_the_end(protocol))
+        # without it, the run starts afresh
         protocol.inputFocusMask.set(None)
-        protocol.runMode.set(MODE_RESUME)
-        self.run_to_the_end(protocol)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertFalse(self.go_on(protocol))
         self.assertIn("resumed: False", " ".join(protocol.summary()))
         self.assertNotIn("focus mask", " ".join(protocol.methods()))
 

@@ -26,8 +26,9 @@ LIMIT_SECONDS = 450
 LABEL = "covariance analysis"
 OUTPUTS = ["outputEigenvolumes", "outputMean", "outputParticles", "outputStates"]
 ENTRIES = {
-    "Components": {"displayEigenvalues"},
+    "Components": {"displayEigenvalues", "displayRank"},
     "Latent space": {"displayLatent", "displayHistograms"},
+    "Particles": {"displayParticles"},
     "Resolution and noise": {"displayFsc", "displayNoise", "displayProgress"},
     "Volumes": {"displaySlices", "displayMontage", "displaySurface", "displayChimerax"},
     "Motions": {"displayMotion", "displayMovie"},
@@ -36,7 +37,9 @@ ENTRIES = {
 # what a plot window must say in its title, and how many pictures and curves it must have at least
 PLOTS = {
     "displayEigenvalues": ("Eigenvalues", 2),
+    "displayRank": ("Gain of each component", 1),
     "displayLatent": ("component 1 and component 2", 3),
+    "displayParticles": ("outliers", 1),
     "displayHistograms": ("component", 2),
     "displayFsc": ("Resolution", 1),
     "displayNoise": ("Noise", 1),
@@ -86,12 +89,17 @@ class TestGui(BaseTest):
             "inputParticles": "Input particles",
             "inputMask": "Mask (optional)",
             "inputFocusMask": "Focus mask (optional)",
-            "rank": "Number of components",
+            "rankChoice": "Number of components",
             "boxSize": "Working box (px)",
             "numberOfClusters": "Number of clusters",
         }
         self.assertEqual({name: row["label"] for name, row in form["rows"]["Normal"]["Input"].items()}, labels)
-        self.assertIn("opticsStar", form["rows"]["Advanced"]["Input"])
+        self.assertEqual(form["rows"]["Normal"]["Input"]["rankChoice"]["value"], "automatic")
+        # what belongs to a choice comes with it
+        self.assertEqual(
+            {name: form["rows"]["Advanced"]["Input"][name]["label"] for name in ("rank", "opticsStar")},
+            {"rank": "Fixed number", "opticsStar": "STAR file for the optics"},
+        )
         method = form["rows"]["Advanced"]["Method"]
         values = [method[name]["value"] for name in ("objective", "projector", "invertContrast", "scratchFolder")]
         self.assertEqual(values, ["maximum likelihood", "trilinear", "find out", ""])
@@ -110,12 +118,19 @@ class TestGui(BaseTest):
         self.assertEqual({place: found for place, found in self.facts["cut_off"].items() if found}, {})
         self.assertGreater(len(self.facts["cut_off"]), len(ENTRIES))
 
+    def test_wizards(self):
+        wizards = self.facts["wizards"]
+        # images of 32 px of 6 Angstrom
+        self.assertEqual(wizards["boxes"], [["32", "6.00", "12.0"]])
+        self.assertEqual(wizards["boxSize"], "32")
+        self.assertRegex(wizards["opticsStar"], r"^/.*/data/particles\.star$")
+
     def test_impossible_numbers_are_refused(self):
         refused = self.facts["refused"]
         self.assertIn(f"'Number of components' is 5000, but {PARTICLES} particles support at most 30", refused["5000"])
         self.assertIn("'Number of components' is 0 but must be at least 1", refused["0"])
         for text in ("two", ""):
-            self.assertIn("Number of components", refused[text])
+            self.assertIn("Fixed number", refused[text])
 
     def test_progress_is_shown(self):
         stages = [re.match(r"Stage (\d+) of (\d+): ", text) for text in self.facts["summaries"]]
@@ -134,8 +149,9 @@ class TestGui(BaseTest):
 
     def test_form_of_the_run_shows_what_was_run(self):
         rows = self.facts["form_of_run"]
-        values = {name: rows[name]["value"] for name in ("inputParticles", "rank", "numberOfClusters")}
-        self.assertEqual(values, {"inputParticles": "import.outputParticles", "rank": "2", "numberOfClusters": "3"})
+        values = {name: rows[name]["value"] for name in ("inputParticles", "rankChoice", "rank", "numberOfClusters")}
+        expected = {"inputParticles": "import.outputParticles", "rankChoice": "fixed", "rank": "2"}
+        self.assertEqual(values, {**expected, "numberOfClusters": "3"})
 
     def test_form_of_the_viewer(self):
         viewer = self.facts["viewer"]
@@ -157,7 +173,7 @@ class TestGui(BaseTest):
         (page,) = entries["displayReport"].pop("pages")
         self.assertRegex(page, r"^file:///.*SolvarProtCovariance/extra/run/report\.html$")
         self.assertRegex(entries["displayChimerax"].pop("chimerax"), r"open \S*mean\.mrc")
-        self.assertEqual((entries["displayReport"], entries["displayChimerax"]), ({}, {}))
+        self.assertEqual([entries[f"display{name}"] for name in ("Report", "Chimerax")], [{}, {}])
 
     def test_pictures(self):
         names = self.facts["pictures"]

@@ -16,8 +16,9 @@ from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.star import StarFile
 from solvar_plugin import __version__
-from solvar_plugin.convert.results import precision_matrix
+from solvar_plugin.convert.particle_results import precision_matrix
 from solvar_plugin.protocols import SolvarProtCovariance
+from solvar_plugin.protocols.covariance_form import AUTOMATIC_RANK, FIXED_RANK
 from solvar_plugin.tests.data_sets import import_particles, simulate
 
 PARTICLES, BOX, PIXEL_SIZE = 1500, 32, 6.0
@@ -42,12 +43,13 @@ class TestCovarianceAnalysis(BaseTest):
         )
         cls.imported = import_particles(cls, cls.data / "particles.star", PIXEL_SIZE)
         cls.angle = read_csv(cls.data / "truth" / "states.csv")["coordinate_1"]
-        cls.done = cls.launched(cls.imported, "outputParticles")
+        cls.done = cls.launched(cls.imported, "outputParticles", rankChoice=AUTOMATIC_RANK)
 
     @classmethod
     def launched(cls, source, output, **values):
         protocol = cls.newProtocol(
-            SolvarProtCovariance, **{"rank": RANK, "numberOfClusters": CLUSTERS, "numberOfThreads": 2, **values}
+            SolvarProtCovariance,
+            **{"rankChoice": FIXED_RANK, "rank": RANK, "numberOfClusters": CLUSTERS, "numberOfThreads": 2, **values},
         )
         protocol.inputParticles.set(source)
         protocol.inputParticles.setExtended(output)
@@ -71,6 +73,12 @@ class TestCovarianceAnalysis(BaseTest):
             if row % 100 == 0:
                 np.testing.assert_allclose(precision_matrix(particle), latents.precision[row], rtol=1e-6)
                 self.assertAlmostEqual(particle._solvarContrast.get(), float(latents.contrast[row]), places=6)
+        columns = StarFile.read(self.done.getRunDir().particles).particles.numbers(
+            "solvarLogLikelihood", "solvarOutlier"
+        )
+        for name, values in columns.items():
+            found = [particle.getAttributeValue(f"_{name}") for particle in self.done.outputParticles]
+            np.testing.assert_allclose(found, values, rtol=1e-6)
 
     def test_inputs_are_kept_with_their_ids(self):
         for before, after in zip(self.imported.outputParticles, self.done.outputParticles):
@@ -111,6 +119,7 @@ class TestCovarianceAnalysis(BaseTest):
         summary = " ".join(self.done.summary())
         self.assertIn(f"{PARTICLES} particles", summary)
         self.assertIn("Component 1: eigenvalue", summary)
+        self.assertIn(f"Number of components chosen automatically: {RANK} of 10 tried", summary)
         self.assertIn("maximum likelihood", " ".join(self.done.methods()))
         self.assertIn("Yadgar", " ".join(self.done.citations()))
 
@@ -130,17 +139,6 @@ class TestCovarianceAnalysis(BaseTest):
         self.assertEqual([particle.getObjId() for particle in done.outputParticles], ids)
         z = np.array([particle.getZFlex() for particle in done.outputParticles])
         self.assertGreater(explained(z, self.angle[np.array(ids) - 1]), 0.6)
-
-    def test_changed_rank_with_continue(self):
-        protocol = self.launched(self.imported, "outputParticles", rank=1)
-        protocol.rank.set(2)
-        protocol.runMode.set(MODE_RESUME)
-        self.launchProtocol(protocol)
-        z = np.array([particle.getZFlex() for particle in protocol.outputParticles])
-        self.assertEqual(z.shape, (PARTICLES, 2))
-        # the numbers of a run that began with rank 2
-        expected = np.array([particle.getZFlex() for particle in self.done.outputParticles])
-        np.testing.assert_allclose(z, expected, rtol=1e-6)
 
     def test_star_of_the_run_holds_scipions_ids(self):
         star = StarFile.read(self.done.getRunDir().particles).particles
@@ -162,9 +160,16 @@ class TestAwkwardProject(BaseTest):
         os.chdir(self.proj.getPath())
         data = simulate(Path(os.getcwd()) / "my data", phantom="hinge", particles=150, box=16, pixel_size=12, snr=1)
         imported = import_particles(self, data / "particles.star", 12.0)
-        protocol = self.newProtocol(SolvarProtCovariance, rank=1, numberOfClusters=2, numberOfThreads=2)
+        protocol = self.newProtocol(
+            SolvarProtCovariance, rankChoice=FIXED_RANK, rank=1, numberOfClusters=2, numberOfThreads=2
+        )
         protocol.inputParticles.set(imported)
         protocol.inputParticles.setExtended("outputParticles")
         self.launchProtocol(protocol)
         self.assertSetSize(protocol.outputParticles, 150)
         self.assertSetSize(protocol.outputStates, 4)
+        protocol.rank.set(2)
+        protocol.runMode.set(MODE_RESUME)
+        self.launchProtocol(protocol)
+        self.assertEqual({len(particle.getZFlex()) for particle in protocol.outputParticles}, {2})
+        self.assertSetSize(protocol.outputStates, 6)

@@ -16,6 +16,7 @@ from pyworkflow.tests import BaseTest, setupTestProject
 from solvar_engine.contract.star import StarFile, relion_to_rotation
 from solvar_plugin.convert.locations import split_image_name
 from solvar_plugin.protocols import SolvarProtCovariance
+from solvar_plugin.protocols.covariance_form import FIXED_RANK
 from solvar_plugin.tests.data_sets import PIXEL_SIZE, VOLTAGES, import_particles, simulate, two_optics_groups
 
 RANK = 2
@@ -50,7 +51,9 @@ def refine(folder: Path) -> Path:
 
 def analyse(test, imported, mask=None, **options):
     """Run the protocol on imported particles, and return it."""
-    protocol = test.newProtocol(SolvarProtCovariance, rank=RANK, numberOfClusters=2, numberOfThreads=2, **options)
+    protocol = test.newProtocol(
+        SolvarProtCovariance, rankChoice=FIXED_RANK, rank=RANK, numberOfClusters=2, numberOfThreads=2, **options
+    )
     protocol.inputParticles.set(imported)
     protocol.inputParticles.setExtended("outputParticles")
     if mask is not None:
@@ -238,7 +241,7 @@ class TestTwoMicroscopes(BaseTest):
 
     def test_warning_unless_the_star_file_is_given(self):
         self.assertEqual(self.protocol.warnings(), [])
-        without = self.newProtocol(SolvarProtCovariance, rank=RANK)
+        without = self.newProtocol(SolvarProtCovariance, rankChoice=FIXED_RANK, rank=RANK)
         without.inputParticles.set(self.imported)
         without.inputParticles.setExtended("outputParticles")
         (warning,) = without.warnings()

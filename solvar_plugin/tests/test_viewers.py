@@ -24,9 +24,11 @@ from pyworkflow.tests import BaseTest, setupTestProject
 from pyworkflow.viewer import DESKTOP_TKINTER, MessageView
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE
+from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, OVERFIT
 from solvar_engine.contract.status import FAILED, RUNNING, Status, write_status
+from solvar_plugin.convert.rank_table import RankTable
 from solvar_plugin.protocols import SolvarProtCovariance
+from solvar_plugin.protocols.summaries import NO_VARIABILITY
 from solvar_plugin.tests.synthetic_run import PIXEL_SIZE, blob, molecule, write_run, write_volume
 from solvar_plugin.viewers import (
     SolvarCovarianceViewer,
@@ -34,14 +36,16 @@ from solvar_plugin.viewers import (
     curves,
     latent,
     programs,
+    quality,
     slices,
     style,
     surface_plots,
     surfaces,
 )
-from solvar_plugin.viewers.form import COLOURS, DRAWINGS, NONE_YET
+from solvar_plugin.viewers.entries import RUN_HAS_CHANGED
+from solvar_plugin.viewers.form import AUTOMATIC, COLOURS, DRAWINGS, NONE_YET
+from solvar_plugin.viewers.latent_entries import NO_FIT_OF_PARTICLES
 from solvar_plugin.viewers.run_data import MASK, Components, RunData, read_volume
-from solvar_plugin.viewers.viewer_covariance import NO_COMPONENTS, RUN_HAS_CHANGED
 from solvar_plugin.viewers.viewer_particles import read_coordinates
 
 
@@ -372,6 +376,13 @@ class TestCurves(unittest.TestCase):
         self.assertEqual(len(hatches), 3)
         self.assertEqual([text.get_text() for text in axes.texts], ["50%", "33%", "17%"])
 
+    def test_the_gravest_remark_decides_how_a_component_is_drawn(self) -> None:
+        table = components((OVERFIT, f"{NUISANCE}, {OVERFIT}", NUISANCE, "something new"))
+        curves.draw_eigenvalues(figure := new_figure(), table)
+        hatches = [bar.get_hatch() for bar in sorted(figure.axes[0].patches, key=lambda bar: bar.get_x())]
+        self.assertEqual(hatches[0], hatches[1])
+        self.assertEqual(len(set(hatches)), 3)
+
     def test_any_number_of_components_and_missing_numbers_can_be_drawn(self) -> None:
         for labels in (("",), (NOT_REPRODUCIBLE,), ("",) * 40, ("",) * 8 + (NUISANCE,) * 4):
             table = components(labels)
@@ -402,6 +413,45 @@ class TestCurves(unittest.TestCase):
         self.assertEqual([axes.get_title("left") for axes in figure.axes], ["half-sets, shells to 8", "all particles"])
         self.assertEqual([line.get_ydata().tolist() for line in figure.axes[0].lines], [[4, 0], [2, 0]])
         self.assertEqual(figure.axes[1].lines[0].get_ydata().tolist(), [0])
+
+
+class TestQuality(unittest.TestCase):
+    def test_gains_are_drawn_beside_those_of_the_decoys(self) -> None:
+        gain = np.array([[900.0, 800.0], [20.0, -3.0]])
+        table = RankTable(np.array([1, 2]), gain, np.full((2, 2), 10.0), np.array([True, False]))
+        quality.draw_rank(figure := new_figure(), table)
+        axes = figure.axes[0]
+        self.assertEqual(axes.get_title(loc="left"), "1 of 2 components stand out")
+        drawn = {
+            (round(x), float(y), line.get_marker(), line.get_markerfacecolor())
+            for line in axes.lines
+            for x, y in zip(*line.get_data())
+        }
+        # a tenth of what decoys gain stands for no gain
+        expected = {(1, 900.0, "o", style.BLUE), (1, 800.0, "s", style.BLUE), (2, 20.0, "o", "white")}
+        self.assertEqual(drawn, expected | {(2, 1.0, "v", "white")})
+        levels = [segment[0][1] for lines in axes.collections for segment in lines.get_segments()]
+        self.assertEqual(levels, [10.0] * 4)
+
+    def test_every_particle_is_counted_once_and_outliers_apart(self) -> None:
+        random = np.random.default_rng(0)
+        flags = np.arange(500) < 20
+        quality.draw_particles(
+            figure := new_figure(), random.normal(size=500) - 90 * flags, flags, random.normal(size=500)
+        )
+        for axes in figure.axes:
+            counts = {
+                color: sum(bar.get_height() for bar in axes.patches if to_rgb(bar.get_facecolor()) == to_rgb(color))
+                for color in (style.BLUE, style.VERMILLION)
+            }
+            self.assertEqual(counts, {style.BLUE: 480, style.VERMILLION: 20})
+        self.assertIn("20 of 500 are flagged", note_of(figure))
+
+    def test_without_log_likelihoods_the_contrast_is_left(self) -> None:
+        quality.draw_particles(figure := new_figure(), None, None, np.ones(50))
+        figure.canvas.draw()
+        self.assertEqual([axes.get_xlabel() for axes in figure.axes], ["contrast of the image"])
+        self.assertIn("does not tell how well", note_of(figure))
 
 
 class TestLatent(unittest.TestCase):
@@ -463,6 +513,15 @@ class TestLatent(unittest.TestCase):
             latent.draw_latent(figure := new_figure(), self.x, self.y, drawing=latent.POINTS)
         self.assertEqual(len(figure.axes[0].collections[0].get_offsets()), 50)
         self.assertIn("50 of 200 particles, chosen at random, are drawn.", note_of(figure))
+
+    def test_marked_particles_are_on_top(self) -> None:
+        chosen = np.zeros(len(self.x.values), dtype=bool)
+        chosen[[3, 5]] = True
+        latent.draw_latent(figure := new_figure(), self.x, self.y, marks=latent.Marks(chosen, "outliers"))
+        on_top = figure.axes[0].collections[-1]
+        expected = np.stack([self.x.values, self.y.values], axis=1)[chosen]
+        np.testing.assert_allclose(sorted(on_top.get_offsets().tolist()), sorted(expected.tolist()))
+        self.assertEqual(figure.axes[0].get_legend().get_texts()[0].get_text(), "outliers (2)")
 
     def test_centres_are_marked_and_numbered(self) -> None:
         centres = np.array([[0.5, -0.5], [np.nan, np.nan], [1.0, 1.0]])
@@ -696,7 +755,6 @@ class TestCovarianceViewer(BaseTest):
         views = viewer._getVisualizeDict()[name](name)
         for view in views:
             if isinstance(view, EmPlotter):
-                view.draw()
                 view.savefig(self.extra / f"{name}.png")
                 view.close()
         return views
@@ -752,11 +810,12 @@ class TestCovarianceViewer(BaseTest):
         order = latent.random_subset(len(z))
         for choice in range(len(COLOURS)):
             viewer.colourBy.set(choice)
-            for drawing in range(len(DRAWINGS)):
+            # of so few particles, points are what is drawn automatically
+            for drawing in (AUTOMATIC, DRAWINGS.index(latent.HEXAGONS)):
                 viewer.drawAs.set(drawing)
                 figure = self.plot(viewer, "displayLatent")
                 self.assertIn("component 3 (not reproducible)", figure.axes[0].get_xlabel())
-                if drawing < 2:
+                if drawing == AUTOMATIC:
                     offsets = figure.axes[0].collections[0].get_offsets()
                     np.testing.assert_allclose(offsets, z[order][:, [2, 0]], rtol=1e-6)
         viewer.xAxis.set(3)
@@ -794,8 +853,10 @@ class TestCovarianceViewer(BaseTest):
     def test_without_components_the_rest_can_still_be_seen(self) -> None:
         viewer = self.viewer(labels=())
         for name in ("displayEigenvalues", "displayLatent", "displayHistograms", "displayMotion", "displayMovie"):
-            self.assertEqual(self.message(viewer, name), NO_COMPONENTS)
+            self.assertEqual(self.message(viewer, name), NO_VARIABILITY)
         for name in (
+            "displayRank",
+            "displayParticles",
             "displayFsc",
             "displayNoise",
             "displayProgress",
@@ -806,6 +867,14 @@ class TestCovarianceViewer(BaseTest):
             self.plot(viewer, name)
         self.assertEqual(viewer.getParam("xAxis").choices, [NONE_YET])
 
+    def test_runs_of_earlier_versions(self) -> None:
+        viewer = self.viewer(outliers=-1, has_rank_table=False)
+        self.plot(viewer, "displayParticles")
+        for colour in ("log-likelihood", "outliers"):
+            viewer.colourBy.set(COLOURS.index(colour))
+            self.assertEqual(self.message(viewer, "displayLatent"), NO_FIT_OF_PARTICLES)
+        self.assertIn("rank.csv is missing, run the protocol again", self.message(viewer, "displayRank"))
+
     def test_several_optics_groups(self) -> None:
         viewer = self.viewer(groups=("1", "second microscope"))
         axes = self.plot(viewer, "displayNoise").axes[0]
@@ -814,9 +883,13 @@ class TestCovarianceViewer(BaseTest):
         )
 
     def test_every_volume_can_be_sliced_and_drawn_as_a_surface(self) -> None:
-        viewer = self.viewer()
-        for number, volume in enumerate(viewer.getParam("volumeChoice").choices):
-            viewer.volumeChoice.set(number)
+        viewer = self.viewer(labels=("",), clusters=1)
+        names = viewer.getParam("volumeChoice").choices
+        for entry in viewer._entries:
+            self.assertEqual(viewer._data.read(entry).data.ndim, 3)
+        # one of each kind
+        for volume in ("mean map", "mask", "eigenvolume of component 1", "state 3: cluster 1"):
+            viewer.volumeChoice.set(names.index(volume))
             for name in ("displaySlices", "displayMontage", "displaySurface"):
                 with self.subTest(volume=volume, entry=name):
                     title = self.plot(viewer, name)._suptitle.get_text()

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from solvar_engine.contract.results import FSC_THRESHOLD, NUISANCE, resolution_at_threshold
+from solvar_engine.contract.results import FSC_THRESHOLD, NOT_REPRODUCIBLE, NUISANCE, OVERFIT, resolution_at_threshold
 from solvar_plugin.viewers import style
 from solvar_plugin.viewers.run_data import Components
 
@@ -21,8 +21,12 @@ MAX_STAGES = 8
 MAX_WORDED = 8
 """Most components whose labels are written in full below the axis."""
 
-_KINDS = {"": (style.BLUE, style.BLUE, ""), NUISANCE: ("white", style.ORANGE, "xxxx")}
-_UNREPRODUCIBLE = ("white", style.GREY, "////")
+_CLEAR = (style.BLUE, style.BLUE, "")
+_KINDS = {
+    NOT_REPRODUCIBLE: ("white", style.GREY, "////"),
+    OVERFIT: ("white", style.VERMILLION, "...."),
+    NUISANCE: ("white", style.ORANGE, "xxxx"),
+}
 
 
 # ------------------------------------------------------------------------------ eigenvalues
@@ -53,8 +57,10 @@ def draw_eigenvalues(figure: Figure, components: Components) -> None:
 
 
 def _kind_of(label: str) -> tuple[str, str, str]:
-    """Face colour, edge colour and hatching of a component by its label."""
-    return _KINDS.get(label, _UNREPRODUCIBLE)
+    """Face colour, edge colour and hatching of a component by its label, the gravest remark if it has several."""
+    if not label:
+        return _CLEAR
+    return next((kind for word, kind in _KINDS.items() if word in label), _KINDS[NOT_REPRODUCIBLE])
 
 
 def _draw_eigenvalue_bars(axes: Axes, components: Components) -> None:

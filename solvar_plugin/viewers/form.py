@@ -8,8 +8,15 @@ import pyworkflow.protocol.params as params
 
 from solvar_plugin.viewers import latent, programs, slices
 
-CLUSTER, CONTRAST, UNCERTAINTY, DENSITY = range(4)
-COLOURS = ("cluster", "contrast", "uncertainty of the coordinates", "number of particles")
+CLUSTER, CONTRAST, UNCERTAINTY, DENSITY, LOG_LIKELIHOOD, OUTLIER = range(6)
+COLOURS = (
+    "cluster",
+    "contrast",
+    "uncertainty of the coordinates",
+    "number of particles",
+    "log-likelihood",
+    "outliers",
+)
 AUTOMATIC = 0
 DRAWINGS = ("automatic", latent.POINTS, latent.HEXAGONS)
 NONE_YET = "none yet"
@@ -45,6 +52,7 @@ def define_form(form: Any, choices: Choices) -> None:
     """Add all entries to a form of Scipion; those named display... open something."""
     _define_components(form)
     _define_latent(form, choices)
+    _define_particles(form)
     _define_quality(form)
     _define_volumes(form, choices)
     _define_motions(form, choices)
@@ -91,9 +99,18 @@ def _define_components(form: Any) -> None:
         "How much the density varies along each component: measured on held-out particles (bars; the honest number) "
         "and on those that it was computed from (circles). Beside it: how far two independent halves of the particles "
         "agree on each component, and how much of it looks like mere changes of contrast or errors of orientation and "
-        "position.\n\nComponents labelled 'not reproducible' or 'nuisance' are hatched: do not interpret them as "
-        "motions.",
+        "position.\n\nHatched components are not to be interpreted as motions:\n"
+        "_not reproducible_: the other half of the particles does not show it.\n"
+        "_overfit_: much larger on the particles that it was computed from than on others.\n"
+        "_nuisance_: it looks like changes of contrast or errors of the orientations.",
         important=True,
+    )
+    _add_button(
+        form,
+        "displayRank",
+        "Gain of each component, beside that of decoys",
+        "By how much each component raises the log-likelihood of particles that had no part in finding it, beside what "
+        "components without any meaning do. An automatic number of components is chosen by this.",
     )
 
 
@@ -114,7 +131,10 @@ def _define_latent(form: Any, choices: Choices) -> None:
         "_contrast_: how strong the molecule is in each image; 1 on average.\n"
         "_uncertainty of the coordinates_: posterior standard deviation of the coordinates shown (for the UMAP, of all "
         "reproducible components). Where it is as large as the cloud, positions mean little.\n"
-        "_number of particles_: how densely the particles lie.",
+        "_number of particles_: how densely the particles lie.\n"
+        "_log-likelihood_: how well the model explains each image. An island of low values is junk, or a state that "
+        "the components do not reach.\n"
+        "_outliers_: the flagged particles on top of all others.",
     )
     _add_choice(
         form,
@@ -145,6 +165,18 @@ def _define_latent(form: Any, choices: Choices) -> None:
         "displayHistograms",
         "Histogram of every component",
         "Particles along each component, with the normal distribution of the same width.",
+    )
+
+
+def _define_particles(form: Any) -> None:
+    form.addSection(label="Particles")
+    _add_button(
+        form,
+        "displayParticles",
+        "Log-likelihood, contrast and outliers",
+        "How well the model explains each particle, how strong the molecule is in its image, and which particles are "
+        "flagged as outliers. To see where they lie in the latent space, colour it by log-likelihood or outliers.",
+        important=True,
     )
 
 

@@ -71,6 +71,21 @@ class Coloring:
     is_category: bool = False
 
 
+@dataclass(frozen=True)
+class Marks:
+    """Particles that are to be seen on top of all others.
+
+    Attributes
+    ----------
+    chosen : ndarray of bool, shape (n,)
+    label : str
+        What they are, in the plural.
+    """
+
+    chosen: np.ndarray
+    label: str
+
+
 def component_axis(components: Components, z: np.ndarray, index: int) -> Axis:
     """Make an axis of a component (0-based index) from the coordinates z, shape (n, r)."""
     label = components.label[index]
@@ -161,6 +176,7 @@ def draw_latent(
     coloring: Coloring | None = None,
     drawing: str | None = None,
     centres: np.ndarray | None = None,
+    marks: Marks | None = None,
 ) -> None:
     """Draw the particles along two coordinates, with histograms at the margins.
 
@@ -176,6 +192,8 @@ def draw_latent(
         Default: by the number of particles.
     centres : ndarray, shape (k, 2), optional
         Positions that are marked and numbered from 1; rows of NaN are left out.
+    marks : Marks, optional
+        Particles that are drawn once more, on top.
     """
     drawing = drawing or choose_drawing(len(x.values))
     has_margins = x.has_scale and y.has_scale
@@ -190,6 +208,8 @@ def draw_latent(
         if len(shown) < len(x.values):
             notes.append(f"{len(shown):,} of {len(x.values):,} particles, chosen at random, are drawn.")
     _label_axes(axes, x, y)
+    if marks is not None:
+        _draw_marks(axes, x.values, y.values, marks)
     if centres is not None and len(centres) <= MAX_CENTRES:
         _mark_centres(axes, centres)
         notes.append("Numbers mark the centres of the clusters.")
@@ -263,6 +283,17 @@ def _draw_hexagons(axes: Axes, x: np.ndarray, y: np.ndarray, coloring: Coloring 
         x, y, C=coloring.values, reduce_C_function=_commonest, cmap=colors, vmin=0.5, vmax=n_categories + 0.5, **options
     )
     return None, ""
+
+
+def _draw_marks(axes: Axes, x: np.ndarray, y: np.ndarray, marks: Marks) -> None:
+    """Draw the marked particles and say how many they are."""
+    chosen = np.flatnonzero(marks.chosen)
+    shown = chosen[random_subset(len(chosen))]
+    size = float(np.clip(8_000 / max(len(shown), 1), 6.0, 26.0))
+    axes.scatter(x[shown], y[shown], s=size, color=style.VERMILLION, edgecolors="white", linewidths=0.4, zorder=3)
+    label = f"{marks.label} ({len(chosen):,})"
+    handle = Line2D([], [], marker="o", linestyle="", markersize=7, color=style.VERMILLION, label=label)
+    axes.legend(handles=[handle], loc="upper right", handletextpad=0.2)
 
 
 def _commonest(values: Any) -> float:

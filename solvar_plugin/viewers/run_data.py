@@ -17,7 +17,10 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import as_text, read_csv
 from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, Latents, read_latents
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import FAILED, FINISHED, Status, read_status, status_path
+from solvar_plugin.convert.particle_results import columns_of
+from solvar_plugin.convert.rank_table import RankTable, read_rank_table
 
 DENSITY, MASK, COMPONENT = "density", "mask", "component"
 
@@ -135,6 +138,23 @@ class RunData:
         if not len(latents.z):
             raise UserError(f"{self.run.latents} has no particles: run the protocol again.")
         return latents
+
+    def fit_of_particles(self, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Read log-likelihood and outlier flag of each particle, each shape (count,); None where the run has none."""
+        self._require(self.run.particles, "The table of particles")
+        columns = columns_of(StarFile.read(self.run.particles).particles)
+        for values in columns:
+            if values is not None:
+                _refuse_other_count(self.run.particles, len(values), count)
+        return columns
+
+    def rank_table(self) -> RankTable:
+        """Read what the components gain beside meaningless ones."""
+        table = read_rank_table(self.run)
+        if table is None or not len(table):
+            self._require(self.run.rank, "The table of the gains of the components")
+            raise UserError(f"{self.run.rank} has no components: run the protocol again.")
+        return table
 
     def has_embedding(self) -> bool:
         """Whether there is a flat map of the latent space."""

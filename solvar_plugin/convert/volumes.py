@@ -1,81 +1,24 @@
-"""The engine's run directory as Scipion's sets."""
+"""The volumes of the engine's run directory as Scipion's objects."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Sequence
 
 import numpy as np
-from pwem.objects import ParticleFlex, Volume
-from pyworkflow.object import CsvList, Float, Integer, String
+from pwem.objects import Volume
+from pyworkflow.object import Float, Integer, String
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import as_text, read_csv, write_csv
-from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.run import RunDir
-from solvar_engine.contract.star import StarFile
-from solvar_plugin.constants import FLEX_PROGRAM
-from solvar_plugin.convert.particles import ID_COLUMN, enabled_items
+from solvar_plugin.convert.attributes import csv_list
 
 STATE_COLUMN = "state"
 """Column of points.csv that names each state."""
 
 STANDARD_DEVIATIONS = 2.0
 """How far from the mean, along a component, its two states are."""
-
-
-def fill_particles(output: Any, particles: Any, run: RunDir) -> None:
-    """Append a copy of every particle with its latent coordinates; ids, CTF and all other attributes stay.
-
-    Parameters
-    ----------
-    output : SetOfParticlesFlex
-        Empty, with the information of `particles` copied.
-    particles : SetOfParticles
-        The input of the run.
-    run : RunDir
-        Finished. Rows are found by the id of the particle, never by their order.
-
-    Raises
-    ------
-    UserError
-        If the run does not know a particle, because the set has changed since.
-    """
-    latents = read_latents(run.latents)
-    ids = StarFile.read(run.particles).particles.integers(ID_COLUMN)
-    row_of_id: dict[int, int] = {int(identity): row for row, identity in enumerate(ids)}
-    upper = np.triu_indices(latents.z.shape[1])
-    for particle in enabled_items(particles):
-        row = row_of_id.get(particle.getObjId())
-        if row is None:
-            raise UserError(
-                f"Particle {particle.getObjId()} is not in {run.particles}: the input has changed, run the protocol "
-                "again."
-            )
-        item = ParticleFlex(progName=FLEX_PROGRAM)
-        item.copyInfo(particle)
-        item.setObjId(particle.getObjId())
-        # in case the input is flexible already: its copy brings the name of its program along
-        item.getFlexInfo().setProgName(FLEX_PROGRAM)
-        item.setZFlex([float(value) for value in latents.z[row]])
-        item._solvarPrecision = csv_list(latents.precision[row][upper])
-        item._solvarContrast = Float(float(latents.contrast[row]))
-        output.append(item)
-
-
-def precision_matrix(item: Any) -> np.ndarray:
-    """Return the posterior precision of an item that `fill_particles` made.
-
-    Returns
-    -------
-    ndarray, shape (r, r), float64
-    """
-    values = np.array([float(value) for value in item._solvarPrecision], dtype=np.float64)
-    rank = int((np.sqrt(8 * len(values) + 1) - 1) / 2)
-    matrix = np.zeros((rank, rank))
-    matrix[np.triu_indices(rank)] = values
-    return matrix + np.triu(matrix, 1).T
 
 
 def mean_volume(run: RunDir) -> Volume:
@@ -145,14 +88,6 @@ def states(points: Path, folder: Path) -> list[Volume]:
         volume._zFlex = csv_list([table[axis][row] for axis in axes])
         volumes.append(volume)
     return volumes
-
-
-def csv_list(values: Sequence[float]) -> CsvList:
-    """Return numbers as Scipion stores several of them in one attribute; seven digits, as float32 has."""
-    numbers = CsvList(pType=float)
-    for value in values:
-        numbers.append(float(f"{float(value):.7g}"))
-    return numbers
 
 
 def pixel_size_of(path: Path) -> float:

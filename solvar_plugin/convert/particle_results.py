@@ -1,0 +1,177 @@
+"""What the engine found out about every particle, as attributes of the particles of Scipion's sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pwem.objects import Particle, ParticleFlex
+from pyworkflow.object import Float, Integer
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.results import Latents, read_latents
+from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile, StarTable
+from solvar_plugin.constants import FLEX_PROGRAM
+from solvar_plugin.convert.attributes import csv_list
+from solvar_plugin.convert.particles import ID_COLUMN, enabled_items
+
+LOG_LIKELIHOOD_COLUMN = "solvarLogLikelihood"
+OUTLIER_COLUMN = "solvarOutlier"
+"""Columns of the run's particles.star; runs of earlier versions have neither."""
+
+# what makes a particle flexible, and what an earlier analysis of the same particles may have left on them
+_FLEX_ATTRIBUTES = ("_flexInfo", "_zFlex", "_zRed")
+_RUN_ATTRIBUTES = ("_solvarPrecision", "_solvarContrast", "_solvarLogLikelihood", "_solvarOutlier")
+
+
+@dataclass(frozen=True)
+class ParticleResults:
+    """The results of a run, row by row.
+
+    Attributes
+    ----------
+    run : RunDir
+    row_of_id : dict
+        Row of each particle, by its id in Scipion; rows are never found by their order.
+    latents : Latents
+    log_likelihood : ndarray, shape (n,), or None
+        How well the model explains each image; None if the run does not say.
+    is_outlier : ndarray of bool, shape (n,), or None
+    """
+
+    run: RunDir
+    row_of_id: dict[int, int]
+    latents: Latents
+    log_likelihood: np.ndarray | None
+    is_outlier: np.ndarray | None
+
+    @classmethod
+    def read(cls, run: RunDir) -> ParticleResults:
+        """Read a finished run.
+
+        Raises
+        ------
+        UserError
+            If a file is absent or damaged.
+        """
+        table = StarFile.read(run.particles).particles
+        row_of_id = {int(identity): row for row, identity in enumerate(table.integers(ID_COLUMN))}
+        return cls(run, row_of_id, read_latents(run.latents), *columns_of(table))
+
+    @property
+    def rank(self) -> int:
+        """Number of components."""
+        return int(self.latents.z.shape[1])
+
+    @property
+    def n_outliers(self) -> int:
+        """Number of particles that are flagged."""
+        return 0 if self.is_outlier is None else int(self.is_outlier.sum())
+
+    def row_of(self, particle: Any) -> int:
+        """Return the row of a particle.
+
+        Raises
+        ------
+        UserError
+            If the run does not know it, because the set has changed since.
+        """
+        row = self.row_of_id.get(particle.getObjId())
+        if row is None:
+            raise UserError(
+                f"Particle {particle.getObjId()} is not in {self.run.particles}: the input has changed, run the "
+                "protocol again."
+            )
+        return row
+
+    def annotate(self, item: Any, row: int) -> None:
+        """Give an item what is known of the particle of a row, its place in the latent space aside."""
+        item._solvarContrast = Float(float(self.latents.contrast[row]))
+        if self.log_likelihood is not None:
+            item._solvarLogLikelihood = Float(float(self.log_likelihood[row]))
+        if self.is_outlier is not None:
+            item._solvarOutlier = Integer(int(self.is_outlier[row]))
+
+
+def columns_of(table: StarTable) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return log-likelihood and outlier flags of a table of particles, each shape (n,); None for an absent column."""
+    numbers = table.numbers(*(name for name in (LOG_LIKELIHOOD_COLUMN, OUTLIER_COLUMN) if name in table))
+    flags = numbers.get(OUTLIER_COLUMN)
+    return numbers.get(LOG_LIKELIHOOD_COLUMN), None if flags is None else flags != 0
+
+
+def fill_particles(output: Any, particles: Any, found: ParticleResults) -> None:
+    """Append a copy of every particle with its latent coordinates; ids, CTF and all other attributes stay.
+
+    Parameters
+    ----------
+    output : SetOfParticlesFlex
+        Empty, with the information of `particles` copied.
+    particles : SetOfParticles
+        The input of the run.
+    found : ParticleResults
+        Of at least one component.
+
+    Raises
+    ------
+    UserError
+        If the run does not know a particle, because the set has changed since.
+    """
+    upper = np.triu_indices(found.rank)
+    for particle in enabled_items(particles):
+        row = found.row_of(particle)
+        item = ParticleFlex(progName=FLEX_PROGRAM)
+        _copy(particle, item)
+        item.setZFlex([float(value) for value in found.latents.z[row]])
+        item._solvarPrecision = csv_list(found.latents.precision[row][upper])
+        found.annotate(item, row)
+        output.append(item)
+
+
+def fill_plain_particles(output: Any, particles: Any, found: ParticleResults, only_outliers: bool = False) -> None:
+    """Append a copy of the particles without latent coordinates; ids, CTF and all other attributes stay.
+
+    Parameters
+    ----------
+    output : SetOfParticles
+        Empty, with the information of `particles` copied.
+    particles : SetOfParticles
+        The input of the run.
+    found : ParticleResults
+    only_outliers : bool
+        Leave the others out.
+
+    Raises
+    ------
+    UserError
+        If the run does not know a particle, because the set has changed since.
+    """
+    for particle in enabled_items(particles):
+        row = found.row_of(particle)
+        if only_outliers and (found.is_outlier is None or not found.is_outlier[row]):
+            continue
+        item = Particle()
+        _copy(particle, item)
+        found.annotate(item, row)
+        output.append(item)
+
+
+def _copy(particle: Any, item: Any) -> None:
+    """Copy a particle, its id included, without what an earlier analysis knew of it."""
+    item.copy(particle, ignoreAttrs=[*_FLEX_ATTRIBUTES, *_RUN_ATTRIBUTES])
+
+
+def precision_matrix(item: Any) -> np.ndarray:
+    """Return the posterior precision of an item that `fill_particles` made.
+
+    Returns
+    -------
+    ndarray, shape (r, r), float64
+    """
+    values = np.array([float(value) for value in item._solvarPrecision], dtype=np.float64)
+    rank = int((np.sqrt(8 * len(values) + 1) - 1) / 2)
+    matrix = np.zeros((rank, rank))
+    matrix[np.triu_indices(rank)] = values
+    return matrix + np.triu(matrix, 1).T

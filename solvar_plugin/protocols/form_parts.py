@@ -1,0 +1,165 @@
+"""Parts of forms that several protocols share: particles, masks, options of the engine."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Sequence
+
+import pyworkflow.protocol.params as params
+
+from solvar_engine.contract.params import FitParams, Option, options_of
+from solvar_plugin.protocols.form_options import LABELS, choices_of, help_of
+
+FIT: dict[str, Option] = {option.name: option for option in options_of(FitParams)}
+"""The options of the fit, by name."""
+
+NUFFT = "nufft"
+"""The projector that does not interpolate."""
+
+
+def add_particles(form: Any, text: str) -> None:
+    """Add the particles of a 3-D refinement; `text` says what they are needed for."""
+    form.addParam(
+        "inputParticles",
+        params.PointerParam,
+        pointerClass="SetOfParticles",
+        pointerCondition="hasAlignmentProj",
+        important=True,
+        label="Input particles",
+        help=text,
+    )
+
+
+def add_mask(form: Any, name: str, option: str, text: str) -> None:
+    """Add a mask that may be left out."""
+    form.addParam(
+        name, params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label=LABELS[option], help=text
+    )
+
+
+def add_optics(form: Any) -> None:
+    """Add the file that knows the optics groups, which Scipion's import forgets."""
+    form.addParam(
+        "opticsStar",
+        params.FileParam,
+        default="",
+        expertLevel=params.LEVEL_ADVANCED,
+        label="STAR file for the optics",
+        help="Only for particles of several optics groups that were imported from RELION: the STAR file that was "
+        "imported. The import gives all particles one voltage, spherical aberration and amplitude contrast and "
+        "forgets their groups; with this file they are found again, image by image.",
+    )
+
+
+def add_number(
+    form: Any, name: str, option: Option, advice: str = "", level: int = params.LEVEL_ADVANCED, **details: Any
+) -> None:
+    """Add an option of the engine that is a whole number; `advice` follows its help."""
+    form.addParam(
+        name,
+        params.IntParam,
+        **{"default": option.default, "label": LABELS[option.name], **details},
+        expertLevel=level,
+        help=_with_advice(option, advice),
+    )
+
+
+def add_choice(form: Any, name: str, option: Option, advice: str = "", level: int = params.LEVEL_ADVANCED) -> None:
+    """Add an option of the engine that has choices; `advice` follows its help."""
+    add_enum(
+        form, name, LABELS[option.name], choices_of(option), option.choices.index(option.default),
+        _with_advice(option, advice), level,
+    )  # fmt: skip
+
+
+def add_enum(
+    form: Any,
+    name: str,
+    label: str,
+    choices: Sequence[str],
+    default: int,
+    text: str,
+    level: int = params.LEVEL_NORMAL,
+    **details: Any,
+) -> None:
+    """Add a list to choose one from."""
+    form.addParam(
+        name,
+        params.EnumParam,
+        choices=list(choices),
+        default=default,
+        display=params.EnumParam.DISPLAY_COMBO,
+        expertLevel=level,
+        label=label,
+        help=text,
+        **details,
+    )
+
+
+def add_images(form: Any) -> None:
+    """Add how the images are compared with volumes."""
+    add_choice(
+        form,
+        "projector",
+        FIT["projector"],
+        "_trilinear_ is right nearly always. _nearest_ is the fastest and coarsest, for a first look. Take _nufft_ to "
+        "make sure that a weak component is no artefact of interpolation, or for a final result where time does not "
+        "matter.",
+    )
+    add_number(
+        form,
+        "oversampling",
+        FIT["oversampling"],
+        "2 is right nearly always; 3 or 4 need much more memory and are for boxes that the molecule fills nearly to "
+        "the edge.",
+        condition=f"projector != {FIT['projector'].choices.index(NUFFT)}",
+    )
+    add_choice(
+        form,
+        "invertContrast",
+        FIT["invert_contrast"],
+        "Say it if the engine finds out wrongly, which the mean volume shows: the molecule is then a hole.",
+        params.LEVEL_NORMAL,
+    )
+
+
+def image_options(protocol: Any) -> dict[str, Any]:
+    """Return in the engine's terms what `add_images` has asked."""
+    projector = FIT["projector"].choices[protocol.projector.get()]
+    return {
+        "projector": projector,
+        # what the form does not show does not count
+        "oversampling": FIT["oversampling"].default if projector == NUFFT else protocol.oversampling.get(),
+        "invert_contrast": FIT["invert_contrast"].choices[protocol.invertContrast.get()],
+    }
+
+
+def add_computing(form: Any) -> None:
+    """Add where random numbers start and where images are kept."""
+    add_number(form, "seed", FIT["seed"], "Another seed shows how far a result depends on chance.")
+    add_number(form, "cacheMb", FIT["cache_mb"])
+    form.addParam(
+        "scratchFolder",
+        params.FolderParam,
+        default="",
+        expertLevel=params.LEVEL_ADVANCED,
+        label=LABELS["scratch"],
+        help=help_of(FIT["scratch"]) + " A fast local disk is best.",
+    )
+
+
+def computing_options(protocol: Any) -> dict[str, Any]:
+    """Return in the engine's terms what `add_computing` and the head of the form have asked."""
+    return {
+        # paths of images count from the project's folder, where protocols run
+        "root": os.path.curdir,
+        "cache_mb": protocol.cacheMb.get(),
+        "scratch": protocol.scratchFolder.get() or None,
+        "threads": protocol.numberOfThreads.get(),
+        "device": "cuda" if protocol.useGpu.get() else "cpu",
+        "seed": protocol.seed.get(),
+    }
+
+
+def _with_advice(option: Option, advice: str) -> str:
+    return help_of(option) + (f"\n\n{advice}" if advice else "")

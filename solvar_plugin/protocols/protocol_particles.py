@@ -1,0 +1,139 @@
+"""What the protocols share that give particles of a 3-D refinement to the engine and keep its run directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.params import SUPPORTED_DEVICES
+from solvar_engine.contract.run import RunDir
+from solvar_plugin.convert.locations import path_of
+from solvar_plugin.convert.particles import write_particles
+from solvar_plugin.engine import EngineError, progress_text, unfinished_text
+from solvar_plugin.protocols.input_checks import (
+    mask_problems,
+    optics_problems,
+    optics_warnings,
+    particle_problems,
+)
+from solvar_plugin.protocols.protocol_base import SolvarProtBase
+from solvar_plugin.protocols.summaries import methods_text, result_lines
+
+
+class SolvarProtParticles(SolvarProtBase):
+    """Base of the protocols that start from refined particles.
+
+    Their forms have the parameters inputParticles, opticsStar and scratchFolder; `MASKS` names those that are masks.
+    """
+
+    _label = None
+
+    MASKS: dict[str, str] = {}
+    """What sentences call each mask, by the name of its parameter."""
+
+    # ---------------------------------------------------------------- files
+
+    def getRunDir(self) -> RunDir:
+        """Return the engine's run directory."""
+        return RunDir(self._getExtraPath("run"))
+
+    def getStarPath(self) -> Path:
+        """Return the STAR file that is given to the engine."""
+        return Path(self._getExtraPath("particles.star"))
+
+    # ---------------------------------------------------------------- steps
+
+    def _inputSignature(self) -> dict[str, Any]:
+        """Tell one input from another, and from itself after it was made anew."""
+        masks = [path_of(mask) for mask in self._masks().values()]
+        files = [self.inputParticles.get().getFileName(), *masks, self.opticsStar.get()]
+        return {
+            "particles": self.inputParticles.getUniqueId(),
+            "files": [[name, os.stat(name).st_mtime_ns, os.stat(name).st_size] for name in files if name],
+        }
+
+    def convertInputStep(self, inputs: str) -> list[str]:
+        """Write the particles as the engine reads them."""
+        original = Path(self.opticsStar.get()) if self.opticsStar.get() else None
+        has_changed = write_particles(self.inputParticles.get(), self.getStarPath(), original)
+        if has_changed:
+            self._startAfresh()
+        return [str(self.getStarPath())]
+
+    def _startAfresh(self) -> None:
+        """Remove the results of other input or options; the outputs that point to them are replaced at the end."""
+        self.getRunDir().clear()
+
+    def _masks(self) -> dict[str, Any]:
+        """Return the masks that were chosen, by the name of their parameter."""
+        masks = {name: getattr(self, name).get() for name in self.MASKS}
+        return {name: mask for name, mask in masks.items() if mask is not None}
+
+    def _replaceOutputs(self, made: dict[str, Any]) -> None:
+        """Give Scipion the outputs, and take away those of an earlier end of this run that were not made again."""
+        self._deleteOutputsUnlike(made)
+        self._defineOutputs(**made)
+        for output in made.values():
+            self._defineSourceRelation(self.inputParticles, output)
+
+    def copy(self, other, copyId=True, excludeInputs=False):
+        """Take over what another process has made of this run.
+
+        By itself Scipion only adds outputs: those that the other process took away, because a run that went on with
+        other options has not made them again, would stay in the project window.
+        """
+        self._deleteOutputsUnlike({name: getattr(other, name, None) for name in self._possibleOutputs})
+        return super().copy(other, copyId, excludeInputs)
+
+    def _deleteOutputsUnlike(self, others: dict[str, Any]) -> None:
+        """Remove the outputs that are not among others, or are of another kind there, which Scipion cannot replace."""
+        for name in self._possibleOutputs:
+            old = getattr(self, name, None)
+            if old is not None and type(old) is not type(others.get(name)):
+                self.deleteOutput(old)
+
+    # ---------------------------------------------------------------- what Scipion asks
+
+    def _inputProblems(self) -> list[str]:
+        """Return what is wrong with the particles, the masks, and the files beside them."""
+        particles = self.inputParticles.get()
+        problems = particle_problems(particles)
+        for name, mask in self._masks().items():
+            problems += mask_problems(mask, particles, self.MASKS[name])
+        if self.opticsStar.get() and not problems:
+            problems += optics_problems(particles, Path(self.opticsStar.get()))
+        return problems
+
+    def _computerProblems(self) -> list[str]:
+        """Return what this computer cannot do."""
+        problems = []
+        if self.scratchFolder.get() and not os.path.isdir(self.scratchFolder.get()):
+            problems.append(f"The scratch folder {self.scratchFolder.get()} does not exist: create it or leave it out.")
+        if self.useGpu.get() and "cuda" not in SUPPORTED_DEVICES:
+            problems.append("This version of the engine computes on the CPU only: set 'GPU IDs' to No.")
+        return problems + self._engineProblems()
+
+    def _warnings(self) -> list[str]:
+        particles = self.inputParticles.get()
+        return [] if self.opticsStar.get() or particles is None else optics_warnings(particles)
+
+    def _summary(self) -> list[str]:
+        run = self.getRunDir()
+        try:
+            if self.isActive():
+                return [progress_text(run.read_status()) or "Preparing."]
+            return self._resultLines(run) if run.is_finished() else [unfinished_text(run.read_status())]
+        except (UserError, EngineError) as error:
+            return [str(error)]
+
+    def _resultLines(self, run: RunDir) -> list[str]:
+        return result_lines(run)
+
+    def _methods(self) -> list[str]:
+        run = self.getRunDir()
+        return [methods_text(run)] if run.is_finished() else []
+
+    def _citations(self) -> list[str]:
+        return ["Yadgar2026"]

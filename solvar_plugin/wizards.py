@@ -1,0 +1,125 @@
+"""Wizards of the forms: what a user would otherwise have to work out or to look for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pwem.protocols import ProtImportParticles
+from pyworkflow.gui import dialog
+from pyworkflow.gui.tree import TreeProvider
+from pyworkflow.wizard import Wizard
+
+from solvar_plugin.protocols import SolvarProtCovariance
+
+USUAL_BOXES = (32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)
+"""Even boxes without large prime factors, which transforms take little time for."""
+
+NO_PARTICLES = "Choose the input particles first."
+NO_IMPORT = (
+    "These particles do not come from an import of a RELION STAR file, so there is no file to be found: leave the "
+    "parameter empty, or choose a file by hand."
+)
+
+
+@dataclass
+class Box:
+    """A working box to choose from: its size in px, its pixel size in Angstrom.
+
+    Scipion's list writes its own attribute into it, so it is not frozen.
+    """
+
+    size: int
+    pixel_size: float
+
+    @property
+    def finest_detail(self) -> float:
+        """Resolution at two pixels, Angstrom."""
+        return 2 * self.pixel_size
+
+
+def boxes_for(image_size: int, pixel_size: float) -> list[Box]:
+    """Return the working boxes for images of a size and pixel size, the coarsest first, that of the images last.
+
+    Examples
+    --------
+    >>> [(box.size, box.finest_detail) for box in boxes_for(100, 2.0)][-2:]
+    [(96, 4.166666666666667), (100, 4.0)]
+    """
+    sizes = [size for size in USUAL_BOXES if size < image_size] + [image_size]
+    return [Box(size, pixel_size * image_size / size) for size in sizes]
+
+
+def imported_star(protocol: Any, parameter: str = "inputParticles") -> str | None:
+    """Return the STAR file from which the particles of a protocol were imported, however long ago; None without one."""
+    pending, seen = [getattr(protocol, parameter)], set()
+    while pending:
+        source = pending.pop(0).getObjValue()
+        if source is None or source.getObjId() in seen:
+            continue
+        seen.add(source.getObjId())
+        if isinstance(source, ProtImportParticles):
+            if source.importFrom.get() == ProtImportParticles.IMPORT_FROM_RELION and source.starFile.get():
+                return source.starFile.get().strip()
+        elif hasattr(source, "iterInputAttributes"):
+            pending += [pointer for _, pointer in source.iterInputAttributes()]
+    return None
+
+
+class _Boxes(TreeProvider):
+    """The rows of the list of boxes."""
+
+    def __init__(self, boxes: list[Box]) -> None:
+        super().__init__()
+        self._boxes = boxes
+
+    def getColumns(self) -> list[tuple[str, int]]:
+        return [("Box (px)", 100), ("Pixel size (Å)", 130), ("Finest detail (Å)", 150)]
+
+    def getObjects(self) -> list[Box]:
+        return self._boxes
+
+    def getObjectInfo(self, obj: Box) -> dict[str, Any]:
+        return {"key": str(obj.size), "text": str(obj.size),
+                "values": (f"{obj.pixel_size:.2f}", f"{obj.finest_detail:.1f}")}  # fmt: skip
+
+
+class SolvarBoxWizard(Wizard):
+    """Lists working boxes with the detail that they can show."""
+
+    _targets = [(SolvarProtCovariance, ["boxSize"])]
+
+    def show(self, form: Any, *params: Any) -> None:
+        """Let the user choose a box, and write it into the form."""
+        particles = form.protocol.inputParticles.get()
+        if particles is None:
+            dialog.showWarning("Working box", NO_PARTICLES, form.root)
+            return
+        chosen = dialog.ListDialog(
+            form.root,
+            "Working box",
+            _Boxes(boxes_for(particles.getXDim(), particles.getSamplingRate())),
+            "Motions of domains are seen well at 8 to 15 Å: a small box finds them fast.\n"
+            "Take a larger one for the final result, or for small changes.",
+            selectmode="browse",
+            selectOnDoubleClick=True,
+        )
+        if chosen.resultYes() and chosen.values:
+            form.setVar("boxSize", chosen.values[0].size)
+
+
+class SolvarOpticsWizard(Wizard):
+    """Finds the STAR file that the particles were imported from."""
+
+    _targets = [(SolvarProtCovariance, ["opticsStar"])]
+
+    def show(self, form: Any, *params: Any) -> None:
+        """Look for the file, and write it into the form."""
+        if form.protocol.inputParticles.get() is None:
+            dialog.showWarning("STAR file for the optics", NO_PARTICLES, form.root)
+            return
+        path = imported_star(form.protocol)
+        if path is None:
+            dialog.showWarning("STAR file for the optics", NO_IMPORT, form.root)
+            return
+        form.setVar("opticsStar", path)
