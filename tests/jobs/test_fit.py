@@ -84,7 +84,7 @@ def test_every_file_of_the_run_directory_is_there_and_nothing_else(fitted):
     assert results == {
         "params.json", "status.json", "log.txt", "mean.mrc", "mean_half1.mrc", "mean_half2.mrc", "mask.mrc",
         "eigenvolumes/eigenvolume_001.mrc", "eigenvolumes/eigenvolume_002.mrc", "eigenvalues.csv",
-        "latents.npz", "particles.star", "noise.csv", "fsc.csv", "metrics.csv",
+        "latents.npz", "particles.star", "noise.csv", "fsc.csv", "metrics.csv", "rank.csv",
     }  # fmt: skip
     assert fitted.checkpoint.is_dir()
 
@@ -341,11 +341,11 @@ def test_cells_survive_to_the_letter(relabelled, engine, tmp_path):
     assert engine("fit", star, "--output", tmp_path / "run", "--rank", 1).code == 0
     written = (tmp_path / "run" / "particles.star").read_text().splitlines()
     assert written[0] == "# made by hand"
-    assert any(line.startswith("_solvarLogLikelihood #13") for line in written)
+    assert any(line.startswith("_solvarContrast #13") for line in written)
     kept = [line for line in written if "@particles.mrcs" in line]
     for line, new in zip(lines, kept, strict=True):
-        assert new.rsplit(" ", 1)[0] == line.rstrip()
-        float(new.rsplit(" ", 1)[1])
+        assert new.startswith(line.rstrip() + " ")
+        assert len([float(cell) for cell in new[len(line.rstrip()) :].split()]) == 3
 
 
 def test_half_sets_of_the_refinement_are_used(relabelled, engine, tmp_path):
@@ -461,7 +461,8 @@ def test_mean_of_a_focused_fit_is_that_of_the_whole_to_the_bit(assembly, tmp_pat
         job = FitJob.start(params, run, read_inputs(params), run.track_status("fit"))
         with closing(job.progress):
             source, masks = settle_sign_and_masks(job, read_images(job))
-            problems.append(estimate_problem(job, source, masks))
+            nobody = torch.zeros(len(source), dtype=torch.bool)
+            problems.append(estimate_problem(job, source, masks, nobody))
         run.release()
     (mean, problem), (focused_mean, focused_problem) = problems
     for name in ("mean", "half1", "half2", "fsc"):
