@@ -21,10 +21,14 @@ from solvar_engine.estimation.statistics import Statistics
 from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
 
 DECOYS = 20
-MARGIN = 5.0
-"""Log-likelihood by which a component must beat the best decoy: "very strong" evidence (Kass & Raftery, 1995).
+JUDGING_PARTICLES = 5_000
+"""Of each half, at most: decoys are many, and what is real shows in some thousand images."""
+MARGIN = 10.0
+"""Log-likelihood by which a component must beat the best decoy: twice what Kass & Raftery (1995) call very strong.
 
-Decoys are drawn at random, components are fitted; they adapt to whatever both half-sets have in common besides motions.
+Decoys are drawn at random, components are fitted: they adapt to whatever both half-sets have in common besides motions.
+On simulated sets (10,000 images, SNR 0.1) remains of pose errors in coloured noise beat decoys by 5, motions by
+thousands, and the curvature of a motion, its third component, by 5 to 25.
 """
 LEAST_AGREEMENT = 0.5
 """Correlation of the two half-sets' versions of a component below which most of it is noise."""
@@ -112,9 +116,7 @@ def decide_rank(halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Stati
     RankDecision
     """
     rank = halves[0].shape[0]
-    first, second = (
-        replace(part, gram=part.gram[:, :rank, :rank], inner=part.inner[:, :rank]) for part in held_out
-    )
+    first, second = (replace(part, gram=part.gram[:, :rank, :rank], inner=part.inner[:, :rank]) for part in held_out)
     axes = held_out_axes(0.5 * (halves[0] + halves[1]), halves, (first, second))
     agreement = axes.agreement(halves)
     gains = torch.zeros(2, rank, dtype=torch.float64)
