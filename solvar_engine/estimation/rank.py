@@ -16,7 +16,7 @@ from torch import Tensor
 from solvar_engine.estimation.components import HeldOutAxes, held_out_axes
 from solvar_engine.estimation.covariance import HalfSetState
 from solvar_engine.estimation.heldout import likelihood_gains
-from solvar_engine.estimation.regularization import component_fsc, inner_products, mix
+from solvar_engine.estimation.regularization import component_fsc, inner_products, mix, orthonormal_basis
 from solvar_engine.estimation.statistics import Statistics
 from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
 
@@ -90,10 +90,8 @@ def make_decoys(factors: Tensor, mean: Tensor, mask: Tensor, count: int, generat
         power = volume_to_ft(factors[number % factors.shape[0]]).abs()
         decoys[number] = mask * ft_to_volume(power * phases, box_size)
     # Only what the mean has where decoys live can keep them from being orthogonal to it.
-    span = torch.cat(((mean * (mask > 0))[None], factors))
-    span = span / span.flatten(1).norm(dim=1).clamp_min(1e-20)[:, None, None, None]
-    common = torch.linalg.lstsq(inner_products(span, span), inner_products(span, decoys)).solution
-    decoys = decoys - mix(span, common)
+    basis = orthonormal_basis(torch.cat(((mean * (mask > 0))[None], factors)))
+    decoys = decoys - mix(basis, inner_products(basis, decoys))
     return decoys / decoys.flatten(1).norm(dim=1)[:, None, None, None]
 
 
