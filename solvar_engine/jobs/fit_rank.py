@@ -6,7 +6,6 @@ import logging
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from solvar_engine.contract.params import AUTO_RANK
 from solvar_engine.estimation.heldout import collect_statistics
@@ -85,7 +84,13 @@ def keep_real(job: FitJob, halves: HalfSetFit, decision: RankDecision) -> HalfSe
     return replace(halves, problem=problem, state=keep_components(halves.state, decision))
 
 
-def least_gain(halves: tuple[Tensor, Tensor], decision: RankDecision) -> float:
-    """Log-likelihood gain of a real component on as many images as the final scale is measured on."""
+def least_gain(job: FitJob, decision: RankDecision) -> float:
+    """Log-likelihood gain of a real component on as many images as the final scale is measured on.
+
+    With an automatic rank the decision has been made, and whatever was kept counts as real.
+    """
+    if job.params.rank == AUTO_RANK:
+        return 0.0
+    halves = job.inputs.halves
     ratios = [len(sample_of(half, HELD_OUT_PARTICLES)) / len(sample_of(half, JUDGING_PARTICLES)) for half in halves]
     return decision.least_gain * max(ratios)
