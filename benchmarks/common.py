@@ -7,6 +7,7 @@ another version makes runs of its own beside it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -37,15 +38,23 @@ class Call:
     ----------
     seconds : float
         From the start of the process to its end, start of the interpreter and compilation included.
+    cpu_seconds : float
+        That all its threads computed, which other programs on the machine change much less.
     memory_mb : float
         Largest anonymous memory: what the process itself holds, without files that are mapped.
     """
 
     seconds: float
+    cpu_seconds: float
     memory_mb: float
 
 
-def engine(*arguments: object, environment: Mapping[str, str] | None = None) -> Call:
+def engine(
+    *arguments: object,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("-m", ENGINE),
+    log: Path | None = None,
+) -> Call:
     """Run a command of the engine of this source tree, as a user would.
 
     Parameters
@@ -54,26 +63,36 @@ def engine(*arguments: object, environment: Mapping[str, str] | None = None) -> 
         Of the command line.
     environment : mapping, optional
         Variables to set beside those of this process.
+    program : sequence of str
+        What Python runs in place of the engine's command line.
+    log : Path, optional
+        File for its messages (default: they appear here).
 
     Raises
     ------
     subprocess.CalledProcessError
-        If the command fails; its own sentence is on stderr.
+        If the command fails; its own sentence is among the messages.
     """
-    command = [sys.executable, "-m", ENGINE, *map(str, arguments)]
+    command = [sys.executable, *program, *map(str, arguments)]
     path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command, env={**os.environ, **(environment or {}), "PYTHONPATH": path}, stdin=subprocess.DEVNULL
-    )
-    memory = _PeakMemory(process.pid)
-    try:
-        code = process.wait()
-    finally:
-        process.kill()
-    if code != 0:
-        raise subprocess.CalledProcessError(code, command)
-    return Call(time.perf_counter() - start, memory.stop())
+    environment = {**os.environ, **(environment or {}), "PYTHONPATH": path}
+    with contextlib.ExitStack() as stack:
+        stderr = None if log is None else stack.enter_context(log.open("w", encoding="utf-8"))
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr
+        )
+        memory = _PeakMemory(process.pid)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Call(seconds, usage.ru_utime + usage.ru_stime, memory.stop())
 
 
 class _PeakMemory:
@@ -274,8 +293,8 @@ def use_threads(count: int) -> None:
     numba.set_num_threads(count)
 
 
-def timed(function: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
+def cpu_seconds(function: Callable[[], object]) -> float:
+    """CPU time of a call, of all threads together: other programs on the machine change it little."""
+    start = time.process_time()
     function()
-    return time.perf_counter() - start
+    return time.process_time() - start

@@ -5,8 +5,8 @@
 After figure 10 of the SOLVAR paper, with the accuracy beside the time. What is timed is one pass over a batch of
 images that gives the value of an objective, maximum likelihood (ML) or least squares (LS), and its gradient with
 respect to the factors; and, by itself, all that such a pass asks of a projector: transform mean and factors, slice
-them with their inner products, back-project the combinations, and transform back. The methods take turns, so that a
-machine that slows down slows all of them; the ratios say more than the times.
+them with their inner products, back-project the combinations, and transform back. Times are CPU time of all threads
+together, which other programs on the machine change little; the methods take turns besides.
 
 Errors are relative to the definition of the Fourier transform, summed directly in float64. Slices are those of a
 molecule, the phantom `static`; back-projections are those of white noise, compared where molecules are.
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from benchmarks.common import provenance, publish, table, timed, use_threads  # noqa: E402
+from benchmarks.common import cpu_seconds, provenance, publish, table, use_threads  # noqa: E402
 from solvar_engine.estimation.bands import ProjectorOptions, make_band  # noqa: E402
 from solvar_engine.estimation.expectation import expectation_pass  # noqa: E402
 from solvar_engine.estimation.objectives import OBJECTIVES  # noqa: E402
@@ -51,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--boxes", type=int, nargs="+", default=[32, 48, 64, 96], help="edges of the volumes, px")
     parser.add_argument("--rank", type=int, default=10, help="factors that are sliced with the mean")
     parser.add_argument("--images", type=int, default=512, help="images of a pass")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3, help="the median of these is reported")
     parser.add_argument("--print", action="store_true", help="print the table and leave RESULTS.md alone")
     return parser.parse_args()
@@ -125,12 +125,12 @@ class Passes:
 
 
 def times(box_size: int, arguments: argparse.Namespace) -> dict[tuple[str, str], float]:
-    """Median milliseconds an image by method and pass; the first round, which may compile, does not count."""
+    """Median CPU milliseconds an image by method and pass; the first round, which may compile, does not count."""
     passes = {method: Passes(method, box_size, arguments.rank, arguments.images) for method in METHODS}
     taken: dict[tuple[str, str], list[float]] = {(method, name): [] for method in METHODS for name in PASSES}
     for repeat in range(arguments.repeats + 1):
         for method, name in taken:
-            seconds = timed(lambda method=method, name=name: passes[method].run(name))
+            seconds = cpu_seconds(lambda method=method, name=name: passes[method].run(name))
             if repeat > 0:
                 taken[method, name].append(1e3 * seconds / arguments.images)
     return {key: statistics.median(values) for key, values in taken.items()}
@@ -215,7 +215,7 @@ def main() -> None:
         f"{arguments.rank} factors and the mean, {arguments.images} images, median of {arguments.repeats}; "
         "oversampling 2 for nearest and trilinear. "
     )
-    header = ["box", "method", "slices, ms an image", "ML, ms", "LS, ms", "ML over trilinear ML"]
+    header = ["box", "method", "slices, CPU-ms an image", "ML", "LS", "ML over trilinear ML"]
     header += ["error of slices", "error of back-projections"]
     rows = []
     for box_size in arguments.boxes:
