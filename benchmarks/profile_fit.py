@@ -6,13 +6,14 @@ The fit runs in this process, on one thread, with clocks around its kernels that
 on the machine change little. The floor of a kernel is the time in which one core of this machine copies the bytes that
 the kernel cannot avoid to read or write, counted from the sizes of each call:
 
-- slices: eight corners of each sample, of all channels; the slices written; images and factors read for the products;
-- back-projection: slices and images read, combinations written and read, eight corners read and written;
+- slices: eight corners of each sample, of all channels, and the slices written;
+- inner products and combinations: slices and images read, combinations written;
+- back-projection: slices read, eight corners read and written;
 - volumes to grid and back: the volumes on one side, the padded grid on the other, once, and each thread's grid for
   their sum;
 - batches: coefficients read, images and factors written.
 
-What the caches save of the corners is not counted, so a kernel can be faster than its floor.
+What the caches save of the corners is not counted, nor that they are read in whole cache lines.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from solvar_engine.data.stream import PreparedParticles  # noqa: E402
 from solvar_engine.estimation import solvers  # noqa: E402
 from solvar_engine.jobs import fit, fit_start  # noqa: E402
 from solvar_engine.jobs.progress import Progress  # noqa: E402
+from solvar_engine.projectors import numba_cpu  # noqa: E402
 from solvar_engine.projectors.numba_cpu import NumbaProjector  # noqa: E402
 
 COMPLEX, REAL = 8, 4  # bytes
@@ -123,23 +125,23 @@ class Profile:
 
 
 def slice_bytes(projector: NumbaProjector, grid: Any, rotation: Any, *_: Any) -> float:
-    """Corners read and slices written; then slices, image and factor read for the products."""
-    channels = grid.shape[-1]
-    return len(rotation) * len(projector.disk) * ((CORNERS + 2) * channels * COMPLEX + COMPLEX + REAL)
+    """Corners read, slices written, factor read."""
+    return len(rotation) * len(projector.disk) * ((CORNERS + 1) * grid.shape[-1] * COMPLEX + REAL)
 
 
-def combination_bytes(
-    projector: NumbaProjector, slices: Any, images: Any, coefficients: Any, rotation: Any, *_: Any
-) -> float:
-    """Slices and image read, combinations written and read, corners read and written."""
-    channels, columns = slices.shape[-1], coefficients.shape[-1]
-    per_sample = (channels + 1) * COMPLEX + 2 * columns * COMPLEX + REAL + 2 * CORNERS * columns * COMPLEX
-    return len(rotation) * len(projector.disk) * per_sample
+def product_bytes(slices: Any, images: Any, *_: Any) -> float:
+    """Slices and images read; arrays of floats."""
+    return (slices.size + images.size) * REAL
+
+
+def combination_bytes(slices: Any, images: Any, coefficients: Any, weight: Any, out: Any) -> float:
+    """Slices and images read, combinations written; arrays of floats."""
+    return (slices.size + images.size + out.size) * REAL
 
 
 def backprojection_bytes(projector: NumbaProjector, slices: Any, rotation: Any, *_: Any, **__: Any) -> float:
-    """Slices read, corners read and written."""
-    return len(rotation) * len(projector.disk) * slices.shape[-1] * (2 * CORNERS + 1) * COMPLEX
+    """Slices and factor read, corners read and written."""
+    return len(rotation) * len(projector.disk) * (slices.shape[-1] * (2 * CORNERS + 1) * COMPLEX + REAL)
 
 
 def to_grid_bytes(projector: NumbaProjector, volumes: Any) -> float:
@@ -204,9 +206,10 @@ def uncounted(*_: Any, **__: Any) -> float:
 
 
 _KERNELS: tuple[tuple[Any, str, str, Callable[..., float]], ...] = (
-    (NumbaProjector, "project_with_gram", "slices and products", slice_bytes),
-    (NumbaProjector, "backproject_combination", "back-projection", combination_bytes),
-    (NumbaProjector, "backproject", "back-projection of the mean", backprojection_bytes),
+    (NumbaProjector, "project", "slices", slice_bytes),
+    (numba_cpu, "_gram", "inner products of slices", product_bytes),
+    (numba_cpu, "_combine", "combinations of slices", combination_bytes),
+    (NumbaProjector, "backproject", "back-projection", backprojection_bytes),
     (NumbaProjector, "to_grid", "volumes to grid", to_grid_bytes),
     (NumbaProjector, "to_volumes", "grid to volumes", to_volumes_bytes),
     (solvers, "preconditioned_step", "preconditioned steps", uncounted),

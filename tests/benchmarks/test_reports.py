@@ -48,11 +48,11 @@ def test_bytes_of_slices_and_their_adjoint_grow_with_samples_and_channels() -> N
     rotation = torch.eye(3).expand(5, 3, 3)
     samples = 5 * len(disk)
     grid = projector.to_grid(torch.zeros(3, 8, 8, 8))
-    # per sample: 3 channels x (8 corners, written, read again) x 8 bytes, the image's 8 bytes, the factor's 4
-    assert profile_fit.slice_bytes(projector, grid, rotation) == samples * (3 * 10 * 8 + 8 + 4)
+    # per sample: 3 channels x (8 corners, written) x 8 bytes, and the factor's 4
+    assert profile_fit.slice_bytes(projector, grid, rotation) == samples * (3 * 9 * 8 + 4)
     slices = SimpleNamespace(shape=(5, len(disk), 2))
-    # per sample: 2 channels x (read, 8 corners read and written) x 8 bytes
-    assert profile_fit.backprojection_bytes(projector, slices, rotation) == samples * 2 * 17 * 8
+    # per sample: 2 channels x (read, 8 corners read and written) x 8 bytes, and the factor's 4
+    assert profile_fit.backprojection_bytes(projector, slices, rotation) == samples * (2 * 17 * 8 + 4)
 
 
 @pytest.mark.parametrize("batch_size", [3, 10])
