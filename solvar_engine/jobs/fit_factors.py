@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _NOISE_PARTICLES = 5_000
 _NOISE_PARTICLES_PER_GROUP = 500  # at least, as far as an optics group has them
+_JUDGED_SHELL = 16  # what particles look like is decided below; all shells found the same outliers
 _MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
 HELD_OUT_PARTICLES = 50_000  # of each half
 
@@ -117,12 +118,14 @@ def estimate_problem(
 
 def _advance(job: FitJob, problem: CovarianceProblem, state: HalfSetState | None, stop: int) -> HalfSetState:
     """Fit both half-sets up to a unit of work, saving every epoch."""
+    units = half_set_units(job.inputs.box_size)
+    job.progress.stage(f"half-sets, shells to {units[0 if state is None else state.done].shell_max}")
     for reached in fit_half_sets(problem, state, stop):
         state = reached
         job.checkpoint.save_halves(state)
-        shell_max = half_set_units(job.inputs.box_size)[state.done - 1].shell_max
-        job.progress.stage(f"half-sets, shells to {shell_max}")
+        shell_max = units[state.done - 1].shell_max
         job.progress.advance()
+        job.progress.stage(f"half-sets, shells to {units[min(state.done, stop - 1)].shell_max}")
         for half, objective in enumerate(state.objective, start=1):
             job.record_epoch(state.done, "half-sets", half, shell_max, objective)
     if state is None:
@@ -141,19 +144,19 @@ def judge_images(
     noise_variance : Tensor, shape (groups, shells)
     """
     job.progress.stage("noise and outliers")
-    band = with_contrast_of(problem, state).band(source.disk.shell_max, 1.0)
-    halves = tuple(
-        (index, change_box(factors.volumes, band.box_size))
-        for index, factors in zip(job.inputs.halves, reversed(state.factors), strict=True)
-    )
+    problem = with_contrast_of(problem, state)
+    halves = tuple(zip(job.inputs.halves, reversed(state.factors), strict=True))
+    band = problem.band(min(_JUDGED_SHELL, job.shell_max), 1.0)
     log_odds, distance = torch.zeros(2, len(source), dtype=torch.float64)
-    for index, volumes in halves:
-        for rows, fit in image_fits(source, index, band, volumes):
+    for index, factors in halves:
+        for rows, fit in image_fits(source, index, band, change_box(factors.volumes, band.box_size)):
             log_odds[rows], distance[rows] = fit.log_odds, fit.distance
     outlier = _believable(find_outliers(log_odds, distance, source.group))
+    band = problem.band(job.shell_max, 1.0)
     noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
-    for index, volumes in halves:
-        for rows, power in residual_power(source, _noise_sample(source, index[~outlier[index]]), band, volumes):
+    for index, factors in halves:
+        sample = _noise_sample(source, index[~outlier[index]])
+        for rows, power in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
             noise.add(power, source.group[rows])
     return outlier, noise.update(source.noise_variance)
 
