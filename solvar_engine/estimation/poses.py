@@ -49,6 +49,11 @@ class RefinedPoses:
         By how much the shift that centres the image has grown, px of the working box.
     objective_start, objective : Tensor, shape (n,), float64
         Negative log-likelihood before and after; nowhere larger.
+    latents : Tensor, shape (n, 1 + r), float64
+        Posterior means of contrast, in standard deviations from the known one, and z at the refined poses.
+    leaning : Tensor, shape (n, 5, 1 + r), float64
+        Expected error of the pose (rotation vector in the frame of the image, radians; shift, px) per unit of each
+        true coordinate: what the prior of the coordinates takes from the motion is given to the pose.
     """
 
     index: Tensor
@@ -56,6 +61,8 @@ class RefinedPoses:
     shift_px: Tensor
     objective_start: Tensor
     objective: Tensor
+    latents: Tensor
+    leaning: Tensor
 
 
 def refine_poses(
@@ -99,7 +106,7 @@ def pose_covariance(
     """
     model = PoseModel(band, factors, contrast_std)
     for batch in source.batches(index, band.disk, model.images_per_call):
-        _, matrix = model.derivatives(batch, model.evaluate(batch))
+        _, matrix, _ = model.derivatives(batch, model.evaluate(batch))
         yield batch.index, torch.linalg.inv(_damped(matrix, torch.full((len(batch),), 1e-9, dtype=matrix.dtype)))
 
 
@@ -132,8 +139,8 @@ class PoseModel:
         gram = products[:, :-1, :-1] * scale[:, :, None] * scale[:, None, :]
         return latent_posterior(Statistics(gram, scale * (image - contrast * mean), residual))
 
-    def derivatives(self, batch: Batch, posterior: LatentPosterior) -> tuple[Tensor, Tensor]:
-        """Gradient (n, 5) of the objective by rotation vector and shift, and the Gauss-Newton matrix (n, 5, 5)."""
+    def derivatives(self, batch: Batch, posterior: LatentPosterior) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradient (n, 5) of the objective by rotation vector and shift, Gauss-Newton matrix (n, 5, 5), and J* A S."""
         contrast, scale = batch.contrast.double()[:, None], self._scale(batch)
         coefficients = scale * posterior.mean
         coefficients[:, :1] += contrast
@@ -147,7 +154,8 @@ class PoseModel:
         error = products[:, :, -1] - contrast * products[:, :, 0]
         gradient = (loadings @ posterior.mean[..., None])[..., 0] - error
         gradient[:, :3] += turn
-        return gradient, products[:, :, channels:-1] - loadings @ posterior.covariance @ loadings.mT
+        shared = loadings @ posterior.covariance
+        return gradient, products[:, :, channels:-1] - shared @ loadings.mT, shared
 
     def _scale(self, batch: Batch) -> Tensor:
         """What turns mean and factors into columns of latent coordinates of unit variance, (n, 1 + r)."""
@@ -163,8 +171,8 @@ def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int) -> Refin
     damping = torch.full((count,), _DAMPING, dtype=torch.float64)
     posterior = model.evaluate(batch)
     start = posterior.objective
-    objective = start.clone()
-    gradient, matrix = model.derivatives(batch, posterior)
+    objective, latents = start.clone(), posterior.mean.clone()
+    gradient, matrix, shared = model.derivatives(batch, posterior)
     rows = torch.arange(count)
     for _ in range(steps):
         step = _step(gradient[rows], matrix[rows], damping[rows])
@@ -180,9 +188,10 @@ def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int) -> Refin
         damping[rows] *= torch.where(better, _DAMPING_FALL, _DAMPING_RISE)
         gained = rows[better]
         rotation[gained], shift[gained] = turned[better], moved[better]
-        objective[gained] = posterior.objective[better]
-        gradient[gained], matrix[gained] = model.derivatives(trial[better], _select(posterior, better))
-    return RefinedPoses(batch.index, rotation.float(), shift.float(), start, objective)
+        objective[gained], latents[gained] = posterior.objective[better], posterior.mean[better]
+        gradient[gained], matrix[gained], shared[gained] = model.derivatives(trial[better], _select(posterior, better))
+    leaning = torch.linalg.solve(_damped(matrix, torch.zeros_like(damping)), shared)
+    return RefinedPoses(batch.index, rotation.float(), shift.float(), start, objective, latents, leaning)
 
 
 def _step(gradient: Tensor, matrix: Tensor, damping: Tensor) -> Tensor:
