@@ -14,6 +14,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.bands import Band, ProjectorOptions, change_box, make_band, marching_shells
 from solvar_engine.estimation.expectation import contrast_variance_without_factors
+from solvar_engine.estimation.nuisance import PoseSpread
 from solvar_engine.estimation.objectives import Objective
 from solvar_engine.estimation.regularization import (
     align_halves,
@@ -70,13 +71,15 @@ class CovarianceProblem:
     options: ProjectorOptions
     objective: Objective
     contrast_variance: float = 0.0
+    pose_spread: PoseSpread = PoseSpread()
 
     def band(self, shell_max: int, share: float) -> Band:
         """Cut to a band; ``share`` of all images count for its density."""
         band = make_band(
             shell_max, self.source.disk, self.mean, self.mask, self.density * share, self.options
         )
-        return replace(band, contrast_variance=self.contrast_variance)
+        nuisance = self.pose_spread.factors(band.mean, self.source.box_size)
+        return replace(band, contrast_variance=self.contrast_variance, nuisance=nuisance)
 
     def generator(self, *purpose: int) -> torch.Generator:
         """Independent random numbers per purpose, the same again after a restart."""
