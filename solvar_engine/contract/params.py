@@ -418,6 +418,9 @@ class FitParams(Params):
         int, 2, help="zero-padding factor of volumes before trilinear or nearest interpolation",
         minimum=1, maximum=4, metavar="N",
     )
+    refine_poses: bool = option(
+        bool, False, help="refine the orientation and the shift of every particle between the bands of the fit",
+    )
     invert_contrast: str = option(
         str, "auto", help="whether the molecule is dark in the images: auto finds out and says so",
         choices=("auto", "yes", "no"),

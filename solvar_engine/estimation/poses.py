@@ -10,7 +10,7 @@ and with J the derivatives of P (mu + V m) the matrix of the Gauss-Newton step i
 J* J - (A* J)* S (A* J). The trace, from the log-determinant, vanishes for shifts. (The objective is that of Yadgar,
 Lederman & Shkolnisky 2026, eq. 9; their section A.3 descends along its gradient instead.)
 
-An unknown contrast is one more latent coordinate, of the factor s mu for a contrast of standard deviation s.
+An error of the contrast is one more latent coordinate, of the factor s a P mu for a relative error of deviation s.
 """
 
 from __future__ import annotations
@@ -50,10 +50,7 @@ class RefinedPoses:
     objective_start, objective : Tensor, shape (n,), float64
         Negative log-likelihood before and after; nowhere larger.
     latents : Tensor, shape (n, 1 + r), float64
-        Posterior means of contrast, in standard deviations from the known one, and z at the refined poses.
-    leaning : Tensor, shape (n, 5, 1 + r), float64
-        Expected error of the pose (rotation vector in the frame of the image, radians; shift, px) per unit of each
-        true coordinate: what the prior of the coordinates takes from the motion is given to the pose.
+        Posterior means of the relative error of the contrast, in standard deviations, and z at the refined poses.
     """
 
     index: Tensor
@@ -62,11 +59,10 @@ class RefinedPoses:
     objective_start: Tensor
     objective: Tensor
     latents: Tensor
-    leaning: Tensor
 
 
 def refine_poses(
-    source: BatchSource, index: Tensor, band: Band, factors: Tensor, *, steps: int, contrast_std: float = 0.0
+    source: BatchSource, index: Tensor, band: Band, factors: Tensor, *, steps: int
 ) -> Iterator[RefinedPoses]:
     """Refine every image's pose under fixed volumes.
 
@@ -80,21 +76,19 @@ def refine_poses(
         In the gauge z ~ N(0, I), at the box of the band.
     steps : int
         Gauss-Newton steps that are tried on each image, at most.
-    contrast_std : float
-        Standard deviation of what is unknown of the images' contrasts.
 
     Yields
     ------
     RefinedPoses
         Batch by batch.
     """
-    model = PoseModel(band, factors, contrast_std)
+    model = PoseModel(band, factors)
     for batch in source.batches(index, band.disk, model.images_per_call):
         yield _refine(model, batch, band.disk, steps)
 
 
 def pose_covariance(
-    source: BatchSource, index: Tensor, band: Band, factors: Tensor, *, contrast_std: float = 0.0
+    source: BatchSource, index: Tensor, band: Band, factors: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the posterior covariance of poses, the inverse of the Gauss-Newton matrix.
 
@@ -104,9 +98,9 @@ def pose_covariance(
     covariance : Tensor, shape (n, 5, 5), float64
         Of the rotation vector in the frame of the image (radians) and the shift (px of the working box).
     """
-    model = PoseModel(band, factors, contrast_std)
+    model = PoseModel(band, factors)
     for batch in source.batches(index, band.disk, model.images_per_call):
-        _, matrix, _ = model.derivatives(batch, model.evaluate(batch))
+        _, matrix = model.derivatives(batch, model.evaluate(batch))
         yield batch.index, torch.linalg.inv(_damped(matrix, torch.full((len(batch),), 1e-9, dtype=matrix.dtype)))
 
 
@@ -117,14 +111,13 @@ class PoseModel:
     ----------
     band : Band
     factors : Tensor, shape (r, z, y, x)
-    contrast_std : float
     """
 
-    def __init__(self, band: Band, factors: Tensor, contrast_std: float = 0.0) -> None:
+    def __init__(self, band: Band, factors: Tensor) -> None:
         self._projector = band.projector
         self._grid = band.projector.to_grid(torch.cat((band.mean[None], factors)))
-        self._unit = torch.ones(1 + factors.shape[0], dtype=torch.float64)
-        self._contrast_std = contrast_std
+        self._scales = torch.ones(1 + factors.shape[0], dtype=torch.float64)
+        self._scales[0] = band.contrast_variance**0.5
         self.images_per_call = images_per_call(band.projector, factors.shape[0] + 2)
 
     def evaluate(self, batch: Batch) -> LatentPosterior:
@@ -139,8 +132,8 @@ class PoseModel:
         gram = products[:, :-1, :-1] * scale[:, :, None] * scale[:, None, :]
         return latent_posterior(Statistics(gram, scale * (image - contrast * mean), residual))
 
-    def derivatives(self, batch: Batch, posterior: LatentPosterior) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient (n, 5) of the objective by rotation vector and shift, Gauss-Newton matrix (n, 5, 5), and J* A S."""
+    def derivatives(self, batch: Batch, posterior: LatentPosterior) -> tuple[Tensor, Tensor]:
+        """Gradient (n, 5) of the objective by rotation vector and shift, and the Gauss-Newton matrix (n, 5, 5)."""
         contrast, scale = batch.contrast.double()[:, None], self._scale(batch)
         coefficients = scale * posterior.mean
         coefficients[:, :1] += contrast
@@ -154,14 +147,11 @@ class PoseModel:
         error = products[:, :, -1] - contrast * products[:, :, 0]
         gradient = (loadings @ posterior.mean[..., None])[..., 0] - error
         gradient[:, :3] += turn
-        shared = loadings @ posterior.covariance
-        return gradient, products[:, :, channels:-1] - shared @ loadings.mT, shared
+        return gradient, products[:, :, channels:-1] - loadings @ posterior.covariance @ loadings.mT
 
     def _scale(self, batch: Batch) -> Tensor:
         """What turns mean and factors into columns of latent coordinates of unit variance, (n, 1 + r)."""
-        scale = batch.contrast.double()[:, None] * self._unit
-        scale[:, 0] = self._contrast_std
-        return scale
+        return batch.contrast.double()[:, None] * self._scales
 
 
 def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int) -> RefinedPoses:
@@ -172,7 +162,7 @@ def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int) -> Refin
     posterior = model.evaluate(batch)
     start = posterior.objective
     objective, latents = start.clone(), posterior.mean.clone()
-    gradient, matrix, shared = model.derivatives(batch, posterior)
+    gradient, matrix = model.derivatives(batch, posterior)
     rows = torch.arange(count)
     for _ in range(steps):
         step = _step(gradient[rows], matrix[rows], damping[rows])
@@ -189,9 +179,8 @@ def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int) -> Refin
         gained = rows[better]
         rotation[gained], shift[gained] = turned[better], moved[better]
         objective[gained], latents[gained] = posterior.objective[better], posterior.mean[better]
-        gradient[gained], matrix[gained], shared[gained] = model.derivatives(trial[better], _select(posterior, better))
-    leaning = torch.linalg.solve(_damped(matrix, torch.zeros_like(damping)), shared)
-    return RefinedPoses(batch.index, rotation.float(), shift.float(), start, objective, latents, leaning)
+        gradient[gained], matrix[gained] = model.derivatives(trial[better], _select(posterior, better))
+    return RefinedPoses(batch.index, rotation.float(), shift.float(), start, objective, latents)
 
 
 def _step(gradient: Tensor, matrix: Tensor, damping: Tensor) -> Tensor:

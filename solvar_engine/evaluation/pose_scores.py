@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from solvar_engine.imaging.gauge import best_global_rotation, without_global_shift
 from solvar_engine.imaging.rotation import angular_distance_deg

@@ -51,7 +51,7 @@ def in_frame_of(pose: Pose, reference: Pose, latents: Tensor | None = None) -> P
     """Turn and move a set of poses as a whole to where other poses of the same particles see the map.
 
     Turning a map by G turns every orientation R into G R; moving it by t moves every image by the first two components
-    of R^T t. Both are fitted by least squares and removed. Where a molecule moves, its frame is free in each state, too:
+    of R^T t. Both are fitted by least squares and removed. Where a molecule moves, its frame is free in each state:
     turning it in proportion to a latent coordinate adds to that factor the derivative of the mean by the turn, and no
     image notices to first order. So a frame that drifts with the latents is brought back as well, from which errors of
     the reference that have nothing to do with the state are not mistaken for drift.
