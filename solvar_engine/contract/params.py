@@ -451,6 +451,11 @@ class FitParams(Params):
                 "--oversampling belongs to --projector trilinear and nearest: leave it out with nufft, which does not"
                 " interpolate."
             )
+        if self.refine_poses and self.projector == "nearest":
+            raise UserError(
+                "--refine-poses needs --projector trilinear or nufft: slices by nearest interpolation do not change"
+                " with small turns."
+            )
 
     def components_for(self, n_particles: int) -> int:
         """Return how many components the fit of so many particles tries; with a number as rank, that number.
