@@ -127,13 +127,11 @@ def refine_round(
     return source.with_pose(Pose(rotation, shift))
 
 
-def pose_uncertainty(
-    problem: CovarianceProblem, components: Components
-) -> dict[str, Tensor]:
-    """Columns of the posterior standard deviations of the poses: of the angle (degrees) and the shift (Angstrom).
+def pose_columns(problem: CovarianceProblem, components: Components, given: Pose, refined: Pose) -> dict[str, Tensor]:
+    """Columns of how far poses have moved, and of their posterior standard deviations, in degrees and Angstrom.
 
-    The root of the sum of the variances about the three axes, or along both: how far an estimate is expected to be off,
-    in the mean square.
+    A standard deviation is the root of the sum of the variances about the three axes, or along both: how far an
+    estimate is expected to be off, in the mean square.
     """
     source = problem.source
     band = problem.band(source.disk.shell_max, 1.0)
@@ -142,7 +140,13 @@ def pose_uncertainty(
     for index, covariance in pose_covariance(source, torch.arange(len(source)), band, factors):
         variance = covariance.diagonal(dim1=1, dim2=2)
         turn[index], move[index] = variance[:, :3].sum(dim=1).sqrt(), variance[:, 3:].sum(dim=1).sqrt()
-    return {"solvarRotationStd": torch.rad2deg(turn), "solvarShiftStd": move * source.pixel_size}
+    angle, distance = _change(refined, given)
+    return {
+        "solvarRotationChange": angle.double(),
+        "solvarShiftChange": distance.double(),
+        "solvarRotationStd": torch.rad2deg(turn),
+        "solvarShiftStd": move * source.pixel_size,
+    }
 
 
 def _band_of_half(problem: CovarianceProblem, mean: Tensor, factors: Factors) -> Band:
@@ -151,9 +155,13 @@ def _band_of_half(problem: CovarianceProblem, mean: Tensor, factors: Factors) ->
     return problem.band(problem.source.disk.shell_max, 0.5)
 
 
+def _change(pose: Pose, given: Pose) -> tuple[Tensor, Tensor]:
+    """Angle (degrees) and distance (Angstrom) of each pose from the given one."""
+    return angular_distance_deg(pose.rotation, given.rotation), (pose.shift - given.shift).norm(dim=1)
+
+
 def _say_change(pose: Pose, given: Pose) -> None:
-    turn = angular_distance_deg(pose.rotation, given.rotation)
-    move = (pose.shift - given.shift).norm(dim=1)
+    turn, move = _change(pose, given)
     logger.info(
         "poses differ from the given ones by %.2f degrees and %.2f Angstrom on average",
         float(turn.mean()),

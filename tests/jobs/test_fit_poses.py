@@ -46,6 +46,8 @@ def test_particles_have_new_poses_and_their_uncertainty(disturbed, refined) -> N
     for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"):
         assert not np.allclose(after.numbers(name)[name], before.numbers(name)[name], atol=1e-3), name
     turn, move = after.numbers("solvarRotationStd", "solvarShiftStd").values()
+    changes = after.numbers("solvarRotationChange", "solvarShiftChange")
+    assert 4 < changes["solvarRotationChange"].mean() < 10 and 3 < changes["solvarShiftChange"].mean() < 8
     assert 0.3 < np.median(turn) < 6 and 0.2 < np.median(move) < 6
 
 
@@ -54,6 +56,12 @@ def test_rounds_are_recorded(refined) -> None:
     assert list(metrics["stage"]).count("poses") == 2 * len(set(metrics["shell_max"][metrics["stage"] == "half-sets"]))
     log = refined.log.read_text()
     assert "errors of the given poses: about" in log and "poses differ from the given ones by" in log
+
+
+def test_the_report_shows_before_and_after(refined, engine) -> None:
+    assert engine("analyze", refined.path, "--clusters", 2).code == 0
+    report = refined.report.read_text()
+    assert "Poses before and after" in report and "solvarRotationChange" in report
 
 
 def test_nearest_interpolation_is_refused(disturbed, engine, tmp_path) -> None:
