@@ -9,6 +9,7 @@ given poses.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -20,7 +21,8 @@ from solvar_engine.estimation.components import Components
 from solvar_engine.estimation.covariance import CovarianceProblem, HalfSetState
 from solvar_engine.estimation.heldout import collect_statistics, latent_covariance
 from solvar_engine.estimation.nuisance import PoseSpread
-from solvar_engine.estimation.poses import pose_covariance, refine_poses
+from solvar_engine.estimation.pose_descent import descend_poses
+from solvar_engine.estimation.poses import RefinedPoses, pose_covariance, refine_poses
 from solvar_engine.estimation.solvers import Factors
 from solvar_engine.imaging.gauge import in_frame_of
 from solvar_engine.imaging.rotation import angular_distance_deg
@@ -113,7 +115,7 @@ def refine_round(
         factors = change_box(state.factors[half].volumes, band.box_size)
         latents = torch.zeros(len(source), factors.shape[0])
         before = after = 0.0
-        for refined in refine_poses(source, index, band, factors, steps=_STEPS):
+        for refined in _refined(job.params.pose_schedule, source, index, band, factors):
             rotation[refined.index] = refined.rotation
             shift[refined.index] += refined.shift_px * source.pixel_size
             latents[refined.index] = refined.latents[:, 1:].float()
@@ -125,6 +127,14 @@ def refine_round(
     job.progress.advance()
     _say_change(Pose(rotation, shift), given)
     return source.with_pose(Pose(rotation, shift))
+
+
+def _refined(
+    schedule: str, source: PreparedParticles, index: Tensor, band: Band, factors: Tensor
+) -> Iterator[RefinedPoses]:
+    if schedule == "paper":
+        return descend_poses(source, index, band, factors)
+    return refine_poses(source, index, band, factors, steps=_STEPS)
 
 
 def pose_columns(problem: CovarianceProblem, components: Components, given: Pose, refined: Pose) -> dict[str, Tensor]:

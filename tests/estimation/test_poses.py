@@ -11,6 +11,7 @@ from torch import Tensor
 from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.heldout import collect_statistics, latent_covariance
 from solvar_engine.estimation.nuisance import PoseSpread
+from solvar_engine.estimation.pose_descent import descend_poses
 from solvar_engine.estimation.poses import PoseModel, pose_covariance, refine_poses
 from solvar_engine.imaging.fourier import shift_phases
 from solvar_engine.imaging.rotation import angular_distance_deg, rotation_to_rotvec, rotvec_to_rotation
@@ -103,6 +104,16 @@ def test_errors_of_poses_are_removed(simulation, refined) -> None:
     assert float(after.mean()) < 0.4 * float(before.mean())
     move = MOVE_PX * noise(IMAGES, 2, seed=4)
     assert float((move + result.shift_px).norm(dim=1).mean()) < 0.3 * float(move.norm(dim=1).mean())
+
+
+def test_the_published_schedule_is_slower_to_remove_them(simulation, refined, band, factors) -> None:
+    source, result = refined
+    (descended,) = descend_poses(source, source.everyone, band, factors)
+    true = simulation.source.rotation
+    errors = [angular_distance_deg(of.rotation, true).mean() for of in (source, descended, result)]
+    assert float(errors[0]) > float(errors[1]) > float(errors[2])
+    move = MOVE_PX * noise(IMAGES, 2, seed=4)
+    assert float((move + descended.shift_px).norm(dim=1).mean()) < 0.4 * float(move.norm(dim=1).mean())
 
 
 def test_the_objective_never_rises(refined) -> None:

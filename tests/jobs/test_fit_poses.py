@@ -64,6 +64,12 @@ def test_the_report_shows_before_and_after(refined, engine) -> None:
     assert "Poses before and after" in report and "solvarRotationChange" in report
 
 
+def test_a_schedule_without_refinement_is_refused(disturbed, engine, tmp_path) -> None:
+    options = ("--output", tmp_path / "run", "--rank", 2, "--pose-schedule", "paper")
+    outcome = engine("fit", disturbed.particles, *options)
+    assert outcome.code == 2 and "--pose-schedule belongs to --refine-poses" in outcome.error
+
+
 def test_nearest_interpolation_is_refused(disturbed, engine, tmp_path) -> None:
     options = ("--output", tmp_path / "run", "--rank", 2, "--refine-poses", "--projector", "nearest")
     outcome = engine("fit", disturbed.particles, *options)
