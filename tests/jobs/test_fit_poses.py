@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
+from solvar_engine.jobs import fit_factors
+from solvar_engine.jobs.fit_poses import refine_round
 from solvar_engine.jobs.simulated_files import DataSetFiles
 from tests.jobs.conftest import run_in_process
 
@@ -58,10 +61,25 @@ def test_rounds_are_recorded(refined) -> None:
     assert "errors of the given poses: about" in log and "poses differ from the given ones by" in log
 
 
-def test_the_report_shows_before_and_after(refined, engine) -> None:
-    assert engine("analyze", refined.path, "--clusters", 2).code == 0
-    report = refined.report.read_text()
-    assert "Poses before and after" in report and "solvarRotationChange" in report
+def test_an_interrupted_refinement_goes_on_to_the_same_numbers(disturbed, refined, engine, monkeypatch, tmp_path):
+    """Stopped in its second round, after poses, noise and outliers of the first are on disk."""
+    rounds = []
+
+    def stop(*arguments):
+        rounds.append(arguments)
+        if len(rounds) == 2:
+            raise RuntimeError("stopped")
+        return refine_round(*arguments)
+
+    options = ("--output", tmp_path / "run", "--rank", 2, "--mask", disturbed.mask, "--refine-poses", "--resume")
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_factors, "refine_round", stop)
+        assert engine("fit", disturbed.particles, *options).code == 1
+    assert engine("fit", disturbed.particles, *options).code == 0
+    run = RunDir(tmp_path / "run")
+    np.testing.assert_allclose(read_latents(run.latents).z, read_latents(refined.latents).z, rtol=1e-4, atol=1e-4)
+    status = json.loads(run.status.read_text())
+    assert status["step"] == status["steps"]
 
 
 def test_a_schedule_without_refinement_is_refused(disturbed, engine, tmp_path) -> None:
