@@ -17,7 +17,7 @@ from solvar_engine.estimation.covariance import (
     CovarianceProblem,
     FullSetState,
     HalfSetState,
-    first_band_units,
+    first_round_units,
     fit_full_set,
     fit_half_sets,
     half_set_units,
@@ -26,7 +26,9 @@ from solvar_engine.estimation.heldout import collect_statistics
 from solvar_engine.estimation.objectives import OBJECTIVES
 from solvar_engine.estimation.outliers import find_outliers, image_fits
 from solvar_engine.estimation.residuals import residual_power
+from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
+from solvar_engine.jobs.fit_poses import measure_spread, refine_round
 from solvar_engine.jobs.fit_start import Masks, estimate_masked_mean
 from solvar_engine.reconstruction.mean import MeanEstimate
 
@@ -69,26 +71,42 @@ class HalfSetFit:
 def fit_halves(job: FitJob, source: PreparedParticles, masks: Masks) -> HalfSetFit:
     """March both half-sets to the full band; outliers are found, and the noise is measured, twice on the way.
 
-    The first time is after the first band, when the model knows enough to tell, the second at the end.
+    The first time is after the first band, when the model knows enough to tell, the second at the end. If poses are to
+    be refined, that is done first, and after every band.
     """
-    box_size = job.inputs.box_size
-    stops = (first_band_units(box_size), len(half_set_units(box_size)))
+    refines, stops = job.params.refine_poses, job.stops
     state = job.checkpoint.load_halves()
     outlier = torch.zeros(len(source), dtype=torch.bool)
     for number, stop in enumerate(stops):
         saved = job.checkpoint.load(f"noise_{number}")
         if saved is None:
-            _, problem = estimate_problem(job, source, masks, outlier)
+            mean, problem = estimate_problem(job, source, masks, outlier)
+            if refines and number == 0:
+                problem, state = _separate_pose_errors(job, problem, state)
             state = _advance(job, problem, state, stop)
+            if refines:
+                source = refine_round(job, source, mean, problem, masks.mean, state)
+                _, problem = estimate_problem(job, source, masks, outlier)
             outlier, noise = judge_images(job, source, problem, state)
-            saved = {"noise": noise, "outlier": outlier}
+            saved = {"noise": noise, "outlier": outlier, "rotation": source.pose.rotation, "shift": source.pose.shift}
             job.checkpoint.save(f"noise_{number}", **saved)
         source, outlier = source.with_noise(saved["noise"]), saved["outlier"]
-        job.progress.to(READING_STEPS + 2 + number + stop)
+        if refines:
+            source = source.with_pose(Pose(saved["rotation"], saved["shift"]))
+        job.progress.to(READING_STEPS + 1 + (number + 1) * (2 if refines else 1) + stop)
     if state is None:
         raise UserError(f"The checkpoint of {job.run.path} is incomplete: start again in a new folder.")
     mean, problem = estimate_problem(job, source, masks, outlier)
     return HalfSetFit(source, mean, masks, with_contrast_of(problem, state), state, outlier)
+
+
+def _separate_pose_errors(
+    job: FitJob, problem: CovarianceProblem, state: HalfSetState | None
+) -> tuple[CovarianceProblem, HalfSetState]:
+    """Begin with the first band, measuring the spread of the poses' errors without factors, and again with some."""
+    problem = replace(problem, pose_spread=measure_spread(job, "spread_0", problem, None))
+    state = _advance(job, problem, state, first_round_units(job.inputs.box_size))
+    return replace(problem, pose_spread=measure_spread(job, "spread_1", problem, state)), state
 
 
 def with_contrast_of(problem: CovarianceProblem, state: HalfSetState) -> CovarianceProblem:
