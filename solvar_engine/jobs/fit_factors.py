@@ -136,14 +136,15 @@ def estimate_problem(
 
 def _advance(job: FitJob, problem: CovarianceProblem, state: HalfSetState | None, stop: int) -> HalfSetState:
     """Fit both half-sets up to a unit of work, saving every epoch."""
-    units = half_set_units(job.inputs.box_size)
-    job.progress.stage(f"half-sets, shells to {units[0 if state is None else state.done].shell_max}")
+    units = half_set_units(job.inputs.box_size)[:stop]
+    first = units[0] if state is None else units[min(state.done, len(units) - 1)]
+    job.progress.stage(f"half-sets, shells to {first.shell_max}")
     for reached in fit_half_sets(problem, state, stop):
         state = reached
         job.checkpoint.save_halves(state)
         shell_max = units[state.done - 1].shell_max
         job.progress.advance()
-        job.progress.stage(f"half-sets, shells to {units[min(state.done, stop - 1)].shell_max}")
+        job.progress.stage(f"half-sets, shells to {units[min(state.done, len(units) - 1)].shell_max}")
         for half, objective in enumerate(state.objective, start=1):
             job.record_epoch(state.done, "half-sets", half, shell_max, objective)
     if state is None:
