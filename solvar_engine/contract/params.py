@@ -454,13 +454,44 @@ class ReconstructParams(Params):
     frames: int = option(
         int, 10, help="number of volumes along a trajectory", minimum=2, maximum=1000, metavar="N"
     )
-    method: str = option(str, "linear", help="linear: mean plus eigenvolumes times z", choices=("linear",))
+    method: str = option(
+        str, "kernel", help="kernel: from the images near the state, with half-maps, local filter and local resolution;"
+        " linear: mean plus eigenvolumes times z, instant",
+        choices=("kernel", "linear"),
+    )
+    particles: str | None = option(
+        str, None, help="kernel: the same particles with larger images, such as before down-sampling; without it, those"
+        " of the run",
+        metavar="FULL.star", is_path=True,
+    )
+    box: int | None = option(
+        int, None, help="kernel: box of the volumes; without it, the working box of the run, or that of the larger"
+        " images",
+        unit="px", minimum=16, maximum=4096, metavar="N",
+    )
+    root: str | None = option(
+        str, None, help="kernel: folder that relative stack paths start from; without it, as in the fit",
+        metavar="DIR", is_path=True,
+    )
+    cache_mb: int = option(
+        int, 2000, help="kernel: memory for preprocessed images; more than fits goes to a scratch file",
+        unit="MB", minimum=0, metavar="MB",
+    )
+    scratch: str | None = option(
+        str, None, help="kernel: folder for the scratch file; without it, that of the volumes",
+        metavar="DIR", is_path=True,
+    )
 
     def validate(self) -> None:
         """Check every value, and that no option is given that would be ignored."""
         super().validate()
         if self.trajectory is None and self.frames != _default_of(ReconstructParams, "frames"):
             raise UserError("--frames belongs to --trajectory: leave it out, or give a trajectory.")
+        if self.method != "kernel":
+            for name in ("particles", "box", "root", "cache_mb", "scratch"):
+                if getattr(self, name) != _default_of(ReconstructParams, name):
+                    label = "--" + name.replace("_", "-")
+                    raise UserError(f"{label} belongs to --method kernel: leave it out with {self.method}.")
 
 
 @dataclass(frozen=True)
