@@ -37,6 +37,7 @@ from solvar_engine.latent.distances import kernel_bandwidths, marginal_precision
 from solvar_engine.reconstruction.bandwidth_choice import choose_kernels, compose
 from solvar_engine.reconstruction.filtering import corrected_fsc, local_filter, local_fsc, local_resolution
 from solvar_engine.reconstruction.kernel_regression import accumulate_kernels
+from solvar_engine.reconstruction.sharpening import fit_b_factor
 from solvar_engine.reconstruction.windows import LocalWindows
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class KernelState:
         Images in the chosen kernels, averaged over the molecule.
     resolution : float
         Angstrom, at FSC 0.143 inside the mask.
+    b_factor : float or None
+        Angstrom^2, fitted to the half-maps; None if there is too little to fit it to.
     """
 
     volume: Tensor
@@ -68,6 +71,7 @@ class KernelState:
     local_resolution: Tensor
     images_used: int
     resolution: float
+    b_factor: float | None
 
 
 @dataclass(frozen=True)
@@ -244,13 +248,17 @@ def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> Ker
     generator = torch.Generator().manual_seed(problem.seed)
     overall = corrected_fsc(half1, half2, mask, generator)
     counts = [int((first < h * h).sum() + (second < h * h).sum()) for h in (*bandwidths, np.inf)]
+    average = 0.5 * (half1 + half2)
+    resolution = resolution_at(overall, FSC_THRESHOLD, box_size, pixel_size)
+    guinier = fit_b_factor(average, overall, pixel_size, resolution)
     return KernelState(
-        local_filter(0.5 * (half1 + half2), correlation, windows) * mask,
+        local_filter(average, correlation, windows) * mask,
         half1,
         half2,
         local_resolution(correlation, windows, pixel_size, FSC_THRESHOLD),
         _images_used(torch.tensor(counts), choice, correlation, windows.weight_of(mask)),
-        resolution_at(overall, FSC_THRESHOLD, box_size, pixel_size),
+        resolution,
+        None if guinier is None else guinier.b_factor,
     )
 
 

@@ -25,6 +25,7 @@ from solvar_engine.jobs.progress import Progress
 from solvar_engine.jobs.state_files import StateFiles, write_particles_of_states
 from solvar_engine.jobs.states import States, choose_states
 from solvar_engine.jobs.tracking import track_states, tracked
+from solvar_engine.reconstruction.sharpening import sharpen
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def run(params: ReconstructParams) -> None:
         space = open_latent_space(run_dir)
         if not space.z.shape[1]:
             raise UserError(f"The fit in {run_dir.path} kept no component: its only state is {run_dir.mean}.")
-        states = choose_states(params, space)
+        states = choose_states(params, run_dir, space)
         method = _kernel_states if params.method == "kernel" else _linear_states
         with logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
             method(params, run_dir, space, states, status)
@@ -71,6 +72,7 @@ def _kernel_states(
     count, files = len(states.points), StateFiles(Path(params.output))
     used: list[int] = []
     resolution: list[float] = []
+    b_factors: list[float | None] = []
     with closing(Progress(status, count + 1)) as progress:
         progress.stage("reading images")
         problem = set_up(params, run_dir, space, files.folder)
@@ -81,9 +83,11 @@ def _kernel_states(
             state = reconstruct_state(problem, point)
             _write_state(files, number, state, problem)
             used.append(state.images_used)
+            b_factors.append(state.b_factor)
             resolution.append(state.resolution)
             logger.info("State %d: %.1f Angstrom from %d images", number, state.resolution, state.images_used)
             progress.advance()
+        _sharpen(params, files, b_factors)
         _write_table(files.table, states, used, resolution)
         progress.finish(f"{count} volumes at {min(resolution):.1f} to {max(resolution):.1f} Angstrom")
 
@@ -94,6 +98,23 @@ def _write_state(files: StateFiles, number: int, state: KernelState, problem: Ke
     scale.write(files.half(number, 1), state.half1)
     scale.write(files.half(number, 2), state.half2)
     scale.write(files.local_resolution(number), state.local_resolution, scale=1.0)
+
+
+def _sharpen(params: ReconstructParams, files: StateFiles, fitted: list[float | None]) -> None:
+    """Sharpen all volumes alike, so that differences between states are not those of their sharpening."""
+    b_factor = params.fixed_b_factor
+    if params.b_factor == "auto":
+        known = [value for value in fitted if value is not None]
+        if not known:
+            logger.warning("No B-factor: there is too little between 10 Angstrom and the resolution to fit one to.")
+        else:
+            b_factor = float(np.median(known))
+            logger.info("B-factor %.0f Angstrom^2, the median over the states", b_factor)
+    if b_factor is not None:
+        for number in range(1, len(fitted) + 1):
+            volume = read_volume(files.volume(number))
+            sharp = sharpen(volume.data, b_factor, volume.pixel_size)
+            write_volume(files.volume(number), Volume(sharp, volume.pixel_size))
 
 
 def _linear_states(

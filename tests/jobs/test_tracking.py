@@ -144,7 +144,7 @@ def test_library_that_is_missing(run, engine, monkeypatch, tmp_path):
 
 def test_device_that_is_missing(run, engine, tmp_path):
     output = tmp_path / "states"
-    assert engine("reconstruct", run.path, "--output", output, "--clusters", 2, "--method", "linear", "--device", "cuda:9").code == 2
+    assert engine("reconstruct", run.path, "--output", output, "--clusters", 2, "--device", "cuda:9").code == 2
     assert ending_of(status_path(output))[2].startswith("--device cuda:9 was asked for, but")
 
 
