@@ -423,6 +423,10 @@ class FitParams(Params):
     refine_poses: bool = option(
         bool, False, help="refine the orientation and the shift of every particle between the bands of the fit",
     )
+    refine_contrast: bool = option(
+        bool, False, help="estimate the contrast of every image between the bands of the fit, and use it; without, its"
+        " spread is accounted for, and each image's contrast estimated at the end",
+    )
     pose_schedule: str = option(
         str, "newton", help="how poses are refined: newton, by damped Gauss-Newton steps, or paper, by gradient descent"
         " for orientations and Newton steps for shifts, slower and for comparison",

@@ -45,6 +45,8 @@ class PreparedParticles:
         Grey values of the images on disk that make 1 here; what is estimated from these particles is in this unit.
     centring : Tensor or None, shape (n, 2)
         Shifts in Angstrom that the coefficients were centred with, if not those of the pose.
+    contrast : Tensor or None, shape (n,), float32
+        Scale of the signal in each image beside what is in `image_scale`; None stands for ones.
     """
 
     coefficients: Tensor
@@ -61,6 +63,7 @@ class PreparedParticles:
     sign: float
     grey_unit: float = 1.0
     centring: Tensor | None = None
+    contrast: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.coefficients.shape[0])
@@ -77,6 +80,10 @@ class PreparedParticles:
         """Same particles at other poses; images are moved to their new centres as they are read."""
         centring = self.pose.shift if self.centring is None else self.centring
         return replace(self, pose=pose, centring=centring)
+
+    def with_contrast(self, contrast: Tensor) -> PreparedParticles:
+        """Same particles, with a known scale (n,) of the signal in each image."""
+        return replace(self, contrast=contrast.float())
 
     def subtract(self, index: Tensor, images: Tensor) -> None:
         """Take something away from images for good: a second copy of them all would not fit in memory.
@@ -113,7 +120,7 @@ class PreparedParticles:
             ctf = ctf_values(self.ctf[rows], disk, self.pixel_size) * whitening
             if seen is not None:
                 ctf = ctf * seen[group]
-            contrast = torch.ones(rows.shape[0])
+            contrast = torch.ones(rows.shape[0]) if self.contrast is None else self.contrast[rows]
             yield Batch(images, ctf * self.sign, self.pose.rotation[rows], contrast, rows)
 
     def _seen_pixels(self, disk: HalfDisk) -> Tensor | None:

@@ -39,10 +39,13 @@ class ImageFit:
         Of the model against the more likely of noise and another structure, priors included.
     distance : Tensor, shape (n,), float64
         e^T Sigma^-1 e, which is the number of real pixels on average.
+    contrast : Tensor, shape (n,), float64
+        Posterior mean under the model.
     """
 
     log_odds: Tensor
     distance: Tensor
+    contrast: Tensor
 
 
 def signal_power(source: BatchSource, index: Tensor, band: Band, factors: Tensor) -> Tensor:
@@ -94,7 +97,9 @@ def image_fits(source: BatchSource, index: Tensor, band: Band, factors: Tensor) 
         other = 0.5 * ((observed / (1 + spread) + torch.log1p(spread)) @ weight)
         log_odds = torch.minimum(noise, other) - posterior.objective
         prior = torch.tensor((1 - 2 * PRIOR_SHARE) / PRIOR_SHARE, dtype=torch.float64).log()
-        yield batch.index, ImageFit(log_odds + prior, _distance(posterior.objective, posterior.covariance))
+        distance = _distance(posterior.objective, posterior.covariance)
+        contrast = batch.contrast.double() * (1 + band.contrast_variance**0.5 * posterior.mean[:, -1])
+        yield batch.index, ImageFit(log_odds + prior, distance, contrast)
 
 
 def _distance(objective: Tensor, covariance: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ _NOISE_PARTICLES = 5_000
 _NOISE_PARTICLES_PER_GROUP = 500  # at least, as far as an optics group has them
 _JUDGED_SHELL = 16  # what particles look like is decided below; all shells found the same outliers
 _MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
+_LEAST_CONTRAST = 0.1  # of an image that is fitted: junk has none, and its sign means nothing
 HELD_OUT_PARTICLES = 50_000  # of each half
 
 
@@ -87,10 +88,12 @@ def fit_halves(job: FitJob, source: PreparedParticles, masks: Masks) -> HalfSetF
             if refines:
                 source = refine_round(job, source, mean, problem, masks.mean, state)
                 _, problem = estimate_problem(job, source, masks, outlier)
-            outlier, noise = judge_images(job, source, problem, state)
-            saved = {"noise": noise, "outlier": outlier, "rotation": source.pose.rotation, "shift": source.pose.shift}
+            judged = judge_images(job, source, problem, state)
+            saved = {**judged, "rotation": source.pose.rotation, "shift": source.pose.shift}
             job.checkpoint.save(f"noise_{number}", **saved)
         source, outlier = source.with_noise(saved["noise"]), saved["outlier"]
+        if job.params.refine_contrast:
+            source = source.with_contrast(saved["contrast"])
         if refines:
             source = source.with_pose(Pose(saved["rotation"], saved["shift"]))
         job.progress.to(READING_STEPS + 1 + (number + 1) * (2 if refines else 1) + stop)
@@ -154,22 +157,22 @@ def _advance(job: FitJob, problem: CovarianceProblem, state: HalfSetState | None
 
 def judge_images(
     job: FitJob, source: PreparedParticles, problem: CovarianceProblem, state: HalfSetState
-) -> tuple[Tensor, Tensor]:
+) -> dict[str, Tensor]:
     """Find the outliers, and measure the noise on the others; each half is judged by the factors of the other.
 
     Returns
     -------
-    outlier : Tensor, shape (n,), bool
-    noise_variance : Tensor, shape (groups, shells)
+    dict of Tensor
+        ``outlier`` (n,), bool; ``noise``, variance (groups, shells); ``contrast`` (n,), of mean 1 without outliers.
     """
     job.progress.stage("noise and outliers")
     problem = with_contrast_of(problem, state)
     halves = tuple(zip(job.inputs.halves, reversed(state.factors), strict=True))
     band = problem.band(min(_JUDGED_SHELL, job.shell_max), 1.0)
-    log_odds, distance = torch.zeros(2, len(source), dtype=torch.float64)
+    log_odds, distance, contrast = torch.zeros(3, len(source), dtype=torch.float64)
     for index, factors in halves:
         for rows, fit in image_fits(source, index, band, change_box(factors.volumes, band.box_size)):
-            log_odds[rows], distance[rows] = fit.log_odds, fit.distance
+            log_odds[rows], distance[rows], contrast[rows] = fit.log_odds, fit.distance, fit.contrast
     outlier = _believable(find_outliers(log_odds, distance, source.group))
     band = problem.band(job.shell_max, 1.0)
     noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
@@ -177,7 +180,8 @@ def judge_images(
         sample = _noise_sample(source, index[~outlier[index]])
         for rows, power in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
             noise.add(power, source.group[rows])
-    return outlier, noise.update(source.noise_variance)
+    contrast = (contrast / contrast[~outlier].mean()).clamp_min(_LEAST_CONTRAST)
+    return {"outlier": outlier, "noise": noise.update(source.noise_variance), "contrast": contrast.float()}
 
 
 def _believable(outlier: Tensor) -> Tensor:

@@ -82,7 +82,8 @@ def write_results(
     write_candidates(run, decision, scale)
     correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal()
     write_spectra(run, source, stack, halves.mean.fsc, correlation, scale)
-    contrast = latents.contrast / source.image_scale
+    known = 1.0 if source.contrast is None else source.contrast
+    contrast = known * latents.contrast / source.image_scale
     contrast = contrast / contrast[~halves.outlier].mean()
     write_latent_coordinates(run, latents.z, latents.precision, contrast, scale)
     columns = {
@@ -106,7 +107,10 @@ def _summarise(halves: HalfSetFit, components: Components, labels: list[str], sc
     found = f"{reproducible} of {len(labels)} components reproducible" if labels else "no reproducible variability"
     summary = f"{len(source)} particles{left_out}, mean at {resolution:.1f} Angstrom, {found}"
     logger.info(summary)
-    logger.info("contrast: standard deviation %.3f between images", halves.problem.contrast_variance**0.5)
+    spread = halves.problem.contrast_variance**0.5
+    if halves.source.contrast is not None:  # the spread is what is left beside the estimates
+        spread = float(halves.source.contrast[~halves.outlier].std())
+    logger.info("contrast: standard deviation %.3f between images", spread)
     eigenvalues = components.eigenvalues * scale.volume**2
     rows = zip(eigenvalues, components.agreement, components.likelihood_gain, labels, strict=True)
     for number, (value, agreement, gain, label) in enumerate(rows, start=1):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +22,7 @@ from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import cache_bytes, prepare_particles
 from solvar_engine.data.stream import PreparedParticles
-from solvar_engine.imaging.fourier import HalfDisk
-from solvar_engine.imaging.types import Batch, Pose
+from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit_inputs import HalfSplit, scratch_folder, split_halves
 
 logger = logging.getLogger(__name__)
@@ -60,43 +58,6 @@ class RunParticles:
     is_outlier: NDArray[np.bool_]
     stack_path: Path
     root: str | None
-
-
-@dataclass(frozen=True)
-class ContrastedParticles:
-    """Preprocessed particles with the contrasts that the run found.
-
-    Attributes
-    ----------
-    prepared : PreparedParticles
-    contrast : Tensor, shape (n,), float32
-    """
-
-    prepared: PreparedParticles
-    contrast: Tensor
-
-    @property
-    def disk(self) -> HalfDisk:
-        """All pixels that the images hold."""
-        return self.prepared.disk
-
-    @property
-    def box_size(self) -> int:
-        """Box of the volumes, px."""
-        return self.prepared.box_size
-
-    @property
-    def pixel_size(self) -> float:
-        """Pixel size of the volumes, Angstrom."""
-        return self.prepared.pixel_size
-
-    def __len__(self) -> int:
-        return len(self.prepared)
-
-    def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
-        """See :meth:`solvar_engine.imaging.types.BatchSource.batches`."""
-        for batch in self.prepared.batches(index, disk, batch_size):
-            yield dataclasses.replace(batch, contrast=self.contrast[batch.index])
 
 
 def read_run_particles(run: RunDir) -> RunParticles:
@@ -190,7 +151,7 @@ def _keys(table: StarTable, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
 def prepare(
     params: ReconstructParams, run: RunDir, stack: ParticleStack, row: NDArray[np.int64], contrast: NDArray[np.float32],
     box_size: int, output: Path,
-) -> ContrastedParticles:
+) -> PreparedParticles:
     """Read the images at the box of the volumes, whitened by the noise of the run where it was measured at that box.
 
     Parameters
@@ -207,7 +168,7 @@ def prepare(
 
     Returns
     -------
-    ContrastedParticles
+    PreparedParticles
     """
     fits = cache_bytes(len(stack), box_size) <= params.cache_mb * 1e6
     folder = output if params.scratch is None else scratch_folder(params.scratch)
@@ -219,7 +180,7 @@ def prepare(
     # what the images were scaled by is part of the contrast that the run has written
     relative = torch.ones(len(stack))
     relative[row] = torch.as_tensor(contrast).float() * prepared.image_scale[row]
-    return ContrastedParticles(prepared, relative / relative[row].mean())
+    return prepared.with_contrast(relative / relative[row].mean())
 
 
 def check_extent(stack: ParticleStack, box_size: int, pixel_size: float, mean: Path) -> None:

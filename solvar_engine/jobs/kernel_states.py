@@ -18,6 +18,7 @@ from solvar_engine.contract.results import FSC_THRESHOLD
 from solvar_engine.contract.run import RunDir
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import cache_bytes
+from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.bands import change_box
 from solvar_engine.estimation.half_models import HalfModel, explain, half_version, mean_scale
@@ -26,7 +27,6 @@ from solvar_engine.imaging.shells import resolution_at, shells_to_volume
 from solvar_engine.jobs.fit_checkpoint import Checkpoint
 from solvar_engine.jobs.fit_outputs import OutputScale
 from solvar_engine.jobs.kernel_particles import (
-    ContrastedParticles,
     check_extent,
     open_stack,
     prepare,
@@ -80,7 +80,7 @@ class KernelProblem:
 
     Attributes
     ----------
-    source : ContrastedParticles
+    source : PreparedParticles
         Less what the models explain.
     stack : ParticleStack
         With the poses of the run.
@@ -100,7 +100,7 @@ class KernelProblem:
     seed : int
     """
 
-    source: ContrastedParticles
+    source: PreparedParticles
     stack: ParticleStack
     row: NDArray[np.int64]
     is_outlier: NDArray[np.bool_]
@@ -115,7 +115,7 @@ class KernelProblem:
     @property
     def scale(self) -> OutputScale:
         """From the units of the estimators to those of the files."""
-        return OutputScale.of(self.source.prepared)
+        return OutputScale.of(self.source)
 
 
 def set_up(params: ReconstructParams, run: RunDir, space: LatentSpace, output: Path) -> KernelProblem:
@@ -160,7 +160,7 @@ def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> 
 
 
 def _half_models(
-    run: RunDir, space: LatentSpace, source: ContrastedParticles, rows: Tensor
+    run: RunDir, space: LatentSpace, source: PreparedParticles, rows: Tensor
 ) -> tuple[HalfModel, HalfModel]:
     """Each half-set's own mean and components, in the units of the images; shared ones if no others are left."""
     state = Checkpoint(run.checkpoint).load_halves() if run.checkpoint.is_dir() else None
@@ -197,7 +197,7 @@ def _mean_gain(run: RunDir, box_size: int) -> Tensor:
 
 
 def _place_and_remove(
-    source: ContrastedParticles, rows: tuple[Tensor, Tensor], models: tuple[HalfModel, HalfModel]
+    source: PreparedParticles, rows: tuple[Tensor, Tensor], models: tuple[HalfModel, HalfModel]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Latent coordinates of each half-set under its own model, whose projections are taken away from the images."""
     rank = models[0].components.shape[0]
@@ -207,7 +207,7 @@ def _place_and_remove(
         for explained in explain(source, half, disk, model):
             z[explained.index] = explained.z.numpy()
             precision[explained.index] = explained.precision.numpy()
-            source.prepared.subtract(explained.index, explained.images)
+            source.subtract(explained.index, explained.images)
     return z, precision
 
 

@@ -496,7 +496,7 @@ def test_focus_mask_that_is_empty_inside_the_automatic_mask(case, engine):
         ("--device", "gpu", ["--device is 'gpu'"]),
         ("--mask", "", ["--mask"]),
         # neither a number nor a choice, or not built yet
-        ("--rank", "auto", ["--rank", "'auto'"]),
+        ("--rank", "automatic", ["--rank", "'automatic'"]),
         ("--rank", "2.5", ["--rank", "'2.5'"]),
         ("--box", "large", ["--box", "'large'"]),
         ("--objective", "em", ["--objective", "'em'"]),
@@ -528,10 +528,16 @@ def test_option_that_does_not_fit_data_or_machine(option, value, texts, case, en
     refuse_at_once(case, engine, *texts)
 
 
-@pytest.mark.parametrize("extra", ["--refine-poses", "--refine-contrast", "second.star"])
-def test_option_that_is_not_built(extra, case, engine):
+@pytest.mark.parametrize("extra", ["--gpus", "--refine-pose-and-contrast", "second.star"])
+def test_option_that_does_not_exist(extra, case, engine):
     case.extra = [extra]
     refuse_untouched(case, engine, extra)
+
+
+@pytest.mark.parametrize("extra", [["--pose-schedule", "paper"], ["--refine-poses", "--projector", "nearest"]])
+def test_option_of_the_poses_that_would_mean_nothing(extra, case, engine):
+    case.extra = extra
+    refuse_untouched(case, engine, extra[0])
 
 
 # ---------------------------------------------------------------- the output folder

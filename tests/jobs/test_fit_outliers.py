@@ -72,3 +72,21 @@ def test_images_of_another_molecule_than_the_mean_are_no_majority(hinge, engine,
     assert outcome.code == 0
     outlier = outliers_of(RunDir(tmp_path / "run"))
     assert outlier.mean() <= 0.5
+
+
+def test_refined_contrasts_are_those_of_the_images(simulate, engine, tmp_path) -> None:
+    data = simulate(
+        *("--phantom", "hinge", "--particles", PARTICLES, "--box", 24, "--pixel-size", PIXEL_SIZE, "--snr", 1.0),
+        *("--contrast-std", 0.25),
+    )
+    truth = read_csv(data.truth.states)["contrast"]
+    scores = {}
+    for options in ((), ("--refine-contrast",)):
+        folder = tmp_path / f"run{len(options)}"
+        assert engine("fit", data.particles, "--output", folder, "--rank", 1, *options).code == 0
+        latents = read_latents(RunDir(folder).latents)
+        assert np.corrcoef(latents.contrast, truth)[0, 1] ** 2 > 0.85
+        assert latents.contrast.mean() == pytest.approx(1, abs=0.01)
+        motion = read_csv(data.truth.states)["coordinate_1"]
+        scores[options] = np.corrcoef(latents.z[:, 0], motion)[0, 1] ** 2
+    assert scores["--refine-contrast",] > scores[()] > 0.8
