@@ -78,6 +78,19 @@ class PreparedParticles:
         centring = self.pose.shift if self.centring is None else self.centring
         return replace(self, pose=pose, centring=centring)
 
+    def subtract(self, index: Tensor, images: Tensor) -> None:
+        """Take something away from images for good: a second copy of them all would not fit in memory.
+
+        Parameters
+        ----------
+        index : Tensor, shape (n,), int64
+        images : Tensor, shape (n, pixels), complex64
+            Whitened coefficients, as in batches; of a prefix of the disk.
+        """
+        pixels = images.shape[1]
+        whitening = self.noise_variance.rsqrt()[:, self.disk.shell[:pixels]][self.group[index]]
+        self.coefficients[index, :pixels] -= images / (whitening * self.image_scale[index, None])
+
     def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
         """See :meth:`solvar_engine.imaging.types.BatchSource.batches`."""
         inverse_deviation = self.noise_variance.rsqrt()[:, disk.shell]

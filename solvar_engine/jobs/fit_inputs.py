@@ -62,7 +62,7 @@ def read_inputs(params: FitParams) -> FitInputs:
     focus_mask = None if params.focus_mask is None else read_focus_mask(params.focus_mask, stack, box_size)
     if mask is not None:
         focus(mask, focus_mask, params.focus_mask)  # refused now rather than after the images are read
-    halves = split_halves(stack, params.seed)
+    halves = split_halves(HalfSplit(str(stack.path), len(stack), stack.random_subset), params.seed)
     if params.scratch is not None:
         scratch_folder(params.scratch)
     files = [path for path in (params.particles, params.mask, params.focus_mask) if path is not None]
@@ -213,7 +213,26 @@ def _recentre(data: Tensor, box_size: int) -> Tensor:
     return result
 
 
-def split_halves(stack: ParticleStack, seed: int) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class HalfSplit:
+    """What decides how particles are divided into halves.
+
+    Attributes
+    ----------
+    path : str
+        File of the particles, for the error.
+    count : int
+        Number of particles.
+    random_subset : Tensor or None, shape (count,)
+        Half-set (1 or 2) of each, if the file names it.
+    """
+
+    path: str
+    count: int
+    random_subset: Tensor | None
+
+
+def split_halves(particles: HalfSplit, seed: int) -> tuple[Tensor, Tensor]:
     """Divide the particles into the two halves of the refinement (rlnRandomSubset), or at random if it names none.
 
     Returns
@@ -226,19 +245,19 @@ def split_halves(stack: ParticleStack, seed: int) -> tuple[Tensor, Tensor]:
     UserError
         If the file's halves are not two of comparable size.
     """
-    if stack.random_subset is not None:
-        halves = tuple(torch.nonzero(stack.random_subset == number).flatten() for number in (1, 2))
+    if particles.random_subset is not None:
+        halves = tuple(torch.nonzero(particles.random_subset == number).flatten() for number in (1, 2))
         smaller = min(half.shape[0] for half in halves)
-        if sum(half.shape[0] for half in halves) != len(stack) or smaller < 0.1 * len(stack):
+        if sum(half.shape[0] for half in halves) != particles.count or smaller < 0.1 * particles.count:
             raise UserError(
-                f"Column rlnRandomSubset of {stack.path} has {halves[0].shape[0]} particles in subset 1 and "
-                f"{halves[1].shape[0]} in subset 2 of {len(stack)}: give both halves of the refinement, or remove the "
-                "column."
+                f"Column rlnRandomSubset of {particles.path} has {halves[0].shape[0]} particles in subset 1 and "
+                f"{halves[1].shape[0]} in subset 2 of {particles.count}: give both halves of the refinement, or remove "
+                "the column."
             )
         logger.info("Half-sets as in rlnRandomSubset: %d and %d particles", *(half.shape[0] for half in halves))
         return halves[0], halves[1]
-    order = np.random.default_rng(np.random.SeedSequence([seed, 100])).permutation(len(stack))
-    middle = len(stack) // 2
+    order = np.random.default_rng(np.random.SeedSequence([seed, 100])).permutation(particles.count)
+    middle = particles.count // 2
     first, second = (torch.from_numpy(np.sort(part)) for part in (order[:middle], order[middle:]))
     return first, second
 

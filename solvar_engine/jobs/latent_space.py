@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.run import RunDir
-from solvar_engine.latent import Clusters, kmeans_clusters
+from solvar_engine.latent import Clusters, kmeans_clusters, mixture_clusters
 from solvar_engine.reports import Components, load_components
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,10 @@ class LatentSpace:
     def cluster(self, n_clusters: int, seed: int) -> Clusters:
         """Group the particles by k-means; the same numbers for every command."""
         return kmeans_clusters(self.z, n_clusters, seed=seed, columns=self.columns)
+
+    def cluster_by_mixture(self, n_clusters: int, seed: int) -> Clusters:
+        """Group the particles by a mixture of Gaussians."""
+        return mixture_clusters(self.z, n_clusters, seed=seed, columns=self.columns)
 
 
 def open_latent_space(run: RunDir) -> LatentSpace:

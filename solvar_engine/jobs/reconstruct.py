@@ -5,46 +5,33 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import write_csv
 from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.imaging.types import Volume
+from solvar_engine.jobs.kernel_states import KernelProblem, KernelState, reconstruct_state, set_up
 from solvar_engine.jobs.latent_space import LatentSpace, open_latent_space
-from solvar_engine.jobs.points import read_points
 from solvar_engine.jobs.progress import Progress
+from solvar_engine.jobs.state_files import StateFiles, write_particles_of_states
+from solvar_engine.jobs.states import States, choose_states
 from solvar_engine.jobs.tracking import track_states, tracked
-from solvar_engine.latent import nearest_point, resample_polyline
+from solvar_engine.reconstruction.sharpening import sharpen
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class States:
-    """The states to reconstruct.
-
-    Attributes
-    ----------
-    points : ndarray, shape (states, r), float64
-        Their latent coordinates.
-    n_particles : ndarray, shape (states,), int
-        How many particles belong to each: the members of a cluster, or those nearest to the point.
-    """
-
-    points: NDArray[np.float64]
-    n_particles: NDArray[np.int64]
-
-
 def run(params: ReconstructParams) -> None:
-    """Write one volume per state, and the table of states.
+    """Write the volumes of states, their particles, and the table of states.
 
     DIR/status.json says how far it is and how it ended; a folder that is refused because it is not empty is not
     touched. One that holds nothing but the status of a call that failed counts as empty.
@@ -52,13 +39,14 @@ def run(params: ReconstructParams) -> None:
     Parameters
     ----------
     params : ReconstructParams
-        The options; ``method`` linear: volume = mean + sum over j of z_j times eigenvolume j.
+        The options; ``method`` linear: volume = mean + sum over j of z_j times eigenvolume j; kernel: by kernel
+        regression from the images, with half-maps.
 
     Raises
     ------
     UserError
         If an option is out of range, the folder is not a finished run, the fit kept no component, the table
-        of points does not fit the run, or the output folder is not empty.
+        of points or the particles do not fit the run, or the output folder is not empty.
 
     Examples
     --------
@@ -71,28 +59,84 @@ def run(params: ReconstructParams) -> None:
         space = open_latent_space(run_dir)
         if not space.z.shape[1]:
             raise UserError(f"The fit in {run_dir.path} kept no component: its only state is {run_dir.mean}.")
-        states = _choose_states(params, space)
-        mean, eigenvolumes = _read_model(run_dir, space.z.shape[1])
-        _announce(len(states.points), len(eigenvolumes), mean)
-        with closing(Progress(status, len(states.points))) as progress:
-            progress.stage("volumes")
-            for number, point in enumerate(states.points, start=1):
-                write_volume(output / f"state_{number:03d}.mrc", linear_state(mean, eigenvolumes, point))
-                progress.advance()
-            _write_table(output / "states.csv", states)
-            progress.finish(f"{len(states.points)} volumes")
+        states = choose_states(params, run_dir, space)
+        method = _kernel_states if params.method == "kernel" else _linear_states
+        with logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
+            method(params, run_dir, space, states, status)
     sys.stdout.write(f"{len(states.points)} volumes and states.csv are in {output}\n")
 
 
-def _announce(n_states: int, n_components: int, mean: Volume) -> None:
-    """Say what the volumes will need."""
+def _kernel_states(
+    params: ReconstructParams, run_dir: RunDir, space: LatentSpace, states: States, status: StatusTracker
+) -> None:
+    count, files = len(states.points), StateFiles(Path(params.output))
+    used: list[int] = []
+    resolution: list[float] = []
+    b_factors: list[float | None] = []
+    with closing(Progress(status, count + 1)) as progress:
+        progress.stage("reading images")
+        problem = set_up(params, run_dir, space, files.folder)
+        write_particles_of_states(files, problem.stack, problem.row, states, problem.is_outlier)
+        progress.advance()
+        for number, point in enumerate(states.points, start=1):
+            progress.stage(f"state {number} of {count}")
+            state = reconstruct_state(problem, point)
+            _write_state(files, number, state, problem)
+            used.append(state.images_used)
+            b_factors.append(state.b_factor)
+            resolution.append(state.resolution)
+            logger.info("State %d: %.1f Angstrom from %d images", number, state.resolution, state.images_used)
+            progress.advance()
+        _sharpen(params, files, b_factors)
+        _write_table(files.table, states, used, resolution)
+        progress.finish(f"{count} volumes at {min(resolution):.1f} to {max(resolution):.1f} Angstrom")
+
+
+def _write_state(files: StateFiles, number: int, state: KernelState, problem: KernelProblem) -> None:
+    scale = problem.scale
+    scale.write(files.volume(number), state.volume)
+    scale.write(files.half(number, 1), state.half1)
+    scale.write(files.half(number, 2), state.half2)
+    scale.write(files.local_resolution(number), state.local_resolution, scale=1.0)
+
+
+def _sharpen(params: ReconstructParams, files: StateFiles, fitted: list[float | None]) -> None:
+    """Sharpen all volumes alike, so that differences between states are not those of their sharpening."""
+    b_factor = params.fixed_b_factor
+    if params.b_factor == "auto":
+        known = [value for value in fitted if value is not None]
+        if not known:
+            logger.warning("No B-factor: there is too little between 10 Angstrom and the resolution to fit one to.")
+        else:
+            b_factor = float(np.median(known))
+            logger.info("B-factor %.0f Angstrom^2, the median over the states", b_factor)
+    if b_factor is not None:
+        for number in range(1, len(fitted) + 1):
+            volume = read_volume(files.volume(number))
+            sharp = sharpen(volume.data, b_factor, volume.pixel_size)
+            write_volume(files.volume(number), Volume(sharp, volume.pixel_size))
+
+
+def _linear_states(
+    params: ReconstructParams, run_dir: RunDir, space: LatentSpace, states: States, status: StatusTracker
+) -> None:
+    files = StateFiles(Path(params.output))
+    mean, eigenvolumes = _read_model(run_dir, space.z.shape[1])
     logger.info(
         "%d volumes of %d voxels a side: %.0f MB of memory, %.0f MB of disk, a few seconds.",
-        n_states,
+        len(states.points),
         mean.box_size,
-        (n_components + 3) * mean.data.numel() * 4 / 1e6,
-        n_states * mean.data.numel() * 4 / 1e6,
+        (len(eigenvolumes) + 3) * mean.data.numel() * 4 / 1e6,
+        len(states.points) * mean.data.numel() * 4 / 1e6,
     )
+    with closing(Progress(status, len(states.points))) as progress:
+        progress.stage("volumes")
+        for number, point in enumerate(states.points, start=1):
+            write_volume(files.volume(number), linear_state(mean, eigenvolumes, point))
+            progress.advance()
+        # a linear state has no half-maps of its own, and so no resolution
+        _write_table(files.table, states, states.n_particles, [None] * len(states.points))
+        progress.finish(f"{len(states.points)} volumes")
 
 
 def linear_state(mean: Volume, eigenvolumes: torch.Tensor, point: NDArray[np.floating]) -> Volume:
@@ -122,25 +166,6 @@ def linear_state(mean: Volume, eigenvolumes: torch.Tensor, point: NDArray[np.flo
     return Volume(mean.data + torch.tensordot(coordinates, eigenvolumes, dims=1), mean.pixel_size)
 
 
-def _choose_states(params: ReconstructParams, space: LatentSpace) -> States:
-    """Find the latent coordinates that the options ask for."""
-    if params.clusters is not None:
-        clusters = space.cluster(params.clusters, params.seed)
-        return States(clusters.centres, clusters.sizes)
-    n_components = space.z.shape[1]
-    if params.points is not None:
-        points = read_points(params.points, n_components)
-    else:
-        assert params.trajectory is not None  # validate() saw to exactly one
-        anchors = read_points(params.trajectory, n_components)
-        try:
-            points = resample_polyline(anchors, params.frames)
-        except ValueError as error:
-            raise UserError(f"{params.trajectory} is not a path: {error}.") from error
-    owner = nearest_point(space.features, points[:, space.columns])
-    return States(points, np.bincount(owner, minlength=len(points)))
-
-
 def _read_model(run_dir: RunDir, n_components: int) -> tuple[Volume, torch.Tensor]:
     """Read the mean and all eigenvolumes, (r, z, y, x)."""
     mean = read_volume(run_dir.mean)
@@ -154,15 +179,16 @@ def _read_model(run_dir: RunDir, n_components: int) -> tuple[Volume, torch.Tenso
     return mean, eigenvolumes
 
 
-def _write_table(path: Path, states: States) -> None:
-    """Write states.csv; the resolution is blank, since a linear state has no half-maps of its own."""
+def _write_table(
+    path: Path, states: States, used: list[int] | NDArray[np.int64], resolution: list[float] | list[None]
+) -> None:
     coordinates = {f"z_{axis}": column for axis, column in enumerate(states.points.T, start=1)}
     write_csv(
         path,
         {
             "state": np.arange(1, len(states.points) + 1),
             **coordinates,
-            "images_used": states.n_particles,
-            "resolution": [None] * len(states.points),
+            "images_used": used,
+            "resolution": resolution,
         },
     )

@@ -93,6 +93,42 @@ def kmeans_clusters(
     return _sorted_clusters(z, model.fit_predict(features))
 
 
+def mixture_clusters(
+    z: NDArray[np.floating],
+    n_clusters: int,
+    *,
+    seed: int = 0,
+    columns: NDArray[np.integer] | None = None,
+) -> Clusters:
+    """Group particles by a mixture of Gaussians, each with a covariance of its own, numbered as by k-means.
+
+    Parameters
+    ----------
+    z, n_clusters, seed, columns
+        As for :func:`kmeans_clusters`.
+
+    Returns
+    -------
+    Clusters
+        Every particle belongs to its most likely Gaussian; Gaussians that no particle belongs to are left out.
+
+    Raises
+    ------
+    ValueError
+        As :func:`kmeans_clusters`.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    start = kmeans_clusters(z, n_clusters, seed=seed, columns=columns)
+    z = as_latent_matrix(z)
+    features = z if columns is None else z[:, columns]
+    centres = start.centres if columns is None else start.centres[:, columns]
+    model = GaussianMixture(
+        len(centres), means_init=centres, reg_covar=1e-6 * float(features.var() or 1.0), random_state=seed
+    )
+    return _sorted_clusters(z, model.fit_predict(features))
+
+
 def _count_distinct_rows(features: NDArray[np.float64], at_most: int) -> int:
     """Count distinct rows, up to a limit (a prefix is enough nearly always)."""
     for n_rows in (min(len(features), 20 * at_most), len(features)):

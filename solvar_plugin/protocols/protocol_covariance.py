@@ -102,7 +102,7 @@ class SolvarProtCovariance(SolvarProtParticles):
         if not volumes.write_points(self.getRunDir(), self.getPointsPath()):
             return []
         command = ReconstructParams(
-            run=str(self.getRunDir().path), output=str(folder), points=str(self.getPointsPath()),
+            run=str(self.getRunDir().path), output=str(folder), points=str(self.getPointsPath()), method="linear",
             threads=self.numberOfThreads.get(), device="cpu",
         )  # fmt: skip
         self.runEngine(command, status_path(folder))

@@ -59,7 +59,7 @@ def test_snr_must_be_a_positive_finite_number(value):
 
 def test_exactly_one_kind_of_state():
     base = ReconstructParams(run="run", output="states")
-    with pytest.raises(UserError, match="exactly one of --clusters, --points and --trajectory"):
+    with pytest.raises(UserError, match="exactly one of --clusters, --mixture, --points, --trajectory and --between"):
         base.validate()
     with pytest.raises(UserError, match="exactly one"):
         dataclasses.replace(base, clusters=2, points="a.csv").validate()

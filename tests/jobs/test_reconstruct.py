@@ -26,6 +26,11 @@ def fitted(tmp_path_factory):
     return write_synthetic_run(tmp_path_factory.mktemp("jobs") / "run")
 
 
+def linear(**options) -> ReconstructParams:
+    """Options of the method that needs no images."""
+    return ReconstructParams(method="linear", **options)
+
+
 def table_at(path: Path, text: str) -> str:
     """Write a table and return its path."""
     path.write_text(text, encoding="utf-8")
@@ -47,7 +52,7 @@ def check_volumes(folder: Path, arrays, points: np.ndarray) -> None:
 def test_points_with_a_header_in_any_order(fitted, tmp_path):
     run, arrays = fitted
     points = table_at(tmp_path / "points.csv", "name,z_2,z_1,z_3,z_4\na,2,1,0,0\nb,-3.5,1e1,0.5,0\n")
-    reconstruct.run(ReconstructParams(run=str(run.path), output=str(tmp_path / "out"), points=points))
+    reconstruct.run(linear(run=str(run.path), output=str(tmp_path / "out"), points=points))
     expected = np.array([[1, 2, 0, 0], [10, -3.5, 0.5, 0]])
     check_volumes(tmp_path / "out", arrays, expected)
     states = read_csv(tmp_path / "out" / "states.csv")
@@ -61,13 +66,13 @@ def test_points_with_a_header_in_any_order(fitted, tmp_path):
 def test_points_without_a_header(fitted, tmp_path):
     run, arrays = fitted
     points = table_at(tmp_path / "points.csv", "0,0,0,0\n1,2,3,4\n")
-    reconstruct.run(ReconstructParams(run=str(run.path), output=str(tmp_path / "out"), points=points))
+    reconstruct.run(linear(run=str(run.path), output=str(tmp_path / "out"), points=points))
     check_volumes(tmp_path / "out", arrays, np.array([[0, 0, 0, 0], [1, 2, 3, 4]]))
 
 
 def test_clusters_are_those_of_analyze(fitted, tmp_path):
     run, arrays = fitted
-    reconstruct.run(ReconstructParams(run=str(run.path), output=str(tmp_path / "out"), clusters=3, seed=2))
+    reconstruct.run(linear(run=str(run.path), output=str(tmp_path / "out"), clusters=3, seed=2))
     states = read_csv(tmp_path / "out" / "states.csv")
     centres = np.stack([states[f"z_{axis}"] for axis in (1, 2, 3, 4)], axis=1)
     check_volumes(tmp_path / "out", arrays, centres)
@@ -82,7 +87,7 @@ def test_trajectory_is_resampled_at_equal_steps(fitted, tmp_path):
     run, arrays = fitted
     path = table_at(tmp_path / "path.csv", "z_1,z_2,z_3,z_4\n-4,0,0,0\n0,0,0,0\n0,4,0,0\n")
     output = str(tmp_path / "out")
-    reconstruct.run(ReconstructParams(run=str(run.path), output=output, trajectory=path, frames=5))
+    reconstruct.run(linear(run=str(run.path), output=output, trajectory=path, frames=5))
     expected = np.array([[-4, 0, 0, 0], [-2, 0, 0, 0], [0, 0, 0, 0], [0, 2, 0, 0], [0, 4, 0, 0]])
     check_volumes(tmp_path / "out", arrays, expected)
 
@@ -107,7 +112,7 @@ def test_bad_tables_are_named_and_nothing_else_is_written(fitted, tmp_path, text
     points = table_at(tmp_path / "points.csv", text)
     with pytest.raises(UserError, match=message):
         reconstruct.run(
-            ReconstructParams(run=str(fitted[0].path), output=str(tmp_path / "out"), points=points)
+            linear(run=str(fitted[0].path), output=str(tmp_path / "out"), points=points)
         )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["status.json"]
     status = read_status(status_path(tmp_path / "out"))
@@ -118,30 +123,30 @@ def test_bad_tables_are_named_and_nothing_else_is_written(fitted, tmp_path, text
 def test_tables_that_cannot_be_read_are_named(fitted, tmp_path):
     run, output = str(fitted[0].path), str(tmp_path / "out")
     with pytest.raises(UserError, match="absent.csv does not exist"):
-        reconstruct.run(ReconstructParams(run=run, output=output, points=str(tmp_path / "absent.csv")))
+        reconstruct.run(linear(run=run, output=output, points=str(tmp_path / "absent.csv")))
     with pytest.raises(UserError, match="is a folder"):
-        reconstruct.run(ReconstructParams(run=run, output=output, points=str(tmp_path)))
+        reconstruct.run(linear(run=run, output=output, points=str(tmp_path)))
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
     with pytest.raises(UserError, match="not a table of comma-separated values"):
-        reconstruct.run(ReconstructParams(run=run, output=output, points=str(tmp_path / "binary.csv")))
+        reconstruct.run(linear(run=run, output=output, points=str(tmp_path / "binary.csv")))
     path = table_at(tmp_path / "path.csv", "1,1,1,1\n1,1,1,1\n")
     with pytest.raises(UserError, match="path.csv is not a path: .*no length"):
-        reconstruct.run(ReconstructParams(run=run, output=output, trajectory=path))
+        reconstruct.run(linear(run=run, output=output, trajectory=path))
 
 
 def test_runs_that_cannot_be_used_are_refused(tmp_path):
     output = str(tmp_path / "out")
     unfinished, _ = write_synthetic_run(tmp_path / "unfinished", state="running")
     with pytest.raises(UserError, match="is not finished"):
-        reconstruct.run(ReconstructParams(run=str(unfinished.path), output=output, clusters=2))
+        reconstruct.run(linear(run=str(unfinished.path), output=output, clusters=2))
     empty, _ = write_synthetic_run(tmp_path / "empty", rank=0)
     with pytest.raises(UserError, match="kept no component"):
-        reconstruct.run(ReconstructParams(run=str(empty.path), output=output, clusters=2))
+        reconstruct.run(linear(run=str(empty.path), output=output, clusters=2))
     damaged, _ = write_synthetic_run(tmp_path / "damaged")
     damaged.eigenvolume(2).unlink()
     write_mrc(damaged.eigenvolume(2), np.zeros((8, 8, 8)))
     with pytest.raises(UserError, match="eigenvolume_002.mrc and .*mean.mrc differ in box"):
-        reconstruct.run(ReconstructParams(run=str(damaged.path), output=output, clusters=2))
+        reconstruct.run(linear(run=str(damaged.path), output=output, clusters=2))
     assert [path.name for path in Path(output).iterdir()] == ["status.json"]
 
 
@@ -151,9 +156,9 @@ def test_folder_of_a_call_that_failed_at_once_is_used_by_the_next(fitted, tmp_pa
     for text in ("1,2,3\n", "1,2,3,x\n"):
         with pytest.raises(UserError, match="Row 1"):
             points = table_at(tmp_path / "points.csv", text)
-            reconstruct.run(ReconstructParams(run=str(run.path), output=str(out), points=points))
+            reconstruct.run(linear(run=str(run.path), output=str(out), points=points))
     points = table_at(tmp_path / "points.csv", "1,2,3,4\n5,6,7,8\n")
-    reconstruct.run(ReconstructParams(run=str(run.path), output=str(out), points=points))
+    reconstruct.run(linear(run=str(run.path), output=str(out), points=points))
     check_volumes(out, arrays, np.array([[1, 2, 3, 4], [5, 6, 7, 8]]))
     status = read_status(status_path(out))
     assert (status.state, status.step, status.steps, status.message) == ("finished", 2, 2, "2 volumes")
@@ -165,11 +170,11 @@ def test_output_that_is_not_empty_is_refused_untouched(fitted, tmp_path):
     output.mkdir()
     (output / "state_001.mrc").write_bytes(b"precious")
     with pytest.raises(UserError, match="is not empty"):
-        reconstruct.run(ReconstructParams(run=str(fitted[0].path), output=str(output), clusters=2))
+        reconstruct.run(linear(run=str(fitted[0].path), output=str(output), clusters=2))
     assert [path.read_bytes() for path in output.iterdir()] == [b"precious"]
 
 
 def test_exactly_one_kind_of_states_is_needed(fitted, tmp_path):
     run: RunDir = fitted[0]
     with pytest.raises(UserError, match="exactly one"):
-        reconstruct.run(ReconstructParams(run=str(run.path), output=str(tmp_path / "out")))
+        reconstruct.run(linear(run=str(run.path), output=str(tmp_path / "out")))

@@ -112,14 +112,14 @@ def test_analysis_of_what_is_no_finished_run_writes_nothing(run, engine, tmp_pat
 def test_bug_in_a_reconstruction(run, engine, monkeypatch, tmp_path):
     monkeypatch.setattr("solvar_engine.jobs.reconstruct.linear_state", fail)
     output = tmp_path / "states"
-    assert engine("reconstruct", run.path, "--output", output, "--clusters", 2).code == 1
+    assert engine("reconstruct", run.path, "--output", output, "--clusters", 2, "--method", "linear").code == 1
     ending = ("reconstruct", "failed", "internal error, ZeroDivisionError: a bug")
     assert ending_of(status_path(output)) == ending
     monkeypatch.undo()
-    assert engine("reconstruct", run.path, "--output", output, "--clusters", 2).code == 0
+    assert engine("reconstruct", run.path, "--output", output, "--clusters", 2, "--method", "linear").code == 0
     assert ending_of(status_path(output)) == ("reconstruct", "finished", "2 volumes")
     before = {path: path.read_bytes() for path in output.iterdir()}
-    assert engine("reconstruct", run.path, "--output", output, "--clusters", 2).code == 2
+    assert engine("reconstruct", run.path, "--output", output, "--clusters", 2, "--method", "linear").code == 2
     assert {path: path.read_bytes() for path in output.iterdir()} == before
 
 
@@ -132,7 +132,7 @@ def test_library_that_is_missing(run, engine, monkeypatch, tmp_path):
     fit, states = tmp_path / "fit", tmp_path / "states"
     assert engine("fit", "p.star", "--output", fit, "--rank", 2).code == 1
     assert engine("analyze", run.path).code == 1
-    assert engine("reconstruct", run.path, "--output", states, "--clusters", 2).code == 1
+    assert engine("reconstruct", run.path, "--output", states, "--clusters", 2, "--method", "linear").code == 1
     for path, command in (
         (RunDir(fit).status, "fit"), (run.analysis_status, "analyze"), (status_path(states), "reconstruct")
     ):  # fmt: skip

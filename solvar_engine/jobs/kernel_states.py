@@ -1,0 +1,280 @@
+"""Volumes of states by kernel regression: half-maps, filtered map, local resolution."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.params import ReconstructParams
+from solvar_engine.contract.results import FSC_THRESHOLD
+from solvar_engine.contract.run import RunDir
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.volumes import read_volume
+from solvar_engine.estimation.bands import change_box
+from solvar_engine.estimation.half_models import HalfModel, explain, half_version, mean_scale
+from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
+from solvar_engine.imaging.shells import resolution_at, shells_to_volume
+from solvar_engine.jobs.fit_checkpoint import Checkpoint
+from solvar_engine.jobs.fit_outputs import OutputScale
+from solvar_engine.jobs.kernel_particles import (
+    ContrastedParticles,
+    RunParticles,
+    check_extent,
+    open_stack,
+    prepare,
+    read_run_particles,
+)
+from solvar_engine.jobs.latent_space import LatentSpace
+from solvar_engine.latent.distances import kernel_bandwidths, marginal_precision, squared_distances
+from solvar_engine.reconstruction.bandwidth_choice import choose_kernels, compose
+from solvar_engine.reconstruction.filtering import corrected_fsc, local_filter, local_fsc, local_resolution
+from solvar_engine.reconstruction.kernel_regression import accumulate_kernels
+from solvar_engine.reconstruction.sharpening import fit_b_factor
+from solvar_engine.reconstruction.windows import LocalWindows
+
+logger = logging.getLogger(__name__)
+
+_SCALE_IMAGES = 1000  # on which the scale of the mean is measured
+
+
+@dataclass(frozen=True)
+class KernelState:
+    """The volume of one state, in the units of the estimators.
+
+    Attributes
+    ----------
+    volume : Tensor, shape (z, y, x)
+        Average of the halves, filtered by their local correlation, inside the mask.
+    half1, half2 : Tensor, shape (z, y, x)
+        Not filtered.
+    local_resolution : Tensor, shape (z, y, x)
+        Angstrom.
+    images_used : int
+        Images in the chosen kernels, averaged over the molecule.
+    resolution : float
+        Angstrom, at FSC 0.143 inside the mask.
+    b_factor : float or None
+        Angstrom^2, fitted to the half-maps; None if there is too little to fit it to.
+    """
+
+    volume: Tensor
+    half1: Tensor
+    half2: Tensor
+    local_resolution: Tensor
+    images_used: int
+    resolution: float
+    b_factor: float | None
+
+
+@dataclass(frozen=True)
+class KernelProblem:
+    """All that volumes of states are made from.
+
+    Attributes
+    ----------
+    source : ContrastedParticles
+        Less what the models explain, if there are models.
+    stack : ParticleStack
+        With the poses of the run.
+    row : ndarray of int64, shape (particles of the run,)
+        Row of the source for each particle of the run.
+    is_outlier : ndarray of bool, shape (particles of the run,)
+    rows : tuple of two Tensors, int64
+        Rows of the source that belong to each half-set.
+    z : ndarray, shape (rows of the source, k)
+        Coordinates in the compared components.
+    precision : ndarray, shape (rows of the source, k, k)
+    models : tuple of two HalfModel, or None
+        At the working box of the fit.
+    columns : ndarray of int
+        The compared components.
+    mask : Tensor, shape (z, y, x)
+    seed : int
+    """
+
+    source: ContrastedParticles
+    stack: ParticleStack
+    row: NDArray[np.int64]
+    is_outlier: NDArray[np.bool_]
+    rows: tuple[Tensor, Tensor]
+    z: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    models: tuple[HalfModel, HalfModel] | None
+    columns: NDArray[np.intp]
+    mask: Tensor
+    seed: int
+
+    @property
+    def scale(self) -> OutputScale:
+        """From the units of the estimators to those of the files."""
+        return OutputScale.of(self.source.prepared)
+
+
+def set_up(params: ReconstructParams, run: RunDir, space: LatentSpace, output: Path) -> KernelProblem:
+    """Read the particles, place them in latent space half by half, and take the models away from their images.
+
+    Raises
+    ------
+    UserError
+        If the images do not fit the run.
+    """
+    known = read_run_particles(run)
+    stack, row = open_stack(params, known)
+    mean = read_volume(run.mean)
+    check_extent(stack, mean.box_size, mean.pixel_size, run.mean)
+    box_size = _box_size(params, stack, mean.box_size)
+    source = prepare(params, run, stack, row, known.latents.contrast, box_size, output)
+    rows = (torch.from_numpy(row)[known.halves[0]], torch.from_numpy(row)[known.halves[1]])
+    mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
+    models = _half_models(run, space, source, torch.cat(rows))
+    if models is None:
+        z, precision = _latents_of_run(known, space, row, len(stack))
+    else:
+        z, precision = _place_and_remove(source, rows, models)
+    return KernelProblem(
+        source, stack, row, known.is_outlier, rows, z, precision, models, space.columns, mask, params.seed
+    )
+
+
+def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> int:
+    default = working if params.particles is None else stack.box_size
+    box_size = default if params.box is None else params.box
+    if not working <= box_size <= stack.box_size:
+        raise UserError(
+            f"--box is {box_size}, but must be from {working}, the working box of the fit, to {stack.box_size}, the box"
+            " of the images."
+        )
+    return box_size
+
+
+def _half_models(
+    run: RunDir, space: LatentSpace, source: ContrastedParticles, rows: Tensor
+) -> tuple[HalfModel, HalfModel] | None:
+    """Each half-set's own mean and components, in the units of the images; None if the fit did not keep them."""
+    state = Checkpoint(run.checkpoint).load_halves()
+    if state is None:
+        logger.warning(
+            "%s holds no half-set components any more: particles are placed by those of all images, which the half-maps"
+            " then share.",
+            run.checkpoint,
+        )
+        return None
+    eigenvolumes = torch.stack([read_volume(run.eigenvolume(int(column) + 1)).data for column in space.columns])
+    mask = read_volume(run.focus_mask if run.focus_mask.exists() else run.mask).data
+    gain = _mean_gain(run, mask.shape[-1])
+    means = [
+        ft_to_volume(volume_to_ft(read_volume(path).data) * gain, mask.shape[-1]) * read_volume(run.mask).data
+        for path in (run.mean_half1, run.mean_half2)
+    ]
+    disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
+    sample = rows[:: max(1, len(rows) // _SCALE_IMAGES)]
+    scale = mean_scale(source, sample, disk, 0.5 * (means[0] + means[1]))
+    variances = torch.from_numpy(space.components.eigenvalue[space.columns])
+    models = [
+        HalfModel(scale * mean, scale * half_version(eigenvolumes, factors.volumes * mask), variances)
+        for mean, factors in zip(means, state.factors, strict=True)
+    ]
+    return models[0], models[1]
+
+
+def _mean_gain(run: RunDir, box_size: int) -> Tensor:
+    """Wiener's gain of one half-map of the mean, from the correlation of both."""
+    correlation = torch.from_numpy(read_csv(run.fsc)["fsc_mean"]).clamp(0, 1).float()
+    return shells_to_volume(correlation, box_size)
+
+
+def _latents_of_run(
+    known: RunParticles, space: LatentSpace, row: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rank = len(space.columns)
+    z, precision = np.zeros((count, rank)), np.zeros((count, rank, rank))
+    z[row] = known.latents.z[:, space.columns]
+    precision[row] = marginal_precision(known.latents.precision, space.columns)
+    return z, precision
+
+
+def _place_and_remove(
+    source: ContrastedParticles, rows: tuple[Tensor, Tensor], models: tuple[HalfModel, HalfModel]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Latent coordinates of each half-set under its own model, whose projections are taken away from the images."""
+    rank = models[0].components.shape[0]
+    z, precision = np.zeros((len(source), rank)), np.zeros((len(source), rank, rank))
+    disk = source.disk.prefix(nyquist_shell(models[0].mean.shape[-1]))
+    for half, model in zip(rows, models, strict=True):
+        for explained in explain(source, half, disk, model):
+            z[explained.index] = explained.z.numpy()
+            precision[explained.index] = explained.precision.numpy()
+            source.prepared.subtract(explained.index, explained.images)
+    return z, precision
+
+
+def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> KernelState:
+    """Make the volume at a point of the latent space.
+
+    Parameters
+    ----------
+    problem : KernelProblem
+    point : ndarray, shape (r,)
+        Latent coordinates, all components of the run.
+
+    Returns
+    -------
+    KernelState
+    """
+    box_size, mask = problem.source.box_size, problem.mask
+    place = point[problem.columns]
+    first, second = (
+        squared_distances(problem.z[rows], problem.precision[rows], place) for rows in problem.rows
+    )
+    bandwidths = kernel_bandwidths((first, second))
+    halves = tuple(
+        accumulate_kernels(problem.source, rows, torch.from_numpy(distance), torch.from_numpy(bandwidths))
+        for rows, distance in zip(problem.rows, (first, second), strict=True)
+    )
+    offsets = _offsets(problem, place)
+    windows = LocalWindows.create(box_size)
+    choice = choose_kernels((halves[0], halves[1]), offsets, windows, mask)
+    half1, half2 = compose((halves[0], halves[1]), offsets, choice, windows, mask)
+    correlation = local_fsc(half1, half2, windows)
+    pixel_size = problem.source.pixel_size
+    generator = torch.Generator().manual_seed(problem.seed)
+    overall = corrected_fsc(half1, half2, mask, generator)
+    counts = [int((first < h * h).sum() + (second < h * h).sum()) for h in (*bandwidths, np.inf)]
+    average = 0.5 * (half1 + half2)
+    resolution = resolution_at(overall, FSC_THRESHOLD, box_size, pixel_size)
+    guinier = fit_b_factor(average, overall, pixel_size, resolution)
+    return KernelState(
+        local_filter(average, correlation, windows) * mask,
+        half1,
+        half2,
+        local_resolution(correlation, windows, pixel_size, FSC_THRESHOLD),
+        _images_used(torch.tensor(counts), choice, correlation, windows.weight_of(mask)),
+        resolution,
+        None if guinier is None else guinier.b_factor,
+    )
+
+
+def _offsets(problem: KernelProblem, place: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """Transforms of what the half-sets' models say at a point, at the box of the volumes."""
+    box_size = problem.source.box_size
+    if problem.models is None:
+        zero = torch.zeros(box_size, box_size, box_size // 2 + 1, dtype=torch.complex64)
+        return zero, zero
+    first, second = (
+        volume_to_ft(change_box(model.at(torch.from_numpy(place)), box_size)) for model in problem.models
+    )
+    return first, second
+
+
+def _images_used(counts: Tensor, choice: Tensor, correlation: Tensor, weight: Tensor) -> int:
+    """Images in the chosen kernels, averaged over windows by their share of the molecule and over resolved shells."""
+    resolved = (correlation > FSC_THRESHOLD).double() * weight.double()[:, None]
+    return round(float((counts.double()[choice] * resolved).sum() / resolved.sum().clamp_min(1e-30)))
