@@ -67,6 +67,8 @@ def arguments_of(params: Params) -> list[str]:
             continue
         elif value is True:
             words.append(option.label)
+        elif option.is_list:
+            words += [option.label, *map(str, value)]
         else:
             words += [option.label, str(value)]
     # a path that begins with a dash would be taken for an option

@@ -21,6 +21,9 @@ LOG_LIKELIHOOD_COLUMN = "solvarLogLikelihood"
 OUTLIER_COLUMN = "solvarOutlier"
 """Columns of the run's particles.star; runs of earlier versions have neither."""
 
+RUN_ATTRIBUTE = "_solvarRun"
+"""Attribute of a flexible set's information: the run directory that its coordinates come from."""
+
 # what makes a particle flexible, and what an earlier analysis of the same particles may have left on them
 _FLEX_ATTRIBUTES = ("_flexInfo", "_zFlex", "_zRed")
 _RUN_ATTRIBUTES = ("_solvarPrecision", "_solvarContrast", "_solvarLogLikelihood", "_solvarOutlier")
