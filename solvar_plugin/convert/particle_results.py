@@ -24,8 +24,10 @@ OUTLIER_COLUMN = "solvarOutlier"
 RUN_ATTRIBUTE = "_solvarRun"
 """Attribute of a flexible set's information: the run directory that its coordinates come from."""
 
-# what makes a particle flexible, and what an earlier analysis of the same particles may have left on them
-_FLEX_ATTRIBUTES = ("_flexInfo", "_zFlex", "_zRed")
+FLEX_ATTRIBUTES = ("_flexInfo", "_zFlex", "_zRed")
+"""What makes a particle flexible."""
+
+# what an earlier analysis of the same particles may have left on them
 _RUN_ATTRIBUTES = ("_solvarPrecision", "_solvarContrast", "_solvarLogLikelihood", "_solvarOutlier")
 
 
@@ -163,7 +165,7 @@ def fill_plain_particles(output: Any, particles: Any, found: ParticleResults, on
 
 def _copy(particle: Any, item: Any) -> None:
     """Copy a particle, its id included, without what an earlier analysis knew of it."""
-    item.copy(particle, ignoreAttrs=[*_FLEX_ATTRIBUTES, *_RUN_ATTRIBUTES])
+    item.copy(particle, ignoreAttrs=[*FLEX_ATTRIBUTES, *_RUN_ATTRIBUTES])
 
 
 def precision_matrix(item: Any) -> np.ndarray:

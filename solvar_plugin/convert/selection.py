@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Sequence
 
 import numpy as np
@@ -89,7 +90,12 @@ def cluster_centre(run: RunDir, number: int) -> np.ndarray:
     return centres[number - 1].astype(np.float64)
 
 
-def _analysis_table(path):
+def rank_of(run: RunDir) -> int:
+    """Return the number of components of a run."""
+    return len(read_csv(run.eigenvalues)["component"])
+
+
+def _analysis_table(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise UserError(f"{path} does not exist, so the clusters are not known: run the covariance analysis again.")
     return read_csv(path)

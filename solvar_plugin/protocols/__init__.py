@@ -4,6 +4,7 @@ from solvar_plugin.protocols.protocol_base import SolvarProtBase
 from solvar_plugin.protocols.protocol_covariance import SolvarProtCovariance
 from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun
 from solvar_plugin.protocols.protocol_particles import SolvarProtParticles
+from solvar_plugin.protocols.protocol_reconstruct import SolvarProtReconstruct
 from solvar_plugin.protocols.protocol_select import SolvarProtSelectParticles
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "SolvarProtCovariance",
     "SolvarProtFromRun",
     "SolvarProtParticles",
+    "SolvarProtReconstruct",
     "SolvarProtSelectParticles",
 ]

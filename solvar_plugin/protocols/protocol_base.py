@@ -7,7 +7,7 @@ import os
 import textwrap
 from pathlib import Path
 from subprocess import CalledProcessError
-from typing import Any
+from typing import Any, Mapping
 
 import pyworkflow.protocol.params as params
 from pwem.protocols import ProtAnalysis3D
@@ -24,7 +24,7 @@ from solvar_plugin.engine import (
     project_path_problems,
     require_finished,
 )
-from solvar_plugin.protocols.form_options import in_form_words
+from solvar_plugin.protocols.form_options import LABELS, in_form_words
 
 _MAX_THREADS_BY_DEFAULT = 16
 # characters in a line of a help window
@@ -35,6 +35,9 @@ class SolvarProtBase(ProtAnalysis3D):
     """Base of the protocols; their forms have the parameter inputParticles."""
 
     _label = None
+
+    LABELS: Mapping[str, str] = LABELS
+    """What the form calls the engine's options, by their names."""
 
     @classmethod
     def getClassPackageName(cls):
@@ -115,7 +118,7 @@ class SolvarProtBase(ProtAnalysis3D):
         try:
             return require_finished(status, command.command, exit_code)
         except EngineError as error:
-            raise EngineError(in_form_words(str(error))) from error
+            raise EngineError(in_form_words(str(error), self.LABELS)) from error
 
     # ---------------------------------------------------------------- outputs
 
