@@ -3,9 +3,10 @@
     python benchmarks/projector_accuracy.py [--boxes 32 48 64 96] [--rank 10] [--images 512] [--repeats 3]
 
 After figure 10 of the SOLVAR paper, with the accuracy beside the time. What is timed is one pass over a batch of
-images, all that a gradient of a fit asks of a projector: transform mean and factors, slice them with their inner
-products, back-project the combinations, and transform back. The methods take turns, so that a machine that slows
-down slows all of them; the ratios say more than the times.
+images that gives the value of an objective, maximum likelihood (ML) or least squares (LS), and its gradient with
+respect to the factors; and, by itself, all that such a pass asks of a projector: transform mean and factors, slice
+them with their inner products, back-project the combinations, and transform back. Times are CPU time of all threads
+together, which other programs on the machine change little; the methods take turns besides.
 
 Errors are relative to the definition of the Fourier transform, summed directly in float64. Slices are those of a
 molecule, the phantom `static`; back-projections are those of white noise, compared where molecules are.
@@ -16,23 +17,29 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numba  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from solvar_engine.imaging.fourier import HalfDisk  # noqa: E402
+from benchmarks.common import cpu_seconds, provenance, publish, table, use_threads  # noqa: E402
+from solvar_engine.estimation.bands import ProjectorOptions, make_band  # noqa: E402
+from solvar_engine.estimation.expectation import expectation_pass  # noqa: E402
+from solvar_engine.estimation.objectives import OBJECTIVES  # noqa: E402
+from solvar_engine.imaging.fourier import HalfDisk, nyquist_shell  # noqa: E402
 from solvar_engine.imaging.masks import sphere_mask  # noqa: E402
 from solvar_engine.imaging.rotation import random_rotations  # noqa: E402
+from solvar_engine.imaging.types import Batch  # noqa: E402
 from solvar_engine.projectors.base import Projector, create_projector, images_per_call  # noqa: E402
 from solvar_engine.simulation.phantoms import MOLECULE_RADIUS, make_phantom  # noqa: E402
 
 METHODS = ("nearest", "trilinear", "nufft")
+SLICES = "slices"
+PASSES = (SLICES, "ml", "ls")
 VIEWS = 3  # that the direct sum is evaluated for
 PIXELS_TOGETHER = 256
 
@@ -44,54 +51,89 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--boxes", type=int, nargs="+", default=[32, 48, 64, 96], help="edges of the volumes, px")
     parser.add_argument("--rank", type=int, default=10, help="factors that are sliced with the mean")
     parser.add_argument("--images", type=int, default=512, help="images of a pass")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3, help="the median of these is reported")
+    parser.add_argument("--print", action="store_true", help="print the table and leave RESULTS.md alone")
     return parser.parse_args()
 
 
 # --- time
 
 
-class Pass:
-    """One pass over a batch of random images."""
+class RandomImages:
+    """Images of noise at random orientations, as a source for the estimators; see `BatchSource`."""
+
+    pixel_size = 1.0
+
+    def __init__(self, box_size: int, images: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.box_size = box_size
+        self.disk = HalfDisk.create(box_size)
+        pixels = len(self.disk)
+        self._batch = Batch(
+            images=torch.complex(*torch.randn(2, images, pixels, generator=generator)),
+            ctf=torch.ones(images, pixels),
+            rotation=random_rotations(images, generator),
+            contrast=torch.ones(images),
+            index=torch.arange(images),
+        )
+
+    def __len__(self) -> int:
+        return len(self._batch)
+
+    def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
+        """Yield all images; the band is always the whole."""
+        for first in range(0, len(index), batch_size):
+            yield self._batch[index[first : first + batch_size]]
+
+
+class Passes:
+    """Passes of one method over a batch of random images, under the names of their columns."""
 
     def __init__(self, method: str, box_size: int, rank: int, images: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        disk = HalfDisk.create(box_size)
-        self.projector = create_projector(box_size, disk, interpolation=method)
-        self.volumes = torch.randn(rank + 1, box_size, box_size, box_size, generator=generator)
-        self.rotation = random_rotations(images, generator)
-        self.factor = torch.ones(images, len(disk))
-        self.images = torch.complex(*torch.randn(2, images, len(disk), generator=generator))
+        generator = torch.Generator().manual_seed(1)
+        self.source = RandomImages(box_size, images)
+        self.projector = create_projector(box_size, self.source.disk, interpolation=method)
+        self.volumes = torch.randn(rank + 1, box_size, box_size, box_size, generator=generator) / box_size
         self.coefficients = torch.randn(images, rank + 2, rank, generator=generator)
+        self.index = torch.arange(images)
+        self.band = make_band(
+            nyquist_shell(box_size),
+            self.source.disk,
+            self.volumes[0],
+            torch.ones(box_size, box_size, box_size),
+            torch.ones(box_size, box_size, box_size // 2 + 1),
+            ProjectorOptions(method),
+        )
 
-    def seconds(self) -> float:
-        """Do the pass and return how long it took."""
-        start = time.perf_counter()
+    def run(self, name: str) -> None:
+        """Do one pass: that of the projector alone, or of an objective."""
+        if name == SLICES:
+            self._slices()
+        else:
+            expectation_pass(self.source, self.index, self.band, self.volumes[1:], OBJECTIVES[name])
+
+    def _slices(self) -> None:
         projector, rank = self.projector, self.coefficients.shape[-1]
         grid, accumulator = projector.to_grid(self.volumes), projector.new_accumulator(rank)
-        chunk = images_per_call(projector, rank + 2)
-        for first in range(0, len(self.rotation), chunk):
-            rows = slice(first, first + chunk)
-            rotation, factor, images = self.rotation[rows], self.factor[rows], self.images[rows]
-            slices, _ = projector.project_with_gram(grid, rotation, factor, images)
+        for batch in self.source.batches(self.index, self.source.disk, images_per_call(projector, rank + 2)):
+            slices, _ = projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
             projector.backproject_combination(
-                slices, images, self.coefficients[rows], rotation, factor, accumulator
+                slices, batch.images, self.coefficients[batch.index], batch.rotation, batch.ctf, accumulator
             )
         projector.to_volumes(accumulator)
-        return time.perf_counter() - start
 
 
-def times(box_size: int, arguments: argparse.Namespace) -> dict[str, float]:
-    """Median milliseconds an image of each method; the first pass, which may compile, does not count."""
-    passes = {method: Pass(method, box_size, arguments.rank, arguments.images) for method in METHODS}
-    taken: dict[str, list[float]] = {method: [] for method in METHODS}
+def times(box_size: int, arguments: argparse.Namespace) -> dict[tuple[str, str], float]:
+    """Median CPU milliseconds an image by method and pass; the first round, which may compile, does not count."""
+    passes = {method: Passes(method, box_size, arguments.rank, arguments.images) for method in METHODS}
+    taken: dict[tuple[str, str], list[float]] = {(method, name): [] for method in METHODS for name in PASSES}
     for repeat in range(arguments.repeats + 1):
-        for method in METHODS:
-            seconds = passes[method].seconds()
+        for method, name in taken:
+            seconds = cpu_seconds(lambda method=method, name=name: passes[method].run(name))
             if repeat > 0:
-                taken[method].append(1e3 * seconds / arguments.images)
-    return {method: statistics.median(values) for method, values in taken.items()}
+                taken[method, name].append(1e3 * seconds / arguments.images)
+    return {key: statistics.median(values) for key, values in taken.items()}
 
 
 # --- accuracy
@@ -153,26 +195,36 @@ class Exact:
         return relative_error(slices, self.slices), relative_error(back * self.ball, self.back * self.ball)
 
 
+def rows_of(box_size: int, arguments: argparse.Namespace) -> list[list[object]]:
+    """Rows of the table for one box."""
+    taken, exact = times(box_size, arguments), Exact(box_size)
+    rows: list[list[object]] = []
+    for method in METHODS:
+        projector = create_projector(box_size, HalfDisk.create(box_size), interpolation=method)
+        slice_error, back_error = exact.errors(projector)
+        milliseconds = [f"{taken[method, name]:.3f}" for name in PASSES]
+        ratio = taken[method, "ml"] / taken["trilinear", "ml"]
+        rows.append([box_size, method, *milliseconds, f"{ratio:.2f}", f"{slice_error:.1e}", f"{back_error:.1e}"])
+    return rows
+
+
 def main() -> None:
     arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
-    numba.set_num_threads(arguments.threads)
-    print(
-        f"{arguments.rank} factors and the mean, {arguments.images} images, {arguments.threads} threads, "
-        f"median of {arguments.repeats}; oversampling 2 for nearest and trilinear\n"
+    use_threads(arguments.threads)
+    introduction = (
+        f"{arguments.rank} factors and the mean, {arguments.images} images, median of {arguments.repeats}; "
+        "oversampling 2 for nearest and trilinear. "
     )
-    print("| box | method | ms an image | over trilinear | error of slices | error of back-projections |")
-    print("|---|---|---|---|---|---|")
+    header = ["box", "method", "slices, CPU-ms an image", "ML", "LS", "ML over trilinear ML"]
+    header += ["error of slices", "error of back-projections"]
+    rows = []
     for box_size in arguments.boxes:
-        taken, exact = times(box_size, arguments), Exact(box_size)
-        for method in METHODS:
-            projector = create_projector(box_size, HalfDisk.create(box_size), interpolation=method)
-            slice_error, back_error = exact.errors(projector)
-            ratio = taken[method] / taken["trilinear"]
-            print(
-                f"| {box_size} | {method} | {taken[method]:.3f} | {ratio:.2f} | {slice_error:.1e} | {back_error:.1e} |",
-                flush=True,
-            )
+        rows += rows_of(box_size, arguments)
+        print(*rows[-len(METHODS) :], sep="\n", flush=True)
+    text = f"{introduction}{provenance(arguments.threads)}\n\n{table(header, rows)}"
+    if not arguments.print:
+        publish("projector-accuracy", text)
+    print(f"\n{text}")
 
 
 if __name__ == "__main__":

@@ -138,13 +138,10 @@ def held_out_axes(
     half_norms = [half.flatten(1).double().norm(dim=1).clamp_min(1e-20) for half in halves]
     for norm, statistics in zip(half_norms, held_out, strict=True):
         gamma += 0.5 * norm[:, None] * latent_covariance(statistics) * norm[None, :]
-    eigenvolumes, eigenvalues = _principal_axes(directions, gain[:, None] * gamma * gain[None, :])
+    mixture, eigenvalues = _principal_axes(directions, gain[:, None] * gamma * gain[None, :])
     eigenvalues = eigenvalues.clamp_min(_SMALLEST_SHARE * float(eigenvalues[0]))
-    mixture = torch.linalg.lstsq(
-        inner_products(directions, directions), inner_products(directions, eigenvolumes)
-    ).solution
     first, second = (mixture / norm[:, None] for norm in half_norms)
-    return HeldOutAxes(eigenvolumes, eigenvalues, (first, second))
+    return HeldOutAxes(mix(directions, mixture), eigenvalues, (first, second))
 
 
 def _gain_of_all_images(half1: Tensor, half2: Tensor) -> Tensor:
@@ -162,16 +159,15 @@ def _match(factors: Tensor, target: Tensor) -> Tensor:
 
 
 def _principal_axes(directions: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigen-decomposition of D Gamma D^T for directions D that need not be orthogonal."""
+    """Eigen-decomposition of D Gamma D^T for directions D that need not be orthogonal: mixtures of D, eigenvalues."""
     values, vectors = torch.linalg.eigh(inner_products(directions, directions))
     values = values.clamp_min(1e-10)
     root = (vectors * values.sqrt()) @ vectors.T
     inverse_root = (vectors / values.sqrt()) @ vectors.T
     eigenvalues, rotation = torch.linalg.eigh(root @ gamma @ root)
-    eigenvolumes = mix(directions, (inverse_root @ rotation).flip(1))
-    cubes = (eigenvolumes.flatten(1).double() ** 3).sum(dim=1)
-    sign = torch.where(cubes < 0, -1.0, 1.0).to(eigenvolumes)
-    return eigenvolumes * sign[:, None, None, None], eigenvalues.flip(0)
+    mixture = (inverse_root @ rotation).flip(1)
+    cubes = (mix(directions, mixture).flatten(1).double() ** 3).sum(dim=1)
+    return mixture * torch.where(cubes < 0, -1.0, 1.0), eigenvalues.flip(0)
 
 
 def _agreement(version1: Tensor, version2: Tensor) -> Tensor:

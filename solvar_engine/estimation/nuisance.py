@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.regularization import inner_products, mix
+from solvar_engine.estimation.regularization import inner_products, orthonormal_basis
 from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
 
 
@@ -32,11 +32,7 @@ def nuisance_overlap(eigenvolumes: Tensor, mean: Tensor) -> Tensor:
     """
     first = pose_derivatives(mean)
     second = [pose_derivatives(turned)[3:] for turned in first[3:]]
-    span = torch.cat((mean[None], first, *second))
-    span = span / span.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None, None]
-    values, vectors = torch.linalg.eigh(inner_products(span, span))
-    keep = values > 1e-6
-    basis = mix(span, vectors[:, keep] / values[keep].sqrt())
+    basis = orthonormal_basis(torch.cat((mean[None], first, *second)))
     return (inner_products(basis, eigenvolumes) ** 2).sum(dim=0).clamp(0, 1)
 
 

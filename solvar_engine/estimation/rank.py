@@ -16,15 +16,19 @@ from torch import Tensor
 from solvar_engine.estimation.components import HeldOutAxes, held_out_axes
 from solvar_engine.estimation.covariance import HalfSetState
 from solvar_engine.estimation.heldout import likelihood_gains
-from solvar_engine.estimation.regularization import component_fsc, inner_products, mix
+from solvar_engine.estimation.regularization import component_fsc, inner_products, mix, orthonormal_basis
 from solvar_engine.estimation.statistics import Statistics
 from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
 
 DECOYS = 20
-MARGIN = 5.0
-"""Log-likelihood by which a component must beat the best decoy: "very strong" evidence (Kass & Raftery, 1995).
+JUDGING_PARTICLES = 5_000
+"""Of each half, at most: decoys are many, and what is real shows in some thousand images."""
+MARGIN = 10.0
+"""Log-likelihood by which a component must beat the best decoy: twice what Kass & Raftery (1995) call very strong.
 
-Decoys are drawn at random, components are fitted; they adapt to whatever both half-sets have in common besides motions.
+Decoys are drawn at random, components are fitted: they adapt to whatever both half-sets have in common besides motions.
+On simulated sets (10,000 images, SNR 0.1) remains of pose errors in coloured noise beat decoys by 5, motions by
+thousands, and the curvature of a motion, its third component, by 5 to 25.
 """
 LEAST_AGREEMENT = 0.5
 """Correlation of the two half-sets' versions of a component below which most of it is noise."""
@@ -86,10 +90,8 @@ def make_decoys(factors: Tensor, mean: Tensor, mask: Tensor, count: int, generat
         power = volume_to_ft(factors[number % factors.shape[0]]).abs()
         decoys[number] = mask * ft_to_volume(power * phases, box_size)
     # Only what the mean has where decoys live can keep them from being orthogonal to it.
-    span = torch.cat(((mean * (mask > 0))[None], factors))
-    span = span / span.flatten(1).norm(dim=1).clamp_min(1e-20)[:, None, None, None]
-    common = torch.linalg.lstsq(inner_products(span, span), inner_products(span, decoys)).solution
-    decoys = decoys - mix(span, common)
+    basis = orthonormal_basis(torch.cat(((mean * (mask > 0))[None], factors)))
+    decoys = decoys - mix(basis, inner_products(basis, decoys))
     return decoys / decoys.flatten(1).norm(dim=1)[:, None, None, None]
 
 
@@ -112,9 +114,7 @@ def decide_rank(halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Stati
     RankDecision
     """
     rank = halves[0].shape[0]
-    first, second = (
-        replace(part, gram=part.gram[:, :rank, :rank], inner=part.inner[:, :rank]) for part in held_out
-    )
+    first, second = (replace(part, gram=part.gram[:, :rank, :rank], inner=part.inner[:, :rank]) for part in held_out)
     axes = held_out_axes(0.5 * (halves[0] + halves[1]), halves, (first, second))
     agreement = axes.agreement(halves)
     gains = torch.zeros(2, rank, dtype=torch.float64)

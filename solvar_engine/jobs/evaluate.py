@@ -71,7 +71,7 @@ def run(params: EvaluateParams) -> None:
     truth_files = TruthFiles.find(params.truth)
     star = StarFile.read(run_dir.particles)
     names = star.particles.text("rlnImageName")
-    truth = _read_truth(truth_files, names, read_volume(run_dir.mean).box_size)
+    truth = read_truth(truth_files, names, read_volume(run_dir.mean).box_size)
     estimate = _read_estimate(run_dir, truth_files, star, names)
     evaluation = evaluate_estimate(estimate, truth)
     scores = {**evaluation.scores, **_cost(run_dir)}
@@ -118,8 +118,26 @@ def _read_start_pose(run_dir: RunDir, truth_files: TruthFiles, names: list[str])
     return None
 
 
-def _read_truth(files: TruthFiles, names: list[str], box_size: int) -> Truth:
-    """Read the truth about the named particles, with volumes at the box of the run."""
+def read_truth(files: TruthFiles, names: list[str], box_size: int) -> Truth:
+    """Read the truth about the named particles, with volumes Fourier-cropped to a box.
+
+    Parameters
+    ----------
+    files : TruthFiles
+    names : list of str
+        Column rlnImageName of the particles, in the order that the truth shall have.
+    box_size : int
+        Such as the working box of a run, px.
+
+    Returns
+    -------
+    Truth
+
+    Raises
+    ------
+    UserError
+        If the truth is incomplete, or is not of these particles.
+    """
     star = StarFile.read(files.particles)
     rows = match_particles(names, star.particles.text("rlnImageName"), files.particles)
     metadata = read_metadata(star)

@@ -197,8 +197,8 @@ def fit_all(job: FitJob, halves: HalfSetFit) -> FullSetState:
 
 
 def sample_of(index: Tensor, most: int) -> Tensor:
-    """Every so many of the particles of an index, so that hardly more than ``most`` are left."""
-    return index[:: max(1, index.shape[0] // most)]
+    """Every so many of the particles of an index, so that at most ``most`` are left."""
+    return index[:: max(1, -(-index.shape[0] // most))]
 
 
 def measure_scale(job: FitJob, halves: HalfSetFit, full: FullSetState) -> Components:

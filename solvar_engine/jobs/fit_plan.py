@@ -9,6 +9,7 @@ from pathlib import Path
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.data.preprocess import cache_bytes
+from solvar_engine.estimation.rank import DECOYS, JUDGING_PARTICLES
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.projectors.numba_cpu import slabs_per_grid
 
@@ -75,18 +76,20 @@ def plan_fit(
     oversampling = 1 if is_nufft else oversampling
     cell = 8 * (oversampling * box_size) ** 3 / 2
     accumulators = 1 if is_nufft else threads // slabs_per_grid(threads, rank)
-    grids = cell * ((rank + 1) * 2 + rank * (accumulators + 1))
-    volumes = 4 * box_size**3 * 12 * rank
+    grids = cell * max((rank + 1) * 2 + rank * (accumulators + 1), rank + 1 + DECOYS)
+    volumes = 4 * box_size**3 * max(12 * rank, 3 * (rank + DECOYS))
     metadata = particles * (_METADATA_BYTES + 8 * (rank + 1) ** 2)
     buffers = _NUFFT_BYTES if is_nufft else 0.0
+    judging = min(particles, 2 * JUDGING_PARTICLES)
+    metadata += judging * 8 * (rank + DECOYS) ** 2
     memory = _LIBRARIES_BYTES + buffers + grids + volumes + metadata + (cache if in_memory else 0)
     results = 4 * box_size**3 * (rank + 4) + particles * (_METADATA_BYTES + 4 * (rank + 1) ** 2)
     checkpoint = 4 * box_size**3 * 3 * rank
     disk = results + checkpoint + (0 if in_memory else cache)
-    samples = len(HalfDisk.create(box_size)) * (rank + 2)
-    passes = particles * samples * _FULL_PASSES * _SECONDS_PER_SAMPLE / threads
+    fitted = particles * (rank + 2) * _FULL_PASSES
+    passes = len(HalfDisk.create(box_size)) * (fitted + judging * (rank + 2 + DECOYS)) * _SECONDS_PER_SAMPLE / threads
     passes *= _NUFFT_SLOWDOWN if is_nufft else 1.0
-    transforms = 40 * rank * 8e-8 * (oversampling * box_size) ** 3 / threads
+    transforms = (40 * rank + 2 * DECOYS) * 8e-8 * (oversampling * box_size) ** 3 / threads
     return FitPlan(memory, disk, 15 + passes + transforms, in_memory)
 
 

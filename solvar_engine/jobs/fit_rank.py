@@ -10,13 +10,18 @@ from torch import Tensor
 
 from solvar_engine.contract.params import AUTO_RANK
 from solvar_engine.estimation.heldout import collect_statistics
-from solvar_engine.estimation.rank import DECOYS, RankDecision, decide_rank, keep_components, make_decoys
+from solvar_engine.estimation.rank import (
+    DECOYS,
+    JUDGING_PARTICLES,
+    RankDecision,
+    decide_rank,
+    keep_components,
+    make_decoys,
+)
 from solvar_engine.jobs.fit_factors import HELD_OUT_PARTICLES, HalfSetFit, sample_of
 from solvar_engine.jobs.fit_job import FitJob
 
 logger = logging.getLogger(__name__)
-
-_JUDGING_PARTICLES = 5_000  # of each half: decoys are many, and what is real shows in some thousand images
 
 
 def judge_components(job: FitJob, halves: HalfSetFit) -> RankDecision:
@@ -51,7 +56,7 @@ def _judge(job: FitJob, halves: HalfSetFit) -> RankDecision:
     held_out = []
     for half, (volumes, other) in enumerate(zip((first, second), reversed(problem.halves), strict=True)):
         decoys = make_decoys(volumes, problem.mean, problem.mask, DECOYS, problem.generator(3, half))
-        sample = sample_of(other, _JUDGING_PARTICLES)
+        sample = sample_of(other, JUDGING_PARTICLES)
         held_out.append(collect_statistics(problem.source, sample, band, torch.cat((volumes, decoys))))
     return decide_rank((first, second), (held_out[0], held_out[1]))
 
@@ -80,9 +85,12 @@ def keep_real(job: FitJob, halves: HalfSetFit, decision: RankDecision) -> HalfSe
     return replace(halves, problem=problem, state=keep_components(halves.state, decision))
 
 
-def least_gain(halves: tuple[Tensor, Tensor], decision: RankDecision) -> float:
-    """Log-likelihood gain of a real component on as many images as the final scale is measured on."""
-    ratios = [
-        len(sample_of(half, HELD_OUT_PARTICLES)) / len(sample_of(half, _JUDGING_PARTICLES)) for half in halves
-    ]
+def least_gain(job: FitJob, halves: tuple[Tensor, Tensor], decision: RankDecision) -> float:
+    """Log-likelihood gain of a real component on as many images as the final scale is measured on.
+
+    With an automatic rank the decision has been made, and whatever was kept counts as real.
+    """
+    if job.params.rank == AUTO_RANK:
+        return 0.0
+    ratios = [len(sample_of(half, HELD_OUT_PARTICLES)) / len(sample_of(half, JUDGING_PARTICLES)) for half in halves]
     return decision.least_gain * max(ratios)

@@ -77,7 +77,7 @@ def write_results(
     scale = OutputScale.of(source)
     write_mean(run, halves.mean, halves.masks, scale)
     overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean)
-    labels = write_components(run, components, overlap, least_gain(halves.problem.halves, decision), scale)
+    labels = write_components(run, components, overlap, least_gain(job, halves.problem.halves, decision), scale)
     write_candidates(run, decision, scale)
     correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal()
     write_spectra(run, source, stack, halves.mean.fsc, correlation, scale)

@@ -1,0 +1,300 @@
+"""What the benchmarks share: calls of the engine that are not repeated, names of commit and machine, tables.
+
+Data sets and runs lie in a folder of their own and are taken as they are when a script is called again: a run that
+was interrupted is resumed, and nothing is deleted. The name of a run holds the commit of the engine that made it, so
+another version makes runs of its own beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+ENGINE = "solvar_engine"
+_SAMPLING_SECONDS = 0.05
+
+
+# ---------------------------------------------------------------- the engine as a program
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a call of the engine cost.
+
+    Attributes
+    ----------
+    seconds : float
+        From the start of the process to its end, start of the interpreter and compilation included.
+    cpu_seconds : float
+        That all its threads computed, which other programs on the machine change much less.
+    memory_mb : float
+        Largest anonymous memory: what the process itself holds, without files that are mapped.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    memory_mb: float
+
+
+def engine(
+    *arguments: object,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("-m", ENGINE),
+    log: Path | None = None,
+) -> Call:
+    """Run a command of the engine of this source tree, as a user would.
+
+    Parameters
+    ----------
+    *arguments
+        Of the command line.
+    environment : mapping, optional
+        Variables to set beside those of this process.
+    program : sequence of str
+        What Python runs in place of the engine's command line.
+    log : Path, optional
+        File for its messages (default: they appear here).
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        If the command fails; its own sentence is among the messages.
+    """
+    command = [sys.executable, *program, *map(str, arguments)]
+    path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
+    environment = {**os.environ, **(environment or {}), "PYTHONPATH": path}
+    with contextlib.ExitStack() as stack:
+        stderr = None if log is None else stack.enter_context(log.open("w", encoding="utf-8"))
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr
+        )
+        memory = _PeakMemory(process.pid)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Call(seconds, usage.ru_utime + usage.ru_stime, memory.stop())
+
+
+class _PeakMemory:
+    """Watches the anonymous memory of a process from a thread."""
+
+    def __init__(self, pid: int) -> None:
+        self._path = Path(f"/proc/{pid}/status")
+        self._peak_kb = 0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(_SAMPLING_SECONDS):
+            try:
+                text = self._path.read_text(encoding="ascii", errors="replace")
+                self._peak_kb = max(self._peak_kb, int(text.split("RssAnon:", 1)[1].split()[0]))
+            except (OSError, IndexError):
+                return
+
+    def stop(self) -> float:
+        """Stop watching; the largest memory, MB."""
+        self._stopped.set()
+        self._thread.join()
+        return self._peak_kb / 1024
+
+
+# ---------------------------------------------------------------- data sets and runs that are made once
+
+
+def simulated(folder: Path, phantom: str, **options: object) -> Path:
+    """Data set of a phantom in `folder`; simulated unless it is there.
+
+    Parameters
+    ----------
+    folder : Path
+    phantom : str
+    **options
+        Of `simulate`, by their names with underscores.
+
+    Returns
+    -------
+    Path
+    """
+    name = "-".join([phantom, *(f"{key}{value}" for key, value in options.items() if key != "threads")])
+    data = folder / name
+    if not (data / "particles.star").is_file():  # the file that is written last
+        engine("simulate", "--output", data, "--phantom", phantom, *as_options(options))
+    return data
+
+
+def fitted(folder: Path, data: Path, **options: object) -> Path:
+    """Finished run of this version of the engine on a data set; fitted, or resumed, unless it is there.
+
+    Parameters
+    ----------
+    folder, data : Path
+    **options
+        Of `fit`; None stands for an option that is left out.
+
+    Returns
+    -------
+    Path
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    choices = [f"{key}{value}" for key, value in given.items() if key != "threads"]
+    run = folder / "-".join([data.name, *choices, engine_commit()])
+    if state_of(run) != "finished":
+        engine("fit", data / "particles.star", "--output", run, "--resume", *as_options(given))
+    return run
+
+
+def evaluated(run: Path, data: Path, threads: int) -> dict[str, Any]:
+    """Scores of a run, under the keys of `evaluate`; computed unless they lie beside the run."""
+    path = run.parent / f"{run.name}.json"
+    if not path.is_file():
+        engine("evaluate", run, data, "--json", path, "--threads", threads)
+    scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return scores
+
+
+def state_of(run: Path) -> str:
+    """How a run stands: running, finished, failed, or nothing if there is none."""
+    path = run / "status.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["state"]) if path.is_file() else ""
+
+
+def as_options(options: Mapping[str, object]) -> list[str]:
+    """Write options as on the command line.
+
+    Examples
+    --------
+    >>> as_options({"pixel_size": 3.0, "rank": 6})
+    ['--pixel-size', '3.0', '--rank', '6']
+    """
+    return [text for key, value in options.items() for text in ("--" + key.replace("_", "-"), str(value))]
+
+
+# ---------------------------------------------------------------- what a number belongs to
+
+
+def engine_commit() -> str:
+    """Last commit that changed the engine; with "+" after it if there are changes that are not committed."""
+    commit = _git("log", "-1", "--format=%h", "--", ENGINE)
+    return (commit or "unknown") + ("+" if _git("status", "--porcelain", "--", ENGINE) else "")
+
+
+def _git(*arguments: str) -> str:
+    result = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def machine() -> str:
+    """Describe this machine in a phrase."""
+    cpu = platform.processor() or platform.machine()
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            cpu = line.split(":", 1)[1].strip()
+            break
+    memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    return f"{len(os.sched_getaffinity(0))} cores of {cpu}, {memory / 2**20:.0f} GB"
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+def provenance(threads: int | Sequence[int]) -> str:
+    """One sentence: date, commit of the engine, machine, threads, and how busy the machine was."""
+    count = threads if isinstance(threads, int) else ", ".join(map(str, threads))
+    return (
+        f"{datetime.date.today().isoformat()}, engine at commit {engine_commit()}, {machine()}, {count} thread(s); "
+        f"load average {os.getloadavg()[1]:.1f} at the end."
+    )
+
+
+# ---------------------------------------------------------------- tables
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Lay out a table in Markdown.
+
+    Examples
+    --------
+    >>> print(table(["a", "b"], [[1, 2]]))
+    | a | b |
+    |---|---|
+    | 1 | 2 |
+    """
+    lines = [_row(header), "|" + "---|" * len(header), *(_row(row) for row in rows)]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def shown(value: object, digits: int = 3) -> str:
+    """Write a number, a list of them, or a dash for what does not apply."""
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return " ".join(f"{item:.{digits}g}" for item in value[:4]) + (" ..." if len(value) > 4 else "") or "-"
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    return str(value)
+
+
+def publish(name: str, text: str, results: Path = RESULTS) -> None:
+    """Write a part of the results between its two marks, in place of what stood there; the rest is left alone.
+
+    Parameters
+    ----------
+    name : str
+        Of the part; if the file has no marks for it, they are added at the end.
+    text : str
+        Markdown.
+    results : Path
+    """
+    begin, end = f"<!-- {name}: written by the script, do not edit -->", f"<!-- {name}: end -->"
+    content = results.read_text(encoding="utf-8")
+    if begin not in content:
+        content = f"{content.rstrip()}\n\n{begin}\n{end}\n"
+    before, rest = content.split(begin, 1)
+    after = rest.split(end, 1)[1]
+    results.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
+
+
+def use_threads(count: int) -> None:
+    """Let the libraries of this process use so many threads."""
+    import numba
+    import torch
+
+    torch.set_num_threads(count)
+    numba.set_num_threads(count)
+
+
+def cpu_seconds(function: Callable[[], object]) -> float:
+    """CPU time of a call, of all threads together: other programs on the machine change it little."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
