@@ -26,16 +26,15 @@ from solvar_engine.jobs.fit_checkpoint import Checkpoint
 from solvar_engine.jobs.fit_outputs import OutputScale
 from solvar_engine.jobs.kernel_particles import (
     ContrastedParticles,
-    RunParticles,
     check_extent,
     open_stack,
     prepare,
     read_run_particles,
 )
 from solvar_engine.jobs.latent_space import LatentSpace
-from solvar_engine.latent.distances import kernel_bandwidths, marginal_precision, squared_distances
-from solvar_engine.reconstruction.bandwidth_choice import choose_kernels, compose
+from solvar_engine.latent.distances import kernel_bandwidths, squared_distances
 from solvar_engine.reconstruction.filtering import corrected_fsc, local_filter, local_fsc, local_resolution
+from solvar_engine.reconstruction.kernel_blending import blend_kernels
 from solvar_engine.reconstruction.kernel_regression import accumulate_kernels
 from solvar_engine.reconstruction.sharpening import fit_b_factor
 from solvar_engine.reconstruction.windows import LocalWindows
@@ -58,7 +57,7 @@ class KernelState:
     local_resolution : Tensor, shape (z, y, x)
         Angstrom.
     images_used : int
-        Images in the chosen kernels, averaged over the molecule.
+        Images in the kernels, averaged over the molecule and over kernels by their shares.
     resolution : float
         Angstrom, at FSC 0.143 inside the mask.
     b_factor : float or None
@@ -81,7 +80,7 @@ class KernelProblem:
     Attributes
     ----------
     source : ContrastedParticles
-        Less what the models explain, if there are models.
+        Less what the models explain.
     stack : ParticleStack
         With the poses of the run.
     row : ndarray of int64, shape (particles of the run,)
@@ -92,7 +91,7 @@ class KernelProblem:
     z : ndarray, shape (rows of the source, k)
         Coordinates in the compared components.
     precision : ndarray, shape (rows of the source, k, k)
-    models : tuple of two HalfModel, or None
+    models : tuple of two HalfModel
         At the working box of the fit.
     columns : ndarray of int
         The compared components.
@@ -107,7 +106,7 @@ class KernelProblem:
     rows: tuple[Tensor, Tensor]
     z: NDArray[np.float64]
     precision: NDArray[np.float64]
-    models: tuple[HalfModel, HalfModel] | None
+    models: tuple[HalfModel, HalfModel]
     columns: NDArray[np.intp]
     mask: Tensor
     seed: int
@@ -135,10 +134,7 @@ def set_up(params: ReconstructParams, run: RunDir, space: LatentSpace, output: P
     rows = (torch.from_numpy(row)[known.halves[0]], torch.from_numpy(row)[known.halves[1]])
     mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
     models = _half_models(run, space, source, torch.cat(rows))
-    if models is None:
-        z, precision = _latents_of_run(known, space, row, len(stack))
-    else:
-        z, precision = _place_and_remove(source, rows, models)
+    z, precision = _place_and_remove(source, rows, models)
     return KernelProblem(
         source, stack, row, known.is_outlier, rows, z, precision, models, space.columns, mask, params.seed
     )
@@ -157,16 +153,15 @@ def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> 
 
 def _half_models(
     run: RunDir, space: LatentSpace, source: ContrastedParticles, rows: Tensor
-) -> tuple[HalfModel, HalfModel] | None:
-    """Each half-set's own mean and components, in the units of the images; None if the fit did not keep them."""
-    state = Checkpoint(run.checkpoint).load_halves()
+) -> tuple[HalfModel, HalfModel]:
+    """Each half-set's own mean and components, in the units of the images; shared ones if no others are left."""
+    state = Checkpoint(run.checkpoint).load_halves() if run.checkpoint.is_dir() else None
     if state is None:
         logger.warning(
-            "%s holds no half-set components any more: particles are placed by those of all images, which the half-maps"
-            " then share.",
+            "%s holds no half-set components any more: both half-maps use those of all images, and agree more than they"
+            " should.",
             run.checkpoint,
         )
-        return None
     eigenvolumes = torch.stack([read_volume(run.eigenvolume(int(column) + 1)).data for column in space.columns])
     mask = read_volume(run.focus_mask if run.focus_mask.exists() else run.mask).data
     gain = _mean_gain(run, mask.shape[-1])
@@ -178,27 +173,19 @@ def _half_models(
     sample = rows[:: max(1, len(rows) // _SCALE_IMAGES)]
     scale = mean_scale(source, sample, disk, 0.5 * (means[0] + means[1]))
     variances = torch.from_numpy(space.components.eigenvalue[space.columns])
-    models = [
-        HalfModel(scale * mean, scale * half_version(eigenvolumes, factors.volumes * mask), variances)
-        for mean, factors in zip(means, state.factors, strict=True)
-    ]
-    return models[0], models[1]
+    components = [eigenvolumes, eigenvolumes]
+    if state is not None:
+        components = [half_version(eigenvolumes, factors.volumes * mask) for factors in state.factors]
+    first, second = (
+        HalfModel(scale * mean, scale * half, variances) for mean, half in zip(means, components, strict=True)
+    )
+    return first, second
 
 
 def _mean_gain(run: RunDir, box_size: int) -> Tensor:
     """Wiener's gain of one half-map of the mean, from the correlation of both."""
     correlation = torch.from_numpy(read_csv(run.fsc)["fsc_mean"]).clamp(0, 1).float()
     return shells_to_volume(correlation, box_size)
-
-
-def _latents_of_run(
-    known: RunParticles, space: LatentSpace, row: NDArray[np.int64], count: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    rank = len(space.columns)
-    z, precision = np.zeros((count, rank)), np.zeros((count, rank, rank))
-    z[row] = known.latents.z[:, space.columns]
-    precision[row] = marginal_precision(known.latents.precision, space.columns)
-    return z, precision
 
 
 def _place_and_remove(
@@ -239,10 +226,9 @@ def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> Ker
         accumulate_kernels(problem.source, rows, torch.from_numpy(distance), torch.from_numpy(bandwidths))
         for rows, distance in zip(problem.rows, (first, second), strict=True)
     )
-    offsets = _offsets(problem, place)
     windows = LocalWindows.create(box_size)
-    choice = choose_kernels((halves[0], halves[1]), offsets, windows, mask)
-    half1, half2 = compose((halves[0], halves[1]), offsets, choice, windows, mask)
+    blend = blend_kernels((halves[0], halves[1]), _offsets(problem, place), windows, mask)
+    half1, half2 = blend.half1, blend.half2
     correlation = local_fsc(half1, half2, windows)
     pixel_size = problem.source.pixel_size
     generator = torch.Generator().manual_seed(problem.seed)
@@ -256,7 +242,7 @@ def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> Ker
         half1,
         half2,
         local_resolution(correlation, windows, pixel_size, FSC_THRESHOLD),
-        _images_used(torch.tensor(counts), choice, correlation, windows.weight_of(mask)),
+        _images_used(torch.tensor(counts), blend.shares, correlation, windows.weight_of(mask)),
         resolution,
         None if guinier is None else guinier.b_factor,
     )
@@ -265,16 +251,14 @@ def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> Ker
 def _offsets(problem: KernelProblem, place: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     """Transforms of what the half-sets' models say at a point, at the box of the volumes."""
     box_size = problem.source.box_size
-    if problem.models is None:
-        zero = torch.zeros(box_size, box_size, box_size // 2 + 1, dtype=torch.complex64)
-        return zero, zero
     first, second = (
         volume_to_ft(change_box(model.at(torch.from_numpy(place)), box_size)) for model in problem.models
     )
     return first, second
 
 
-def _images_used(counts: Tensor, choice: Tensor, correlation: Tensor, weight: Tensor) -> int:
-    """Images in the chosen kernels, averaged over windows by their share of the molecule and over resolved shells."""
+def _images_used(counts: Tensor, shares: Tensor, correlation: Tensor, weight: Tensor) -> int:
+    """Images in the kernels, averaged by their shares, over windows on the molecule and over resolved shells."""
     resolved = (correlation > FSC_THRESHOLD).double() * weight.double()[:, None]
-    return round(float((counts.double()[choice] * resolved).sum() / resolved.sum().clamp_min(1e-30)))
+    used = torch.tensordot(counts.double(), shares, dims=1)
+    return round(float((used * resolved).sum() / resolved.sum().clamp_min(1e-30)))

@@ -25,9 +25,12 @@ def local_fsc(half1: Tensor, half2: Tensor, windows: LocalWindows) -> Tensor:
     Tensor, shape (windows, shells), float64
     """
     first, second = windows.analyse(half1), windows.analyse(half2)
-    cross = windows.smooth(windows.shell_sums((first * second.conj()).real))
-    power = windows.smooth(windows.shell_sums(first.abs() ** 2)) * windows.smooth(windows.shell_sums(second.abs() ** 2))
-    return cross / power.clamp_min(1e-60).sqrt()
+    # not with neighbouring shells, too: where the signal ends, the last shell would lend its correlation to the next
+    cross, power1, power2 = (
+        windows.smooth_places(windows.shell_sums(product))
+        for product in ((first * second.conj()).real, first.abs() ** 2, second.abs() ** 2)
+    )
+    return cross / (power1 * power2).clamp_min(torch.finfo(torch.float64).tiny).sqrt()
 
 
 def local_filter(volume: Tensor, correlation: Tensor, windows: LocalWindows) -> Tensor:

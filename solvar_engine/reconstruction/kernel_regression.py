@@ -24,7 +24,7 @@ from solvar_engine.reconstruction.mean import precision_from_fsc
 _EDGE = 2.0  # px, of the ball that holds the molecule
 _FLOOR = 1e-6  # of the best seen shell: keeps empty shells finite
 _CHANNELS = 4  # an image and its squared transfer function, each with weight 1 and with weight d
-_SMOOTHING = 1.0  # of a template: precision over average density
+_START = 1.0  # precision over average density, before the half-sets were compared
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class KernelSums:
     right_side : Tensor, shape (kernels, z, y, x // 2 + 1), complex64
         Transform of sum_i w_i P_i* Y_i of whitened images, inside the ball of the box.
     density : Tensor, shape (kernels, z, y, x // 2 + 1), float32
-        Diagonal of sum_i w_i P_i* P_i in the Fourier basis of the box, smooth and not negative; zero beyond the band.
+        Diagonal of sum_i w_i P_i* P_i in the Fourier basis of the box, nowhere below what smoothing makes of it; zero
+        beyond the band.
     """
 
     right_side: Tensor
@@ -93,7 +94,7 @@ def accumulate_kernels(
         _add_images(source, index[members], relative[members].float(), projector, accumulator)
         volumes = projector.to_volumes(accumulator[..., :2] - accumulator[..., 2:] / limit)
         sums.right_side[number] = volume_to_ft(volumes[0] * ball)
-        sums.density[number] = volume_to_ft(volumes[1] * overlap).real
+        sums.density[number] = torch.maximum(*(volume_to_ft(volumes[1] * w).real for w in (torch.ones(()), overlap)))
     sums.density.clamp_(min=0)  # what rounding leaves of it where no image contributes
     sums.density.mul_(volume_radius(source.box_size) <= source.disk.shell_max)
     return sums
@@ -202,43 +203,6 @@ def half_set_estimates(
         )
         return first, second
 
-    first, second = (ft_to_volume(half, box_size) for half in estimates([_SMOOTHING * known for known in densities]))
+    first, second = (ft_to_volume(half, box_size) for half in estimates([_START * known for known in densities]))
     correlation = fsc(first, second, mask)
     return estimates([precision_from_fsc(correlation, density) for density in densities])
-
-
-@dataclass(frozen=True)
-class Template:
-    """The least biased view of a volume: the narrowest kernel of one half-set, seen through a bounded gain.
-
-    Attributes
-    ----------
-    spectrum : Tensor, shape (z, y, x // 2 + 1), complex64
-        Gain times the volume, plus noise of bounded variance.
-    gain : Tensor, same shape, real, 0 to 1
-        To be applied to whatever is compared with it.
-    """
-
-    spectrum: Tensor
-    gain: Tensor
-
-
-def template(half: KernelSums, offset: Tensor) -> Template:
-    """Template of a half-set, for judging volumes of the other one.
-
-    Parameters
-    ----------
-    half : KernelSums
-    offset : Tensor, shape (z, y, x // 2 + 1), complex
-        Transform of what the model that was removed from its images says at the point.
-
-    Returns
-    -------
-    Template
-    """
-    box_size, density = half.box_size, half.density[0]
-    average = radial_average(density, box_size)
-    floor = _FLOOR * float(average.max()) + torch.finfo(torch.float32).tiny
-    weight = 1.0 / (density + shells_to_volume((_SMOOTHING * average + floor).float(), box_size, beyond=1.0))
-    gain = density * weight
-    return Template(half.right_side[0] * weight + gain * offset, gain)

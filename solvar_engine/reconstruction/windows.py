@@ -121,15 +121,18 @@ class LocalWindows:
         outside = values.new_zeros(values.shape[0]) if beyond is None else beyond
         return torch.cat((values, outside[:, None]), dim=1)[:, shell_index_volume(self.size)]
 
-    def smooth(self, values: Tensor) -> Tensor:
-        """Blend sums (windows, shells) with those of neighbouring windows and shells, by binomial weights."""
+    def smooth_places(self, values: Tensor) -> Tensor:
+        """Blend sums (windows, shells) with those of neighbouring windows, by binomial weights."""
         edge = self.per_edge
         grid = values.reshape(edge, edge, edge, -1)
-        for axis in range(4):
-            grid = grid.movedim(axis, -1)
-            padded = torch.cat((grid[..., :1], grid, grid[..., -1:]), dim=-1)
-            grid = (0.25 * padded[..., :-2] + 0.5 * grid + 0.25 * padded[..., 2:]).movedim(-1, axis)
+        for axis in range(3):
+            grid = self.smooth_shells(grid.movedim(axis, -1)).movedim(-1, axis)
         return grid.reshape(values.shape)
+
+    def smooth_shells(self, values: Tensor) -> Tensor:
+        """Blend sums with those of neighbouring shells, the last axis, by binomial weights."""
+        padded = torch.cat((values[..., :1], values, values[..., -1:]), dim=-1)
+        return 0.25 * padded[..., :-2] + 0.5 * values + 0.25 * padded[..., 2:]
 
     def shell_of_box(self) -> Tensor:
         """Shell of the whole box, as a real number, at which each shell of a window lies; shape (shells,)."""
