@@ -5,10 +5,10 @@
 DATA is a folder of `solvar-engine simulate`, RUN a finished fit of it. The points are the average latent coordinates of
 the particles of states spread evenly over the list of states. Resolution is where the FSC with the true volume of the
 state falls below 0.5, inside the mask of the run and, in brackets, inside the region that moves. The plain averages are
-reconstructions of the particles nearest to the point by Euclidean distance, as many as the kernels used on average. The
-last three columns are the resolution that the half-maps predict at FSC 0.143, and that at which their unfiltered average
-falls below 0.5 with the true mean moved to the point by the components (what the flat kernel converges to), and with
-the true state.
+reconstructions of the particles nearest to the point by Euclidean distance, as many as the kernels used on average.
+The last three columns are the resolution that the half-maps predict at FSC 0.143, and that at which their unfiltered
+average falls below 0.5 with the true mean moved to the point by the components (what the flat kernel converges to),
+and with the true state.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> Ker
     first, second = (
         squared_distances(problem.z[rows], problem.precision[rows], place) for rows in problem.rows
     )
-    bandwidths = kernel_bandwidths((first, second))
+    bandwidths = kernel_bandwidths((first, second), uncertainty=len(place))
     halves = tuple(
         accumulate_kernels(problem.source, rows, torch.from_numpy(distance), torch.from_numpy(bandwidths))
         for rows, distance in zip(problem.rows, (first, second), strict=True)

@@ -48,6 +48,7 @@ def marginal_precision(precision: NDArray[np.floating], columns: NDArray[np.inte
 
 def kernel_bandwidths(
     halves: tuple[NDArray[np.float64], NDArray[np.float64]],
+    uncertainty: float = 0.0,
     count: int = BANDWIDTHS,
     minimum: int = MINIMUM_IMAGES,
 ) -> NDArray[np.float64]:
@@ -57,6 +58,9 @@ def kernel_bandwidths(
     ----------
     halves : tuple of two ndarrays
         Squared distances of the particles of each half-set.
+    uncertainty : float
+        Squared distance at which particles of the very state are expected, the number of coordinates: narrower kernels
+        would tell particles apart by their noise.
     count : int
     minimum : int
         Particles of each half-set inside the narrowest kernel; a quarter of a half-set if that is less.
@@ -70,5 +74,5 @@ def kernel_bandwidths(
     narrowest = max(float(np.partition(half, rank)[rank]) for half, rank in zip(halves, ranks, strict=True))
     widest = float(np.quantile(np.concatenate(halves), _WIDEST))
     # many particles at the very same place leave no room between: any ascending sequence will do
-    narrowest = max(narrowest, 1e-6 * widest, 1e-12)
+    narrowest = max(narrowest, uncertainty, 1e-6 * widest, 1e-12)
     return np.linspace(np.sqrt(narrowest), np.sqrt(max(widest, 1.1 * narrowest)), count)

@@ -96,3 +96,8 @@ def test_mixture_separates_crossing_clouds_that_kmeans_cannot():
     assert (labels[:400] == labels[0]).mean() > 0.98 and (labels[400:] == labels[-1]).mean() > 0.98
     assert labels[0] != labels[-1]
     np.testing.assert_allclose(clusters.centres[labels[0]], long.mean(axis=0), atol=0.2)
+
+
+def test_no_kernel_is_narrower_than_the_uncertainty_of_the_particles():
+    near = np.random.default_rng(7).uniform(0, 0.05, size=500)
+    assert kernel_bandwidths((near, near), uncertainty=2.0)[0] == pytest.approx(np.sqrt(2.0))
