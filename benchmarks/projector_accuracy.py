@@ -220,10 +220,10 @@ def main() -> None:
     rows = []
     for box_size in arguments.boxes:
         rows += rows_of(box_size, arguments)
+        text = f"{introduction}{provenance(arguments.threads)}\n\n{table(header, rows)}"
+        if not arguments.print:
+            publish("projector-accuracy", text)
         print(*rows[-len(METHODS) :], sep="\n", flush=True)
-    text = f"{introduction}{provenance(arguments.threads)}\n\n{table(header, rows)}"
-    if not arguments.print:
-        publish("projector-accuracy", text)
     print(f"\n{text}")
 
 

@@ -92,7 +92,7 @@ def test_help_shows_every_option_with_unit_range_and_default(kind, capsys):
         ("fit p.star --output run", "required: --rank"),
         ("fit p.star --output run --rank all", "argument --rank: 'all' is not a whole number or auto"),
         ("fit p.star --output run --rank 3 --objective em", "argument --objective: invalid choice: 'em'"),
-        ("fit p.star --output run --rank 3 --refine-poses", "unrecognized arguments: --refine-poses"),
+        ("fit p.star --output run --rank 3 --gpus 0", "unrecognized arguments: --gpus"),
         ("fit p.star --out run --rank 3", "required: --output"),
         ("simulate --output d --phantom", "argument --phantom: expected at least one argument"),
         ("simulate --output d --phantom hinge --snr low", "argument --snr: 'low' is not a number"),

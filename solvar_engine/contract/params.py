@@ -420,6 +420,14 @@ class FitParams(Params):
         int, 2, help="zero-padding factor of volumes before trilinear or nearest interpolation",
         minimum=1, maximum=4, metavar="N",
     )
+    refine_poses: bool = option(
+        bool, False, help="refine the orientation and the shift of every particle between the bands of the fit",
+    )
+    pose_schedule: str = option(
+        str, "newton", help="how poses are refined: newton, by damped Gauss-Newton steps, or paper, by gradient descent"
+        " for orientations and Newton steps for shifts, slower and for comparison",
+        choices=("newton", "paper"),
+    )
     invert_contrast: str = option(
         str, "auto", help="whether the molecule is dark in the images: auto finds out and says so",
         choices=("auto", "yes", "no"),
@@ -449,6 +457,13 @@ class FitParams(Params):
             raise UserError(
                 "--oversampling belongs to --projector trilinear and nearest: leave it out with nufft, which does not"
                 " interpolate."
+            )
+        if self.pose_schedule != _default_of(FitParams, "pose_schedule") and not self.refine_poses:
+            raise UserError("--pose-schedule belongs to --refine-poses: leave it out, or refine poses.")
+        if self.refine_poses and self.projector == "nearest":
+            raise UserError(
+                "--refine-poses needs --projector trilinear or nufft: slices by nearest interpolation do not change"
+                " with small turns."
             )
 
     def components_for(self, n_particles: int) -> int:

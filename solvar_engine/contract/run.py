@@ -51,6 +51,7 @@ FIGURE_NAMES = (
     "fsc",
     "noise",
     "images",
+    "poses",
     "orientations",
     "convergence",
 )

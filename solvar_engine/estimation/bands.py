@@ -65,6 +65,9 @@ class Band:
     density : Tensor, shape (z, y, x // 2 + 1)
         D(k) of all images, in the units of this box.
     mean : Tensor, shape (z, y, x)
+    nuisance : Tensor, shape (f, z, y, x)
+        Factors that are not fitted, with latent coordinates of unit variance: what errors of the poses make of the
+        mean; none if the poses are taken as they are.
     contrast_variance : float
         Of the relative error of the images' contrasts.
     """
@@ -77,6 +80,7 @@ class Band:
     mask_overlap: Tensor
     density: Tensor
     mean: Tensor
+    nuisance: Tensor
     contrast_variance: float = 0.0
 
     @property
@@ -161,6 +165,7 @@ def make_band(
         mask_overlap=_overlap(mask_root),
         density=crop_density(density, full, box_size),
         mean=change_box(mean, box_size, shell_max),
+        nuisance=torch.zeros(0, box_size, box_size, box_size),
     )
 
 

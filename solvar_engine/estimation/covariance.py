@@ -14,6 +14,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.bands import Band, ProjectorOptions, change_box, make_band, marching_shells
 from solvar_engine.estimation.expectation import contrast_variance_without_factors
+from solvar_engine.estimation.nuisance import PoseSpread
 from solvar_engine.estimation.objectives import Objective
 from solvar_engine.estimation.regularization import (
     align_halves,
@@ -58,6 +59,8 @@ class CovarianceProblem:
     objective : Objective
     contrast_variance : float
         Of the relative error of the images' contrasts, where no fit has its own.
+    pose_spread : PoseSpread
+        Errors of the poses that are marginalised while the factors are fitted.
     """
 
     source: BatchSource
@@ -70,13 +73,19 @@ class CovarianceProblem:
     options: ProjectorOptions
     objective: Objective
     contrast_variance: float = 0.0
+    pose_spread: PoseSpread = PoseSpread()
 
     def band(self, shell_max: int, share: float) -> Band:
         """Cut to a band; ``share`` of all images count for its density."""
         band = make_band(
             shell_max, self.source.disk, self.mean, self.mask, self.density * share, self.options
         )
-        return replace(band, contrast_variance=self.contrast_variance)
+        nuisance = self.pose_spread.factors(band.mean, self.source.box_size)
+        return replace(band, contrast_variance=self.contrast_variance, nuisance=nuisance)
+
+    def first_band(self, share: float) -> Band:
+        """The band that marching begins with."""
+        return self.band(half_set_units(self.source.box_size)[0].shell_max, share)
 
     def generator(self, *purpose: int) -> torch.Generator:
         """Independent random numbers per purpose, the same again after a restart."""
@@ -130,10 +139,18 @@ def half_set_units(box_size: int) -> list[Unit]:
     return units
 
 
-def first_band_units(box_size: int) -> int:
-    """Number of units of the first band, after which the noise can be measured again."""
-    units = half_set_units(box_size)
-    return sum(unit.shell_max == units[0].shell_max for unit in units)
+def first_round_units(box_size: int) -> int:
+    """Number of units until the halves are compared for the first time."""
+    return next(number for number, unit in enumerate(half_set_units(box_size), start=1) if unit.ends_round)
+
+
+def band_ends(box_size: int) -> list[int]:
+    """Number of units after which each band is done.
+
+    After the first, the noise can be measured again.
+    """
+    shells = [unit.shell_max for unit in half_set_units(box_size)]
+    return [number for number in range(1, len(shells) + 1) if shells[number : number + 1] != [shells[number - 1]]]
 
 
 def fit_half_sets(

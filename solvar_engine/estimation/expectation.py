@@ -47,7 +47,8 @@ def expectation_pass(
 ) -> Expectation:
     """Evaluate an objective and its gradient, sum_i P_i*[A_i moments_i - e_i weights_i^T].
 
-    The contrasts are known up to an error of the band's variance, which is marginalised.
+    The contrasts are known up to an error of the band's variance, which is marginalised, and so are the latent
+    coordinates of the band's nuisance factors.
 
     Parameters
     ----------
@@ -65,15 +66,16 @@ def expectation_pass(
     """
     rank = factors.shape[0]
     projector = band.projector
-    grid = projector.to_grid(torch.cat((band.mean[None], factors)))
+    grid = projector.to_grid(torch.cat((band.mean[None], factors, band.nuisance)))
     accumulator = projector.new_accumulator(rank)
     second_moment = torch.zeros(rank, rank, dtype=torch.float64)
     information = torch.zeros_like(second_moment)
     value, deviation = 0.0, band.contrast_variance**0.5
     evidence = []
-    for batch in source.batches(index, band.disk, images_per_call(projector, rank + 2)):
+    channels = rank + band.nuisance.shape[0] + 2
+    for batch in source.batches(index, band.disk, images_per_call(projector, channels)):
         slices, products = projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
-        terms = objective.terms(Statistics.with_contrast_error(products, batch.contrast, deviation))
+        terms = objective.terms(Statistics.with_contrast_error(products, batch.contrast, deviation), rank)
         evidence.append(contrast_evidence(products, batch.contrast))
         second_moment += terms.second_moment.sum(dim=0)
         information += terms.information.sum(dim=0)
@@ -117,7 +119,7 @@ def contrast_variance_without_factors(source: BatchSource, index: Tensor, band: 
 
 
 def _gradient_coefficients(terms: ImageTerms, contrast: Tensor, deviation: float) -> Tensor:
-    """Weights of (P mu, P V, Y) in each image's gradient: a [a (P V, s P mu) moments - (Y - a P mu) weights^T]."""
+    """Weights of (P mu, P V, P F, Y) in a gradient: a [a (P V, P F, s P mu) moments - (Y - a P mu) weights^T]."""
     a = contrast.to(terms.weights.dtype)[:, None, None]
     row = terms.weights[:, None, :]
     of_mean = row + deviation * terms.moments[:, -1:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -61,3 +63,46 @@ def pose_derivatives(volume: Tensor) -> Tensor:
     turn_y = place["z"] * slope["x"] - place["x"] * slope["z"]
     turn_z = place["x"] * slope["y"] - place["y"] * slope["x"]
     return torch.stack((slope["x"], slope["y"], slope["z"], turn_x, turn_y, turn_z))
+
+
+@dataclass(frozen=True)
+class PoseSpread:
+    """Standard deviations, per axis, of errors of the poses; to first order they are factors of every image.
+
+    Attributes
+    ----------
+    turn_rad : float
+        Of the rotation vector.
+    move_px : float
+        Of the shift, px of the working box.
+    """
+
+    turn_rad: float = 0.0
+    move_px: float = 0.0
+
+    def factors(self, mean: Tensor, full_box_size: int) -> Tensor:
+        """What such errors make of the mean.
+
+        Parameters
+        ----------
+        mean : Tensor, shape (z, y, x)
+            At the box of a band.
+        full_box_size : int
+            Working box, px.
+
+        Returns
+        -------
+        Tensor, shape (6, z, y, x), or none of them (0, z, y, x) without errors
+            Three translations, three rotations, for latent coordinates of unit variance.
+        """
+        if self.turn_rad == 0 and self.move_px == 0:
+            return mean.new_zeros(0, *mean.shape)
+        move = self.move_px * mean.shape[-1] / full_box_size
+        scale = mean.new_tensor([move] * 3 + [self.turn_rad] * 3)
+        return pose_derivatives(mean) * scale[:, None, None, None]
+
+    def rescaled(self, second_moment: Tensor) -> PoseSpread:
+        """Spread that latent coordinates of the factors with this second moment (6, 6) show."""
+        variance = second_moment.diagonal().clamp_min(0)
+        move, turn = float(variance[:3].mean()) ** 0.5, float(variance[3:].mean()) ** 0.5
+        return PoseSpread(self.turn_rad * turn, self.move_px * move)

@@ -75,14 +75,14 @@ def latent_posterior(statistics: Statistics, prior_precision: Tensor | None = No
 class ImageTerms:
     """What n images add to an objective and to its derivatives with respect to V, float64.
 
-    With A = (P V, s P mu), the last column for the error of the contrast, and e = Y - P mu, an image's part of the
-    gradient is P*[A moments - e weights^T].
+    With A = (P V, P F, s P mu), the last columns for what is not fitted, such as the error of the contrast, and
+    e = Y - P mu, an image's part of the gradient is P*[A moments - e weights^T].
 
     Attributes
     ----------
     value : Tensor, shape (n,)
     weights : Tensor, shape (n, r)
-    moments : Tensor, shape (n, r + 1, r)
+    moments : Tensor, shape (n, columns, r)
     information : Tensor, shape (n, r, r)
         How well the image determines what V stands for: latent part of the normal matrix of V when everything that V
         is multiplied by stays fixed.
@@ -100,8 +100,8 @@ class ImageTerms:
 class Objective(Protocol):
     """A function of V that is a sum over images, to be minimised."""
 
-    def terms(self, statistics: Statistics) -> ImageTerms:
-        """Evaluate images of unit noise variance, from statistics whose last column is the error of the contrast."""
+    def terms(self, statistics: Statistics, rank: int) -> ImageTerms:
+        """Evaluate images of unit noise variance, from statistics of which only the first columns are fitted."""
         ...
 
     def known_information(self, second_moment: Tensor) -> Tensor | None:
@@ -129,12 +129,12 @@ class Objective(Protocol):
 class MaximumLikelihood:
     """Negative log-likelihood of Gaussian heterogeneity (Yadgar et al. 2026, eq. 9, halved)."""
 
-    def terms(self, statistics: Statistics) -> ImageTerms:
+    def terms(self, statistics: Statistics, rank: int) -> ImageTerms:
         """The gradient is P*[A (S + m m^T) - e m^T] with the posterior's mean m and covariance S."""
         posterior = latent_posterior(statistics)
         moments = posterior.second_moment()
-        of_factors = moments[:, :-1, :-1]
-        return ImageTerms(posterior.objective, posterior.mean[:, :-1], moments[:, :, :-1], of_factors, of_factors)
+        of_factors = moments[:, :rank, :rank]
+        return ImageTerms(posterior.objective, posterior.mean[:, :rank], moments[:, :, :rank], of_factors, of_factors)
 
     def known_information(self, second_moment: Tensor) -> Tensor:
         """The second moment of the latents, by which V is multiplied."""
@@ -155,19 +155,19 @@ class LeastSquares:
     A quarter of eq. 6 of Yadgar et al. 2026, in which sigma = 1 for whitened images.
     """
 
-    def terms(self, statistics: Statistics) -> ImageTerms:
+    def terms(self, statistics: Statistics, rank: int) -> ImageTerms:
         """The gradient is P*[A (G + I) - e b^T] with the inner products b = A^T e and G = A^T A.
 
-        The covariance that the error of the contrast adds is part of A A^T, but its column is not fitted.
+        The covariance that the last columns add is part of A A^T, but they are not fitted.
         """
         gram, inner, residual = statistics.gram, statistics.inner, statistics.residual
         trace = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
         image = residual.square() - 2 * residual
         model = gram.square().sum(dim=(-2, -1)) + 2 * trace
         value = 0.25 * (image + model - 2 * inner.square().sum(dim=-1))
-        moments = (gram + _identity_like(gram))[:, :, :-1]
+        moments = (gram + _identity_like(gram))[:, :, :rank]
         second_moment = latent_posterior(statistics).second_moment()
-        return ImageTerms(value, inner[:, :-1], moments, gram[:, :-1, :-1], second_moment[:, :-1, :-1])
+        return ImageTerms(value, inner[:, :rank], moments, gram[:, :rank, :rank], second_moment[:, :rank, :rank])
 
     def known_information(self, second_moment: Tensor) -> None:
         """Nothing: it depends on how strongly V shows in the images, not on the gauge of the latents."""

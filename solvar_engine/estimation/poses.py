@@ -10,7 +10,7 @@ and with J the derivatives of P (mu + V m) the matrix of the Gauss-Newton step i
 J* J - (A* J)* S (A* J). The trace, from the log-determinant, vanishes for shifts. (The objective is that of Yadgar,
 Lederman & Shkolnisky 2026, eq. 9; their section A.3 descends along its gradient instead.)
 
-An unknown contrast is one more latent coordinate, of the factor s mu for a contrast of standard deviation s.
+An error of the contrast is one more latent coordinate, of the factor s a P mu for a relative error of deviation s.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class RefinedPoses:
         By how much the shift that centres the image has grown, px of the working box.
     objective_start, objective : Tensor, shape (n,), float64
         Negative log-likelihood before and after; nowhere larger.
+    latents : Tensor, shape (n, 1 + r), float64
+        Posterior means of the relative error of the contrast, in standard deviations, and z at the refined poses.
     """
 
     index: Tensor
@@ -56,10 +58,11 @@ class RefinedPoses:
     shift_px: Tensor
     objective_start: Tensor
     objective: Tensor
+    latents: Tensor
 
 
 def refine_poses(
-    source: BatchSource, index: Tensor, band: Band, factors: Tensor, *, steps: int, contrast_std: float = 0.0
+    source: BatchSource, index: Tensor, band: Band, factors: Tensor, *, steps: int
 ) -> Iterator[RefinedPoses]:
     """Refine every image's pose under fixed volumes.
 
@@ -73,21 +76,19 @@ def refine_poses(
         In the gauge z ~ N(0, I), at the box of the band.
     steps : int
         Gauss-Newton steps that are tried on each image, at most.
-    contrast_std : float
-        Standard deviation of what is unknown of the images' contrasts.
 
     Yields
     ------
     RefinedPoses
         Batch by batch.
     """
-    model = PoseModel(band, factors, contrast_std)
+    model = PoseModel(band, factors)
     for batch in source.batches(index, band.disk, model.images_per_call):
         yield _refine(model, batch, band.disk, steps)
 
 
 def pose_covariance(
-    source: BatchSource, index: Tensor, band: Band, factors: Tensor, *, contrast_std: float = 0.0
+    source: BatchSource, index: Tensor, band: Band, factors: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the posterior covariance of poses, the inverse of the Gauss-Newton matrix.
 
@@ -97,7 +98,7 @@ def pose_covariance(
     covariance : Tensor, shape (n, 5, 5), float64
         Of the rotation vector in the frame of the image (radians) and the shift (px of the working box).
     """
-    model = PoseModel(band, factors, contrast_std)
+    model = PoseModel(band, factors)
     for batch in source.batches(index, band.disk, model.images_per_call):
         _, matrix = model.derivatives(batch, model.evaluate(batch))
         yield batch.index, torch.linalg.inv(_damped(matrix, torch.full((len(batch),), 1e-9, dtype=matrix.dtype)))
@@ -110,14 +111,13 @@ class PoseModel:
     ----------
     band : Band
     factors : Tensor, shape (r, z, y, x)
-    contrast_std : float
     """
 
-    def __init__(self, band: Band, factors: Tensor, contrast_std: float = 0.0) -> None:
+    def __init__(self, band: Band, factors: Tensor) -> None:
         self._projector = band.projector
         self._grid = band.projector.to_grid(torch.cat((band.mean[None], factors)))
-        self._unit = torch.ones(1 + factors.shape[0], dtype=torch.float64)
-        self._contrast_std = contrast_std
+        self._scales = torch.ones(1 + factors.shape[0], dtype=torch.float64)
+        self._scales[0] = band.contrast_variance**0.5
         self.images_per_call = images_per_call(band.projector, factors.shape[0] + 2)
 
     def evaluate(self, batch: Batch) -> LatentPosterior:
@@ -151,9 +151,7 @@ class PoseModel:
 
     def _scale(self, batch: Batch) -> Tensor:
         """What turns mean and factors into columns of latent coordinates of unit variance, (n, 1 + r)."""
-        scale = batch.contrast.double()[:, None] * self._unit
-        scale[:, 0] = self._contrast_std
-        return scale
+        return batch.contrast.double()[:, None] * self._scales
 
 
 def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int) -> RefinedPoses:
@@ -163,7 +161,7 @@ def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int) -> Refin
     damping = torch.full((count,), _DAMPING, dtype=torch.float64)
     posterior = model.evaluate(batch)
     start = posterior.objective
-    objective = start.clone()
+    objective, latents = start.clone(), posterior.mean.clone()
     gradient, matrix = model.derivatives(batch, posterior)
     rows = torch.arange(count)
     for _ in range(steps):
@@ -180,9 +178,9 @@ def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int) -> Refin
         damping[rows] *= torch.where(better, _DAMPING_FALL, _DAMPING_RISE)
         gained = rows[better]
         rotation[gained], shift[gained] = turned[better], moved[better]
-        objective[gained] = posterior.objective[better]
+        objective[gained], latents[gained] = posterior.objective[better], posterior.mean[better]
         gradient[gained], matrix[gained] = model.derivatives(trial[better], _select(posterior, better))
-    return RefinedPoses(batch.index, rotation.float(), shift.float(), start, objective)
+    return RefinedPoses(batch.index, rotation.float(), shift.float(), start, objective, latents)
 
 
 def _step(gradient: Tensor, matrix: Tensor, damping: Tensor) -> Tensor:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from solvar_engine.imaging.gauge import best_global_rotation, without_global_shift
 from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.imaging.types import Pose
 
@@ -47,25 +46,8 @@ def pose_errors(estimated: Pose, true: Pose, pixel_size: float) -> tuple[float, 
     rotation, true_rotation = estimated.rotation.double(), true.rotation.double()
     aligned = best_global_rotation(rotation, true_rotation) @ true_rotation
     angle_deg = angular_distance_deg(rotation, aligned)
-    shift = _remove_global_shift(estimated.shift.double() - true.shift.double(), true_rotation)
+    shift = without_global_shift(estimated.shift.double() - true.shift.double(), true_rotation)
     return float(angle_deg.mean()), float(shift.norm(dim=1).mean()) / pixel_size
-
-
-def best_global_rotation(rotation: Tensor, true_rotation: Tensor) -> Tensor:
-    """Rotation G that minimises sum_i ||R_i - G R_true,i||^2 (orthogonal Procrustes, without reflections).
-
-    Parameters
-    ----------
-    rotation, true_rotation : Tensor, shape (n, 3, 3)
-
-    Returns
-    -------
-    Tensor, shape (3, 3)
-    """
-    left, _, right = torch.linalg.svd(torch.einsum("nij,nkj->ik", rotation, true_rotation))
-    sign = torch.ones(3, dtype=left.dtype)
-    sign[2] = torch.sign(torch.det(left @ right))
-    return left @ torch.diag(sign) @ right
 
 
 def contrast_r2(estimated: NDArray[np.floating], true: NDArray[np.floating]) -> float | None:
@@ -83,11 +65,3 @@ def contrast_r2(estimated: NDArray[np.floating], true: NDArray[np.floating]) -> 
     if np.ptp(estimated) < 1e-6 or np.ptp(true) < 1e-6:
         return None
     return float(np.corrcoef(estimated, true)[0, 1] ** 2)
-
-
-def _remove_global_shift(difference: Tensor, rotation: Tensor) -> Tensor:
-    """Subtract from (n, 2) shift differences what moving the whole map explains best."""
-    design = rotation.transpose(1, 2)[:, :2]  # (R^T t)_xy for each particle
-    normal = torch.einsum("nij,nik->jk", design, design)
-    moment = torch.einsum("nij,ni->j", design, difference)
-    return difference - design @ (torch.linalg.pinv(normal, hermitian=True) @ moment)

@@ -17,7 +17,7 @@ from solvar_engine.estimation.covariance import (
     CovarianceProblem,
     FullSetState,
     HalfSetState,
-    first_band_units,
+    first_round_units,
     fit_full_set,
     fit_half_sets,
     half_set_units,
@@ -26,7 +26,9 @@ from solvar_engine.estimation.heldout import collect_statistics
 from solvar_engine.estimation.objectives import OBJECTIVES
 from solvar_engine.estimation.outliers import find_outliers, image_fits
 from solvar_engine.estimation.residuals import residual_power
+from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
+from solvar_engine.jobs.fit_poses import measure_spread, refine_round
 from solvar_engine.jobs.fit_start import Masks, estimate_masked_mean
 from solvar_engine.reconstruction.mean import MeanEstimate
 
@@ -34,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _NOISE_PARTICLES = 5_000
 _NOISE_PARTICLES_PER_GROUP = 500  # at least, as far as an optics group has them
+_JUDGED_SHELL = 16  # what particles look like is decided below; all shells found the same outliers
 _MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
 HELD_OUT_PARTICLES = 50_000  # of each half
 
@@ -68,26 +71,42 @@ class HalfSetFit:
 def fit_halves(job: FitJob, source: PreparedParticles, masks: Masks) -> HalfSetFit:
     """March both half-sets to the full band; outliers are found, and the noise is measured, twice on the way.
 
-    The first time is after the first band, when the model knows enough to tell, the second at the end.
+    The first time is after the first band, when the model knows enough to tell, the second at the end. If poses are to
+    be refined, that is done first, and after every band.
     """
-    box_size = job.inputs.box_size
-    stops = (first_band_units(box_size), len(half_set_units(box_size)))
+    refines, stops = job.params.refine_poses, job.stops
     state = job.checkpoint.load_halves()
     outlier = torch.zeros(len(source), dtype=torch.bool)
     for number, stop in enumerate(stops):
         saved = job.checkpoint.load(f"noise_{number}")
         if saved is None:
-            _, problem = estimate_problem(job, source, masks, outlier)
+            mean, problem = estimate_problem(job, source, masks, outlier)
+            if refines and number == 0:
+                problem, state = _separate_pose_errors(job, problem, state)
             state = _advance(job, problem, state, stop)
+            if refines:
+                source = refine_round(job, source, mean, problem, masks.mean, state)
+                _, problem = estimate_problem(job, source, masks, outlier)
             outlier, noise = judge_images(job, source, problem, state)
-            saved = {"noise": noise, "outlier": outlier}
+            saved = {"noise": noise, "outlier": outlier, "rotation": source.pose.rotation, "shift": source.pose.shift}
             job.checkpoint.save(f"noise_{number}", **saved)
         source, outlier = source.with_noise(saved["noise"]), saved["outlier"]
-        job.progress.to(READING_STEPS + 2 + number + stop)
+        if refines:
+            source = source.with_pose(Pose(saved["rotation"], saved["shift"]))
+        job.progress.to(READING_STEPS + 1 + (number + 1) * (2 if refines else 1) + stop)
     if state is None:
         raise UserError(f"The checkpoint of {job.run.path} is incomplete: start again in a new folder.")
     mean, problem = estimate_problem(job, source, masks, outlier)
     return HalfSetFit(source, mean, masks, with_contrast_of(problem, state), state, outlier)
+
+
+def _separate_pose_errors(
+    job: FitJob, problem: CovarianceProblem, state: HalfSetState | None
+) -> tuple[CovarianceProblem, HalfSetState]:
+    """Begin with the first band, measuring the spread of the poses' errors without factors, and again with some."""
+    problem = replace(problem, pose_spread=measure_spread(job, "spread_0", problem, None))
+    state = _advance(job, problem, state, first_round_units(job.inputs.box_size))
+    return replace(problem, pose_spread=measure_spread(job, "spread_1", problem, state)), state
 
 
 def with_contrast_of(problem: CovarianceProblem, state: HalfSetState) -> CovarianceProblem:
@@ -117,12 +136,15 @@ def estimate_problem(
 
 def _advance(job: FitJob, problem: CovarianceProblem, state: HalfSetState | None, stop: int) -> HalfSetState:
     """Fit both half-sets up to a unit of work, saving every epoch."""
+    units = half_set_units(job.inputs.box_size)[:stop]
+    first = units[0] if state is None else units[min(state.done, len(units) - 1)]
+    job.progress.stage(f"half-sets, shells to {first.shell_max}")
     for reached in fit_half_sets(problem, state, stop):
         state = reached
         job.checkpoint.save_halves(state)
-        shell_max = half_set_units(job.inputs.box_size)[state.done - 1].shell_max
-        job.progress.stage(f"half-sets, shells to {shell_max}")
+        shell_max = units[state.done - 1].shell_max
         job.progress.advance()
+        job.progress.stage(f"half-sets, shells to {units[min(state.done, len(units) - 1)].shell_max}")
         for half, objective in enumerate(state.objective, start=1):
             job.record_epoch(state.done, "half-sets", half, shell_max, objective)
     if state is None:
@@ -141,19 +163,19 @@ def judge_images(
     noise_variance : Tensor, shape (groups, shells)
     """
     job.progress.stage("noise and outliers")
-    band = with_contrast_of(problem, state).band(source.disk.shell_max, 1.0)
-    halves = tuple(
-        (index, change_box(factors.volumes, band.box_size))
-        for index, factors in zip(job.inputs.halves, reversed(state.factors), strict=True)
-    )
+    problem = with_contrast_of(problem, state)
+    halves = tuple(zip(job.inputs.halves, reversed(state.factors), strict=True))
+    band = problem.band(min(_JUDGED_SHELL, job.shell_max), 1.0)
     log_odds, distance = torch.zeros(2, len(source), dtype=torch.float64)
-    for index, volumes in halves:
-        for rows, fit in image_fits(source, index, band, volumes):
+    for index, factors in halves:
+        for rows, fit in image_fits(source, index, band, change_box(factors.volumes, band.box_size)):
             log_odds[rows], distance[rows] = fit.log_odds, fit.distance
     outlier = _believable(find_outliers(log_odds, distance, source.group))
+    band = problem.band(job.shell_max, 1.0)
     noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
-    for index, volumes in halves:
-        for rows, power in residual_power(source, _noise_sample(source, index[~outlier[index]]), band, volumes):
+    for index, factors in halves:
+        sample = _noise_sample(source, index[~outlier[index]])
+        for rows, power in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
             noise.add(power, source.group[rows])
     return outlier, noise.update(source.noise_variance)
 

@@ -10,7 +10,7 @@ from solvar_engine.contract.results import append_metrics
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.estimation.bands import ProjectorOptions
-from solvar_engine.estimation.covariance import full_set_epochs, half_set_units
+from solvar_engine.estimation.covariance import band_ends, full_set_epochs
 from solvar_engine.imaging.fourier import nyquist_shell
 from solvar_engine.jobs.fit_checkpoint import Checkpoint
 from solvar_engine.jobs.fit_inputs import FitInputs
@@ -44,9 +44,17 @@ class FitJob:
     @classmethod
     def start(cls, params: FitParams, run: RunDir, inputs: FitInputs, status: StatusTracker) -> FitJob:
         """Make the folder of the checkpoints and count the steps."""
-        fitting = len(half_set_units(inputs.box_size)) + len(full_set_epochs())
-        progress = Progress(status, READING_STEPS + fitting + _OTHER_STEPS)
-        return cls(params, run, inputs, Checkpoint(run.checkpoint), progress)
+        ends = band_ends(inputs.box_size)
+        steps = READING_STEPS + ends[-1] + len(full_set_epochs()) + _OTHER_STEPS
+        if params.refine_poses:
+            steps += 2 * len(ends) - 2  # poses and noise in every band, instead of the noise twice
+        return cls(params, run, inputs, Checkpoint(run.checkpoint), Progress(status, steps))
+
+    @property
+    def stops(self) -> list[int]:
+        """Units of the half-set fit after which images are judged and, if asked for, poses refined."""
+        ends = band_ends(self.inputs.box_size)
+        return ends if self.params.refine_poses else [ends[0], ends[-1]]
 
     @property
     def projector_options(self) -> ProjectorOptions:

@@ -24,6 +24,7 @@ from solvar_engine.jobs.fit_outputs import (
     write_mean,
     write_spectra,
 )
+from solvar_engine.jobs.fit_poses import pose_columns
 from solvar_engine.jobs.fit_rank import least_gain
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,10 @@ def write_results(
         "solvarLogLikelihood": latents.log_likelihood,
         "solvarOutlier": halves.outlier.long(),
     }
-    stack.write_star(run.particles, columns)
+    refines = job.params.refine_poses
+    if refines:
+        columns.update(pose_columns(halves.problem, components, stack.pose, source.pose))
+    stack.write_star(run.particles, columns, source.pose if refines else None)
     return _summarise(halves, components, labels, scale)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
 from solvar_engine.imaging.shells import fsc, radial_average, shells_to_volume
 from solvar_engine.reconstruction.normal_equations import NormalEquations, solve
 
@@ -52,6 +53,14 @@ def estimate_mean(half1: NormalEquations, half2: NormalEquations, mask: Tensor |
     prior = shells_to_volume(precision.float(), both.box_size, beyond=float(precision[-1]))
     mean = solve(both, torch.maximum(prior, weak_precision(both)))
     return MeanEstimate(mean, halves[0], halves[1], correlation)
+
+
+def filtered_halves(mean: MeanEstimate) -> tuple[Tensor, Tensor]:
+    """Both half-maps, each shell times the correlation of the halves: what a Wiener filter keeps of one of them."""
+    box_size = mean.mean.shape[-1]
+    gain = shells_to_volume(mean.fsc.clamp(0, 1).float(), box_size)
+    first, second = (ft_to_volume(volume_to_ft(half) * gain, box_size) for half in (mean.half1, mean.half2))
+    return first, second
 
 
 def weak_precision(normal: NormalEquations, fraction: float = 0.01) -> Tensor:

@@ -14,6 +14,7 @@ from solvar_engine.reports.populations import (
     orientation_figure,
     umap_figure,
 )
+from solvar_engine.reports.poses import poses_figure
 from solvar_engine.reports.quality import images_figure
 
 Builder = Callable[[RunData], "ReportFigure | None"]
@@ -31,6 +32,7 @@ CATALOGUE: tuple[tuple[str, tuple[tuple[str, Builder], ...]], ...] = (
             ("fsc", fsc_figure),
             ("noise", noise_figure),
             ("images", images_figure),
+            ("poses", poses_figure),
             ("orientations", orientation_figure),
             ("convergence", convergence_figure),
         ),

@@ -19,7 +19,15 @@ from solvar_engine.contract.star import StarFile
 from solvar_engine.reports.model import Components, RunData, Table
 
 MAX_EIGENVOLUMES = 8
-_IMAGE_COLUMNS = {"contrast": "solvarContrast", "log_likelihood": "solvarLogLikelihood", "outlier": "solvarOutlier"}
+_IMAGE_COLUMNS = {
+    "contrast": "solvarContrast",
+    "log_likelihood": "solvarLogLikelihood",
+    "outlier": "solvarOutlier",
+    "rotation_change": "solvarRotationChange",
+    "shift_change": "solvarShiftChange",
+    "rotation_std": "solvarRotationStd",
+    "shift_std": "solvarShiftStd",
+}
 
 T = TypeVar("T")
 

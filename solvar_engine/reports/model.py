@@ -72,6 +72,10 @@ class RunData:
         Of every image.
     outlier : ndarray, shape (n,), bool, or None
         Images that were left out of the estimates.
+    rotation_change, shift_change : ndarray, shape (n,), or None
+        How far refined poses are from the given ones, degrees and Angstrom.
+    rotation_std, shift_std : ndarray, shape (n,), or None
+        Posterior standard deviations of refined poses, degrees and Angstrom.
     missing : tuple of str
         The files of the run that were not there.
     """
@@ -95,6 +99,10 @@ class RunData:
     contrast: NDArray[np.float64] | None = None
     log_likelihood: NDArray[np.float64] | None = None
     outlier: NDArray[np.bool_] | None = None
+    rotation_change: NDArray[np.float64] | None = None
+    shift_change: NDArray[np.float64] | None = None
+    rotation_std: NDArray[np.float64] | None = None
+    shift_std: NDArray[np.float64] | None = None
     missing: tuple[str, ...] = ()
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 from solvar_engine.data.noise import ResidualNoise
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.ctf import ctf_values
-from solvar_engine.imaging.fourier import HalfDisk, images_to_disk
+from solvar_engine.imaging.fourier import HalfDisk, images_to_disk, shift_phases
 from solvar_engine.imaging.rotation import random_rotations
 from solvar_engine.imaging.types import Batch, Ctf, Pose
 
@@ -154,3 +154,17 @@ def test_noise_measured_on_batches_whitens_them() -> None:
     power = torch.cat([batch.images for batch in corrected.batches(torch.arange(count), DISK, 100)]).abs().square()
     for number in range(2):
         assert float(power[group == number].mean()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_images_follow_their_refined_shifts(prepared: PreparedParticles) -> None:
+    """Also when poses change again, and in a lower band."""
+    shift_px = torch.randn(COUNT, 2, generator=random(5))
+    rotation = random_rotations(COUNT, random(6))
+    once = prepared.with_pose(Pose(rotation, torch.ones(COUNT, 2)))
+    moved = once.with_pose(Pose(rotation, shift_px * PIXEL_SIZE))
+    for disk in (DISK, DISK.prefix(4)):
+        before, after = everything(prepared, disk), everything(moved, disk)
+        torch.testing.assert_close(after.images, before.images * shift_phases(disk, shift_px, BOX))
+        assert torch.equal(after.rotation, rotation)
+    back = moved.with_pose(prepared.pose)
+    torch.testing.assert_close(everything(back).images, everything(prepared).images)

@@ -15,7 +15,7 @@ from solvar_engine.estimation.covariance import (
     CovarianceProblem,
     FullSetState,
     HalfSetState,
-    first_band_units,
+    band_ends,
     fit_full_set,
     fit_half_sets,
     full_set_epochs,
@@ -88,7 +88,8 @@ def test_units_visit_the_bands_in_order_and_end_each_with_a_comparison(box_size:
     ends = [unit for unit, after in zip(units, units[1:], strict=False) if unit.shell_max != after.shell_max]
     assert all(unit.ends_round for unit in ends)
     assert units[-1].ends_round and units[-1].epoch.batches == 1
-    assert first_band_units(box_size) == shells.count(marching_shells(box_size)[0])
+    assert band_ends(box_size)[0] == shells.count(marching_shells(box_size)[0])
+    assert len(band_ends(box_size)) == len(marching_shells(box_size)) and band_ends(box_size)[-1] == len(units)
 
 
 def test_most_work_happens_in_low_bands() -> None:
@@ -197,7 +198,7 @@ def test_factors_stay_in_the_band_and_near_the_mask(fit) -> None:
 
 def test_interrupted_fit_goes_on_to_the_same_numbers(fit) -> None:
     """Within a band, across the change of bands, and in two parts with a stop."""
-    for begin, end in ((2, 4), (first_band_units(BOX) - 1, first_band_units(BOX) + 1)):
+    for begin, end in ((2, 4), (band_ends(BOX)[0] - 1, band_ends(BOX)[0] + 1)):
         *_, state = fit_half_sets(fit.problem, fit.halves[begin - 1], stop=end)
         expected = fit.halves[end - 1]
         assert state.done == expected.done

@@ -168,3 +168,15 @@ def test_pass_yields_every_image_once_with_its_own_posterior(problem, factors) -
     torch.testing.assert_close(joint_mean, mean[order], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(joint_covariance, covariance[order], rtol=1e-9, atol=1e-9)
     assert passes[0][1].shape == (16, len(band.disk), 1 + RANK)
+
+
+def test_nuisance_factors_are_marginalised_but_not_fitted(problem, factors) -> None:
+    """The last factor fixed: the same objective as when all are fitted, and the gradient of the others."""
+    source, band = problem[0].double(), in_double(problem[1])
+    for name, objective in OBJECTIVES.items():
+        whole = expectation_pass(source, source.everyone, band, factors.double(), objective)
+        fixed = replace(band, nuisance=factors[-1:].double())
+        part = expectation_pass(source, source.everyone, fixed, factors[:-1].double(), objective)
+        assert part.objective == pytest.approx(whole.objective, rel=1e-10), name
+        torch.testing.assert_close(part.gradient, whole.gradient[:-1])
+        torch.testing.assert_close(part.second_moment, whole.second_moment[:-1, :-1])

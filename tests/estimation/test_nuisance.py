@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.nuisance import nuisance_overlap, pose_derivatives
+from solvar_engine.estimation.nuisance import PoseSpread, nuisance_overlap, pose_derivatives
 from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.simulation.projections import atom_volume
 from tests.reconstruction.simulated import LinearPhantom, noise, relative_error
@@ -102,3 +102,17 @@ def test_symmetric_mean_has_fewer_directions() -> None:
     unrelated = noise(3, 24, 24, 24)
     overlap = nuisance_overlap(unrelated / unrelated.flatten(1).norm(dim=1)[:, None, None, None], ball)
     assert bool(overlap.isfinite().all()) and float(overlap.max()) < 0.01
+
+
+def test_factors_of_pose_errors_count_shifts_in_pixels_of_the_working_box() -> None:
+    mean, spread = PHANTOM.mean(24), PoseSpread(0.1, 2.0)
+    derivatives, found = pose_derivatives(mean), spread.factors(mean, 48)
+    torch.testing.assert_close(found[:3], 2.0 * 0.5 * derivatives[:3])
+    torch.testing.assert_close(found[3:], 0.1 * derivatives[3:])
+    assert PoseSpread().factors(mean, 48).shape == (0, 24, 24, 24)
+
+
+def test_spread_follows_the_latents() -> None:
+    moment = torch.diag(torch.tensor([1.0, 4.0, 4.0, 0.25, 0.25, 0.25], dtype=torch.float64))
+    found = PoseSpread(0.1, 2.0).rescaled(moment)
+    assert found.move_px == pytest.approx(2.0 * 3.0**0.5) and found.turn_rad == pytest.approx(0.05)

@@ -152,14 +152,14 @@ def test_integrating_columns_out_leaves_the_posterior_of_the_others(columns, con
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_value_equals_the_dense_formula(columns, contrast, name: str) -> None:
-    terms = OBJECTIVES[name].terms(joint_at(columns, contrast))
+    terms = OBJECTIVES[name].terms(joint_at(columns, contrast), RANK)
     torch.testing.assert_close(terms.value, DENSE_OBJECTIVES[name](joint_model_at(columns, contrast)), **EXACT)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_gradient_equals_that_of_the_dense_formula(columns, contrast, name: str) -> None:
     """A moments - e weights^T, with respect to A, against automatic differentiation of the dense matrices."""
-    terms = OBJECTIVES[name].terms(joint_at(columns, contrast))
+    terms = OBJECTIVES[name].terms(joint_at(columns, contrast), RANK)
     model = joint_model_at(columns, contrast)
     gradient = model.loadings @ terms.moments - model.error[:, :, None] * terms.weights[:, None, :]
     loadings = model.loadings.clone().requires_grad_()
@@ -171,13 +171,13 @@ def test_gradient_equals_that_of_the_dense_formula(columns, contrast, name: str)
 def test_moments_of_the_latents_are_those_of_the_posterior(columns, contrast, name: str) -> None:
     statistics = joint_at(columns, contrast)
     expected = latent_posterior(statistics).second_moment()[:, :-1, :-1]
-    torch.testing.assert_close(OBJECTIVES[name].terms(statistics).second_moment, expected, **EXACT)
+    torch.testing.assert_close(OBJECTIVES[name].terms(statistics, RANK).second_moment, expected, **EXACT)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_information_is_the_curvature_with_all_that_multiplies_the_factors_fixed(columns, contrast, name: str) -> None:
     """Data minus model is linear in the factors then, with the information and what the noise adds as normal matrix."""
-    terms = OBJECTIVES[name].terms(joint_at(columns, contrast))
+    terms = OBJECTIVES[name].terms(joint_at(columns, contrast), RANK)
     noise_part = {"ml": 0.0, "ls": 1.0}[name] * torch.eye(RANK, dtype=torch.float64)
     torch.testing.assert_close(terms.information + noise_part, terms.moments[:, :-1], **EXACT)
 
@@ -196,7 +196,7 @@ def test_full_steps_by_the_curvature_converge(name: str, scale: float) -> None:
         known[0, 0, 0] = factor**2
         inner = torch.stack((factor * error, torch.zeros_like(error)))[None]
         statistics = Statistics(known, inner, (error**2)[None])
-        terms = objective.terms(statistics)
+        terms = objective.terms(statistics, 1)
         slope = factor * terms.moments[0, 0, 0] - error * terms.weights[0, 0]
         factor = factor - slope / objective.curvature(terms.information[0])[0, 0]
         lengths.append(float(factor))
@@ -218,6 +218,6 @@ def test_least_squares_is_least_where_the_covariance_is_right(columns) -> None:
         gram = scaled[:1].transpose(1, 2) @ scaled[:1]
         inner = images @ scaled[0]
         statistics = Statistics(gram.expand(len(images), -1, -1), inner, images.square().sum(dim=1))
-        return float(OBJECTIVES["ls"].terms(statistics).value.mean())
+        return float(OBJECTIVES["ls"].terms(statistics, RANK).value.mean())
 
     assert value(1.0) < min(value(0.95), value(1.05))

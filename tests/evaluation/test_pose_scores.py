@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from solvar_engine.evaluation.pose_scores import best_global_rotation, contrast_r2, pose_errors
+from solvar_engine.evaluation.pose_scores import contrast_r2, pose_errors
 from solvar_engine.imaging.rotation import random_rotations, rotvec_to_rotation
 from solvar_engine.imaging.types import Pose
 
@@ -38,12 +38,6 @@ def test_independent_errors_are_measured_in_degrees_and_pixels(true_pose: Pose) 
     rotation_deg, shift_px = pose_errors(estimated, true_pose, 3.0)
     assert rotation_deg == pytest.approx(3.0 * np.sqrt(8 / np.pi), rel=0.05)
     assert shift_px == pytest.approx(0.5 * np.sqrt(np.pi / 2), rel=0.05)
-
-
-def test_the_global_rotation_is_found_on_the_left(true_pose: Pose) -> None:
-    turn = rotvec_to_rotation(torch.tensor([[0.2, 0.5, -0.3]], dtype=torch.float64))[0]
-    rotation = true_pose.rotation.double()
-    assert torch.allclose(best_global_rotation(turn @ rotation, rotation), turn, atol=1e-6)
 
 
 def test_the_other_hand_is_not_forgiven(true_pose: Pose) -> None:

@@ -149,6 +149,10 @@ def _write_particles(path: Path, n_particles: int, seed: int) -> None:
             "solvarContrast": 1 + 0.1 * rng.standard_normal(n_particles),
             "solvarLogLikelihood": -500 + 20 * rng.standard_normal(n_particles),
             "solvarOutlier": (np.arange(n_particles) % 50 == 7).astype(int),
+            "solvarRotationChange": 4 * rng.rayleigh(size=n_particles),
+            "solvarShiftChange": 3 * rng.rayleigh(size=n_particles),
+            "solvarRotationStd": 1.5 + 0.2 * rng.standard_normal(n_particles),
+            "solvarShiftStd": 0.6 + 0.1 * rng.standard_normal(n_particles),
         },
     )
     StarFile((optics, particles)).write(path)

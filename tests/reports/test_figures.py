@@ -76,6 +76,8 @@ def test_missing_data_leave_out_their_figures_only(data):
         contrast=None,
         log_likelihood=None,
         outlier=None,
+        rotation_change=None,
+        shift_change=None,
         umap=None,
         cluster=None,
     )

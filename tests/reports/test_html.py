@@ -125,4 +125,4 @@ def test_a_run_without_components_has_a_page(tmp_path):
     data = load_run(run)
     page = render_report(data, draw_figures(data), name="run", analysis={})
     assert "every particle is explained by the mean map" in page
-    assert "Tables" not in page and len(Page(page).images) == 6
+    assert "Tables" not in page and len(Page(page).images) == 7

@@ -1,0 +1,179 @@
+"""Refinement of poses between the bands of a fit.
+
+While the given poses stand, their errors are factors of every image (`PoseSpread`), so that the components hold motions
+only; else the first ones would hold the errors, and a refinement that takes motion along them for granted could not
+remove any. Each half-set's poses are refined under its own mean and factors, and then brought back to the frame of the
+given poses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.bands import Band, change_box
+from solvar_engine.estimation.components import Components
+from solvar_engine.estimation.covariance import CovarianceProblem, HalfSetState
+from solvar_engine.estimation.heldout import collect_statistics, latent_covariance
+from solvar_engine.estimation.nuisance import PoseSpread
+from solvar_engine.estimation.pose_descent import descend_poses
+from solvar_engine.estimation.poses import RefinedPoses, pose_covariance, refine_poses
+from solvar_engine.estimation.solvers import Factors
+from solvar_engine.imaging.gauge import in_frame_of
+from solvar_engine.imaging.rotation import angular_distance_deg
+from solvar_engine.imaging.types import Pose
+from solvar_engine.jobs.fit_job import FitJob
+from solvar_engine.reconstruction.mean import MeanEstimate, filtered_halves
+
+logger = logging.getLogger(__name__)
+
+_FIRST_SPREAD = PoseSpread(0.05, 1.0)  # a guess to measure the spread with
+_SPREAD_PARTICLES = 2_000  # of each half-set
+_SPREAD_ITERATIONS = 30
+_STEPS = 3  # Gauss-Newton steps on each image in a round
+
+
+def measure_spread(job: FitJob, name: str, problem: CovarianceProblem, state: HalfSetState | None) -> PoseSpread:
+    """Measure the errors of the poses on a sample, in the band of the factors, under each half's own factors.
+
+    Parameters
+    ----------
+    job : FitJob
+    name : str
+        Under which the result is kept for a resumed run.
+    problem : CovarianceProblem
+        With the spread that was known so far.
+    state : HalfSetState or None
+        None to measure under the mean alone, which counts motion in.
+
+    Returns
+    -------
+    PoseSpread
+    """
+    saved = job.checkpoint.load(name)
+    if saved is None:
+        job.progress.stage("errors of the poses")
+        problem = problem if state is not None else replace(problem, pose_spread=_FIRST_SPREAD)
+        first = problem.first_band(1.0)
+        moments = []
+        for half, index in enumerate(problem.halves):
+            sample = index[:: max(1, len(index) // _SPREAD_PARTICLES)]
+            factors = first.nuisance
+            if state is not None:
+                factors = torch.cat((change_box(state.factors[half].volumes, first.box_size), factors))
+            statistics = collect_statistics(problem.source, sample, first, factors)
+            count = len(first.nuisance)
+            moments.append(latent_covariance(statistics, _SPREAD_ITERATIONS)[-count:, -count:])
+        spread = problem.pose_spread.rescaled(0.5 * (moments[0] + moments[1]))
+        saved = {"turn_rad": torch.tensor(spread.turn_rad), "move_px": torch.tensor(spread.move_px)}
+        job.checkpoint.save(name, **saved)
+        logger.info(
+            "errors of the given poses: about %.2f degrees and %.2f Angstrom about each axis",
+            torch.rad2deg(saved["turn_rad"]),
+            spread.move_px * problem.source.pixel_size,
+        )
+    return PoseSpread(float(saved["turn_rad"]), float(saved["move_px"]))
+
+
+def refine_round(
+    job: FitJob,
+    source: PreparedParticles,
+    mean: MeanEstimate,
+    problem: CovarianceProblem,
+    mask: Tensor,
+    state: HalfSetState,
+) -> PreparedParticles:
+    """Refine all poses once under the present volumes.
+
+    Parameters
+    ----------
+    job : FitJob
+    source : PreparedParticles
+    mean : MeanEstimate
+        At the present poses.
+    problem : CovarianceProblem
+    mask : Tensor, shape (z, y, x)
+        Of the mean.
+    state : HalfSetState
+        At the end of a band, in its gauge.
+
+    Returns
+    -------
+    PreparedParticles
+        At the new poses, in the frame of those that the fit was given.
+    """
+    job.progress.stage("poses")
+    given = job.inputs.stack.pose
+    rotation, shift = source.pose.rotation.clone(), source.pose.shift.clone()
+    for half, index in enumerate(job.inputs.halves):
+        band = _band_of_half(problem, filtered_halves(mean)[half] * mask, state.factors[half])
+        factors = change_box(state.factors[half].volumes, band.box_size)
+        latents = torch.zeros(len(source), factors.shape[0])
+        before = after = 0.0
+        for refined in _refined(job.params.pose_schedule, source, index, band, factors):
+            rotation[refined.index] = refined.rotation
+            shift[refined.index] += refined.shift_px * source.pixel_size
+            latents[refined.index] = refined.latents[:, 1:].float()
+            before, after = before + float(refined.objective_start.sum()), after + float(refined.objective.sum())
+        pose = in_frame_of(Pose(rotation[index], shift[index]), given[index], latents[index])
+        rotation[index], shift[index] = pose.rotation, pose.shift
+        job.record_epoch(state.done, "poses", half + 1, band.shell_max, after / len(index))
+        logger.info("poses of half %d: objective lowered by %.3f an image", half + 1, (before - after) / len(index))
+    job.progress.advance()
+    _say_change(Pose(rotation, shift), given)
+    return source.with_pose(Pose(rotation, shift))
+
+
+def _refined(
+    schedule: str, source: PreparedParticles, index: Tensor, band: Band, factors: Tensor
+) -> Iterator[RefinedPoses]:
+    if schedule == "paper":
+        return descend_poses(source, index, band, factors)
+    return refine_poses(source, index, band, factors, steps=_STEPS)
+
+
+def pose_columns(problem: CovarianceProblem, components: Components, given: Pose, refined: Pose) -> dict[str, Tensor]:
+    """Columns of how far poses have moved, and of their posterior standard deviations, in degrees and Angstrom.
+
+    A standard deviation is the root of the sum of the variances about the three axes, or along both: how far an
+    estimate is expected to be off, in the mean square.
+    """
+    source = problem.source
+    band = problem.band(source.disk.shell_max, 1.0)
+    factors = components.eigenvolumes * components.eigenvalues.sqrt().to(components.eigenvolumes)[:, None, None, None]
+    turn, move = torch.zeros(2, len(source), dtype=torch.float64)
+    for index, covariance in pose_covariance(source, torch.arange(len(source)), band, factors):
+        variance = covariance.diagonal(dim1=1, dim2=2)
+        turn[index], move[index] = variance[:, :3].sum(dim=1).sqrt(), variance[:, 3:].sum(dim=1).sqrt()
+    angle, distance = _change(refined, given)
+    return {
+        "solvarRotationChange": angle.double(),
+        "solvarShiftChange": distance.double(),
+        "solvarRotationStd": torch.rad2deg(turn),
+        "solvarShiftStd": move * source.pixel_size,
+    }
+
+
+def _band_of_half(problem: CovarianceProblem, mean: Tensor, factors: Factors) -> Band:
+    """The full band around a half-set's own mean."""
+    problem = replace(problem, mean=mean, pose_spread=PoseSpread(), contrast_variance=factors.contrast_variance)
+    return problem.band(problem.source.disk.shell_max, 0.5)
+
+
+def _change(pose: Pose, given: Pose) -> tuple[Tensor, Tensor]:
+    """Angle (degrees) and distance (Angstrom) of each pose from the given one."""
+    return angular_distance_deg(pose.rotation, given.rotation), (pose.shift - given.shift).norm(dim=1)
+
+
+def _say_change(pose: Pose, given: Pose) -> None:
+    turn, move = _change(pose, given)
+    logger.info(
+        "poses differ from the given ones by %.2f degrees and %.2f Angstrom on average",
+        float(turn.mean()),
+        float(move.mean()),
+    )

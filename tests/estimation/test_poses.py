@@ -1,0 +1,168 @@
+"""Refinement of poses: derivatives of the marginal likelihood, steps that never raise it, stated uncertainty."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.bands import Band
+from solvar_engine.estimation.heldout import collect_statistics, latent_covariance
+from solvar_engine.estimation.nuisance import PoseSpread
+from solvar_engine.estimation.pose_descent import descend_poses
+from solvar_engine.estimation.poses import PoseModel, pose_covariance, refine_poses
+from solvar_engine.imaging.fourier import shift_phases
+from solvar_engine.imaging.rotation import angular_distance_deg, rotation_to_rotvec, rotvec_to_rotation
+from tests.estimation.problems import DenseModel, full_band, in_double
+from tests.reconstruction.simulated import LinearPhantom, MemorySource, Simulation, noise, simulate
+
+BOX, IMAGES, RANK = 16, 300, 2
+TURN_RAD, MOVE_PX = 0.06, 0.6
+FEW = torch.arange(6)
+
+
+@pytest.fixture(scope="module")
+def simulation() -> Simulation:
+    return simulate(LinearPhantom.create(RANK, strength=0.6).scaled(40.0), IMAGES, BOX)
+
+
+@pytest.fixture(scope="module")
+def band(simulation) -> Band:
+    return replace(full_band(simulation), contrast_variance=0.01)
+
+
+@pytest.fixture(scope="module")
+def factors(simulation) -> Tensor:
+    return simulation.phantom.factors(BOX)
+
+
+def perturbed(source: MemorySource, turn: Tensor, move_px: Tensor) -> MemorySource:
+    """Poses with errors: images off by a shift, and turned in their own frames."""
+    images = source.images * shift_phases(source.disk, move_px.to(source.ctf.dtype), BOX)
+    return replace(source, images=images, rotation=source.rotation @ rotvec_to_rotation(turn.to(source.rotation)))
+
+
+def with_errors(source: MemorySource, turn_rad: float = TURN_RAD, move_px: float = MOVE_PX) -> MemorySource:
+    return perturbed(source, turn_rad * noise(len(source), 3, seed=3), move_px * noise(len(source), 2, seed=4))
+
+
+def test_derivatives_are_those_of_the_marginal_likelihood(simulation, band, factors) -> None:
+    source, exact = simulation.source.double(), in_double(band)
+    model = PoseModel(exact, factors.double())
+
+    def evaluate(parameters: Tensor):
+        moved = perturbed(source, parameters[:3].expand(IMAGES, 3), parameters[3:].expand(IMAGES, 2))
+        return next(iter(moved.batches(FEW, source.disk, len(FEW))))
+
+    start = torch.zeros(5, dtype=torch.float64)
+    batch = evaluate(start)
+    gradient, matrix = model.derivatives(batch, model.evaluate(batch))
+    step = 1e-7  # so short that hardly any pixel leaves its cell
+    for k in range(5):
+        move = start.clone()
+        move[k] = step
+        ahead, behind = (model.evaluate(evaluate(sign * move)).objective for sign in (1, -1))
+        difference = (ahead - behind) / (2 * step)
+        torch.testing.assert_close(gradient[:, k], difference, rtol=1e-4, atol=1e-4 * float(gradient[:, k].abs().max()))
+    assert bool((torch.linalg.eigvalsh(matrix) > 0).all())
+
+
+def test_matrix_equals_that_of_dense_covariances(simulation, band, factors) -> None:
+    """J^T Sigma^-1 J with J from small steps of the mean and the factors, at the posterior mean."""
+    source, exact = simulation.source.double(), in_double(band)
+    model = PoseModel(exact, factors.double())
+    batch = next(iter(source.batches(FEW, source.disk, len(FEW))))
+    posterior = model.evaluate(batch)
+    _, matrix = model.derivatives(batch, posterior)
+    dense = DenseModel.of(source, exact, factors.double())
+    mean = torch.cat((posterior.mean[:, 1:], posterior.mean[:, :1]), dim=1)
+
+    def explained(rotvec: Tensor) -> Tensor:
+        at = DenseModel.of(perturbed(source, rotvec.expand(IMAGES, 3), torch.zeros(IMAGES, 2)), exact, factors.double())
+        return at.mean[FEW] + (at.loadings[FEW] @ mean[..., None])[..., 0]
+
+    steps = 1e-7 * torch.eye(3, dtype=torch.float64)
+    slopes = torch.stack([(explained(step) - explained(-step)) / 2e-7 for step in steps], dim=-1)
+    expected = slopes.mT @ torch.linalg.solve(dense.covariance()[FEW], slopes)
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(matrix[:, :3, :3], expected, rtol=1e-4, atol=1e-4 * scale)
+
+
+@pytest.fixture(scope="module")
+def refined(simulation, band, factors):
+    source = with_errors(simulation.source)
+    (result,) = refine_poses(source, source.everyone, band, factors, steps=6)
+    return source, result
+
+
+def test_errors_of_poses_are_removed(simulation, refined) -> None:
+    source, result = refined
+    true = simulation.source.rotation
+    before, after = angular_distance_deg(source.rotation, true), angular_distance_deg(result.rotation, true)
+    assert float(after.mean()) < 0.4 * float(before.mean())
+    move = MOVE_PX * noise(IMAGES, 2, seed=4)
+    assert float((move + result.shift_px).norm(dim=1).mean()) < 0.3 * float(move.norm(dim=1).mean())
+
+
+def test_the_published_schedule_is_slower_to_remove_them(simulation, refined, band, factors) -> None:
+    source, result = refined
+    (descended,) = descend_poses(source, source.everyone, band, factors)
+    true = simulation.source.rotation
+    errors = [angular_distance_deg(of.rotation, true).mean() for of in (source, descended, result)]
+    assert float(errors[0]) > float(errors[1]) > float(errors[2])
+    move = MOVE_PX * noise(IMAGES, 2, seed=4)
+    assert float((move + descended.shift_px).norm(dim=1).mean()) < 0.4 * float(move.norm(dim=1).mean())
+
+
+def test_the_objective_never_rises(refined) -> None:
+    _, result = refined
+    assert bool((result.objective <= result.objective_start).all())
+    assert float((result.objective_start - result.objective).mean()) > 5
+
+
+def test_it_is_the_objective_at_the_refined_poses(refined, band, factors) -> None:
+    source, result = refined
+    images = source.images * shift_phases(source.disk, result.shift_px, BOX)
+    at = replace(source, images=images, rotation=result.rotation)
+    posterior = PoseModel(band, factors).evaluate(next(iter(at.batches(at.everyone, at.disk, IMAGES))))
+    torch.testing.assert_close(posterior.objective, result.objective, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(posterior.mean, result.latents, rtol=1e-2, atol=1e-2)
+
+
+def test_errors_are_as_large_as_the_stated_uncertainty(simulation, refined, band, factors) -> None:
+    _, result = refined
+    ((index, covariance),) = pose_covariance(simulation.source, simulation.source.everyone, band, factors)
+    assert torch.equal(index, simulation.source.everyone)
+    turn = rotation_to_rotvec(simulation.source.rotation.mT @ result.rotation).double()
+    error = torch.cat((turn, (MOVE_PX * noise(IMAGES, 2, seed=4) + result.shift_px).double()), dim=1)
+    squared = (error[:, None] @ torch.linalg.solve(covariance, error[..., None]))[:, 0, 0]
+    # of a chi-square of five degrees of freedom the median is 4.35
+    assert float(squared.median()) == pytest.approx(4.35, rel=0.25)
+
+
+def test_motion_that_is_known_does_not_disturb_the_poses(simulation, refined, band, factors) -> None:
+    source, result = refined
+    (without,) = refine_poses(source, source.everyone, band, factors[:0], steps=6)
+    true = simulation.source.rotation
+    with_motion = angular_distance_deg(result.rotation, true).mean()
+    assert float(with_motion) < 0.9 * float(angular_distance_deg(without.rotation, true).mean())
+
+
+def test_results_do_not_depend_on_the_batches(refined, band, factors) -> None:
+    source, result = refined
+    parts = list(refine_poses(replace(source, batch_limit=50), FEW, band, factors, steps=6))
+    assert torch.equal(torch.cat([part.index for part in parts]), FEW)
+    torch.testing.assert_close(parts[0].rotation, result.rotation[FEW], rtol=0, atol=1e-3)
+
+
+def test_the_spread_of_small_pose_errors_is_found(simulation, band, factors) -> None:
+    turn_rad, move_px = 0.02, 0.05  # to first order in all shells
+    source = with_errors(simulation.source, turn_rad, move_px)
+    spread = PoseSpread(0.03, 0.3)
+    fixed = spread.factors(band.mean, BOX)
+    statistics = collect_statistics(source, source.everyone, band, torch.cat((factors, fixed)))
+    found = spread.rescaled(latent_covariance(statistics)[-6:, -6:])
+    assert found.turn_rad == pytest.approx(turn_rad, rel=0.25)
+    assert found.move_px == pytest.approx(move_px, rel=0.25)
