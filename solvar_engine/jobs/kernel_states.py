@@ -17,6 +17,7 @@ from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import FSC_THRESHOLD
 from solvar_engine.contract.run import RunDir
 from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.preprocess import cache_bytes
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.bands import change_box
 from solvar_engine.estimation.half_models import HalfModel, explain, half_version, mean_scale
@@ -32,10 +33,10 @@ from solvar_engine.jobs.kernel_particles import (
     read_run_particles,
 )
 from solvar_engine.jobs.latent_space import LatentSpace
-from solvar_engine.latent.distances import kernel_bandwidths, squared_distances
+from solvar_engine.latent.distances import BANDWIDTHS, kernel_bandwidths, squared_distances
 from solvar_engine.reconstruction.filtering import corrected_fsc, local_filter, local_fsc, local_resolution
 from solvar_engine.reconstruction.kernel_blending import blend_kernels
-from solvar_engine.reconstruction.kernel_regression import accumulate_kernels
+from solvar_engine.reconstruction.kernel_regression import accumulate_kernels, accumulation_bytes
 from solvar_engine.reconstruction.sharpening import fit_b_factor
 from solvar_engine.reconstruction.windows import LocalWindows
 
@@ -130,6 +131,13 @@ def set_up(params: ReconstructParams, run: RunDir, space: LatentSpace, output: P
     mean = read_volume(run.mean)
     check_extent(stack, mean.box_size, mean.pixel_size, run.mean)
     box_size = _box_size(params, stack, mean.box_size)
+    sums = accumulation_bytes(box_size, BANDWIDTHS, torch.get_num_threads()) + 12.0 * BANDWIDTHS * box_size**3
+    logger.info(
+        "Volumes of %d px: expecting about %.0f MB of memory beside the images (%.0f MB)",
+        box_size,
+        650 + sums / 1e6,
+        cache_bytes(len(stack), box_size) / 1e6,
+    )
     source = prepare(params, run, stack, row, known.latents.contrast, box_size, output)
     rows = (torch.from_numpy(row)[known.halves[0]], torch.from_numpy(row)[known.halves[1]])
     mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
