@@ -5,6 +5,7 @@ from solvar_plugin.protocols.protocol_covariance import SolvarProtCovariance
 from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun
 from solvar_plugin.protocols.protocol_particles import SolvarProtParticles
 from solvar_plugin.protocols.protocol_reconstruct import SolvarProtReconstruct
+from solvar_plugin.protocols.protocol_refine import SolvarProtRefine
 from solvar_plugin.protocols.protocol_select import SolvarProtSelectParticles
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "SolvarProtFromRun",
     "SolvarProtParticles",
     "SolvarProtReconstruct",
+    "SolvarProtRefine",
     "SolvarProtSelectParticles",
 ]

@@ -24,6 +24,8 @@ LABELS = {
     "box": "Working box (px)",
     "clusters": "Number of clusters",
     "objective": "Objective",
+    "refine_poses": "Refinement of poses",
+    "pose_schedule": "How poses are refined",
     "projector": "Interpolation",
     "oversampling": "Oversampling",
     "invert_contrast": "Molecule is dark in the images",
@@ -38,6 +40,7 @@ RANK_CHOICES = ("automatic", "fixed")
 """The two ways to a number of components."""
 
 _CHOICES = {
+    "pose_schedule": {"newton": "Gauss-Newton steps", "paper": "as published"},
     "objective": {"ml": "maximum likelihood", "ls": "least squares"},
     "invert_contrast": {"auto": "find out", "yes": "yes", "no": "no"},
 }

@@ -105,7 +105,7 @@ def _write_fit(run: RunDir, params: FitParams) -> None:
     count = len(star.particles)
     rank = int(os.environ.get("SOLVAR_STAND_IN_RANK", 0)) if params.rank == AUTO_RANK else params.rank
     random = np.random.default_rng(params.seed)
-    _write_particles(run, star, random)
+    _write_particles(run, star, random, params.refine_poses)
     latents = results.Latents(
         random.normal(size=(count, rank)).astype(np.float32),
         np.tile(np.eye(rank, dtype=np.float32), (count, 1, 1)),
@@ -123,15 +123,31 @@ def _write_fit(run: RunDir, params: FitParams) -> None:
         _write_volume(path, random)
 
 
-def _write_particles(run: RunDir, star: StarFile, random: np.random.Generator) -> None:
+def _write_particles(run: RunDir, star: StarFile, random: np.random.Generator, refines: bool) -> None:
     count, outliers = len(star.particles), int(os.environ.get("SOLVAR_STAND_IN_OUTLIERS", 0))
+    if refines:
+        star = _with_columns(star, _refined(star, random))
     if not outliers:
         star.write(run.particles)  # as a run of an earlier version
         return
     flags = (np.arange(count) < outliers).astype(int)
     columns = {"solvarLogLikelihood": random.normal(size=count) - 50 * flags, "solvarOutlier": flags}
-    tables = [table if table is not star.particles else table.with_columns(columns) for table in star.tables]
-    StarFile(tuple(tables)).write(run.particles)
+    _with_columns(star, columns).write(run.particles)
+
+
+def _refined(star: StarFile, random: np.random.Generator) -> dict:
+    """Poses that are anywhere, and how far they have moved."""
+    count = len(star.particles)
+    names = ("solvarRotationChange", "solvarShiftChange", "solvarRotationStd", "solvarShiftStd")
+    return {
+        **{f"rlnAngle{name}": random.uniform(0, 180, count) for name in ("Rot", "Tilt", "Psi")},
+        **{f"rlnOrigin{axis}Angst": random.normal(size=count) for axis in "XY"},
+        **{name: random.uniform(1, 2, count) for name in names},
+    }
+
+
+def _with_columns(star: StarFile, columns: dict) -> StarFile:
+    return star.replace(star.particles, star.particles.with_columns(columns))
 
 
 def write_rank_table(run: RunDir, rank: int, tried: int = 10) -> None:

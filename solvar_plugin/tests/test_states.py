@@ -16,15 +16,21 @@ from pyworkflow.utils import makePath
 
 from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.star import StarFile
+from solvar_plugin.convert.particles import write_particles
 from solvar_plugin.convert.selection import distances_from
-from solvar_plugin.protocols import SolvarProtCovariance, SolvarProtReconstruct, SolvarProtSelectParticles
+from solvar_plugin.protocols import (
+    SolvarProtCovariance,
+    SolvarProtReconstruct,
+    SolvarProtRefine,
+    SolvarProtSelectParticles,
+)
 from solvar_plugin.protocols import protocol_select as select
 from solvar_plugin.protocols import reconstruct_form as form
 from solvar_plugin.protocols.covariance_form import FIXED_RANK
 from solvar_plugin.tests import stand_in_engine
 from solvar_plugin.tests.data_sets import PIXEL_SIZE, import_particles, two_optics_groups
 from solvar_plugin.tests.stand_in_project import StandInProject, variables
-from solvar_plugin.viewers import SolvarReconstructViewer
+from solvar_plugin.viewers import SolvarReconstructViewer, SolvarRefineViewer
 from solvar_plugin.viewers.state_data import resampled, shell_correlation
 
 PARTICLES, OUTLIERS, CLUSTERS, RANK = 120, 7, 3, 2
@@ -140,6 +146,35 @@ class TestStates(StandInProject, BaseTest):
         self.assertIn("'x'", self.problems(kind, clusters="x"))
         self.assertIn("has 3 numbers, but the run has 2", self.problems(kind, coordinates="1 2 3", **point))
         self.assertIn("'nan', which is not a finite number", self.problems(kind, coordinates="1 nan", **point))
+
+    # ------------------------------------------------------------ refined poses
+
+    def test_refined_poses_are_those_of_the_run_in_relions_sense(self):
+        protocol = self.newProtocol(
+            SolvarProtRefine, rankChoice=FIXED_RANK, rank=RANK, numberOfClusters=CLUSTERS, numberOfThreads=1
+        )
+        protocol.inputParticles.set(self.imported)
+        protocol.inputParticles.setExtended("outputParticles")
+        self.record.write_text("")
+        self.assertFalse(self.run_to_the_end(protocol))
+        self.assertIn("--refine-poses", json.loads(self.record.read_text().splitlines()[0])["arguments"])
+        table = StarFile.read(protocol.getRunDir().particles).particles
+        # what goes out of Scipion again must be what the run has found
+        again = self.folder / "again.star"
+        write_particles(protocol.outputParticles, again)
+        written = StarFile.read(again).particles
+        for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"):
+            np.testing.assert_allclose(written.numbers(name)[name], table.numbers(name)[name], atol=1e-4)
+        changes = table.numbers("solvarRotationChange")["solvarRotationChange"]
+        found = [particle._solvarRotationChange.get() for particle in protocol.outputParticles]
+        np.testing.assert_allclose(found, changes, rtol=1e-6)
+        self.assertIn("Orientations turned by", " ".join(protocol.summary()))
+        viewer = SolvarRefineViewer(project=self.proj, protocol=protocol)
+        viewer.setProtocol(protocol)
+        for name in ("displayPoseChanges", "displayDirections"):
+            (plotter,) = viewer._getVisualizeDict()[name]()
+            self.assertEqual(len(plotter.getFigure().axes), 2 + (name == "displayDirections"))
+            plotter.close()
 
     # ------------------------------------------------------------ volumes
 
