@@ -86,7 +86,14 @@ class PreparedParticles:
         index : Tensor, shape (n,), int64
         images : Tensor, shape (n, pixels), complex64
             Whitened coefficients, as in batches; of a prefix of the disk.
+
+        Raises
+        ------
+        ValueError
+            If the images have been moved since they were read.
         """
+        if self.centring is not None:
+            raise ValueError("images at other poses than those that they were read with cannot be subtracted from")
         pixels = images.shape[1]
         whitening = self.noise_variance.rsqrt()[:, self.disk.shell[:pixels]][self.group[index]]
         self.coefficients[index, :pixels] -= images / (whitening * self.image_scale[index, None])

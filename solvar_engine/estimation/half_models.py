@@ -102,13 +102,16 @@ def explain(source: BatchSource, index: Tensor, disk: HalfDisk, model: HalfModel
     deviation = model.variances.sqrt()
     factors = model.components * deviation.to(model.components)[:, None, None, None]
     band = _projection_band(disk, model.mean)
-    for batch, slices, statistics, posterior in posterior_pass(source, index, band, factors):
+    rank = factors.shape[0]
+    identity = torch.eye(rank, dtype=torch.float64)
+    for batch, slices, joint, posterior in posterior_pass(source, index, band, factors):
+        statistics = joint.integrate_out([rank])  # the column of the contrast, which is known: the band has no variance
         fitted = _least_squares(statistics).float()
         weights = torch.cat((torch.ones(len(batch), 1), fitted), dim=1) * batch.contrast[:, None]
         images = torch.einsum("npr,nr->np", slices, weights.to(slices.dtype))
-        # the prior of the scaled coordinates is the identity, and the covariance theirs
-        precision = torch.linalg.inv(posterior.covariance) / (deviation[:, None] * deviation)
-        yield Explained(batch.index, posterior.mean * deviation, precision, images)
+        # the prior of the scaled coordinates is the identity
+        precision = (identity + statistics.gram) / (deviation[:, None] * deviation)
+        yield Explained(batch.index, posterior.mean[:, :rank] * deviation, precision, images)
 
 
 def _least_squares(statistics: Statistics) -> Tensor:
