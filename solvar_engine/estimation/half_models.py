@@ -151,5 +151,6 @@ def mean_scale(source: BatchSource, index: Tensor, disk: HalfDisk, mean: Tensor)
 def _projection_band(disk: HalfDisk, mean: Tensor) -> Band:
     """Band for slicing only: nothing in it bounds a step."""
     box_size = int(mean.shape[-1])
-    unused, none = torch.ones(()), mean.new_zeros(0, *mean.shape)
-    return Band(disk, box_size, box_size, create_projector(box_size, disk), unused, unused, unused, mean, none)
+    unused, nothing = torch.ones(()), mean.new_zeros(0, *mean.shape)
+    projector = create_projector(box_size, disk)
+    return Band(disk, box_size, box_size, projector, unused, unused, unused, mean, nuisance=nothing)

@@ -87,7 +87,7 @@ def test_trajectory_is_resampled_at_equal_steps(fitted, tmp_path):
     run, arrays = fitted
     path = table_at(tmp_path / "path.csv", "z_1,z_2,z_3,z_4\n-4,0,0,0\n0,0,0,0\n0,4,0,0\n")
     output = str(tmp_path / "out")
-    reconstruct.run(linear(run=str(run.path), output=output, trajectory=path, frames=5))
+    reconstruct.run(linear(run=str(run.path), output=output, trajectory=path, path="straight", frames=5))
     expected = np.array([[-4, 0, 0, 0], [-2, 0, 0, 0], [0, 0, 0, 0], [0, 2, 0, 0], [0, 4, 0, 0]])
     check_volumes(tmp_path / "out", arrays, expected)
 
