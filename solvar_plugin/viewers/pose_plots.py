@@ -14,7 +14,7 @@ from solvar_plugin.viewers import style
 
 _BULK = 99.5
 _BINS = 60
-_CELLS = (36, 18)
+_PARTICLES_PER_CELL = 20
 
 
 @style.styled
@@ -92,7 +92,8 @@ def draw_directions(figure: Figure, before: np.ndarray, after: np.ndarray) -> No
 
 
 def _counts(angles: np.ndarray) -> np.ndarray:
-    """Count particles in cells of equal area, shape `_CELLS`."""
+    """Count particles in cells of equal area, as many as particles can fill; shape (2 k, k)."""
+    rows = int(np.clip(np.sqrt(len(angles) / (2 * _PARTICLES_PER_CELL)), 6, 24))
     rot = (angles[:, 0] + 180) % 360 - 180
     height = np.cos(np.deg2rad(angles[:, 1]))
-    return np.histogram2d(rot, height, bins=_CELLS, range=((-180, 180), (-1, 1)))[0]
+    return np.histogram2d(rot, height, bins=(2 * rows, rows), range=((-180, 180), (-1, 1)))[0]
