@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
+from pwem.objects import Volume
 from pyworkflow.tests import BaseTest, setupTestProject
 from pyworkflow.utils import makePath
 
@@ -235,9 +236,22 @@ class TestStates(StandInProject, BaseTest):
         self.assertTrue(all("larger" in name for name in written.text("rlnImageName")))
         command = form.reconstruct_params(protocol)
         self.assertEqual((command.between, command.frames), ((3, 1), 2))
+        self.check_classes_of(protocol)
         protocol.fullParticles.set(self.full_size(without=3))
         with self.assertRaisesRegex(Exception, "such as the one with id 3"):
             protocol.convertInputStep("", "")
+
+    def check_classes_of(self, protocol):
+        """Classes hold the large images, with the orientations of the run and shifts in their own pixels."""
+        classes = protocol._classes({7: 2, 9: 2, 11: 1}, [Volume(), Volume()])
+        self.assertEqual({one.getObjId(): [item.getObjId() for item in one] for one in classes}, {1: [11], 2: [7, 9]})
+        for one in classes:
+            self.assertEqual(one.getSamplingRate(), PIXEL_SIZE / 2)
+            for item in one:
+                self.assertIn("larger", item.getFileName())
+                expected = self.analysed.outputParticles[item.getObjId()].getTransform().getMatrix()
+                expected[:3, 3] *= 2
+                np.testing.assert_allclose(item.getTransform().getMatrix(), expected)
 
     def full_size(self, without=None):
         """The imported particles, but one, without orientations and with images of twice the size."""

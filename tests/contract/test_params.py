@@ -65,8 +65,10 @@ def test_exactly_one_kind_of_state():
         dataclasses.replace(base, clusters=2, points="a.csv").validate()
     assert [option.name for option in exclusive_sets_of(ReconstructParams)["states"]] == [
         "clusters",
+        "mixture",
         "points",
         "trajectory",
+        "between",
     ]
 
 
