@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping
 
 from solvar_engine.contract.errors import INTERRUPTED, TERMINATED, UserError
-from solvar_engine.contract.params import Params, options_of
+from solvar_engine.contract.params import FitParams, Params, options_of
 from solvar_engine.contract.status import FAILED, FINISHED, Status, read_status
 from solvar_plugin.constants import ENGINE_PACKAGE, ENGINE_PROGRAM, SOLVAR_ENV_ACTIVATION
 
@@ -67,6 +67,8 @@ def arguments_of(params: Params) -> list[str]:
             continue
         elif value is True:
             words.append(option.label)
+        elif option.is_list:
+            words += [option.label, *map(str, value)]
         else:
             words += [option.label, str(value)]
     # a path that begins with a dash would be taken for an option
@@ -158,9 +160,10 @@ def _sentence_without_message(status: Status | None, command: str, exit_code: in
         code = "" if exit_code is None else f" (exit code {exit_code})"
         return f"The engine's {command} did not start{code}: its message is at the end of the protocol's error log."
     where = f" in stage '{status.stage}', step {status.step} of {status.steps}" if status.steps else ""
+    on = "goes on from there" if command == FitParams.command else "is done anew"
     return (
         f"The engine's {command} was stopped{where}, by a signal, the queue's time limit or a lack of memory: "
-        "run the protocol again with Continue, and it goes on from there."
+        f"run the protocol again with Continue, and it {on}."
     )
 
 
@@ -177,7 +180,8 @@ def unfinished_text(status: Status | None) -> str:
     """Say what there is of a run that does not go on and is not finished."""
     if status is None or not status.steps:
         return "No results yet."
-    return f"Interrupted at stage {status.step} of {status.steps} ({status.stage}): Continue goes on from there."
+    on = "goes on from there" if status.command == FitParams.command else "does it anew"
+    return f"Interrupted at stage {status.step} of {status.steps} ({status.stage}): Continue {on}."
 
 
 # ---------------------------------------------------------------- what is installed

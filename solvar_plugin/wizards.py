@@ -10,7 +10,7 @@ from pyworkflow.gui import dialog
 from pyworkflow.gui.tree import TreeProvider
 from pyworkflow.wizard import Wizard
 
-from solvar_plugin.protocols import SolvarProtCovariance
+from solvar_plugin.protocols import SolvarProtCovariance, SolvarProtRefine
 
 USUAL_BOXES = (32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)
 """Even boxes without large prime factors, which transforms take little time for."""
@@ -87,7 +87,7 @@ class _Boxes(TreeProvider):
 class SolvarBoxWizard(Wizard):
     """Lists working boxes with the detail that they can show."""
 
-    _targets = [(SolvarProtCovariance, ["boxSize"])]
+    _targets = [(SolvarProtCovariance, ["boxSize"]), (SolvarProtRefine, ["boxSize"])]
 
     def show(self, form: Any, *params: Any) -> None:
         """Let the user choose a box, and write it into the form."""
@@ -111,7 +111,7 @@ class SolvarBoxWizard(Wizard):
 class SolvarOpticsWizard(Wizard):
     """Finds the STAR file that the particles were imported from."""
 
-    _targets = [(SolvarProtCovariance, ["opticsStar"])]
+    _targets = [(SolvarProtCovariance, ["opticsStar"]), (SolvarProtRefine, ["opticsStar"])]
 
     def show(self, form: Any, *params: Any) -> None:
         """Look for the file, and write it into the form."""

@@ -14,6 +14,7 @@ from solvar_engine.contract.results import Latents, read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_plugin.constants import FLEX_PROGRAM
+from solvar_plugin.convert.alignment import CHANGE_COLUMNS, RefinedPoses, refined_poses_of
 from solvar_plugin.convert.attributes import csv_list
 from solvar_plugin.convert.particles import ID_COLUMN, enabled_items
 
@@ -21,9 +22,17 @@ LOG_LIKELIHOOD_COLUMN = "solvarLogLikelihood"
 OUTLIER_COLUMN = "solvarOutlier"
 """Columns of the run's particles.star; runs of earlier versions have neither."""
 
-# what makes a particle flexible, and what an earlier analysis of the same particles may have left on them
-_FLEX_ATTRIBUTES = ("_flexInfo", "_zFlex", "_zRed")
-_RUN_ATTRIBUTES = ("_solvarPrecision", "_solvarContrast", "_solvarLogLikelihood", "_solvarOutlier")
+RUN_ATTRIBUTE = "_solvarRun"
+"""Attribute of a flexible set's information: the run directory that its coordinates come from."""
+
+FLEX_ATTRIBUTES = ("_flexInfo", "_zFlex", "_zRed")
+"""What makes a particle flexible."""
+
+# what an earlier analysis of the same particles may have left on them
+_RUN_ATTRIBUTES = (
+    *("_solvarPrecision", "_solvarContrast", "_solvarLogLikelihood", "_solvarOutlier"),
+    *(f"_{name}" for name in CHANGE_COLUMNS),
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,8 @@ class ParticleResults:
     log_likelihood : ndarray, shape (n,), or None
         How well the model explains each image; None if the run does not say.
     is_outlier : ndarray of bool, shape (n,), or None
+    poses : RefinedPoses or None
+        None if poses were not refined.
     """
 
     run: RunDir
@@ -46,6 +57,7 @@ class ParticleResults:
     latents: Latents
     log_likelihood: np.ndarray | None
     is_outlier: np.ndarray | None
+    poses: RefinedPoses | None = None
 
     @classmethod
     def read(cls, run: RunDir) -> ParticleResults:
@@ -58,7 +70,7 @@ class ParticleResults:
         """
         table = StarFile.read(run.particles).particles
         row_of_id = {int(identity): row for row, identity in enumerate(table.integers(ID_COLUMN))}
-        return cls(run, row_of_id, read_latents(run.latents), *columns_of(table))
+        return cls(run, row_of_id, read_latents(run.latents), *columns_of(table), refined_poses_of(table))
 
     @property
     def rank(self) -> int:
@@ -88,6 +100,13 @@ class ParticleResults:
 
     def annotate(self, item: Any, row: int) -> None:
         """Give an item what is known of the particle of a row, its place in the latent space aside."""
+        if self.poses is not None:
+            item.setTransform(self.poses.transform(row, item.getSamplingRate()))
+            changes = self.poses.changes
+            item._solvarRotationChange = Float(float(changes.rotation[row]))
+            item._solvarShiftChange = Float(float(changes.shift[row]))
+            item._solvarRotationStd = Float(float(changes.rotation_std[row]))
+            item._solvarShiftStd = Float(float(changes.shift_std[row]))
         item._solvarContrast = Float(float(self.latents.contrast[row]))
         if self.log_likelihood is not None:
             item._solvarLogLikelihood = Float(float(self.log_likelihood[row]))
@@ -160,7 +179,7 @@ def fill_plain_particles(output: Any, particles: Any, found: ParticleResults, on
 
 def _copy(particle: Any, item: Any) -> None:
     """Copy a particle, its id included, without what an earlier analysis knew of it."""
-    item.copy(particle, ignoreAttrs=[*_FLEX_ATTRIBUTES, *_RUN_ATTRIBUTES])
+    item.copy(particle, ignoreAttrs=[*FLEX_ATTRIBUTES, *_RUN_ATTRIBUTES])
 
 
 def precision_matrix(item: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 
@@ -30,7 +30,9 @@ def enabled_items(particles: Any) -> Iterator[Any]:
     return (particle for particle in particles.iterItems() if particle.isEnabled())
 
 
-def write_particles(particles: Any, path: Path, original_optics: Path | None = None) -> bool:
+def write_particles(
+    particles: Any, path: Path, original_optics: Path | None = None, ids: Sequence[int] | None = None
+) -> bool:
     """Write a set of particles as a STAR file of RELION 3.1; the images stay where they are.
 
     Parameters
@@ -41,6 +43,9 @@ def write_particles(particles: Any, path: Path, original_optics: Path | None = N
         The file. If it is there with the same content, it is not touched.
     original_optics : Path, optional
         STAR file that knows the optics groups.
+    ids : sequence of int, optional
+        Write the particles with these ids, in this order, as the images of a run whose orientations are known:
+        particles may then lack them.
 
     Returns
     -------
@@ -50,11 +55,15 @@ def write_particles(particles: Any, path: Path, original_optics: Path | None = N
     Raises
     ------
     UserError
-        If a particle lacks what is needed; its id is named.
+        If a particle lacks what is needed, or is not there; its id is named.
     """
     rows = _Rows(particles.getSize(), read_optics(particles, original_optics))
+    wanted = None if ids is None else set(ids)
     for particle in enabled_items(particles):
-        rows.add(particle)
+        if wanted is None or particle.getObjId() in wanted:
+            rows.add(particle, has_known_orientation=wanted is not None)
+    if ids is not None:
+        rows.arrange(ids)
     star = StarFile((rows.optics.table(), StarTable.create("particles", rows.columns(particles.getSamplingRate()))))
     return _write_if_changed(star, path)
 
@@ -72,19 +81,36 @@ class _Rows:
         self._ctf = np.zeros((capacity, len(_CTF_COLUMNS)))
         self._attributes: dict[str, np.ndarray] = {}
 
-    def add(self, particle: Any) -> None:
+    def add(self, particle: Any, has_known_orientation: bool = False) -> None:
         row = len(self._names)
         if row == 0:
             kept = [name for name in _NUMBER_ATTRIBUTES if particle.hasAttribute(f"_{name}")]
             self._attributes = {name: np.zeros(len(self._ids)) for name in kept}
         self._ids[row] = particle.getObjId()
         self._groups[row] = self.optics.group_of(particle)
-        self._matrices[row] = _alignment(particle)
+        needs_none = has_known_orientation and particle.getTransform() is None
+        self._matrices[row] = np.eye(4) if needs_none else _alignment(particle)
         self._ctf[row] = _ctf(particle)
         for name, values in self._attributes.items():
             values[row] = _attribute(particle, name)
         self._micrographs.append(_micrograph(particle))
         self._names.append(image_name(particle))
+
+    def arrange(self, ids: Sequence[int]) -> None:
+        """Bring the rows into the order of `ids`, all of which must be there."""
+        place = {int(identity): row for row, identity in enumerate(self._ids[: len(self._names)])}
+        missing = [identity for identity in ids if identity not in place]
+        if missing:
+            raise UserError(
+                f"{len(missing)} particles of the run are not in the other set, such as the one with id {missing[0]}: "
+                "give a set with the same particles, with the same ids."
+            )
+        order = np.array([place[identity] for identity in ids], dtype=np.int64)
+        self._names = [self._names[row] for row in order]
+        self._micrographs = [self._micrographs[row] for row in order]
+        arrays = (self._ids, self._groups, self._matrices, self._ctf)
+        self._ids, self._groups, self._matrices, self._ctf = (values[order] for values in arrays)
+        self._attributes = {name: values[order] for name, values in self._attributes.items()}
 
     def columns(self, sampling_rate: float) -> dict[str, Any]:
         """Return the columns of the particle table; `sampling_rate` in Angstrom per pixel."""

@@ -23,7 +23,7 @@ STANDARD_DEVIATIONS = 2.0
 
 def mean_volume(run: RunDir) -> Volume:
     """Return the mean with its half-maps."""
-    volume = _volume(run.mean)
+    volume = volume_of(run.mean)
     volume.setHalfMaps([str(run.mean_half1), str(run.mean_half2)])
     return volume
 
@@ -34,7 +34,7 @@ def eigenvolumes(run: RunDir) -> list[Volume]:
     labels = as_text(table["label"]).tolist()
     volumes = []
     for row, component in enumerate(table["component"].astype(int).tolist()):
-        volume = _volume(run.eigenvolume(component))
+        volume = volume_of(run.eigenvolume(component))
         volume.setObjLabel(f"component {component}")
         volume._solvarComponent = Integer(component)
         volume._solvarEigenvalue = Float(float(table["eigenvalue"][row]))
@@ -81,7 +81,7 @@ def states(points: Path, folder: Path) -> list[Volume]:
     axes = [name for name in table if name.startswith("z_")]
     volumes = []
     for row, name in enumerate(table[STATE_COLUMN].tolist()):
-        volume = _volume(folder / f"state_{row + 1:03d}.mrc")
+        volume = volume_of(folder / f"state_{row + 1:03d}.mrc")
         volume.setObjLabel(name)
         volume._solvarState = String(name)
         volume._solvarParticles = Integer(int(used[row]))
@@ -98,7 +98,14 @@ def pixel_size_of(path: Path) -> float:
         return float(file.voxel_size.x)
 
 
-def _volume(path: Path) -> Volume:
+def volume_of(path: Path) -> Volume:
+    """Return a volume with the pixel size of its file.
+
+    Raises
+    ------
+    UserError
+        If the file does not exist.
+    """
     if not path.is_file():
         raise UserError(f"{path} does not exist: run the protocol again.")
     volume = Volume()

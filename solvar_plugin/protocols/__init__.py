@@ -2,6 +2,18 @@
 
 from solvar_plugin.protocols.protocol_base import SolvarProtBase
 from solvar_plugin.protocols.protocol_covariance import SolvarProtCovariance
+from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun
 from solvar_plugin.protocols.protocol_particles import SolvarProtParticles
+from solvar_plugin.protocols.protocol_reconstruct import SolvarProtReconstruct
+from solvar_plugin.protocols.protocol_refine import SolvarProtRefine
+from solvar_plugin.protocols.protocol_select import SolvarProtSelectParticles
 
-__all__ = ["SolvarProtBase", "SolvarProtCovariance", "SolvarProtParticles"]
+__all__ = [
+    "SolvarProtBase",
+    "SolvarProtCovariance",
+    "SolvarProtFromRun",
+    "SolvarProtParticles",
+    "SolvarProtReconstruct",
+    "SolvarProtRefine",
+    "SolvarProtSelectParticles",
+]

@@ -113,6 +113,13 @@ def _define_rank(form: Any) -> None:
 
 def _define_method(protocol: Any, form: Any) -> None:
     form.addSection(label="Method")
+    if protocol.REFINES:
+        add_choice(
+            form,
+            "poseSchedule",
+            FIT["pose_schedule"],
+            "_newton_ is right always; the other is there to compare with the published method.",
+        )
     add_choice(
         form,
         "objective",
@@ -137,6 +144,16 @@ def fit_params(protocol: Any) -> FitParams:
         box=protocol.boxSize.get() if protocol.boxSize.get() != AUTOMATIC_BOX else None,
         objective=FIT["objective"].choices[protocol.objective.get()],
         resume=True,
+        **_pose_options(protocol),
         **image_options(protocol),
         **computing_options(protocol),
     )
+
+
+def _pose_options(protocol: Any) -> dict[str, Any]:
+    if not protocol.REFINES:
+        return {}
+    return {
+        "refine_poses": True,
+        "pose_schedule": FIT["pose_schedule"].choices[protocol.poseSchedule.get()],
+    }

@@ -10,7 +10,12 @@ from solvar_engine.contract.run import RunDir
 from solvar_plugin import __version__
 from solvar_plugin.constants import FLEX_PROGRAM
 from solvar_plugin.convert import volumes
-from solvar_plugin.convert.particle_results import ParticleResults, fill_particles, fill_plain_particles
+from solvar_plugin.convert.particle_results import (
+    RUN_ATTRIBUTE,
+    ParticleResults,
+    fill_particles,
+    fill_plain_particles,
+)
 
 PARTICLES = "outputParticles"
 OUTLIERS = "outputOutliers"
@@ -76,7 +81,7 @@ def _particles(protocol: Any, found: ParticleResults) -> SetOfParticles:
 def _sign(info: Any, run: RunDir, seed: int) -> None:
     """Write into a flexible set where its coordinates come from."""
     info.setProgName(FLEX_PROGRAM)
-    info.setAttr("_solvarRun", str(run.path))
+    info.setAttr(RUN_ATTRIBUTE, str(run.path))
     info.setAttr("_solvarVersion", __version__)
     info.setAttr("_solvarSeed", seed)
 

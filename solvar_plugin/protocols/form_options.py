@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Mapping
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import (
@@ -24,6 +24,8 @@ LABELS = {
     "box": "Working box (px)",
     "clusters": "Number of clusters",
     "objective": "Objective",
+    "refine_poses": "Refinement of poses",
+    "pose_schedule": "How poses are refined",
     "projector": "Interpolation",
     "oversampling": "Oversampling",
     "invert_contrast": "Molecule is dark in the images",
@@ -38,6 +40,7 @@ RANK_CHOICES = ("automatic", "fixed")
 """The two ways to a number of components."""
 
 _CHOICES = {
+    "pose_schedule": {"newton": "Gauss-Newton steps", "paper": "as published"},
     "objective": {"ml": "maximum likelihood", "ls": "least squares"},
     "invert_contrast": {"auto": "find out", "yes": "yes", "no": "no"},
 }
@@ -59,42 +62,41 @@ def help_of(option: Option) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def option_problems(params: Params) -> list[str]:
+def option_problems(params: Params, labels: Mapping[str, str] = LABELS) -> list[str]:
     """Return what is wrong with the values of the form, by the labels of the form."""
     options = options_of(type(params))
     if any(option.is_required and getattr(params, option.name) is None for option in options):
         return []  # Scipion itself says that a number is missing
     problems = []
     for option in options:
-        if option.name not in LABELS:
+        if option.name not in labels:
             continue
         try:
             option.check(getattr(params, option.name))
         except UserError as error:
-            problems.append(str(error).replace(option.label, f"'{LABELS[option.name]}'", 1))
-    return problems or _combination_problems(params)
+            problems.append(str(error).replace(option.label, f"'{labels[option.name]}'", 1))
+    return problems or _combination_problems(params, labels)
 
 
-def _combination_problems(params: Params) -> list[str]:
+def _combination_problems(params: Params, labels: Mapping[str, str]) -> list[str]:
     """Return what is wrong with values that are right each by itself."""
     try:
         params.validate()
     except UserError as error:
-        return [in_form_words(str(error))]
+        return [in_form_words(str(error), labels)]
     return []
 
 
-def in_form_words(sentence: str) -> str:
-    """Replace the options that a sentence of the engine names by the labels of the form.
+def in_form_words(sentence: str, labels: Mapping[str, str] = LABELS) -> str:
+    """Replace the options that a sentence of the engine names by the labels of the form, given by the option's name.
 
     Examples
     --------
     >>> in_form_words("No density stands out: pass --mask, or lower --rank.")
     "No density stands out: pass 'Mask (optional)', or lower 'Number of components'."
     """
-    for option in (*options_of(FitParams), *options_of(AnalyzeParams)):
-        if option.name in LABELS:
-            sentence = re.sub(rf"(?<![\w-]){option.label}(?![\w-])", f"'{LABELS[option.name]}'", sentence)
+    for name, label in labels.items():
+        sentence = re.sub(rf"(?<![\w-])--{name.replace('_', '-')}(?![\w-])", f"'{label}'", sentence)
     return sentence
 
 

@@ -11,6 +11,7 @@ from solvar_plugin.convert.locations import MRC_SUFFIXES, file_name, is_mrc
 from solvar_plugin.convert.optics import lost_groups, read_optics
 
 _SAMPLING_TOLERANCE = 0.01
+_EXTENT_TOLERANCE = 0.02
 
 
 def particle_problems(particles: Any) -> list[str]:
@@ -32,6 +33,29 @@ def particle_problems(particles: Any) -> list[str]:
     if not particles.getSamplingRate():
         problems.append("The particles have no sampling rate: import them with one.")
     return problems + _stack_problems(particles)
+
+
+def full_size_problems(full: Any, analysed: Any) -> list[str]:
+    """Return why particles cannot stand for those that were analysed, only with larger images."""
+    if not full.getSize():
+        return ["The set of particles at full size is empty: choose one with particles."]
+    problems = []
+    if full.getSize() < analysed.getSize():
+        problems.append(
+            f"There are {full.getSize():,} particles at full size, but {analysed.getSize():,} were analysed: give the "
+            "same particles, with the same ids."
+        )
+    if not full.hasCTF():
+        problems.append("The particles at full size have no CTF: assign that of the analysed particles to them.")
+    if not full.getSamplingRate():
+        return [*problems, "The particles at full size have no sampling rate: import them with one."]
+    extents = [particles.getXDim() * particles.getSamplingRate() for particles in (full, analysed)]
+    if abs(extents[0] / extents[1] - 1) > _EXTENT_TOLERANCE:
+        problems.append(
+            f"The images at full size are {extents[0]:.1f} Angstrom wide, but the analysed ones {extents[1]:.1f}: give "
+            "particles of the same extent, only sampled finer."
+        )
+    return problems + _stack_problems(full)
 
 
 def _stack_problems(particles: Any) -> list[str]:

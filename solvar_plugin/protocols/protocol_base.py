@@ -7,11 +7,12 @@ import os
 import textwrap
 from pathlib import Path
 from subprocess import CalledProcessError
+from typing import Any, Mapping
 
 import pyworkflow.protocol.params as params
 from pwem.protocols import ProtAnalysis3D
 
-from solvar_engine.contract.params import Params
+from solvar_engine.contract.params import SUPPORTED_DEVICES, Params
 from solvar_engine.contract.status import Status
 from solvar_plugin import Plugin, __version__
 from solvar_plugin.constants import ENGINE_PACKAGE
@@ -23,7 +24,7 @@ from solvar_plugin.engine import (
     project_path_problems,
     require_finished,
 )
-from solvar_plugin.protocols.form_options import in_form_words
+from solvar_plugin.protocols.form_options import LABELS, in_form_words
 
 _MAX_THREADS_BY_DEFAULT = 16
 # characters in a line of a help window
@@ -31,9 +32,12 @@ _HELP_WIDTH = 75
 
 
 class SolvarProtBase(ProtAnalysis3D):
-    """Base of the protocols that run the engine."""
+    """Base of the protocols; their forms have the parameter inputParticles."""
 
     _label = None
+
+    LABELS: Mapping[str, str] = LABELS
+    """What the form calls the engine's options, by their names."""
 
     @classmethod
     def getClassPackageName(cls):
@@ -114,9 +118,43 @@ class SolvarProtBase(ProtAnalysis3D):
         try:
             return require_finished(status, command.command, exit_code)
         except EngineError as error:
-            raise EngineError(in_form_words(str(error))) from error
+            raise EngineError(in_form_words(str(error), self.LABELS)) from error
+
+    # ---------------------------------------------------------------- outputs
+
+    def _replaceOutputs(self, made: dict[str, Any]) -> None:
+        """Give Scipion the outputs, and take away those of an earlier end of this run that were not made again."""
+        self._deleteOutputsUnlike(made)
+        self._defineOutputs(**made)
+        for output in made.values():
+            self._defineSourceRelation(self.inputParticles, output)
+
+    def copy(self, other, copyId=True, excludeInputs=False):
+        """Take over what another process has made of this run.
+
+        By itself Scipion only adds outputs: those that the other process took away, because a run that went on with
+        other options has not made them again, would stay in the project window.
+        """
+        self._deleteOutputsUnlike({name: getattr(other, name, None) for name in self._possibleOutputs})
+        return super().copy(other, copyId, excludeInputs)
+
+    def _deleteOutputsUnlike(self, others: dict[str, Any]) -> None:
+        """Remove the outputs that are not among others, or are of another kind there, which Scipion cannot replace."""
+        for name in self._possibleOutputs:
+            old = getattr(self, name, None)
+            if old is not None and type(old) is not type(others.get(name)):
+                self.deleteOutput(old)
 
     # ---------------------------------------------------------------- validation
+
+    def _computerProblems(self) -> list[str]:
+        """Return what this computer cannot do."""
+        problems = []
+        if self.scratchFolder.get() and not os.path.isdir(self.scratchFolder.get()):
+            problems.append(f"The scratch folder {self.scratchFolder.get()} does not exist: create it or leave it out.")
+        if self.useGpu.get() and "cuda" not in SUPPORTED_DEVICES:
+            problems.append("This version of the engine computes on the CPU only: set 'GPU IDs' to No.")
+        return problems + self._engineProblems()
 
     def _engineProblems(self) -> list[str]:
         """Return why the engine cannot run here; none if it can."""
@@ -127,3 +165,6 @@ class SolvarProtBase(ProtAnalysis3D):
                 Plugin.getActivation(), Plugin.getEngineProgram(), Plugin.getEnviron(), __version__
             )
         return problems
+
+    def _citations(self) -> list[str]:
+        return ["Yadgar2026"]

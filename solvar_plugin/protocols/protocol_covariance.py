@@ -44,6 +44,9 @@ class SolvarProtCovariance(SolvarProtParticles):
     _possibleOutputs = outputs.POSSIBLE_OUTPUTS
     MASKS = {"inputMask": "mask", "inputFocusMask": "focus mask"}
 
+    REFINES = False
+    """Whether poses are refined too."""
+
     def _defineParams(self, form) -> None:
         define_form(self, form)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.params import SUPPORTED_DEVICES
 from solvar_engine.contract.run import RunDir
 from solvar_plugin.convert.locations import path_of
 from solvar_plugin.convert.particles import write_particles
@@ -71,29 +70,6 @@ class SolvarProtParticles(SolvarProtBase):
         masks = {name: getattr(self, name).get() for name in self.MASKS}
         return {name: mask for name, mask in masks.items() if mask is not None}
 
-    def _replaceOutputs(self, made: dict[str, Any]) -> None:
-        """Give Scipion the outputs, and take away those of an earlier end of this run that were not made again."""
-        self._deleteOutputsUnlike(made)
-        self._defineOutputs(**made)
-        for output in made.values():
-            self._defineSourceRelation(self.inputParticles, output)
-
-    def copy(self, other, copyId=True, excludeInputs=False):
-        """Take over what another process has made of this run.
-
-        By itself Scipion only adds outputs: those that the other process took away, because a run that went on with
-        other options has not made them again, would stay in the project window.
-        """
-        self._deleteOutputsUnlike({name: getattr(other, name, None) for name in self._possibleOutputs})
-        return super().copy(other, copyId, excludeInputs)
-
-    def _deleteOutputsUnlike(self, others: dict[str, Any]) -> None:
-        """Remove the outputs that are not among others, or are of another kind there, which Scipion cannot replace."""
-        for name in self._possibleOutputs:
-            old = getattr(self, name, None)
-            if old is not None and type(old) is not type(others.get(name)):
-                self.deleteOutput(old)
-
     # ---------------------------------------------------------------- what Scipion asks
 
     def _inputProblems(self) -> list[str]:
@@ -105,15 +81,6 @@ class SolvarProtParticles(SolvarProtBase):
         if self.opticsStar.get() and not problems:
             problems += optics_problems(particles, Path(self.opticsStar.get()))
         return problems
-
-    def _computerProblems(self) -> list[str]:
-        """Return what this computer cannot do."""
-        problems = []
-        if self.scratchFolder.get() and not os.path.isdir(self.scratchFolder.get()):
-            problems.append(f"The scratch folder {self.scratchFolder.get()} does not exist: create it or leave it out.")
-        if self.useGpu.get() and "cuda" not in SUPPORTED_DEVICES:
-            problems.append("This version of the engine computes on the CPU only: set 'GPU IDs' to No.")
-        return problems + self._engineProblems()
 
     def _warnings(self) -> list[str]:
         particles = self.inputParticles.get()
@@ -134,6 +101,3 @@ class SolvarProtParticles(SolvarProtBase):
     def _methods(self) -> list[str]:
         run = self.getRunDir()
         return [methods_text(run)] if run.is_finished() else []
-
-    def _citations(self) -> list[str]:
-        return ["Yadgar2026"]

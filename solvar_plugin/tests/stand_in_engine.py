@@ -11,6 +11,7 @@ code 0, as a job in a queue ends for who waits for it); `hang` (until it is kill
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -59,7 +60,8 @@ def _parse(kind, words):
         elif option.positional:
             parser.add_argument(option.name, type=option.kind)
         else:
-            parser.add_argument(option.label, type=_reader(option), default=option.default, dest=option.name)
+            more = {"nargs": "+"} if option.is_list else {}
+            parser.add_argument(option.label, type=_reader(option), default=option.default, dest=option.name, **more)
     return kind(**vars(parser.parse_args(words)))
 
 
@@ -103,7 +105,7 @@ def _write_fit(run: RunDir, params: FitParams) -> None:
     count = len(star.particles)
     rank = int(os.environ.get("SOLVAR_STAND_IN_RANK", 0)) if params.rank == AUTO_RANK else params.rank
     random = np.random.default_rng(params.seed)
-    _write_particles(run, star, random)
+    _write_particles(run, star, random, params.refine_poses)
     latents = results.Latents(
         random.normal(size=(count, rank)).astype(np.float32),
         np.tile(np.eye(rank, dtype=np.float32), (count, 1, 1)),
@@ -121,15 +123,31 @@ def _write_fit(run: RunDir, params: FitParams) -> None:
         _write_volume(path, random)
 
 
-def _write_particles(run: RunDir, star: StarFile, random: np.random.Generator) -> None:
+def _write_particles(run: RunDir, star: StarFile, random: np.random.Generator, refines: bool) -> None:
     count, outliers = len(star.particles), int(os.environ.get("SOLVAR_STAND_IN_OUTLIERS", 0))
+    if refines:
+        star = _with_columns(star, _refined(star, random))
     if not outliers:
         star.write(run.particles)  # as a run of an earlier version
         return
     flags = (np.arange(count) < outliers).astype(int)
     columns = {"solvarLogLikelihood": random.normal(size=count) - 50 * flags, "solvarOutlier": flags}
-    tables = [table if table is not star.particles else table.with_columns(columns) for table in star.tables]
-    StarFile(tuple(tables)).write(run.particles)
+    _with_columns(star, columns).write(run.particles)
+
+
+def _refined(star: StarFile, random: np.random.Generator) -> dict:
+    """Poses that are anywhere, and how far they have moved."""
+    count = len(star.particles)
+    names = ("solvarRotationChange", "solvarShiftChange", "solvarRotationStd", "solvarShiftStd")
+    return {
+        **{f"rlnAngle{name}": random.uniform(0, 180, count) for name in ("Rot", "Tilt", "Psi")},
+        **{f"rlnOrigin{axis}Angst": random.normal(size=count) for axis in "XY"},
+        **{name: random.uniform(1, 2, count) for name in names},
+    }
+
+
+def _with_columns(star: StarFile, columns: dict) -> StarFile:
+    return star.replace(star.particles, star.particles.with_columns(columns))
 
 
 def write_rank_table(run: RunDir, rank: int, tried: int = 10) -> None:
@@ -168,6 +186,8 @@ def _analyze(params: AnalyzeParams, behaviour: str) -> int:
     z = results.read_latents(run.latents).z
     clusters = params.clusters if z.shape[1] else 0
     results.write_centres(run.centres, np.full(clusters, 1), z[:clusters])
+    rows = np.arange(len(z) if clusters else 0)
+    write_csv(run.clusters, {"row": rows, "cluster": 1 + rows % max(clusters, 1)})
     run.report.write_text("<html></html>", encoding="utf-8")
     tracker.update(state=FINISHED)
     return 0
@@ -180,13 +200,38 @@ def _reconstruct(params: ReconstructParams, behaviour: str) -> int:
     code = _misbehave(tracker, behaviour)
     if code is not None:
         return code
-    count = len(read_csv(params.points)["z_1"])
-    random = np.random.default_rng(0)
-    for number in range(1, count + 1):
-        _write_volume(folder / f"state_{number:03d}.mrc", random)
-    write_csv(folder / "states.csv", {"state": list(range(1, count + 1)), "images_used": [5] * count})
+    _write_states(params, folder)
     tracker.update(state=FINISHED)
     return 0
+
+
+def _write_states(params: ReconstructParams, folder: Path) -> None:
+    """Write volumes that are noise; by kernel each particle belongs to the next state."""
+    if params.points or params.trajectory:
+        table = read_csv(params.points or params.trajectory)
+        points = np.stack([values for name, values in table.items() if name.startswith("z_")], axis=1)
+    else:
+        rank = results.read_latents(RunDir(params.run).latents).z.shape[1]
+        points = np.ones((params.clusters or params.mixture or params.frames, rank))
+    by_kernel, count = params.method == "kernel", len(points)
+    random = np.random.default_rng(0)
+    ends = ("", "_half1", "_half2", "_locres") if by_kernel else ("",)
+    for number in range(1, count + 1):
+        for end in ends:
+            _write_volume(folder / f"state_{number:03d}{end}.mrc", random)
+    if by_kernel:
+        _write_particles_of_states(params, folder, count)
+    columns = {f"z_{axis}": values for axis, values in enumerate(points.T, start=1)}
+    used = {"images_used": [5] * count, "resolution": [12.0 if by_kernel else None] * count}
+    write_csv(folder / "states.csv", {"state": list(range(1, count + 1)), **columns, **used})
+
+
+def _write_particles_of_states(params: ReconstructParams, folder: Path, count: int) -> None:
+    star = StarFile.read(params.particles or RunDir(params.run).particles)
+    table = star.particles
+    for state in range(count):
+        part = dataclasses.replace(table, rows=table.rows[state::count])
+        star.replace(table, part).write(folder / f"state_{state + 1:03d}_particles.star")
 
 
 _COMMANDS = ((FitParams, _fit), (AnalyzeParams, _analyze), (ReconstructParams, _reconstruct))

@@ -525,7 +525,7 @@ class TestLatent(unittest.TestCase):
 
     def test_centres_are_marked_and_numbered(self) -> None:
         centres = np.array([[0.5, -0.5], [np.nan, np.nan], [1.0, 1.0]])
-        latent.draw_latent(figure := new_figure(), self.x, self.y, centres=centres)
+        latent.draw_latent(figure := new_figure(), self.x, self.y, places=latent.Places(centres))
         axes = figure.axes[0]
         self.assertEqual([text.get_text() for text in axes.texts], ["1", "3"])
         self.assertEqual([text.get_position() for text in axes.texts], [(0.5, -0.5), (1.0, 1.0)])

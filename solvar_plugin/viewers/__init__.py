@@ -2,5 +2,7 @@
 
 from solvar_plugin.viewers.viewer_covariance import SolvarCovarianceViewer
 from solvar_plugin.viewers.viewer_particles import SolvarParticlesViewer
+from solvar_plugin.viewers.viewer_reconstruct import SolvarReconstructViewer
+from solvar_plugin.viewers.viewer_refine import SolvarRefineViewer
 
-__all__ = ["SolvarCovarianceViewer", "SolvarParticlesViewer"]
+__all__ = ["SolvarCovarianceViewer", "SolvarParticlesViewer", "SolvarReconstructViewer", "SolvarRefineViewer"]

@@ -24,6 +24,11 @@ NONE_YET = "none yet"
 MAX_SLICES = 48
 MIN_EXTENT, MAX_EXTENT = 0.1, 5.0
 
+_CENTRES = (
+    "Number the cluster centres",
+    "Marks the centres of the clusters with the numbers of the states 'cluster 1', 'cluster 2' ...",
+)
+
 
 class Choices(NamedTuple):
     """What the form offers, which depends on how far the run is.
@@ -51,20 +56,20 @@ class Choices(NamedTuple):
 def define_form(form: Any, choices: Choices) -> None:
     """Add all entries to a form of Scipion; those named display... open something."""
     _define_components(form)
-    _define_latent(form, choices)
+    define_latent(form, choices)
     _define_particles(form)
     _define_quality(form)
-    _define_volumes(form, choices)
+    define_volumes(form, choices)
     _define_motions(form, choices)
     _define_report(form, choices)
 
 
-def _add_button(form: Any, name: str, label: str, text: str, important: bool = False) -> None:
+def add_button(form: Any, name: str, label: str, text: str, important: bool = False) -> None:
     """Add an entry that opens something."""
     form.addParam(name, params.LabelParam, label=label, help=text, important=important)
 
 
-def _add_choice(form: Any, name: str, label: str, choices: Sequence[str], text: str, default: int = 0) -> None:
+def add_choice(form: Any, name: str, label: str, choices: Sequence[str], text: str, default: int = 0) -> None:
     """Add an entry with one of several names; without any, it says so."""
     form.addParam(
         name,
@@ -77,7 +82,7 @@ def _add_choice(form: Any, name: str, label: str, choices: Sequence[str], text: 
     )
 
 
-def _add_level(form: Any, name: str, text: str) -> None:
+def add_level(form: Any, name: str, text: str) -> None:
     """Add an entry for the level of a surface."""
     form.addParam(
         name,
@@ -92,7 +97,7 @@ def _add_level(form: Any, name: str, text: str) -> None:
 
 def _define_components(form: Any) -> None:
     form.addSection(label="Components")
-    _add_button(
+    add_button(
         form,
         "displayEigenvalues",
         "Eigenvalues and reproducibility",
@@ -105,7 +110,7 @@ def _define_components(form: Any) -> None:
         "_nuisance_: it looks like changes of contrast or errors of the orientations.",
         important=True,
     )
-    _add_button(
+    add_button(
         form,
         "displayRank",
         "Gain of each component, beside that of decoys",
@@ -114,15 +119,18 @@ def _define_components(form: Any) -> None:
     )
 
 
-def _define_latent(form: Any, choices: Choices) -> None:
+def define_latent(
+    form: Any, choices: Choices, colour: int = CLUSTER, marks: tuple[str, str] = _CENTRES
+) -> None:
+    """Add the section of the latent space; `marks` are label and help of the numbered positions."""
     form.addSection(label="Latent space")
     axis_help = (
         "A component, or one of the two axes of the UMAP, a flat map on which neighbours stay neighbours. Choose the "
         "same twice for a histogram."
     )
-    _add_choice(form, "xAxis", "Horizontal axis", choices.axes, axis_help, choices.leading[0])
-    _add_choice(form, "yAxis", "Vertical axis", choices.axes, axis_help, choices.leading[1])
-    _add_choice(
+    add_choice(form, "xAxis", "Horizontal axis", choices.axes, axis_help, choices.leading[0])
+    add_choice(form, "yAxis", "Vertical axis", choices.axes, axis_help, choices.leading[1])
+    add_choice(
         form,
         "colourBy",
         "Colour by",
@@ -135,8 +143,9 @@ def _define_latent(form: Any, choices: Choices) -> None:
         "_log-likelihood_: how well the model explains each image. An island of low values is junk, or a state that "
         "the components do not reach.\n"
         "_outliers_: the flagged particles on top of all others.",
+        colour,
     )
-    _add_choice(
+    add_choice(
         form,
         "drawAs",
         "Draw as",
@@ -149,10 +158,10 @@ def _define_latent(form: Any, choices: Choices) -> None:
         "showCentres",
         params.BooleanParam,
         default=True,
-        label="Number the cluster centres",
-        help="Marks the centres of the clusters with the numbers of the states 'cluster 1', 'cluster 2' ...",
+        label=marks[0],
+        help=marks[1],
     )
-    _add_button(
+    add_button(
         form,
         "displayLatent",
         "Particles in latent space",
@@ -160,7 +169,7 @@ def _define_latent(form: Any, choices: Choices) -> None:
         "are continuous motions, a round featureless cloud is a component in which particles cannot be told apart.",
         important=True,
     )
-    _add_button(
+    add_button(
         form,
         "displayHistograms",
         "Histogram of every component",
@@ -170,7 +179,7 @@ def _define_latent(form: Any, choices: Choices) -> None:
 
 def _define_particles(form: Any) -> None:
     form.addSection(label="Particles")
-    _add_button(
+    add_button(
         form,
         "displayParticles",
         "Log-likelihood, contrast and outliers",
@@ -182,7 +191,7 @@ def _define_particles(form: Any) -> None:
 
 def _define_quality(form: Any) -> None:
     form.addSection(label="Resolution and noise")
-    _add_button(
+    add_button(
         form,
         "displayFsc",
         "Resolution (FSC)",
@@ -190,13 +199,13 @@ def _define_quality(form: Any) -> None:
         "diagonal of the covariance). The resolution is read off at 0.143.",
         important=True,
     )
-    _add_button(
+    add_button(
         form,
         "displayNoise",
         "Noise spectrum",
         "Variance of the noise in the images at each resolution, one line per optics group.",
     )
-    _add_button(
+    add_button(
         form,
         "displayProgress",
         "Progress of the optimisation",
@@ -204,9 +213,10 @@ def _define_quality(form: Any) -> None:
     )
 
 
-def _define_volumes(form: Any, choices: Choices) -> None:
+def define_volumes(form: Any, choices: Choices) -> None:
+    """Add the section of the volumes."""
     form.addSection(label="Volumes")
-    _add_choice(
+    add_choice(
         form,
         "volumeChoice",
         "Volume",
@@ -214,7 +224,7 @@ def _define_volumes(form: Any, choices: Choices) -> None:
         "The mean map, its half-maps, the mask, an eigenvolume (what is added to the mean along a component), or one "
         "of the states. Volumes of a running protocol appear when this window is opened again.",
     )
-    _add_button(
+    add_button(
         form,
         "displaySlices",
         "Central slices and projections",
@@ -240,9 +250,9 @@ def _define_volumes(form: Any, choices: Choices) -> None:
         validators=[params.Range(1, MAX_SLICES, f"should be a number of slices from 1 to {MAX_SLICES}")],
         label="slices",
     )
-    _add_button(form, "displayMontage", "Montage of slices", "Many slices side by side, as chosen above.")
-    _add_level(form, "volumeLevel", "Density at which the surface of the volume is drawn.")
-    _add_button(
+    add_button(form, "displayMontage", "Montage of slices", "Many slices side by side, as chosen above.")
+    add_level(form, "volumeLevel", "Density at which the surface of the volume is drawn.")
+    add_button(
         form,
         "displaySurface",
         "Surface from three directions",
@@ -251,7 +261,7 @@ def _define_volumes(form: Any, choices: Choices) -> None:
         important=True,
     )
     advice = "" if choices.has_chimerax else f"\n\n{programs.CHIMERAX_ADVICE}"
-    _add_button(
+    add_button(
         form,
         "displayChimerax",
         "Open in ChimeraX" + ("" if choices.has_chimerax else " (not found, see help)"),
@@ -262,7 +272,7 @@ def _define_volumes(form: Any, choices: Choices) -> None:
 
 def _define_motions(form: Any, choices: Choices) -> None:
     form.addSection(label="Motions")
-    _add_choice(
+    add_choice(
         form,
         "motionComponent",
         "Component",
@@ -280,8 +290,8 @@ def _define_motions(form: Any, choices: Choices) -> None:
         help="How far to go from the mean to either side, in standard deviations of the particles along the component. "
         "Most particles lie within 2.",
     )
-    _add_level(form, "motionLevel", "Density at which the surfaces of all states are drawn.")
-    _add_button(
+    add_level(form, "motionLevel", "Density at which the surfaces of all states are drawn.")
+    add_button(
         form,
         "displayMotion",
         "Both ends of the motion",
@@ -289,7 +299,7 @@ def _define_motions(form: Any, choices: Choices) -> None:
         "coloured by what changes, from three directions.",
         important=True,
     )
-    _add_button(
+    add_button(
         form,
         "displayMovie",
         "Movie of the motion",
@@ -300,7 +310,7 @@ def _define_motions(form: Any, choices: Choices) -> None:
 
 def _define_report(form: Any, choices: Choices) -> None:
     form.addSection(label="Report")
-    _add_button(
+    add_button(
         form,
         "displayReport",
         "Report in the browser",

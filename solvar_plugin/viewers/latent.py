@@ -72,6 +72,25 @@ class Coloring:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Positions that are marked and numbered from 1.
+
+    Attributes
+    ----------
+    points : ndarray, shape (k, 2)
+        Rows of NaN are left out.
+    label : str
+        What they are, in the plural.
+    is_path : bool
+        Whether a line leads from each to the next.
+    """
+
+    points: np.ndarray
+    label: str = "the centres of the clusters"
+    is_path: bool = False
+
+
+@dataclass(frozen=True)
 class Marks:
     """Particles that are to be seen on top of all others.
 
@@ -175,7 +194,7 @@ def draw_latent(
     y: Axis,
     coloring: Coloring | None = None,
     drawing: str | None = None,
-    centres: np.ndarray | None = None,
+    places: Places | None = None,
     marks: Marks | None = None,
 ) -> None:
     """Draw the particles along two coordinates, with histograms at the margins.
@@ -190,8 +209,8 @@ def draw_latent(
         Without it, hexagons show the number of particles and points have one colour.
     drawing : {"points", "hexagons"}, optional
         Default: by the number of particles.
-    centres : ndarray, shape (k, 2), optional
-        Positions that are marked and numbered from 1; rows of NaN are left out.
+    places : Places, optional
+        Positions that are marked and numbered.
     marks : Marks, optional
         Particles that are drawn once more, on top.
     """
@@ -210,9 +229,9 @@ def draw_latent(
     _label_axes(axes, x, y)
     if marks is not None:
         _draw_marks(axes, x.values, y.values, marks)
-    if centres is not None and len(centres) <= MAX_CENTRES:
-        _mark_centres(axes, centres)
-        notes.append("Numbers mark the centres of the clusters.")
+    if places is not None and len(places.points) <= MAX_CENTRES:
+        _mark_places(axes, places)
+        notes.append(f"Numbers mark {places.label}.")
     if grid:
         _draw_margins(figure, grid, axes, x.values, y.values)
     if coloring is not None and coloring.is_category:
@@ -319,11 +338,13 @@ def _label_axes(axes: Axes, x: Axis, y: Axis) -> None:
         axes.set_yticks([])
 
 
-def _mark_centres(axes: Axes, centres: np.ndarray) -> None:
+def _mark_places(axes: Axes, places: Places) -> None:
     """Mark and number positions, with smaller marks if there are many."""
-    is_crowded = len(centres) > MAX_LARGE_CENTRES
+    is_crowded = len(places.points) > MAX_LARGE_CENTRES
+    if places.is_path:
+        axes.plot(*places.points.T, "-", color=style.INK, linewidth=1.4, alpha=0.8)
     mark = {"color": "white", "markeredgecolor": style.INK, "markersize": 13 if is_crowded else 17}
-    for number, (x, y) in enumerate(centres, start=1):
+    for number, (x, y) in enumerate(places.points, start=1):
         if np.isfinite([x, y]).all():
             axes.plot([x], [y], "o", markeredgewidth=1.2, alpha=0.85, **mark)
             size = 7 if is_crowded else 9

@@ -53,9 +53,9 @@ class LatentEntries(RunViewer):
         title = f"Particles along {x.name} and {y.name}"
         drawing = None if self.drawAs.get() == AUTOMATIC else DRAWINGS[self.drawAs.get()]
         coloring = self._coloring(components, latents)
-        centres = self._centres(x, y) if self.showCentres.get() else None
+        places = self._places(x, y) if self.showCentres.get() else None
         marks = self._outlier_marks(len(latents.z)) if self.colourBy.get() == OUTLIER else None
-        return [plot(title, (10, 8.3), latent.draw_latent, x, y, coloring, drawing, centres, marks)]
+        return [plot(title, (10, 8.3), latent.draw_latent, x, y, coloring, drawing, places, marks)]
 
     @entry
     def _show_histograms(self) -> list[View]:
@@ -104,13 +104,13 @@ class LatentEntries(RunViewer):
             return chosen
         return np.flatnonzero(components.is_reproducible).tolist() or list(range(len(components)))
 
-    def _centres(self, x: latent.Axis, y: latent.Axis) -> np.ndarray | None:
+    def _places(self, x: latent.Axis, y: latent.Axis) -> latent.Places | None:
         """Positions of the cluster centres on two axes; None if there are no clusters yet."""
         choices = [self.xAxis.get(), self.yAxis.get()]
         centres = self._data.centres()
         if centres is not None and max(choices) < centres.shape[1]:
-            return centres[:, choices]
+            return latent.Places(centres[:, choices])
         if not self._data.has_clusters():
             return None
         points = np.stack([x.values, y.values], axis=1)
-        return latent.middles_of_clusters(points, self._data.clusters(len(points)))
+        return latent.Places(latent.middles_of_clusters(points, self._data.clusters(len(points))))

@@ -66,7 +66,7 @@ def draw_surface(
     radius = surface_radius([(volume, level)])
     panels = figure.subplots(1, 3)
     for axes, (axis, direction) in zip(panels, DIRECTIONS.items()):
-        _show(axes, shade(surface.look(direction, radius, PIXELS_LARGE), STONE), axis)
+        show_picture(axes, shade(surface.look(direction, radius, PIXELS_LARGE), STONE), axis)
     _scale_bar(panels[0], radius, pixel_size, PIXELS_LARGE)
     note = f"Surface at level {level:.4g}{how}. Largest value of the volume: {volume.max():.4g}."
     style.add_note(figure, note if not surface.is_empty else f"Nothing reaches the level: choose a lower one. {note}")
@@ -102,7 +102,7 @@ def draw_component(
     for axes, (axis, direction) in zip(panels, DIRECTIONS.items()):
         hits = [surface.look(direction, radius, PIXELS_LARGE) for surface in (gain, loss, body)]
         lobes = overlay(hits[0], hits[1], (GAIN, LOSS, GAIN), tolerance=0.0)
-        _show(axes, _behind_veil(lobes, hits), axis)
+        show_picture(axes, _behind_veil(lobes, hits), axis)
     _scale_bar(panels[0], radius, pixel_size, PIXELS_LARGE)
     style.add_note(
         figure,
@@ -174,7 +174,7 @@ def draw_motion(
             shade(middle, _diverging(colored[axis], limit)),
         )
         for axes, picture in zip(panels[row], pictures):
-            _show(axes, picture)
+            show_picture(axes, picture)
         right, up = PLANES[axis]
         panels[row, 0].set_ylabel(f"along {axis}\n({right} →, {up} ↑)", fontsize=9, color=style.GREY)
     titles = (f"−{extent:g} sd", "both ends", f"+{extent:g} sd", "mean, coloured by what changes")
@@ -312,7 +312,7 @@ def draw_movie(figure: Figure, position: np.ndarray, frames: np.ndarray, millise
 # ---------------------------------------------------------------------------------- helpers
 
 
-def _show(axes: Axes, picture: np.ndarray, axis: str = "") -> None:
+def show_picture(axes: Axes, picture: np.ndarray, axis: str = "") -> None:
     """Show a rendered picture on white, with the direction above it if one is given."""
     axes.imshow(on_white(picture), origin="lower", interpolation="antialiased")
     style.picture_axes(axes)

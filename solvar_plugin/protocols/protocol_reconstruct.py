@@ -1,0 +1,280 @@
+"""Volume reconstruction: states of a molecule whose motions a covariance analysis has found."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pwem.objects import SetOfClasses3D, SetOfVolumes, Transform
+from pyworkflow import BETA
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import write_csv
+from solvar_engine.contract.star import StarFile
+from solvar_engine.contract.status import read_status, status_path
+from solvar_plugin.convert.numbers import points_of, whole_numbers
+from solvar_plugin.convert.particles import ID_COLUMN, enabled_items, write_particles
+from solvar_plugin.convert.selection import cluster_centre, rank_of
+from solvar_plugin.convert.states import (
+    StateFolder,
+    fill_classes,
+    local_resolutions,
+    read_states,
+    state_of_particles,
+    state_volumes,
+)
+from solvar_plugin.engine import EngineError, progress_text, unfinished_text
+from solvar_plugin.protocols import reconstruct_form as form_of
+from solvar_plugin.protocols.form_options import option_problems
+from solvar_plugin.protocols.input_checks import full_size_problems, optics_problems
+from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun
+
+VOLUMES, LOCAL_RESOLUTION, CLASSES = "outputVolumes", "outputLocalResolution", "outputClasses"
+KINDS = ("cluster", "Gaussian", "point", "frame", "frame")
+"""What the states of each choice of the form are called."""
+
+FEWEST_IMAGES_USED = 200
+_IRRELEVANT = ("output", "threads", "device", "cache_mb", "scratch", "debug")
+
+
+class SolvarProtReconstruct(SolvarProtFromRun):
+    """Reconstructs volumes of states of a molecule, from the particles of a finished covariance analysis.
+
+    The states are clusters of the particles, Gaussians fitted to them, points of the latent space, or a series along a
+    path through it. Each volume is made from the particles near its state (kernel regression): how near is chosen place
+    by place with half-sets, so that rigid parts are seen with nearly all particles and moving ones only with those that
+    agree.
+
+    Outputs: the volumes with half-maps, filtered to their local resolution; maps of the local resolution; and the
+    particles in classes, one for each state, ready for a refinement of that state.
+
+    With the particles at full size, as they were before down-sampling, volumes can go beyond the resolution of the
+    analysis.
+    """
+
+    _label = "volume reconstruction"
+    _devStatus = BETA
+    _possibleOutputs = {VOLUMES: SetOfVolumes, LOCAL_RESOLUTION: SetOfVolumes, CLASSES: SetOfClasses3D}
+    LABELS = form_of.RECONSTRUCT_LABELS
+
+    def _defineParams(self, form) -> None:
+        form_of.define_form(self, form)
+
+    # ---------------------------------------------------------------- files
+
+    def getStatesFolder(self) -> Path:
+        """Return the folder of the volumes."""
+        return Path(self._getExtraPath("states"))
+
+    def getStates(self) -> StateFolder:
+        """Return the names of the files of the volumes."""
+        return StateFolder(self.getStatesFolder())
+
+    def getStateKind(self) -> str:
+        """Return what a state is called, such as cluster."""
+        return KINDS[self.states.get()]
+
+    def getPointsPath(self) -> Path:
+        """Return the table of points that is given to the engine."""
+        return Path(self._getExtraPath("points.csv"))
+
+    def getFullStarPath(self) -> Path:
+        """Return the STAR file of the particles at full size that is given to the engine."""
+        return Path(self._getExtraPath("full_size.star"))
+
+    # ---------------------------------------------------------------- steps
+
+    def _insertAllSteps(self) -> None:
+        # every step gets all that its result depends on, since Scipion looks at the arguments of that step only
+        inputs = json.dumps(self._inputSignature())
+        options = json.dumps(self._optionsThatMatter(), sort_keys=True)
+        self._insertFunctionStep(self.convertInputStep, inputs, options, needsGPU=False)
+        self._insertFunctionStep(self.reconstructStep, inputs, options, needsGPU=self.useGpu.get())
+        self._insertFunctionStep(self.createOutputStep, inputs, options, needsGPU=False)
+
+    def _inputSignature(self) -> list[str]:
+        full = self._fullParticles()
+        files = [] if full is None else [full.getFileName(), self.opticsStar.get()]
+        table = self.pointsFile.get() if self._takesPoints() and not (self.points.get() or "").strip() else None
+        signature = [] if full is None else [self.fullParticles.getUniqueId()]
+        for name in (*files, table):
+            if name:
+                signature.append(f"{name} {Path(name).stat().st_mtime_ns}")
+        return super()._inputSignature() + signature
+
+    def _optionsThatMatter(self) -> dict[str, Any]:
+        values = form_of.reconstruct_params(self).to_dict()
+        options = {name: value for name, value in values.items() if name not in _IRRELEVANT}
+        if self._takesPoints():
+            options["points written"] = self.points.get()
+        return options
+
+    def _takesPoints(self) -> bool:
+        return self.states.get() in (form_of.POINTS, form_of.TRAJECTORY)
+
+    def _fullParticles(self) -> Any:
+        """Return the particles at full size; None if there are none, or the method does not look at images."""
+        return self.fullParticles.get() if self.method.get() == form_of.KERNEL else None
+
+    def convertInputStep(self, inputs: str, options: str) -> list[str]:
+        """Write the points and the particles at full size as the engine reads them."""
+        made = []
+        if self._takesPoints():
+            made.append(str(self._writePoints()))
+        full = self._fullParticles()
+        if full is not None:
+            original = Path(self.opticsStar.get()) if self.opticsStar.get() else None
+            # the engine tells by its row which particle is which
+            ids = StarFile.read(self.getRunDir().particles).particles.integers(ID_COLUMN).tolist()
+            write_particles(full, self.getFullStarPath(), original, ids)
+            made.append(str(self.getFullStarPath()))
+        return made
+
+    def _writePoints(self) -> Path:
+        path = self.getPointsPath()
+        if (self.points.get() or "").strip():
+            points = points_of(self.points.get(), rank_of(self.getRunDir()), form_of.POINTS_LABEL)
+            write_csv(path, {f"z_{axis}": column for axis, column in enumerate(points.T, start=1)})
+        else:
+            shutil.copyfile(self.pointsFile.get(), path)
+        return path
+
+    def reconstructStep(self, inputs: str, options: str) -> list[str]:
+        """Make the volumes; an interrupted reconstruction is done anew."""
+        folder = self.getStatesFolder()
+        shutil.rmtree(folder, ignore_errors=True)
+        self.runEngine(form_of.reconstruct_params(self), status_path(folder), gpu=self.useGpu.get())
+        return [str(self.getStates().table)]
+
+    def createOutputStep(self, inputs: str, options: str) -> None:
+        """Give Scipion the volumes, their local resolution, and the particles of each state."""
+        states, kind = self.getStates(), self.getStateKind()
+        volumes = state_volumes(states, kind)
+        made: dict[str, Any] = {VOLUMES: self._volumeSet("states", volumes)}
+        resolutions = local_resolutions(states, kind)
+        if resolutions:
+            made[LOCAL_RESOLUTION] = self._volumeSet("local_resolution", resolutions)
+        owner = state_of_particles(states)
+        if owner:
+            made[CLASSES] = self._classes(owner, volumes)
+        self._replaceOutputs(made)
+        if self._fullParticles() is not None:
+            for output in made.values():
+                self._defineSourceRelation(self.fullParticles, output)
+
+    def _volumeSet(self, suffix: str, members: list[Any]) -> SetOfVolumes:
+        output = self._createSetOfVolumes(suffix=f"_{suffix}")
+        output.setSamplingRate(members[0].getSamplingRate())
+        for volume in members:
+            output.append(volume)
+        return output
+
+    def _classes(self, owner: dict[int, int], volumes: list[Any]) -> SetOfClasses3D:
+        """Put the particles, at full size if they were given, into classes."""
+        full = self._fullParticles()
+        if full is None:
+            output = self._createSetOfClasses3D(self.inputParticles)
+            fill_classes(output, self.inputParticles.get(), owner, volumes)
+            return output
+        output = self._createSetOfClasses3D(self.fullParticles)
+        source = self.inputParticles.get()
+        matrices = {item.getObjId(): item.getTransform().getMatrix().copy() for item in enabled_items(source)}
+        scale = source.getSamplingRate() / full.getSamplingRate()
+        known = {identity: state for identity, state in owner.items() if identity in matrices}
+        fill_classes(output, full, known, volumes, lambda identity: _scaled(matrices[identity], scale))
+        return output
+
+    # ---------------------------------------------------------------- what Scipion asks
+
+    def _validate(self) -> list[str]:
+        problems = self._inputProblems()
+        if problems or self.inputParticles.get() is None:
+            return problems
+        try:
+            problems = self._stateProblems() or option_problems(form_of.reconstruct_params(self), self.LABELS)
+        except UserError as error:
+            problems = [str(error)]
+        full = self._fullParticles()
+        if full is not None:
+            problems += full_size_problems(full, self.inputParticles.get())
+            if self.opticsStar.get() and not problems:
+                problems += optics_problems(full, Path(self.opticsStar.get()))
+        return problems + self._computerProblems()
+
+    def _stateProblems(self) -> list[str]:
+        """Return which states the run does not have."""
+        run, states = self.getRunDir(), self.states.get()
+        if states == form_of.BETWEEN:
+            for number in whole_numbers(self.between.get(), form_of.BETWEEN_LABEL):
+                cluster_centre(run, number)
+        if not self._takesPoints():
+            return []
+        if (self.points.get() or "").strip():
+            points = points_of(self.points.get(), rank_of(run), form_of.POINTS_LABEL)
+            if states == form_of.TRAJECTORY and len(points) < 2:
+                return [f"'{form_of.POINTS_LABEL}' has one point, but a trajectory needs at least two."]
+        elif not self.pointsFile.get():
+            return [f"'{form_of.POINTS_LABEL}' is empty: write one point in each line, or choose a table of points."]
+        elif not Path(self.pointsFile.get()).is_file():
+            return [f"The table of points {self.pointsFile.get()} does not exist: choose another."]
+        return []
+
+    def _warnings(self) -> list[str]:
+        particles = self.inputParticles.get()
+        if particles is None or self._inputProblems():
+            return []
+        count = len(StarFile.read(self.getRunDir().particles).particles)
+        if particles.getSize() == count:
+            return []
+        return [
+            f"The input has {particles.getSize():,} of the {count:,} particles of its run. The volumes are made from "
+            "all of them; the classes hold those of the input."
+        ]
+
+    def _summary(self) -> list[str]:
+        status = status_path(self.getStatesFolder())
+        try:
+            if self.isActive():
+                return [progress_text(read_status(status)) or "Preparing."]
+            return self._resultLines() if hasattr(self, VOLUMES) else [unfinished_text(read_status(status))]
+        except (UserError, EngineError) as error:
+            return [str(error)]
+
+    def _resultLines(self) -> list[str]:
+        table, kind = read_states(self.getStates()), self.getStateKind()
+        lines = [f"{len(table)} volumes."]
+        for number, (images, resolution) in enumerate(zip(table.images_used, table.resolution), start=1):
+            quality = f", {resolution:.1f} Å" if math.isfinite(resolution) else ""
+            few = " - few images" if images < FEWEST_IMAGES_USED else ""
+            lines.append(f"{kind[0].upper()}{kind[1:]} {number}: {images:,} images{quality}{few}")
+        status = read_status(status_path(self.getStatesFolder()))
+        if status is not None:
+            lines.append(
+                f"Computed in {status.seconds / 60:.1f} minutes with at most {status.peak_memory_mb / 1000:.1f} GB of "
+                "memory."
+            )
+        return lines
+
+    def _methods(self) -> list[str]:
+        if not hasattr(self, VOLUMES):
+            return []
+        count = getattr(self, VOLUMES).getSize()
+        how = (
+            "by kernel regression from the particles near each state, with bandwidths chosen locally by half-sets, and "
+            "filtered to their local resolution"
+            if self.method.get() == form_of.KERNEL
+            else "as the mean plus the eigenvolumes times the latent coordinates"
+        )
+        chosen = form_of.STATES[self.states.get()]
+        return [f"Volumes of {count} states ({chosen}) were reconstructed {how} (SOLVAR, [Yadgar2026])."]
+
+
+def _scaled(matrix: np.ndarray, scale: float) -> Transform:
+    """Return a transform with shifts in other pixels."""
+    matrix = matrix.copy()
+    matrix[:3, 3] *= scale
+    return Transform(matrix)

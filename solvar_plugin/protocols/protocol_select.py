@@ -1,0 +1,262 @@
+"""Selection of particles by what a covariance analysis has found out about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyworkflow.protocol.params as params
+from pwem.objects import SetOfParticlesFlex
+from pyworkflow import BETA
+from pyworkflow.utils import Message
+
+from solvar_engine.contract.errors import UserError
+from solvar_plugin.convert.numbers import points_of, whole_numbers
+from solvar_plugin.convert.particle_results import ParticleResults
+from solvar_plugin.convert.particles import enabled_items
+from solvar_plugin.convert.selection import (
+    cluster_centre,
+    compared_components,
+    distances_from,
+    in_clusters,
+    nearest,
+)
+from solvar_plugin.protocols.form_parts import add_enum
+from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun, add_analysed_particles
+
+BY_CLUSTER, BY_DISTANCE, BY_FLAG = range(3)
+WAYS = ("by cluster", "by distance to a point", "by outlier flag")
+AT_PARTICLE, AT_CENTRE, AT_COORDINATES = range(3)
+POINTS = ("a particle", "the centre of a cluster", "coordinates")
+BY_NUMBER, BY_SHARE = range(2)
+AMOUNTS = ("a number", "a share")
+GOOD, OUTLIERS = range(2)
+FLAGS = ("good particles", "outliers")
+
+CLUSTERS_LABEL = "Clusters"
+COORDINATES_LABEL = "Coordinates"
+OUTPUT = "outputParticles"
+
+
+class SolvarProtSelectParticles(SolvarProtFromRun):
+    """Selects particles by what a covariance analysis has found out about them.
+
+    By cluster: those of some clusters of the analysis, whose numbers the latent-space plots of its viewer show.
+
+    By distance: those nearest to a point of the latent space, which is a particle, the centre of a cluster, or
+    coordinates. Distances count how well each particle is placed: they are measured with the precision of its own
+    coordinates, in the reproducible components only.
+
+    By outlier flag: without the particles that no state of the molecule explains, or only those.
+
+    The selected particles keep their ids, orientations, latent coordinates and everything else. A set of one state is
+    the start of a refinement of that state.
+    """
+
+    _label = "select particles"
+    _devStatus = BETA
+    _possibleOutputs = {OUTPUT: SetOfParticlesFlex}
+
+    def _defineParams(self, form) -> None:
+        form.addSection(label=Message.LABEL_INPUT)
+        add_analysed_particles(form, "The particles to select from.")
+        add_enum(form, "way", "Select", WAYS, BY_CLUSTER, "What decides which particles are taken.", important=True)
+        self._defineClusters(form)
+        self._definePoint(form)
+        self._defineAmount(form)
+        add_enum(
+            form, "flag", "Take", FLAGS, GOOD,
+            "Outliers are particles that the model explains far worse than the others: ice, overlapping or broken "
+            "molecules, wrong orientations.",
+            condition=f"way == {BY_FLAG}",
+        )  # fmt: skip
+        form.addParam(
+            "leaveOutliersOut",
+            params.BooleanParam,
+            default=True,
+            condition=f"way != {BY_FLAG}",
+            label="Leave outliers out",
+            help="Whether particles that are flagged as outliers are not taken.",
+        )
+
+    def _defineClusters(self, form) -> None:
+        form.addParam(
+            "clusters",
+            params.StringParam,
+            default="1",
+            condition=f"way == {BY_CLUSTER}",
+            label=CLUSTERS_LABEL,
+            help="Numbers of clusters of the analysis, such as 1, 3 or 2-5. The viewer of the analysis shows them in "
+            "the latent space, and its states 'cluster 1', 'cluster 2' ... are the volumes at their centres.",
+        )
+
+    def _definePoint(self, form) -> None:
+        by_distance = f"way == {BY_DISTANCE}"
+        add_enum(
+            form, "point", "Point", POINTS, AT_CENTRE, "What says where in the latent space the point is.",
+            condition=by_distance,
+        )  # fmt: skip
+        form.addParam(
+            "particleId",
+            params.IntParam,
+            default=1,
+            condition=f"{by_distance} and point == {AT_PARTICLE}",
+            label="Id of the particle",
+            help="As the list of particles shows it; it must be among the analysed particles.",
+        )
+        form.addParam(
+            "cluster",
+            params.IntParam,
+            default=1,
+            condition=f"{by_distance} and point == {AT_CENTRE}",
+            label="Cluster",
+            help="Number of a cluster of the analysis.",
+        )
+        form.addParam(
+            "coordinates",
+            params.StringParam,
+            default="",
+            condition=f"{by_distance} and point == {AT_COORDINATES}",
+            label=COORDINATES_LABEL,
+            help="One number for each component, with commas or blanks between them, in the units of the axes of the "
+            "viewer's latent space.",
+        )
+
+    def _defineAmount(self, form) -> None:
+        by_distance = f"way == {BY_DISTANCE}"
+        add_enum(
+            form, "amount", "How many", AMOUNTS, BY_NUMBER, "How the number of nearest particles is given.",
+            condition=by_distance,
+        )  # fmt: skip
+        form.addParam(
+            "number",
+            params.IntParam,
+            default=1000,
+            condition=f"{by_distance} and amount == {BY_NUMBER}",
+            validators=[params.GE(1, "should be at least 1")],
+            label="Number of particles",
+            help="That many nearest particles are taken, or all if there are fewer.",
+        )
+        form.addParam(
+            "percent",
+            params.FloatParam,
+            default=10.0,
+            condition=f"{by_distance} and amount == {BY_SHARE}",
+            validators=[params.GT(0, "should be more than 0"), params.LE(100, "should be at most 100")],
+            label="Share of the particles (%)",
+            help="This share of the particles is taken: the nearest ones.",
+        )
+
+    # ---------------------------------------------------------------- steps
+
+    def _insertAllSteps(self) -> None:
+        self._insertFunctionStep(self.createOutputStep, *self._inputSignature(), self._choice(), needsGPU=False)
+
+    def createOutputStep(self, *arguments: str) -> None:
+        """Give Scipion the particles that are selected."""
+        source = self.inputParticles.get()
+        ids = self._selectedIds()
+        if not ids:
+            raise UserError(f"No particle is left ({self._choice()}): select in another way.")
+        output = type(source).create(self._getPath())
+        output.copyInfo(source)
+        output.setHasCTF(source.hasCTF())  # what copyInfo leaves out
+        for particle in enabled_items(source):
+            if particle.getObjId() in ids:
+                output.append(particle)
+        self._replaceOutputs({OUTPUT: output})
+
+    def _selectedIds(self) -> set[int]:
+        """Return the ids of the particles of the input that are selected."""
+        found = ParticleResults.read(self.getRunDir())
+        ids = np.array([particle.getObjId() for particle in enabled_items(self.inputParticles.get())], dtype=np.int64)
+        rows = np.array([found.row_of_id.get(identity, -1) for identity in ids.tolist()], dtype=np.int64)
+        if len(rows) and rows.min() < 0:
+            raise UserError(
+                f"Particle {ids[rows.argmin()]} is not in {found.run.particles}: the covariance analysis has been run "
+                "again with other particles, choose its new output."
+            )
+        is_good = np.ones(len(ids), dtype=bool) if found.is_outlier is None else ~found.is_outlier[rows]
+        way = self.way.get()
+        if way == BY_FLAG:
+            return set(ids[is_good if self.flag.get() == GOOD else ~is_good].tolist())
+        if self.leaveOutliersOut.get():
+            ids, rows = ids[is_good], rows[is_good]
+        if way == BY_CLUSTER:
+            numbers = whole_numbers(self.clusters.get(), CLUSTERS_LABEL)
+            chosen = in_clusters(found.run, numbers, len(found.latents.z))[rows]
+        else:
+            latents, columns = found.latents, compared_components(found.run)
+            distance = distances_from(self._target(found), latents.z[rows], latents.precision[rows], columns)
+            chosen = nearest(distance, self._count(len(rows)))
+        return set(ids[chosen].tolist())
+
+    def _target(self, found: ParticleResults) -> np.ndarray:
+        """Return the point from which distances are measured, shape (r,)."""
+        if self.point.get() == AT_CENTRE:
+            return cluster_centre(found.run, self.cluster.get())
+        if self.point.get() == AT_COORDINATES:
+            points = points_of(self.coordinates.get(), found.rank, COORDINATES_LABEL)
+            return points[0]
+        row = found.row_of_id.get(self.particleId.get())
+        if row is None:
+            raise UserError(f"There is no particle {self.particleId.get()} in {found.run.particles}: give another id.")
+        return np.asarray(found.latents.z[row], dtype=np.float64)
+
+    def _count(self, available: int) -> int:
+        """Return how many nearest particles to take."""
+        if self.amount.get() == BY_NUMBER:
+            return self.number.get()
+        return max(1, round(available * self.percent.get() / 100))
+
+    # ---------------------------------------------------------------- what Scipion asks
+
+    def _validate(self) -> list[str]:
+        problems = self._inputProblems()
+        if problems or self.inputParticles.get() is None:
+            return problems
+        try:
+            self._checkChoice()
+        except UserError as error:
+            return [str(error)]
+        return []
+
+    def _checkChoice(self) -> None:
+        """Refuse clusters, points and numbers that the run does not have."""
+        run = self.getRunDir()
+        if self.way.get() == BY_CLUSTER:
+            numbers = whole_numbers(self.clusters.get(), CLUSTERS_LABEL)
+            for number in numbers:
+                cluster_centre(run, number)
+        if self.way.get() == BY_DISTANCE:
+            if self.point.get() == AT_CENTRE:
+                cluster_centre(run, self.cluster.get())
+            elif self.point.get() == AT_COORDINATES:
+                points_of(self.coordinates.get(), len(self.inputParticles.get().getFirstItem().getZFlex()),
+                          COORDINATES_LABEL)  # fmt: skip
+
+    def _choice(self) -> str:
+        """Say what is selected."""
+        if self.way.get() == BY_FLAG:
+            return FLAGS[self.flag.get()]
+        outliers = "outliers left out" if self.leaveOutliersOut.get() else "outliers too"
+        if self.way.get() == BY_CLUSTER:
+            return f"clusters {self.clusters.get()}, {outliers}"
+        point = (
+            f"particle {self.particleId.get()}",
+            f"the centre of cluster {self.cluster.get()}",
+            f"({self.coordinates.get()})",
+        )[self.point.get()]
+        amount = f"{self.number.get()}" if self.amount.get() == BY_NUMBER else f"{self.percent.get():g} %"
+        return f"the {amount} nearest to {point}, {outliers}"
+
+    def _summary(self) -> list[str]:
+        output = getattr(self, OUTPUT, None)
+        if output is None or self.inputParticles.get() is None:
+            return ["No particles selected yet."]
+        count, of = output.getSize(), self.inputParticles.get().getSize()
+        return [f"{count:,} of {of:,} particles ({count / of:.1%}): {self._choice()}."]
+
+    def _methods(self) -> list[str]:
+        output: Any = getattr(self, OUTPUT, None)
+        return [] if output is None else [f"{output.getSize()} particles were selected: {self._choice()} [Yadgar2026]."]

@@ -1,0 +1,163 @@
+"""The viewer of the volume reconstruction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable
+
+from pyworkflow.viewer import DESKTOP_TKINTER, View
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.run import RunDir
+from solvar_plugin.protocols import SolvarProtReconstruct
+from solvar_plugin.protocols.reconstruct_form import BETWEEN, TRAJECTORY
+from solvar_plugin.viewers import latent, slices, state_plots
+from solvar_plugin.viewers.entries import entry
+from solvar_plugin.viewers.form import (
+    DENSITY,
+    Choices,
+    add_button,
+    add_choice,
+    add_level,
+    define_latent,
+    define_volumes,
+)
+from solvar_plugin.viewers.latent_entries import LatentEntries
+from solvar_plugin.viewers.state_data import StateData
+from solvar_plugin.viewers.volume_entries import VolumeEntries, chimerax_program
+from solvar_plugin.viewers.windows import plot
+
+_MARKS = ("Number the states", "Marks where the states lie with their numbers; those along a trajectory are joined.")
+
+
+class SolvarReconstructViewer(LatentEntries, VolumeEntries):
+    """Shows the volumes of states, how good they are, and where in the latent space they lie."""
+
+    _label = "volume reconstruction viewer"
+    _targets = [SolvarProtReconstruct]
+    _environments = [DESKTOP_TKINTER]
+
+    _data: StateData
+
+    # ---------------------------------------------------------------- form
+
+    def _defineParams(self, form: Any) -> None:
+        protocol = self.protocol
+        self._data = StateData(_run_of(protocol), protocol.getStates(), protocol.getStateKind())
+        # fixed here, because the numbers that the form gives back count these
+        self._entries = self._known_volumes()
+        self._component_names = self._known_components()
+        choices = Choices(
+            axes=self._axis_names(),
+            volumes=[volume.name for volume in self._entries],
+            components=self._component_names,
+            leading=self._leading(),
+            has_chimerax=chimerax_program() is not None,
+            report="",
+        )
+        self._define_states(form)
+        define_latent(form, choices, DENSITY, _MARKS)
+        define_volumes(form, choices)
+
+    def _define_states(self, form: Any) -> None:
+        form.addSection(label="States")
+        add_choice(form, "statesAxis", "Direction", slices.AXES, "Which axis slices lie across and surfaces are seen "
+                   "along.")  # fmt: skip
+        add_level(form, "statesLevel", "Density at which the surfaces of all states are drawn.")
+        add_button(
+            form,
+            "displayStateSurfaces",
+            "Surfaces of all states",
+            "Pictures of the surfaces side by side, from the same direction and at the same level.",
+            important=True,
+        )
+        add_button(
+            form, "displayStateSlices", "Central slices of all states", "Side by side, in the same greys."
+        )
+        add_button(
+            form,
+            "displayStateTable",
+            "Images and resolution of each state",
+            "How many images each volume was made from, and its resolution by the half-maps.",
+            important=True,
+        )
+        add_button(
+            form,
+            "displayStateFsc",
+            "Correlation of half-maps (FSC)",
+            "Fourier shell correlation of the two half-maps of every state inside the mask of the run.",
+        )
+
+    def _getVisualizeDict(self) -> dict[str, Callable[..., list[View]]]:
+        return {
+            "displayStateSurfaces": self._show_state_surfaces,
+            "displayStateSlices": self._show_state_slices,
+            "displayStateTable": self._show_state_table,
+            "displayStateFsc": self._show_state_fsc,
+            "displayLatent": self._show_latent,
+            "displayHistograms": self._show_histograms,
+            "displaySlices": self._show_slices,
+            "displayMontage": self._show_montage,
+            "displaySurface": self._show_surface,
+            "displayChimerax": self._show_chimerax,
+        }
+
+    # ---------------------------------------------------------------- states
+
+    @entry
+    def _show_state_surfaces(self) -> list[View]:
+        volumes, names = self._states()
+        options = (self._axis_of_states(), self.statesLevel.get(), self._data.mask())
+        return [plot("Surfaces of all states", _size(len(names)), state_plots.draw_state_surfaces, volumes, names,
+                     *options)]  # fmt: skip
+
+    @entry
+    def _show_state_slices(self) -> list[View]:
+        volumes, names = self._states()
+        options = (self._data.read(self._data.volumes()[0]).pixel_size, self._axis_of_states())
+        return [plot("Central slices of all states", _size(len(names)), state_plots.draw_state_slices, volumes, names,
+                     *options)]  # fmt: skip
+
+    @entry
+    def _show_state_table(self) -> list[View]:
+        table = self._data.table()
+        size = (10.5, min(2.2 + 0.36 * len(table), 8.5))
+        return [plot("Images and resolution", size, state_plots.draw_state_table, table, self._data.names())]
+
+    @entry
+    def _show_state_fsc(self) -> list[View]:
+        curves = self._data.half_correlations()
+        return [plot("Correlation of half-maps", (10.5, 6), state_plots.draw_state_fsc, *curves, self._data.names())]
+
+    def _states(self) -> tuple[list[Any], list[str]]:
+        """The first volumes, as many as pictures fit into a window, and their names."""
+        names = self._data.names()[: state_plots.MAX_PICTURES]
+        return [self._data.state(number) for number in range(1, len(names) + 1)], names
+
+    def _axis_of_states(self) -> str:
+        return slices.AXES[self.statesAxis.get()]
+
+    # ---------------------------------------------------------------- latent space
+
+    def _places(self, x: latent.Axis, y: latent.Axis) -> latent.Places | None:
+        """Where the states lie on two components."""
+        choices = [self.xAxis.get(), self.yAxis.get()]
+        points = self._data.table().points
+        if max(choices) >= points.shape[1]:
+            return None  # nothing is known of places on a UMAP
+        is_path = self.protocol.states.get() in (TRAJECTORY, BETWEEN)
+        return latent.Places(points[:, choices], f"the states ({self._data.kind}s)", is_path)
+
+
+def _run_of(protocol: Any) -> RunDir:
+    """Return the run; one that is not there if it is gone, whose entries then say so."""
+    try:
+        return protocol.getRunDir()
+    except UserError:
+        return RunDir(Path(protocol._getExtraPath("run")))
+
+
+def _size(count: int) -> tuple[float, float]:
+    """Size of a window with pictures of so many states, inches of 100 pixels."""
+    rows, columns = state_plots.grid_of(count)
+    return min(max(2.5 * columns, 6.5), 13.0), min(2.7 * rows + 1.0, 8.5)

@@ -1,0 +1,70 @@
+"""The viewer of the pose and contrast refinement: that of the covariance analysis, and what has changed."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import numpy as np
+from pyworkflow.viewer import View
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.star import StarFile
+from solvar_plugin.convert.alignment import read_pose_changes
+from solvar_plugin.protocols import SolvarProtRefine
+from solvar_plugin.viewers import pose_plots
+from solvar_plugin.viewers.entries import entry
+from solvar_plugin.viewers.form import add_button
+from solvar_plugin.viewers.viewer_covariance import SolvarCovarianceViewer
+from solvar_plugin.viewers.windows import plot
+
+
+class SolvarRefineViewer(SolvarCovarianceViewer):
+    """Shows the results of a pose and contrast refinement, also while it is running."""
+
+    _label = "pose and contrast refinement viewer"
+    _targets = [SolvarProtRefine]
+
+    def _defineParams(self, form: Any) -> None:
+        form.addSection(label="Poses")
+        add_button(
+            form,
+            "displayPoseChanges",
+            "Changes of orientations and shifts",
+            "How far orientations and shifts are from those of the input, beside how uncertain they are.",
+            important=True,
+        )
+        add_button(
+            form,
+            "displayDirections",
+            "Distribution of orientations",
+            "From which directions the molecule was seen, in the input and after the refinement.",
+        )
+        super()._defineParams(form)
+
+    def _getVisualizeDict(self) -> dict[str, Callable[..., list[View]]]:
+        return {
+            "displayPoseChanges": self._show_pose_changes,
+            "displayDirections": self._show_directions,
+            **super()._getVisualizeDict(),
+        }
+
+    @entry
+    def _show_pose_changes(self) -> list[View]:
+        self._data.latents()  # says why, if the fit has not finished
+        changes = read_pose_changes(self._data.run)
+        if changes is None:
+            raise UserError(f"{self._data.run.particles} does not tell how poses have changed: run the protocol again.")
+        return [plot("Changes of orientations and shifts", (11, 5.4), pose_plots.draw_pose_changes, changes)]
+
+    @entry
+    def _show_directions(self) -> list[View]:
+        self._data.latents()
+        before, after = (_angles(path) for path in (self.protocol.getStarPath(), self._data.run.particles))
+        return [plot("Distribution of orientations", (12, 5.4), pose_plots.draw_directions, before, after)]
+
+
+def _angles(path: Any) -> np.ndarray:
+    """Read rot and tilt of all particles, degrees; shape (n, 2)."""
+    names = ("rlnAngleRot", "rlnAngleTilt")
+    numbers = StarFile.read(path).particles.numbers(*names)
+    return np.stack([numbers[name] for name in names], axis=1)
