@@ -9,7 +9,7 @@ from pyworkflow.utils import Message
 
 from solvar_engine.contract.params import AUTO_RANK, MAX_AUTO_RANK, AnalyzeParams, FitParams, Option, options_of
 from solvar_plugin.convert.locations import path_of
-from solvar_plugin.protocols.form_options import LABELS, RANK_CHOICES
+from solvar_plugin.protocols.form_options import LABELS, RANK_CHOICES, help_of
 from solvar_plugin.protocols.form_parts import (
     FIT,
     add_choice,
@@ -114,6 +114,13 @@ def _define_rank(form: Any) -> None:
 def _define_method(protocol: Any, form: Any) -> None:
     form.addSection(label="Method")
     if protocol.REFINES:
+        form.addParam(
+            "refineContrast",
+            params.BooleanParam,
+            default=True,
+            label=LABELS["refine_contrast"],
+            help=help_of(FIT["refine_contrast"]),
+        )
         add_choice(
             form,
             "poseSchedule",
@@ -155,5 +162,6 @@ def _pose_options(protocol: Any) -> dict[str, Any]:
         return {}
     return {
         "refine_poses": True,
+        "refine_contrast": protocol.refineContrast.get(),
         "pose_schedule": FIT["pose_schedule"].choices[protocol.poseSchedule.get()],
     }

@@ -25,6 +25,7 @@ LABELS = {
     "clusters": "Number of clusters",
     "objective": "Objective",
     "refine_poses": "Refinement of poses",
+    "refine_contrast": "Refine contrasts too",
     "pose_schedule": "How poses are refined",
     "projector": "Interpolation",
     "oversampling": "Oversampling",
