@@ -147,6 +147,10 @@ class Penalty(Protocol):
         """Curvature along each of the orthonormal mixtures ``vectors`` (r, r) of factors, (r, z, y, x // 2 + 1)."""
         ...
 
+    def precision(self) -> Tensor:
+        """How strongly each factor is held down, in the units of the density, (r, z, y, x // 2 + 1)."""
+        ...
+
 
 class ComponentPrior:
     """Gaussian prior of every factor: W is diagonal.
@@ -168,6 +172,10 @@ class ComponentPrior:
     def diagonal(self, vectors: Tensor) -> Tensor:
         """Inverse prior variances, mixed."""
         return mix(self._field, vectors**2)
+
+    def precision(self) -> Tensor:
+        """Inverse prior variances."""
+        return self._field
 
 
 class WeightedPrior:
@@ -197,6 +205,10 @@ class WeightedPrior:
         root = self._precision.sqrt()
         mixed = torch.einsum("ij,is,ik,ks,kj->js", vectors, root, self._weight, root, vectors)
         return _shell_fields(2 * mixed, self._box_size)
+
+    def precision(self) -> Tensor:
+        """Inverse prior variances: W without the weight, which is that of the images, too."""
+        return self._root**2
 
 
 def _shell_fields(values: Tensor, box_size: int) -> Tensor:

@@ -190,6 +190,21 @@ def test_step_is_zero_at_a_stationary_point(band, situation) -> None:
     assert float(step.norm()) < 1e-4 * float(volumes.norm())
 
 
+def test_a_factor_that_is_held_down_is_not_pulled_beyond_zero(band, situation) -> None:
+    """Whatever the eigenvectors of a curvature that is nearly the identity: they must not mix it with the others."""
+    volumes, gradient, _, _ = situation
+    strength = torch.full((RANK, band.shell_max + 1), 1e-3, dtype=torch.float64)
+    strength[-1] = 300.0
+    penalty = ComponentPrior(strength * float(band.density.max()), BOX)
+    for seed in range(5):
+        ripple = noise(RANK, RANK, seed=seed, dtype=torch.float64)
+        curvature = torch.eye(RANK, dtype=torch.float64) + 0.01 * (ripple + ripple.T)
+        step = preconditioned_step(band, volumes, 0 * gradient, curvature, penalty)
+        assert float(step[-1].norm()) < 1.1 * float(volumes[-1].norm())
+        assert float((step[-1] * volumes[-1]).sum()) > 0.2 * float(volumes[-1].square().sum())
+        assert float(step[:-1].norm()) < 0.2 * float(volumes[:-1].norm())
+
+
 def test_step_does_not_depend_on_the_basis_of_the_factors(band, precision, situation) -> None:
     """Rotated factors with a common prior take the rotated step."""
     volumes, gradient, curvature, _ = situation
