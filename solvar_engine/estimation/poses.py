@@ -164,7 +164,7 @@ def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int) -> Refin
     objective, latents = start.clone(), posterior.mean.clone()
     gradient, matrix = model.derivatives(batch, posterior)
     rows = torch.arange(count)
-    for _ in range(steps):
+    for number in range(1, steps + 1):
         step = _step(gradient[rows], matrix[rows], damping[rows])
         hopeful = -0.5 * (gradient[rows] * step).sum(dim=1) > _LEAST_GAIN
         rows, step = rows[hopeful], step[hopeful]
@@ -179,7 +179,8 @@ def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int) -> Refin
         gained = rows[better]
         rotation[gained], shift[gained] = turned[better], moved[better]
         objective[gained], latents[gained] = posterior.objective[better], posterior.mean[better]
-        gradient[gained], matrix[gained] = model.derivatives(trial[better], _select(posterior, better))
+        if number < steps:
+            gradient[gained], matrix[gained] = model.derivatives(trial[better], _select(posterior, better))
     return RefinedPoses(batch.index, rotation.float(), shift.float(), start, objective, latents)
 
 

@@ -27,7 +27,7 @@ from solvar_engine.estimation.objectives import OBJECTIVES
 from solvar_engine.estimation.outliers import find_outliers, image_fits
 from solvar_engine.estimation.residuals import residual_power
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
+from solvar_engine.jobs.fit_job import POSE_STEPS, READING_STEPS, FitJob
 from solvar_engine.jobs.fit_poses import measure_spread, refine_round
 from solvar_engine.jobs.fit_start import Masks, estimate_masked_mean
 from solvar_engine.reconstruction.mean import MeanEstimate
@@ -86,7 +86,7 @@ def fit_halves(job: FitJob, source: PreparedParticles, masks: Masks) -> HalfSetF
                 problem, state = _separate_pose_errors(job, problem, state)
             state = _advance(job, problem, state, stop)
             if refines:
-                source = refine_round(job, source, mean, problem, masks.mean, state)
+                source = refine_round(job, number + 1, source, mean, problem, masks.mean, state)
                 _, problem = estimate_problem(job, source, masks, outlier)
             judged = judge_images(job, source, problem, state)
             saved = {**judged, "rotation": source.pose.rotation, "shift": source.pose.shift}
@@ -96,7 +96,7 @@ def fit_halves(job: FitJob, source: PreparedParticles, masks: Masks) -> HalfSetF
             source = source.with_contrast(saved["contrast"])
         if refines:
             source = source.with_pose(Pose(saved["rotation"], saved["shift"]))
-        job.progress.to(READING_STEPS + 1 + (number + 1) * (2 if refines else 1) + stop)
+        job.progress.to(READING_STEPS + 1 + (number + 1) * (1 + POSE_STEPS * refines) + stop)
     if state is None:
         raise UserError(f"The checkpoint of {job.run.path} is incomplete: start again in a new folder.")
     mean, problem = estimate_problem(job, source, masks, outlier)

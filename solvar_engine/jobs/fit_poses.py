@@ -27,7 +27,7 @@ from solvar_engine.estimation.solvers import Factors
 from solvar_engine.imaging.gauge import in_frame_of
 from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.fit_job import FitJob
+from solvar_engine.jobs.fit_job import POSE_STEPS, FitJob
 from solvar_engine.reconstruction.mean import MeanEstimate, filtered_halves
 
 logger = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ def measure_spread(job: FitJob, name: str, problem: CovarianceProblem, state: Ha
 
 def refine_round(
     job: FitJob,
+    number: int,
     source: PreparedParticles,
     mean: MeanEstimate,
     problem: CovarianceProblem,
@@ -93,6 +94,8 @@ def refine_round(
     Parameters
     ----------
     job : FitJob
+    number : int
+        Of the round, from 1.
     source : PreparedParticles
     mean : MeanEstimate
         At the present poses.
@@ -107,7 +110,8 @@ def refine_round(
     PreparedParticles
         At the new poses, in the frame of those that the fit was given.
     """
-    job.progress.stage("poses")
+    job.progress.stage(f"poses, round {number} of {job.pose_rounds}")
+    first, done = job.progress.step, 0
     given = job.inputs.stack.pose
     rotation, shift = source.pose.rotation.clone(), source.pose.shift.clone()
     for half, index in enumerate(job.inputs.halves):
@@ -120,11 +124,12 @@ def refine_round(
             shift[refined.index] += refined.shift_px * source.pixel_size
             latents[refined.index] = refined.latents[:, 1:].float()
             before, after = before + float(refined.objective_start.sum()), after + float(refined.objective.sum())
+            done += len(refined.index)
+            job.progress.to(first + done * POSE_STEPS // len(source))
         pose = in_frame_of(Pose(rotation[index], shift[index]), given[index], latents[index])
         rotation[index], shift[index] = pose.rotation, pose.shift
         job.record_epoch(state.done, "poses", half + 1, band.shell_max, after / len(index))
         logger.info("poses of half %d: objective lowered by %.3f an image", half + 1, (before - after) / len(index))
-    job.progress.advance()
     _say_change(Pose(rotation, shift), given)
     return source.with_pose(Pose(rotation, shift))
 
