@@ -3,9 +3,9 @@
     solvar-engine simulate --output DATA --phantom hinge --snr 0.1 --rotation-error 3 --shift-error 1
     python benchmarks/poses.py DATA [--run RUN]
 
-Prints mean errors of the poses, and how well the latent coordinates found there tell the state (latent R2), under the
-true volumes and, with a run on these data, under those that it found. Nothing that starts from estimated volumes can do
-better on average than what starts from the true ones.
+Prints mean errors of the poses, by how much the map as a whole has turned, and how well the latent coordinates found
+there tell the state (latent R2), under the true volumes and, with a run on these data, under those that it found.
+Nothing that starts from estimated volumes can do better on average than what starts from the true ones.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from solvar_engine.estimation.expectation import posterior_pass
 from solvar_engine.estimation.poses import refine_poses
 from solvar_engine.evaluation.latent_scores import latent_r2
 from solvar_engine.evaluation.pose_scores import pose_errors
+from solvar_engine.imaging.gauge import best_global_rotation
+from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.evaluate import match_particles
 from solvar_engine.jobs.fit_outputs import OutputScale
@@ -92,6 +94,12 @@ def latents(source: PreparedParticles, index: Tensor, model: Model) -> Tensor:
     return torch.cat([posterior.mean[:, :rank] for _, _, _, posterior in passes])
 
 
+def frame_turn_deg(pose: Pose, true: Pose) -> float:
+    """By how much the map as a whole is turned against the truth."""
+    turn = best_global_rotation(pose.rotation.double(), true.rotation.double())
+    return float(angular_distance_deg(turn[None], torch.eye(3, dtype=torch.float64)[None]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=DataSetFiles, help="folder that simulate wrote")
@@ -137,11 +145,13 @@ def main() -> None:
             ("of the run", "of the run", model, found),
         ]
     sys.stdout.write(f"{len(index)} particles, {milliseconds:.1f} ms an image and round\n\n")
-    sys.stdout.write("| volumes | poses | rotation, degrees | shift, px | latent R2 |\n|---|---|---|---|---|\n")
+    heads = ("volumes", "poses", "rotation, degrees", "shift, px", "frame turned by, degrees", "latent R2")
+    sys.stdout.write(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n")
     for volumes, name, model, pose in rows:
         turn, move = pose_errors(pose[index], true[index], stack.pixel_size)
         score = latent_r2(latents(source.with_pose(pose), index, model).numpy(), angles[: len(index)])
-        sys.stdout.write(f"| {volumes} | {name} | {turn:.3f} | {move:.4f} | {score:.3f} |\n")
+        frame = frame_turn_deg(pose, true)  # of all particles
+        sys.stdout.write(f"| {volumes} | {name} | {turn:.3f} | {move:.4f} | {frame:.3f} | {score:.3f} |\n")
 
 
 if __name__ == "__main__":
