@@ -29,14 +29,17 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.bands import Band, ProjectorOptions, make_band
 from solvar_engine.estimation.expectation import posterior_pass
+from solvar_engine.estimation.nuisance import PoseSpread
+from solvar_engine.estimation.pose_prior import PosePrior
 from solvar_engine.estimation.poses import refine_poses
 from solvar_engine.evaluation.latent_scores import latent_r2
 from solvar_engine.evaluation.pose_scores import pose_errors
 from solvar_engine.imaging.gauge import best_global_rotation
-from solvar_engine.imaging.rotation import angular_distance_deg
+from solvar_engine.imaging.rotation import angular_distance_deg, rotation_to_rotvec
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.evaluate import match_particles
 from solvar_engine.jobs.fit_outputs import OutputScale
+from solvar_engine.jobs.fit_poses import LEAST_SPREAD
 from solvar_engine.jobs.simulated_files import DataSetFiles
 
 _ROUNDS = 3  # of refinement, until nothing moves
@@ -76,11 +79,21 @@ def model_of(source: PreparedParticles, mean: Tensor, factors: Tensor, contrast_
     return Model(replace(band, contrast_variance=contrast_variance), factors)
 
 
-def refined(source: PreparedParticles, index: Tensor, model: Model) -> Pose:
+def spread_of(given: Pose, true: Pose, pixel_size: float) -> PoseSpread:
+    """Standard deviations, per axis, of the errors of poses, as wide at least as a fit takes them to be."""
+    turn = rotation_to_rotvec(true.rotation.double().mT @ given.rotation.double())
+    move = (given.shift - true.shift).double() / pixel_size
+    found = PoseSpread(float(turn.square().mean()) ** 0.5, float(move.square().mean()) ** 0.5)
+    return found.at_least(LEAST_SPREAD)
+
+
+def refined(source: PreparedParticles, index: Tensor, model: Model, spread: PoseSpread) -> Pose:
     """Poses after some rounds under the same volumes."""
+    given = source.pose
     for _ in range(_ROUNDS):
+        prior = PosePrior.about(given, source.pose, source.pixel_size, spread)
         rotation, shift = source.pose.rotation.clone(), source.pose.shift.clone()
-        for part in refine_poses(source, index, model.band, model.factors, steps=4):
+        for part in refine_poses(source, index, model.band, model.factors, steps=3, prior=prior):
             rotation[part.index] = part.rotation
             shift[part.index] += part.shift_px * source.pixel_size
         source = source.with_pose(Pose(rotation, shift))
@@ -120,7 +133,8 @@ def main() -> None:
     true = ParticleStack.from_star(data.truth.particles, data.path).pose
     under_true = model_of(source, *true_volumes(data, options.rank, scale), variance)
     began = time.perf_counter()
-    floor = refined(source, index, under_true)
+    spread = spread_of(source.pose, true, source.pixel_size)
+    floor = refined(source, index, under_true, spread)
     milliseconds = 1e3 * (time.perf_counter() - began) / len(index) / _ROUNDS
     rows = [
         ("true", "given", under_true, source.pose),
@@ -130,7 +144,7 @@ def main() -> None:
             "true",
             "refined under them from the true ones",
             under_true,
-            refined(source.with_pose(true), index, under_true),
+            refined(source.with_pose(true), index, under_true, LEAST_SPREAD),
         ),
     ]
     if options.run is not None:

@@ -28,7 +28,7 @@ from solvar_engine.estimation.outliers import find_outliers, image_fits
 from solvar_engine.estimation.residuals import residual_power
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit_job import POSE_STEPS, READING_STEPS, FitJob
-from solvar_engine.jobs.fit_poses import measure_spread, refine_round
+from solvar_engine.jobs.fit_poses import MEASURED_SPREAD, measure_spread, refine_round
 from solvar_engine.jobs.fit_start import Masks, estimate_masked_mean
 from solvar_engine.reconstruction.mean import MeanEstimate
 
@@ -109,7 +109,7 @@ def _separate_pose_errors(
     """Begin with the first band, measuring the spread of the poses' errors without factors, and again with some."""
     problem = replace(problem, pose_spread=measure_spread(job, "spread_0", problem, None))
     state = _advance(job, problem, state, first_round_units(job.inputs.box_size))
-    return replace(problem, pose_spread=measure_spread(job, "spread_1", problem, state)), state
+    return replace(problem, pose_spread=measure_spread(job, MEASURED_SPREAD, problem, state)), state
 
 
 def with_contrast_of(problem: CovarianceProblem, state: HalfSetState) -> CovarianceProblem:

@@ -99,7 +99,7 @@ def write_results(
     }
     refines = job.params.refine_poses
     if refines:
-        columns.update(pose_columns(halves.problem, components, stack.pose, source.pose))
+        columns.update(pose_columns(job, halves.problem, components, source.pose))
     stack.write_star(run.particles, columns, source.pose if refines else None)
     return _summarise(halves, components, labels, scale)
 
