@@ -460,7 +460,7 @@ def test_mean_of_a_focused_fit_is_that_of_the_whole_to_the_bit(assembly, tmp_pat
         run.prepare(params, resume=False)
         job = FitJob.start(params, run, read_inputs(params), run.track_status("fit"))
         with closing(job.progress):
-            source, masks = settle_sign_and_masks(job, read_images(job))
+            source, masks, _ = settle_sign_and_masks(job, read_images(job))
             nobody = torch.zeros(len(source), dtype=torch.bool)
             problems.append(estimate_problem(job, source, masks, nobody))
         run.release()
