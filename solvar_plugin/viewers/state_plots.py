@@ -12,8 +12,10 @@ from matplotlib.ticker import MaxNLocator
 from solvar_engine.contract.results import FSC_THRESHOLD, resolution_at_threshold
 from solvar_plugin.convert.states import StateTable
 from solvar_plugin.viewers import slices, style
-from solvar_plugin.viewers.surface_plots import DIRECTIONS, STONE, show_picture
-from solvar_plugin.viewers.surfaces import Surface, automatic_level, shade, surface_radius
+from solvar_plugin.viewers.shading import shade
+from solvar_plugin.viewers.surface_levels import automatic_level, surface_radius
+from solvar_plugin.viewers.surface_plots import STONE, show_picture
+from solvar_plugin.viewers.surfaces import DIRECTIONS, Surface
 
 MAX_PICTURES = 24
 MAX_NAMED_CURVES = 20

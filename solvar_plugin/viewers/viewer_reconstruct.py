@@ -11,7 +11,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.run import RunDir
 from solvar_plugin.protocols import SolvarProtReconstruct
 from solvar_plugin.protocols.reconstruct_form import BETWEEN, TRAJECTORY
-from solvar_plugin.viewers import latent, slices, state_plots
+from solvar_plugin.viewers import latent_data, slices, state_plots
 from solvar_plugin.viewers.entries import entry
 from solvar_plugin.viewers.form import (
     DENSITY,
@@ -139,14 +139,14 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
 
     # ---------------------------------------------------------------- latent space
 
-    def _places(self, x: latent.Axis, y: latent.Axis) -> latent.Places | None:
+    def _places(self, x: latent_data.Axis, y: latent_data.Axis) -> latent_data.Places | None:
         """Where the states lie on two components."""
         choices = [self.xAxis.get(), self.yAxis.get()]
         points = self._data.table().points
         if max(choices) >= points.shape[1]:
             return None  # nothing is known of places on a UMAP
         is_path = self.protocol.states.get() in (TRAJECTORY, BETWEEN)
-        return latent.Places(points[:, choices], f"the states ({self._data.kind}s)", is_path)
+        return latent_data.Places(points[:, choices], f"the states ({self._data.kind}s)", is_path)
 
 
 def _run_of(protocol: Any) -> RunDir:
