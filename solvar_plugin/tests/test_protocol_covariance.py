@@ -25,7 +25,7 @@ from solvar_plugin.protocols import (
     SolvarProtSelectParticles,
 )
 from solvar_plugin.protocols.covariance_form import AUTOMATIC_RANK, FIXED_RANK
-from solvar_plugin.protocols.protocol_select import BY_DISTANCE
+from solvar_plugin.protocols.select_form import BY_DISTANCE
 from solvar_plugin.tests.data_sets import import_particles, simulate
 
 PARTICLES, BOX, PIXEL_SIZE = 1500, 32, 6.0
