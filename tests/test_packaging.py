@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import configparser
 import email
+import importlib
 import importlib.resources
-import importlib.util
 import os
 import re
 import shutil
@@ -260,13 +260,9 @@ def test_forbidden_skips_fail_the_run(tmp_path: Path, source: str, forbidding: s
 
 
 @pytest.fixture
-def demo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("solvar_demo", ROOT / "docs" / "demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def demo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("demo")
 
 
 def test_demo_replaces_an_earlier_demo(demo: ModuleType, tmp_path: Path) -> None:
@@ -285,17 +281,18 @@ def test_demo_says_how_far_the_protocol_is(demo: ModuleType, tmp_path: Path) -> 
         def getStatesFolder(self) -> Path:
             return tmp_path / "states"
 
-    assert demo.progress(object()) == ""
-    assert demo.progress(Analysis()) == ""
+    progress = importlib.import_module("demo_project").progress
+    assert progress(object()) == ""
+    assert progress(Analysis()) == ""
     for folder in ("run", "states"):
         (tmp_path / folder).mkdir()
     fit = StatusTracker(Analysis().getRunDir().status, "fit")
     fit.update(stage="mean", step=3, steps=9)
-    assert demo.progress(Analysis()) == "fit: stage 3 of 9, mean"
+    assert progress(Analysis()) == "fit: stage 3 of 9, mean"
     fit.update(state="finished")
-    assert demo.progress(Analysis()) == ""
+    assert progress(Analysis()) == ""
     StatusTracker(status_path(tmp_path / "states"), "reconstruct").update(stage="states", step=1, steps=2)
-    assert demo.progress(Analysis()) == "reconstruct: stage 1 of 2, states"
+    assert progress(Analysis()) == "reconstruct: stage 1 of 2, states"
 
 
 def test_demo_never_empties_a_folder_of_the_user(demo: ModuleType, tmp_path: Path) -> None:

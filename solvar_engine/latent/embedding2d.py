@@ -128,7 +128,7 @@ def _fit_umap(
 def _nearest(z: NDArray[np.float64], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32], None]:
     """Find the nearest particles of each, itself first, as UMAP takes them: indices and distances, shape (n, count).
 
-    In so few dimensions a tree finds them exactly, in less time than numba needs to compile what UMAP would search with.
+    In so few dimensions a tree finds them exactly, in less time than numba needs to compile UMAP's own search.
     """
     distance, index = cKDTree(z).query(z, k=count)
     return index, distance.astype(np.float32), None
