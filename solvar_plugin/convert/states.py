@@ -77,6 +77,11 @@ class StateTable:
         return len(self.points)
 
 
+def is_limit(resolution: float, pixel_size: float) -> bool:
+    """Whether a resolution is the finest that pixels of a size can hold; both in Angstrom."""
+    return resolution < 2.001 * pixel_size
+
+
 def read_states(folder: StateFolder) -> StateTable:
     """Read the table of states.
 

@@ -17,6 +17,7 @@ from solvar_engine.contract.status import read_status, status_path
 from solvar_plugin.convert.particles import ID_COLUMN, write_particles
 from solvar_plugin.convert.states import (
     StateFolder,
+    is_limit,
     read_states,
 )
 from solvar_plugin.engine import EngineError, progress_text, unfinished_text
@@ -208,9 +209,11 @@ class SolvarProtReconstruct(SolvarProtFromRun):
 
     def _resultLines(self) -> list[str]:
         table, kind = read_states(self.getStates()), self.getStateKind()
+        pixel_size = getattr(self, outputs.VOLUMES).getSamplingRate()
         lines = [f"{len(table)} volumes."]
         for number, (images, resolution) in enumerate(zip(table.images_used, table.resolution), start=1):
             quality = f", {resolution:.1f} Å" if math.isfinite(resolution) else ""
+            quality += " (limit of the pixel size)" if is_limit(resolution, pixel_size) else ""
             few = " - few images" if images < FEWEST_IMAGES_USED else ""
             lines.append(f"{kind[0].upper()}{kind[1:]} {number}: {images:,} images{quality}{few}")
         status = read_status(status_path(self.getStatesFolder()))

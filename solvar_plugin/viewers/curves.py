@@ -53,7 +53,7 @@ def draw_fsc(figure: Figure, frequency: np.ndarray, mean: np.ndarray, covariance
             continue
         lowest = min(lowest, float(np.nanmin(values)))
         crossing = resolution_at_threshold(frequency, values)
-        axes.plot(frequency, values, line, color=color, label=_fsc_label(name, crossing))
+        axes.plot(frequency, values, line, color=color, label=fsc_label(name, crossing))
         if crossing is not None and crossing[1]:
             axes.plot([1 / crossing[0]], [FSC_THRESHOLD], "o", color=color, markersize=7)
     axes.set(ylabel="Fourier shell correlation", ylim=(lowest - 0.05, 1.03))
@@ -67,7 +67,7 @@ def draw_fsc(figure: Figure, frequency: np.ndarray, mean: np.ndarray, covariance
     )
 
 
-def _fsc_label(name: str, crossing: tuple[float, bool] | None) -> str:
+def fsc_label(name: str, crossing: tuple[float, bool] | None) -> str:
     """Name a curve with its resolution."""
     if crossing is None:
         return f"{name}: below {FSC_THRESHOLD} throughout"

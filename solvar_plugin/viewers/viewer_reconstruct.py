@@ -107,14 +107,14 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
     @entry
     def _show_state_surfaces(self) -> list[View]:
         volumes, names = self._states()
-        options = (self._axis_of_states(), self.statesLevel.get(), self._data.mask())
+        options = (self._pixel_size(), self._axis_of_states(), self.statesLevel.get(), self._data.mask())
         return [plot("Surfaces of all states", _size(len(names)), state_plots.draw_state_surfaces, volumes, names,
                      *options)]  # fmt: skip
 
     @entry
     def _show_state_slices(self) -> list[View]:
         volumes, names = self._states()
-        options = (self._data.read(self._data.volumes()[0]).pixel_size, self._axis_of_states())
+        options = (self._pixel_size(), self._axis_of_states())
         return [plot("Central slices of all states", _size(len(names)), state_plots.draw_state_slices, volumes, names,
                      *options)]  # fmt: skip
 
@@ -122,7 +122,8 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
     def _show_state_table(self) -> list[View]:
         table = self._data.table()
         size = (10.5, min(2.2 + 0.36 * len(table), 8.5))
-        return [plot("Images and resolution", size, state_plots.draw_state_table, table, self._data.names())]
+        return [plot("Images and resolution", size, state_plots.draw_state_table, table, self._data.names(),
+                     self._pixel_size())]  # fmt: skip
 
     @entry
     def _show_state_fsc(self) -> list[View]:
@@ -133,6 +134,9 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
         """The first volumes, as many as pictures fit into a window, and their names."""
         names = self._data.names()[: state_plots.MAX_PICTURES]
         return [self._data.state(number) for number in range(1, len(names) + 1)], names
+
+    def _pixel_size(self) -> float:
+        return self._data.read(self._data.volumes()[0]).pixel_size
 
     def _axis_of_states(self) -> str:
         return slices.AXES[self.statesAxis.get()]
