@@ -229,22 +229,25 @@ def test_scipion_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "forbidding", "exit_code"),
+    ("source", "forbidding", "workers", "exit_code"),
     [
-        ("def test(): pytest.skip('no data')", "1", pytest.ExitCode.TESTS_FAILED),
-        ("def test(): pytest.skip('no data')", "", pytest.ExitCode.OK),
-        ("@pytest.mark.gpu\ndef test(): pytest.skip('no device')", "1", pytest.ExitCode.OK),
-        ("@pytest.mark.xfail\ndef test(): assert 0", "1", pytest.ExitCode.OK),
-        ("def test(): pass", "1", pytest.ExitCode.OK),
+        ("def test(): pytest.skip('no data')", "1", 0, pytest.ExitCode.TESTS_FAILED),
+        ("def test(): pytest.skip('no data')", "1", 1, pytest.ExitCode.TESTS_FAILED),
+        ("def test(): pytest.skip('no data')", "", 0, pytest.ExitCode.OK),
+        ("@pytest.mark.gpu\ndef test(): pytest.skip('no device')", "1", 0, pytest.ExitCode.OK),
+        ("@pytest.mark.xfail\ndef test(): assert 0", "1", 0, pytest.ExitCode.OK),
+        ("def test(): pass", "1", 1, pytest.ExitCode.OK),
     ],
 )
-def test_forbidden_skips_fail_the_run(tmp_path: Path, source: str, forbidding: str, exit_code: int) -> None:
+def test_forbidden_skips_fail_the_run(
+    tmp_path: Path, source: str, forbidding: str, workers: int, exit_code: int
+) -> None:
     module = f"import pytest\n{source}\ndef test_other(): pass\n"
     (tmp_path / "test_one.py").write_text(module, encoding="utf-8")
     result = subprocess.run(
         [
-            sys.executable, "-m", "pytest", "-p", "tests.forbid_skips", "-p", "no:cacheprovider",
-            "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path),
+            sys.executable, "-m", "pytest", "-p", "tests.forbid_skips", "-p", "no:cacheprovider", "--numprocesses",
+            str(workers), "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path),
         ],
         cwd=ROOT,
         env={**os.environ, "SOLVAR_FORBID_SKIPS": forbidding},
