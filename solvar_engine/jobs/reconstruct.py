@@ -16,13 +16,15 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import write_csv
 from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.imaging.types import Volume
+from solvar_engine.jobs.kernel_particles import outliers_of
 from solvar_engine.jobs.kernel_states import KernelProblem, KernelState, reconstruct_state, set_up
 from solvar_engine.jobs.latent_space import LatentSpace, open_latent_space
 from solvar_engine.jobs.progress import Progress
-from solvar_engine.jobs.state_files import StateFiles, write_particles_of_states
+from solvar_engine.jobs.state_files import StateFiles, write_owners, write_particles_of_states
 from solvar_engine.jobs.states import States, choose_states
 from solvar_engine.jobs.tracking import track_states, tracked
 from solvar_engine.reconstruction.sharpening import sharpen
@@ -77,6 +79,7 @@ def _kernel_states(
         progress.stage("reading images")
         problem = set_up(params, run_dir, space, files.folder)
         write_particles_of_states(files, problem.stack, problem.row, states, problem.is_outlier)
+        write_owners(files, states, problem.is_outlier)
         progress.advance()
         for number, point in enumerate(states.points, start=1):
             progress.stage(f"state {number} of {count}")
@@ -134,6 +137,7 @@ def _linear_states(
         for number, point in enumerate(states.points, start=1):
             write_volume(files.volume(number), linear_state(mean, eigenvolumes, point))
             progress.advance()
+        write_owners(files, states, outliers_of(StarFile.read(run_dir.particles).particles))
         # a linear state has no half-maps of its own, and so no resolution
         _write_table(files.table, states, states.n_particles, [None] * len(states.points))
         progress.finish(f"{len(states.points)} volumes")
