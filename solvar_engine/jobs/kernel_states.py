@@ -21,10 +21,9 @@ from solvar_engine.data.preprocess import cache_bytes
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.bands import change_box
-from solvar_engine.estimation.half_models import HalfModel, explain, half_version, mean_scale
+from solvar_engine.estimation.half_models import HalfModel, explain, mean_scale
 from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
 from solvar_engine.imaging.shells import resolution_at, shells_to_volume
-from solvar_engine.jobs.fit_checkpoint import Checkpoint
 from solvar_engine.jobs.fit_outputs import OutputScale
 from solvar_engine.jobs.kernel_particles import (
     check_extent,
@@ -126,6 +125,7 @@ def set_up(params: ReconstructParams, run: RunDir, space: LatentSpace, output: P
     UserError
         If the images do not fit the run.
     """
+    refuse_without_halves(run, space)
     known = read_run_particles(run)
     stack, row = open_stack(params, known)
     mean = read_volume(run.mean)
@@ -162,32 +162,43 @@ def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> 
 def _half_models(
     run: RunDir, space: LatentSpace, source: PreparedParticles, rows: Tensor
 ) -> tuple[HalfModel, HalfModel]:
-    """Each half-set's own mean and components, in the units of the images; shared ones if no others are left."""
-    state = Checkpoint(run.checkpoint).load_halves() if run.checkpoint.is_dir() else None
-    if state is None:
-        logger.warning(
-            "%s holds no half-set components any more: both half-maps use those of all images, and agree more than they"
-            " should.",
-            run.checkpoint,
-        )
-    eigenvolumes = torch.stack([read_volume(run.eigenvolume(int(column) + 1)).data for column in space.columns])
-    mask = read_volume(run.focus_mask if run.focus_mask.exists() else run.mask).data
+    """Each half-set's own mean and components, in the units of the images."""
+    mask = read_volume(run.mask).data
     gain = _mean_gain(run, mask.shape[-1])
     means = [
-        ft_to_volume(volume_to_ft(read_volume(path).data) * gain, mask.shape[-1]) * read_volume(run.mask).data
+        ft_to_volume(volume_to_ft(read_volume(path).data) * gain, mask.shape[-1]) * mask
         for path in (run.mean_half1, run.mean_half2)
     ]
     disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
     sample = rows[:: max(1, len(rows) // _SCALE_IMAGES)]
     scale = mean_scale(source, sample, disk, 0.5 * (means[0] + means[1]))
     variances = torch.from_numpy(space.components.eigenvalue[space.columns])
-    components = [eigenvolumes, eigenvolumes]
-    if state is not None:
-        components = [half_version(eigenvolumes, factors.volumes * mask) for factors in state.factors]
     first, second = (
-        HalfModel(scale * mean, scale * half, variances) for mean, half in zip(means, components, strict=True)
+        HalfModel(scale * mean, scale * _half_components(run, space, half), variances)
+        for half, mean in enumerate(means, start=1)
     )
     return first, second
+
+
+def _half_components(run: RunDir, space: LatentSpace, half: int) -> Tensor:
+    """What a half-set alone makes of the compared components."""
+    return torch.stack([read_volume(run.half_eigenvolume(int(column) + 1, half)).data for column in space.columns])
+
+
+def refuse_without_halves(run: RunDir, space: LatentSpace) -> None:
+    """Refuse a run of a version that kept no half-set components: half-maps that share them agree too well.
+
+    Raises
+    ------
+    UserError
+    """
+    paths = [run.half_eigenvolume(int(column) + 1, half) for column in space.columns for half in (1, 2)]
+    for path in paths:
+        if not path.exists():
+            raise UserError(
+                f"{path} does not exist, as in runs of earlier versions, and half-maps cannot be made without it: fit"
+                " again, or take --method linear."
+            )
 
 
 def _mean_gain(run: RunDir, box_size: int) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.shells import fsc
@@ -31,6 +34,13 @@ def test_states_have_half_maps_resolution_and_particles(fitted, hinge, engine, t
         assert float(resolution.data.min()) > 0
         rows += len(StarFile.read(tmp_path / "out" / f"state_00{state}_particles.star").particles)
     assert rows == 300
+
+
+def test_a_run_without_half_set_components_is_refused(fitted, engine, tmp_path):
+    run = RunDir(shutil.copytree(fitted.path, tmp_path / "run"))
+    run.half_eigenvolume(1, 2).unlink()
+    outcome = engine("reconstruct", run.path, "--output", tmp_path / "out", "--clusters", 2)
+    assert outcome.code == 2 and "eigenvolume_001_half2.mrc does not exist" in outcome.error
 
 
 def test_rows_are_matched_by_name_by_place_or_by_order():
