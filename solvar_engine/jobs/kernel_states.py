@@ -34,8 +34,13 @@ from solvar_engine.jobs.kernel_particles import (
 from solvar_engine.jobs.latent_space import LatentSpace
 from solvar_engine.latent.distances import BANDWIDTHS, kernel_bandwidths, squared_distances
 from solvar_engine.reconstruction.filtering import corrected_fsc, local_filter, local_fsc, local_resolution
-from solvar_engine.reconstruction.kernel_blending import blend_kernels
-from solvar_engine.reconstruction.kernel_regression import accumulate_kernels, accumulation_bytes
+from solvar_engine.reconstruction.kernel_blending import Blend, blend_kernels
+from solvar_engine.reconstruction.kernel_regression import (
+    Staircase,
+    accumulate_kernels,
+    accumulation_bytes,
+    back_project,
+)
 from solvar_engine.reconstruction.sharpening import fit_b_factor
 from solvar_engine.reconstruction.windows import LocalWindows
 
@@ -96,6 +101,8 @@ class KernelProblem:
     columns : ndarray of int
         The compared components.
     mask : Tensor, shape (z, y, x)
+    everything : tuple of two Tensors, shape (2, z, y, x)
+        Back-projection of all images of each half-set, see `back_project`.
     seed : int
     """
 
@@ -109,6 +116,7 @@ class KernelProblem:
     models: tuple[HalfModel, HalfModel]
     columns: NDArray[np.intp]
     mask: Tensor
+    everything: tuple[Tensor, Tensor]
     seed: int
 
     @property
@@ -143,8 +151,9 @@ def set_up(params: ReconstructParams, run: RunDir, space: LatentSpace, output: P
     mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
     models = _half_models(run, space, source, torch.cat(rows))
     z, precision = _place_and_remove(source, rows, models)
+    everything = (back_project(source, rows[0]), back_project(source, rows[1]))
     return KernelProblem(
-        source, stack, row, known.is_outlier, rows, z, precision, models, space.columns, mask, params.seed
+        source, stack, row, known.is_outlier, rows, z, precision, models, space.columns, mask, everything, params.seed
     )
 
 
@@ -222,6 +231,47 @@ def _place_and_remove(
     return z, precision
 
 
+@dataclass(frozen=True)
+class KernelVolumes:
+    """Half-maps of a state, and how its kernels weigh the images.
+
+    Attributes
+    ----------
+    blend : Blend
+    windows : LocalWindows
+        That cover the mask.
+    stairs : tuple of two Staircase
+        Weights of the images of each half-set, in the order of `KernelProblem.rows`.
+    """
+
+    blend: Blend
+    windows: LocalWindows
+    stairs: tuple[Staircase, Staircase]
+
+    @property
+    def counts(self) -> Tensor:
+        """Images in each kernel, shape (kernels,)."""
+        return torch.stack([(stairs.of_images() > 0).sum(dim=1) for stairs in self.stairs]).sum(dim=0)
+
+
+def kernel_volumes(problem: KernelProblem, point: NDArray[np.float64]) -> KernelVolumes:
+    """Make the half-maps at a point (r,) of the latent space."""
+    place = point[problem.columns]
+    first, second = (
+        squared_distances(problem.z[rows], problem.precision[rows], place) for rows in problem.rows
+    )
+    bandwidths = torch.from_numpy(kernel_bandwidths((first, second), uncertainty=len(place)))
+    distances = (torch.from_numpy(first), torch.from_numpy(second))
+    halves = [
+        accumulate_kernels(problem.source, rows, distance, bandwidths, everything)
+        for rows, distance, everything in zip(problem.rows, distances, problem.everything, strict=True)
+    ]
+    windows = LocalWindows.create(problem.source.box_size, problem.mask)
+    blend = blend_kernels((halves[0], halves[1]), _offsets(problem, place), windows, problem.mask)
+    stairs = [Staircase.create(distance, bandwidths) for distance in distances]
+    return KernelVolumes(blend, windows, (stairs[0], stairs[1]))
+
+
 def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> KernelState:
     """Make the volume at a point of the latent space.
 
@@ -236,23 +286,12 @@ def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> Ker
     KernelState
     """
     box_size, mask = problem.source.box_size, problem.mask
-    place = point[problem.columns]
-    first, second = (
-        squared_distances(problem.z[rows], problem.precision[rows], place) for rows in problem.rows
-    )
-    bandwidths = kernel_bandwidths((first, second), uncertainty=len(place))
-    halves = tuple(
-        accumulate_kernels(problem.source, rows, torch.from_numpy(distance), torch.from_numpy(bandwidths))
-        for rows, distance in zip(problem.rows, (first, second), strict=True)
-    )
-    windows = LocalWindows.create(box_size)
-    blend = blend_kernels((halves[0], halves[1]), _offsets(problem, place), windows, mask)
-    half1, half2 = blend.half1, blend.half2
+    volumes = kernel_volumes(problem, point)
+    windows, half1, half2 = volumes.windows, volumes.blend.half1, volumes.blend.half2
     correlation = local_fsc(half1, half2, windows)
     pixel_size = problem.source.pixel_size
     generator = torch.Generator().manual_seed(problem.seed)
     overall = corrected_fsc(half1, half2, mask, generator)
-    counts = [int((first < h * h).sum() + (second < h * h).sum()) for h in (*bandwidths, np.inf)]
     average = 0.5 * (half1 + half2)
     resolution = resolution_at(overall, FSC_THRESHOLD, box_size, pixel_size)
     guinier = fit_b_factor(average, overall, pixel_size, resolution)
@@ -261,7 +300,7 @@ def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> Ker
         half1,
         half2,
         local_resolution(correlation, windows, pixel_size, FSC_THRESHOLD),
-        _images_used(torch.tensor(counts), blend.shares, correlation, windows.weight_of(mask)),
+        _images_used(volumes.counts, volumes.blend.shares, correlation, windows.weight_of(mask)),
         resolution,
         None if guinier is None else guinier.b_factor,
     )

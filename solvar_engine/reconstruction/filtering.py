@@ -53,7 +53,7 @@ def local_filter(volume: Tensor, correlation: Tensor, windows: LocalWindows) -> 
 
 
 def local_resolution(correlation: Tensor, windows: LocalWindows, pixel_size: float, threshold: float) -> Tensor:
-    """Resolution at every voxel, interpolated between windows.
+    """Resolution at every voxel, interpolated between windows; outside them, the worst of theirs.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def local_resolution(correlation: Tensor, windows: LocalWindows, pixel_size: flo
         Angstrom.
     """
     found = [resolution_at(curve, threshold, windows.size, pixel_size) for curve in correlation]
-    return windows.interpolate(torch.tensor(found))
+    return windows.interpolate(torch.tensor(found), outside=max(found))
 
 
 def corrected_fsc(half1: Tensor, half2: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
