@@ -285,8 +285,12 @@ def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> Ker
     -------
     KernelState
     """
+    return finish_state(problem, kernel_volumes(problem, point))
+
+
+def finish_state(problem: KernelProblem, volumes: KernelVolumes) -> KernelState:
+    """Filter the half-maps of a state, and measure what they agree on."""
     box_size, mask = problem.source.box_size, problem.mask
-    volumes = kernel_volumes(problem, point)
     windows, half1, half2 = volumes.windows, volumes.blend.half1, volumes.blend.half2
     correlation = local_fsc(half1, half2, windows)
     pixel_size = problem.source.pixel_size
