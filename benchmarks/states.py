@@ -26,6 +26,7 @@ import argparse
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from torch import Tensor  # noqa: E402
 from solvar_engine.contract.files import read_csv  # noqa: E402
 from solvar_engine.contract.params import ReconstructParams  # noqa: E402
 from solvar_engine.contract.run import RunDir  # noqa: E402
+from solvar_engine.contract.status import StatusTracker  # noqa: E402
 from solvar_engine.data.particles import ParticleStack  # noqa: E402
 from solvar_engine.data.preprocess import prepare_particles  # noqa: E402
 from solvar_engine.data.volumes import read_volume  # noqa: E402
@@ -49,6 +51,7 @@ from solvar_engine.imaging.masks import soft_edge  # noqa: E402
 from solvar_engine.imaging.shells import coefficients_per_shell, fsc, resolution_at  # noqa: E402
 from solvar_engine.imaging.types import Volume  # noqa: E402
 from solvar_engine.jobs.kernel_states import (  # noqa: E402
+    SETUP_STEPS,
     KernelProblem,
     KernelVolumes,
     finish_state,
@@ -56,6 +59,7 @@ from solvar_engine.jobs.kernel_states import (  # noqa: E402
     set_up,
 )
 from solvar_engine.jobs.latent_space import LatentSpace, open_latent_space  # noqa: E402
+from solvar_engine.jobs.progress import Progress  # noqa: E402
 from solvar_engine.jobs.reconstruct import linear_state  # noqa: E402
 from solvar_engine.reconstruction.filtering import corrected_fsc  # noqa: E402
 from solvar_engine.reconstruction.mean import estimate_mean  # noqa: E402
@@ -211,7 +215,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         params = ReconstructParams(run=str(run.path), output=folder, points="-", box=box_size)
         start = time.perf_counter()
-        problem = set_up(params, run, space, Path(folder))
+        status = StatusTracker(Path(folder) / "status.json", params.command)
+        with closing(Progress(status, SETUP_STEPS)) as progress:
+            problem = set_up(params, run, space, len(points), Path(folder), progress)
         seconds = time.perf_counter() - start
         plain, expectation = PlainAverages(arguments.data, space, problem.mask), Expectation(truth, problem)
         scale = Scale(problem.mask, truth.moving, problem.source.pixel_size)

@@ -17,7 +17,6 @@ from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import FSC_THRESHOLD
 from solvar_engine.contract.run import RunDir
 from solvar_engine.data.particles import ParticleStack
-from solvar_engine.data.preprocess import cache_bytes
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.bands import change_box
@@ -31,20 +30,24 @@ from solvar_engine.jobs.kernel_particles import (
     prepare,
     read_run_particles,
 )
+from solvar_engine.jobs.kernel_plan import plan_kernel_states
 from solvar_engine.jobs.latent_space import LatentSpace
-from solvar_engine.latent.distances import BANDWIDTHS, kernel_bandwidths, squared_distances
+from solvar_engine.jobs.progress import Progress
+from solvar_engine.latent.distances import kernel_bandwidths, squared_distances
 from solvar_engine.reconstruction.filtering import corrected_fsc, local_filter, local_fsc, local_resolution
 from solvar_engine.reconstruction.kernel_blending import Blend, blend_kernels
 from solvar_engine.reconstruction.kernel_regression import (
     Staircase,
     accumulate_kernels,
-    accumulation_bytes,
     back_project,
 )
 from solvar_engine.reconstruction.sharpening import fit_b_factor
 from solvar_engine.reconstruction.windows import LocalWindows
 
 logger = logging.getLogger(__name__)
+
+SETUP_STEPS = 3
+"""Of the progress of a reconstruction, before the first state."""
 
 _SCALE_IMAGES = 1000  # on which the scale of the mean is measured
 
@@ -125,8 +128,22 @@ class KernelProblem:
         return OutputScale.of(self.source)
 
 
-def set_up(params: ReconstructParams, run: RunDir, space: LatentSpace, output: Path) -> KernelProblem:
+def set_up(
+    params: ReconstructParams, run: RunDir, space: LatentSpace, states: int, output: Path, progress: Progress
+) -> KernelProblem:
     """Read the particles, place them in latent space half by half, and take the models away from their images.
+
+    Parameters
+    ----------
+    params : ReconstructParams
+    run : RunDir
+    space : LatentSpace
+    states : int
+        How many will be made, to say how long that takes.
+    output : Path
+        Folder for the scratch file, unless the options name one.
+    progress : Progress
+        Goes `SETUP_STEPS` on.
 
     Raises
     ------
@@ -139,19 +156,23 @@ def set_up(params: ReconstructParams, run: RunDir, space: LatentSpace, output: P
     mean = read_volume(run.mean)
     check_extent(stack, mean.box_size, mean.pixel_size, run.mean)
     box_size = _box_size(params, stack, mean.box_size)
-    sums = accumulation_bytes(box_size, BANDWIDTHS, torch.get_num_threads()) + 12.0 * BANDWIDTHS * box_size**3
-    logger.info(
-        "Volumes of %d px: expecting about %.0f MB of memory beside the images (%.0f MB)",
-        box_size,
-        650 + sums / 1e6,
-        cache_bytes(len(stack), box_size) / 1e6,
-    )
+    plan = plan_kernel_states(
+        len(stack), stack.box_size, box_size, mean.box_size, len(space.columns), states, torch.get_num_threads(),
+        params.cache_mb,
+    )  # fmt: skip
+    logger.info("%d volumes of %d px from %d particles. %s", states, box_size, len(stack), plan.sentence())
+    progress.stage("reading images")
     source = prepare(params, run, stack, row, known.latents.contrast, box_size, output)
     rows = (torch.from_numpy(row)[known.halves[0]], torch.from_numpy(row)[known.halves[1]])
     mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
     models = _half_models(run, space, source, torch.cat(rows))
+    progress.advance()
+    progress.stage("placing particles")
     z, precision = _place_and_remove(source, rows, models)
+    progress.advance()
+    progress.stage("all particles")
     everything = (back_project(source, rows[0]), back_project(source, rows[1]))
+    progress.advance()
     return KernelProblem(
         source, stack, row, known.is_outlier, rows, z, precision, models, space.columns, mask, everything, params.seed
     )

@@ -31,6 +31,11 @@ class StateFiles:
         """Coordinates, images and resolution of every state."""
         return self.folder / "states.csv"
 
+    @property
+    def checkpoint(self) -> Path:
+        """What `--resume` needs; gone when all is done."""
+        return self.folder / "checkpoint.json"
+
     def volume(self, state: int) -> Path:
         """Volume of a state, filtered."""
         return self.folder / f"state_{state:03d}.mrc"

@@ -10,7 +10,9 @@ BANDWIDTHS = 6
 MINIMUM_IMAGES = 50
 """Images of each half-set that the narrowest kernel holds."""
 
-_WIDEST = 2 / 3  # share of the particles inside the widest kernel: a wider one hardly differs from that of all
+WIDEST = 2 / 3
+"""Share of the particles inside the widest kernel: a wider one hardly differs from that of all."""
+
 _GROWTH = 2.0  # particles of a kernel over those of the one before, at least
 
 
@@ -77,7 +79,7 @@ def kernel_bandwidths(
     narrowest = max(float(np.partition(half, rank)[rank]) for half, rank in zip(halves, ranks, strict=True))
     both = np.sort(np.concatenate(halves))
     narrowest = max(narrowest, uncertainty, 1e-6 * float(both[-1]), 1e-12)
-    fewest, most = max(int((both < narrowest).sum()), 1), _WIDEST * len(both)
+    fewest, most = max(int((both < narrowest).sum()), 1), WIDEST * len(both)
     steps = min(count - 1, int(np.log(max(most / fewest, 1.0)) / np.log(_GROWTH)))
     sizes = np.geomspace(fewest, max(most, fewest), steps + 1)[1:].astype(int)
     # particles at the very same place make kernels of the same width, of which one is enough

@@ -102,3 +102,10 @@ def agreement_gain(first: Tensor, second: Tensor, windows: LocalWindows) -> Tens
     chance = _CAUTION / (_INDEPENDENT * coefficients_per_shell(windows.size)).sqrt()
     certain = (correlation - chance).clamp(0, 1)
     return 2 * certain / (1 + certain)
+
+
+def blending_bytes(box_size: int) -> float:
+    """Memory that :func:`blend_kernels` takes beside the sums, at most: with a mask that fills the box."""
+    windows = LocalWindows.create(box_size)
+    spectra = 8.0 * windows.count * windows.size**2 * (windows.size // 2 + 1)
+    return 4 * spectra + 40.0 * box_size**3

@@ -21,9 +21,11 @@ from solvar_engine.projectors.base import create_projector, images_per_call
 from solvar_engine.projectors.grid import GridGeometry
 from solvar_engine.reconstruction.mean import precision_from_fsc
 
+CHANNELS = 2
+"""An image and its squared transfer function."""
+
 _EDGE = 2.0  # px, of the ball that holds the molecule
 _FLOOR = 1e-6  # of the best seen shell: keeps empty shells finite
-_CHANNELS = 2  # an image and its squared transfer function
 _START = 1.0  # precision over average density, before the half-sets were compared
 
 
@@ -129,15 +131,15 @@ class _RingSums:
     def __init__(self, source: BatchSource, interpolation: str) -> None:
         self._source = source
         self._projector = create_projector(source.box_size, source.disk, interpolation=interpolation)
-        self._accumulator = self._projector.new_accumulator(_CHANNELS)
+        self._accumulator = self._projector.new_accumulator(CHANNELS)
 
     def add_up(self, index: Tensor) -> Tensor:
         """See :func:`back_project`."""
         if not len(index):
-            return torch.zeros(_CHANNELS, *(self._source.box_size,) * 3)
+            return torch.zeros(CHANNELS, *(self._source.box_size,) * 3)
         disk = self._source.disk
         self._accumulator.zero_()
-        for batch in self._source.batches(index, disk, images_per_call(self._projector, _CHANNELS)):
+        for batch in self._source.batches(index, disk, images_per_call(self._projector, CHANNELS)):
             ctf = batch.ctf * batch.contrast[:, None]
             image = batch.images * (disk.weight * ctf)
             power = (disk.weight * ctf * ctf).to(image.dtype)
@@ -236,9 +238,9 @@ def accumulation_bytes(box_size: int, bandwidths: int, groups: int) -> float:
     """
     planes, rows, columns, _ = GridGeometry(box_size, (box_size - 1) // 2, 2, "trilinear").shape(1)
     # the accumulators of all groups, their sum, and its transform with two copies
-    grids = 8.0 * planes * rows * columns * _CHANNELS * (groups + 4)
+    grids = 8.0 * planes * rows * columns * CHANNELS * (groups + 4)
     voxels = float(box_size**3)
-    return max(grids, (bandwidths + 1) * 6.0 * voxels) + (bandwidths + 2) * 4.0 * _CHANNELS * voxels
+    return max(grids, (bandwidths + 1) * 6.0 * voxels) + (bandwidths + 2) * 4.0 * CHANNELS * voxels
 
 
 def levelled_estimate(right_side: Tensor, density: Tensor, precision: Tensor) -> Tensor:
