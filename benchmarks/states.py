@@ -50,14 +50,8 @@ from solvar_engine.imaging.fourier import fourier_crop_volume  # noqa: E402
 from solvar_engine.imaging.masks import soft_edge  # noqa: E402
 from solvar_engine.imaging.shells import coefficients_per_shell, fsc, resolution_at  # noqa: E402
 from solvar_engine.imaging.types import Volume  # noqa: E402
-from solvar_engine.jobs.kernel_states import (  # noqa: E402
-    SETUP_STEPS,
-    KernelProblem,
-    KernelVolumes,
-    finish_state,
-    kernel_volumes,
-    set_up,
-)
+from solvar_engine.jobs.kernel_problem import SETUP_STEPS, KernelProblem, set_up  # noqa: E402
+from solvar_engine.jobs.kernel_states import KernelVolumes, finish_state, kernel_volumes  # noqa: E402
 from solvar_engine.jobs.latent_space import LatentSpace, open_latent_space  # noqa: E402
 from solvar_engine.jobs.progress import Progress  # noqa: E402
 from solvar_engine.jobs.reconstruct import linear_state  # noqa: E402

@@ -19,7 +19,8 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.imaging.types import Volume
-from solvar_engine.jobs.kernel_states import SETUP_STEPS, KernelProblem, KernelState, reconstruct_state, set_up
+from solvar_engine.jobs.kernel_problem import SETUP_STEPS, KernelProblem, set_up
+from solvar_engine.jobs.kernel_states import KernelState, reconstruct_state
 from solvar_engine.jobs.latent_space import LatentSpace, open_latent_space
 from solvar_engine.jobs.progress import Progress
 from solvar_engine.jobs.state_checkpoint import StateCheckpoint, StateSummary
