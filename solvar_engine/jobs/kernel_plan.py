@@ -10,6 +10,7 @@ from solvar_engine.latent.distances import BANDWIDTHS, WIDEST
 from solvar_engine.projectors.numba_cpu import slabs_per_grid
 from solvar_engine.reconstruction.kernel_blending import blending_bytes
 from solvar_engine.reconstruction.kernel_regression import CHANNELS, accumulation_bytes
+from solvar_engine.reconstruction.windows import LocalWindows
 
 _LIBRARIES_BYTES = 650e6  # the interpreter with torch and numba, and its working arrays
 _METADATA_BYTES = 2500  # per particle: rows of two STAR files, pose, CTF, latent coordinates
@@ -49,7 +50,7 @@ class KernelPlan:
 
 
 def plan_kernel_states(
-    particles: int, input_box: int, box_size: int, working_box: int, components: int, states: int, threads: int,
+    particles: int, input_box: int, working_box: int, windows: LocalWindows, components: int, states: int, threads: int,
     cache_mb: int,
 ) -> KernelPlan:  # fmt: skip
     """Estimate the resources of a reconstruction.
@@ -57,8 +58,10 @@ def plan_kernel_states(
     Parameters
     ----------
     particles : int
-    input_box, box_size, working_box : int
-        Of the images, the volumes and the fit, px.
+    input_box, working_box : int
+        Of the images and the fit, px.
+    windows : LocalWindows
+        Of the volumes.
     components : int
         That are compared.
     states, threads : int
@@ -69,6 +72,7 @@ def plan_kernel_states(
     -------
     KernelPlan
     """
+    box_size = windows.box_size
     cache = float(cache_bytes(particles, box_size))
     in_memory = cache <= cache_mb * 1e6
     groups = threads // slabs_per_grid(threads, CHANNELS)
@@ -76,7 +80,7 @@ def plan_kernel_states(
     shared = 2 * CHANNELS * 4.0 * voxels + (components + 1) * 2 * 4.0 * working_box**3
     steps = max(
         accumulation_bytes(box_size, BANDWIDTHS, groups) + (BANDWIDTHS + 1) * 6.0 * voxels,
-        2 * (BANDWIDTHS + 1) * 6.0 * voxels + blending_bytes(box_size),
+        2 * (BANDWIDTHS + 1) * 6.0 * voxels + blending_bytes(windows),
     )
     memory = _LIBRARIES_BYTES + shared + steps + particles * _METADATA_BYTES + (cache if in_memory else 0.0)
     pixels, working_pixels = len(HalfDisk.create(box_size)), len(HalfDisk.create(working_box))

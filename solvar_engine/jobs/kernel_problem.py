@@ -32,6 +32,7 @@ from solvar_engine.jobs.kernel_plan import plan_kernel_states
 from solvar_engine.jobs.latent_space import LatentSpace
 from solvar_engine.jobs.progress import Progress
 from solvar_engine.reconstruction.kernel_regression import back_project
+from solvar_engine.reconstruction.windows import LocalWindows
 
 logger = logging.getLogger(__name__)
 
@@ -116,15 +117,16 @@ def set_up(
     mean = read_volume(run.mean)
     check_extent(stack, mean.box_size, mean.pixel_size, run.mean)
     box_size = _box_size(params, stack, mean.box_size)
+    mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
+    windows = LocalWindows.create(box_size, mask)
     plan = plan_kernel_states(
-        len(stack), stack.box_size, box_size, mean.box_size, len(space.columns), states, torch.get_num_threads(),
+        len(stack), stack.box_size, mean.box_size, windows, len(space.columns), states, torch.get_num_threads(),
         params.cache_mb,
     )  # fmt: skip
     logger.info("%d volumes of %d px from %d particles. %s", states, box_size, len(stack), plan.sentence())
     progress.stage("reading images")
     source = prepare(params, run, stack, row, known.latents.contrast, box_size, output)
     rows = (torch.from_numpy(row)[known.halves[0]], torch.from_numpy(row)[known.halves[1]])
-    mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
     models = _half_models(run, space, source, torch.cat(rows))
     progress.advance()
     progress.stage("placing particles")

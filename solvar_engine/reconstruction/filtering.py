@@ -27,8 +27,8 @@ def local_fsc(half1: Tensor, half2: Tensor, windows: LocalWindows) -> Tensor:
     first, second = windows.analyse(half1), windows.analyse(half2)
     # not with neighbouring shells, too: where the signal ends, the last shell would lend its correlation to the next
     cross, power1, power2 = (
-        windows.smooth_places(windows.shell_sums(product))
-        for product in ((first * second.conj()).real, first.abs() ** 2, second.abs() ** 2)
+        windows.smooth_places(sums)
+        for sums in (windows.products(first, second), windows.powers(first), windows.powers(second))
     )
     return cross / (power1 * power2).clamp_min(torch.finfo(torch.float64).tiny).sqrt()
 

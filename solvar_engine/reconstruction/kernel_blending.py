@@ -96,16 +96,15 @@ def agreement_gain(first: Tensor, second: Tensor, windows: LocalWindows) -> Tens
     -------
     Tensor, shape (windows, shells), float64, 0 to 1
     """
-    cross = windows.smooth_shells(windows.shell_sums((first * second.conj()).real))
-    powers = [windows.smooth_shells(windows.shell_sums(part.abs() ** 2)) for part in (first, second)]
+    cross = windows.smooth_shells(windows.products(first, second))
+    powers = [windows.smooth_shells(windows.powers(part)) for part in (first, second)]
     correlation = cross / (powers[0] * powers[1]).clamp_min(torch.finfo(torch.float64).tiny).sqrt()
     chance = _CAUTION / (_INDEPENDENT * coefficients_per_shell(windows.size)).sqrt()
     certain = (correlation - chance).clamp(0, 1)
     return 2 * certain / (1 + certain)
 
 
-def blending_bytes(box_size: int) -> float:
-    """Memory that :func:`blend_kernels` takes beside the sums, at most: with a mask that fills the box."""
-    windows = LocalWindows.create(box_size)
+def blending_bytes(windows: LocalWindows) -> float:
+    """Memory that :func:`blend_kernels` takes beside the sums, bytes."""
     spectra = 8.0 * windows.count * windows.size**2 * (windows.size // 2 + 1)
-    return 4 * spectra + 40.0 * box_size**3
+    return 5 * spectra + 40.0 * windows.box_size**3

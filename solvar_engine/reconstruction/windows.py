@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
-from solvar_engine.imaging.shells import shell_count, shell_index_volume, shell_sum
+from solvar_engine.imaging.fourier import block_order, block_spectra, hermitian_weight, spectra_to_blocks
+from solvar_engine.imaging.shells import shell_count, shell_index_volume
 
 _SMALLEST = 16  # px: a smaller window has hardly any shells
 _SHARE = 3  # windows along an edge of the box
+_INSIDE = 0.05  # of a mask: less is the ringing of one that was sampled finer
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class LocalWindows:
         if mask is None:
             return everywhere
         touches = torch.nn.functional.max_pool3d(everywhere.padded(mask)[None, None], everywhere.size, everywhere.hop)
-        return replace(everywhere, place=everywhere.place[touches.flatten() > 0])
+        return replace(everywhere, place=everywhere.place[touches.flatten() > _INSIDE])
 
     def __post_init__(self) -> None:
         if self.size < 2 or self.size % 2:
@@ -82,7 +83,7 @@ class LocalWindows:
         -------
         Tensor, shape (windows, size, size, size // 2 + 1), complex
         """
-        return volume_to_ft(self.cut(volume) * self._profile(volume))
+        return block_spectra(self.cut(volume).mul_(self._profile(volume)))
 
     def padded(self, volume: Tensor) -> Tensor:
         """Volume with zeros around it, as far as windows reach."""
@@ -96,8 +97,8 @@ class LocalWindows:
 
     def synthesise(self, spectra: Tensor) -> Tensor:
         """Volume (z, y, x) of the spectra of all windows; the inverse of :meth:`analyse`."""
-        blocks = ft_to_volume(spectra, self.size)
-        return self.add_up(blocks * self._profile(blocks))
+        blocks = spectra_to_blocks(spectra)
+        return self.add_up(blocks.mul_(self._profile(blocks)))
 
     def add_up(self, blocks: Tensor) -> Tensor:
         """Sum of windows (windows, size, size, size) at their places: the adjoint of :meth:`cut`."""
@@ -113,8 +114,19 @@ class LocalWindows:
         return [tuple(slice(start, start + self.size) for start in corner) for corner in starts]
 
     def shell_sums(self, products: Tensor) -> Tensor:
-        """Sums of real fields on the windows' spectra over their shells, shape (windows, shells), float64."""
-        return torch.cat([shell_sum(part, self.size) for part in products.split(64)])
+        """Sums of real fields on the windows' spectra over their full shells, shape (windows, shells), float64."""
+        sums = products.new_zeros(len(products), self.shells + 1, dtype=torch.float64)
+        weighted = (products * hermitian_weight(self.size)).flatten(1)
+        sums.index_add_(1, self._shell_index().flatten(), weighted.double())
+        return sums[:, : self.shells]
+
+    def powers(self, spectra: Tensor) -> Tensor:
+        """Sums of squared amplitudes over the shells of each window, shape (windows, shells), float64."""
+        return self.shell_sums(torch.view_as_real(spectra).square().sum(dim=-1))
+
+    def products(self, first: Tensor, second: Tensor) -> Tensor:
+        """Real inner products of two sets of spectra, per window and shell, shape (windows, shells), float64."""
+        return self.shell_sums((torch.view_as_real(first) * torch.view_as_real(second)).sum(dim=-1))
 
     def spread(self, values: Tensor) -> Tensor:
         """Spread one number per window and shell over all coefficients of the spectra.
@@ -130,7 +142,7 @@ class LocalWindows:
         -------
         Tensor, shape (windows, size, size, size // 2 + 1)
         """
-        return torch.cat((values, values[:, -1:]), dim=1)[:, shell_index_volume(self.size)]
+        return torch.cat((values, values[:, -1:]), dim=1)[:, self._shell_index()]
 
     def smooth_places(self, values: Tensor) -> Tensor:
         """Blend sums (windows, shells) with those of neighbouring windows, by binomial weights; others count zero."""
@@ -160,6 +172,10 @@ class LocalWindows:
         """Share of a mask in each window, shape (windows,)."""
         profile = self._profile(mask) ** 2
         return (self.cut(mask) * profile).sum(dim=(1, 2, 3)) / profile.sum()
+
+    def _shell_index(self) -> Tensor:
+        """Shell of each coefficient of a window's spectrum, in the order of the spectra."""
+        return block_order(shell_index_volume(self.size))
 
     def _profile(self, like: Tensor) -> Tensor:
         """Product of half sine waves, shape (size, size, size)."""
