@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-BANDWIDTHS = 6
+BANDWIDTHS = 8
 """At most."""
 MINIMUM_IMAGES = 50
 """Images of each half-set that the narrowest kernel holds."""
@@ -13,7 +13,7 @@ MINIMUM_IMAGES = 50
 WIDEST = 2 / 3
 """Share of the particles inside the widest kernel: a wider one hardly differs from that of all."""
 
-_GROWTH = 2.0  # particles of a kernel over those of the one before, at least
+_GROWTH = 1.5  # particles of a kernel over those of the one before, at least
 
 
 def squared_distances(

@@ -52,7 +52,7 @@ def test_each_kernel_holds_a_multiple_of_the_particles_of_the_last():
     assert len(widths) == 4 and sizes[-1] == pytest.approx(2000 * 2 / 3, abs=2)
     ratios = sizes[1:] / sizes[:-1]
     np.testing.assert_allclose(ratios, ratios[0], rtol=0.02)
-    assert ratios[0] > 2
+    assert ratios[0] > 1.5
     # from a quarter of a half-set to two thirds of all there is room for one step
     assert len(kernel_bandwidths(halves, count=20, minimum=400)) == 2
 
