@@ -53,8 +53,8 @@ def test_each_kernel_holds_a_multiple_of_the_particles_of_the_last():
     ratios = sizes[1:] / sizes[:-1]
     np.testing.assert_allclose(ratios, ratios[0], rtol=0.02)
     assert ratios[0] > 1.5
-    # from a quarter of a half-set to two thirds of all there is room for one step
-    assert len(kernel_bandwidths(halves, count=20, minimum=400)) == 2
+    # from a quarter of a half-set to two thirds of all there is room for two steps
+    assert len(kernel_bandwidths(halves, count=20, minimum=400)) == 3
 
 
 def test_bandwidths_ascend_when_all_particles_are_at_one_place():
