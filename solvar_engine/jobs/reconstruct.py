@@ -91,8 +91,8 @@ def _kernel_states(
             logger.info("State %d: %.1f Angstrom from %d images", number, state.resolution, state.images_used)
             progress.advance()
         done.remove()  # volumes that were sharpened must not be taken for such that were not
-        _sharpen(params, files, [state.b_factor for state in done.states])
         resolution = [state.resolution for state in done.states]
+        _sharpen(params, files, [state.b_factor for state in done.states], float(np.median(resolution)))
         _write_table(files.table, states, [state.images_used for state in done.states], resolution)
         progress.finish(f"{count} volumes at {min(resolution):.1f} to {max(resolution):.1f} Angstrom")
 
@@ -105,8 +105,8 @@ def _write_state(files: StateFiles, number: int, state: KernelState, problem: Ke
     scale.write(files.local_resolution(number), state.local_resolution, scale=1.0)
 
 
-def _sharpen(params: ReconstructParams, files: StateFiles, fitted: list[float | None]) -> None:
-    """Sharpen all volumes alike, so that differences between states are not those of their sharpening."""
+def _sharpen(params: ReconstructParams, files: StateFiles, fitted: list[float | None], resolution: float) -> None:
+    """Sharpen all volumes alike, up to one resolution: states must not differ by their sharpening."""
     b_factor = params.fixed_b_factor
     if params.b_factor == "auto":
         known = [value for value in fitted if value is not None]
@@ -118,7 +118,7 @@ def _sharpen(params: ReconstructParams, files: StateFiles, fitted: list[float | 
     if b_factor is not None:
         for number in range(1, len(fitted) + 1):
             volume = read_volume(files.volume(number))
-            sharp = sharpen(volume.data, b_factor, volume.pixel_size)
+            sharp = sharpen(volume.data, b_factor, volume.pixel_size, resolution)
             write_volume(files.volume(number), Volume(sharp, volume.pixel_size))
 
 
