@@ -27,8 +27,8 @@ from solvar_engine.estimation.objectives import OBJECTIVES
 from solvar_engine.estimation.outliers import find_outliers, image_fits
 from solvar_engine.estimation.residuals import residual_power
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
-from solvar_engine.jobs.fit_poses import measure_spread, refine_round
+from solvar_engine.jobs.fit_job import POSE_STEPS, READING_STEPS, FitJob
+from solvar_engine.jobs.fit_poses import MEASURED_SPREAD, measure_spread, refine_round
 from solvar_engine.jobs.fit_start import HalfSetEquations, Masks, half_set_equations
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 
@@ -89,7 +89,7 @@ def fit_halves(
                 problem, state = _separate_pose_errors(job, problem, state)
             state = _advance(job, problem, state, stop)
             if refines:
-                source = refine_round(job, source, mean, problem, masks.mean, state)
+                source = refine_round(job, number + 1, source, mean, problem, masks.mean, state)
                 _, problem = estimate_problem(job, source, masks, outlier)
             judged = judge_images(job, source, problem, state)
             saved = {**judged, "rotation": source.pose.rotation, "shift": source.pose.shift}
@@ -99,7 +99,7 @@ def fit_halves(
             source = source.with_contrast(saved["contrast"])
         if refines:
             source = source.with_pose(Pose(saved["rotation"], saved["shift"]))
-        job.progress.to(READING_STEPS + 1 + (number + 1) * (2 if refines else 1) + stop)
+        job.progress.to(READING_STEPS + 1 + (number + 1) * (1 + POSE_STEPS * refines) + stop)
     if state is None:
         raise UserError(f"The checkpoint of {job.run.path} is incomplete: start again in a new folder.")
     mean, problem = estimate_problem(job, source, masks, outlier)
@@ -112,7 +112,7 @@ def _separate_pose_errors(
     """Begin with the first band, measuring the spread of the poses' errors without factors, and again with some."""
     problem = replace(problem, pose_spread=measure_spread(job, "spread_0", problem, None))
     state = _advance(job, problem, state, first_round_units(job.inputs.box_size))
-    return replace(problem, pose_spread=measure_spread(job, "spread_1", problem, state)), state
+    return replace(problem, pose_spread=measure_spread(job, MEASURED_SPREAD, problem, state)), state
 
 
 def with_contrast_of(problem: CovarianceProblem, state: HalfSetState) -> CovarianceProblem:

@@ -19,6 +19,7 @@ _SECONDS_PER_SAMPLE = 4.5e-8  # of one pixel of one channel, slice and adjoint, 
 _NUFFT_SLOWDOWN = 3.0  # of a pass against trilinear interpolation; measured
 _NUFFT_BYTES = 400e6  # of its plans and chunks
 _FULL_PASSES = 12  # passes over all images at full band that all stages together amount to
+_POSE_PASSES = {"newton": 12, "paper": 140}  # that a round of refinement of the poses amounts to; measured
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def plan_fit(
     threads: int,
     cache_mb: int,
     projector: str = "trilinear",
+    pose_rounds: int = 0,
+    pose_schedule: str = "newton",
 ) -> FitPlan:
     """Estimate the resources of a fit.
 
@@ -65,6 +68,10 @@ def plan_fit(
         Memory allowed for preprocessed images.
     projector : str
         Interpolation; nufft needs no oversampled grids, but more time and buffers.
+    pose_rounds : int
+        How often all poses are refined.
+    pose_schedule : str
+        By which steps.
 
     Returns
     -------
@@ -86,7 +93,7 @@ def plan_fit(
     results = 4 * box_size**3 * (rank + 4) + particles * (_METADATA_BYTES + 4 * (rank + 1) ** 2)
     checkpoint = 4 * box_size**3 * 3 * rank
     disk = results + checkpoint + (0 if in_memory else cache)
-    fitted = particles * (rank + 2) * _FULL_PASSES
+    fitted = particles * (rank + 2) * (_FULL_PASSES + pose_rounds * _POSE_PASSES[pose_schedule])
     passes = len(HalfDisk.create(box_size)) * (fitted + judging * (rank + 2 + DECOYS)) * _SECONDS_PER_SAMPLE / threads
     passes *= _NUFFT_SLOWDOWN if is_nufft else 1.0
     transforms = (40 * rank + 2 * DECOYS) * 8e-8 * (oversampling * box_size) ** 3 / threads

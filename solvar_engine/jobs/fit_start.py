@@ -50,7 +50,15 @@ def read_images(job: FitJob) -> PreparedParticles:
     params, stack, box_size = job.params, job.inputs.stack, job.inputs.box_size
     count, threads = len(stack), torch.get_num_threads()
     plan = plan_fit(
-        count, box_size, job.tried_rank, params.oversampling, threads, params.cache_mb, params.projector
+        count,
+        box_size,
+        job.tried_rank,
+        params.oversampling,
+        threads,
+        params.cache_mb,
+        params.projector,
+        job.pose_rounds,
+        params.pose_schedule,
     )
     logger.info(
         "%d particles of %d px, %.3f Angstrom/px, working box %d px",
