@@ -14,7 +14,8 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
 from solvar_engine.jobs.fit_inputs import focus, scratch_folder
 from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
-from solvar_engine.jobs.fit_plan import plan_fit, require_disk
+from solvar_engine.jobs.fit_plan import FitDemand, plan_within, require_disk
+from solvar_engine.jobs.memory import available_bytes
 from solvar_engine.reconstruction.mean import estimate_mean
 from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations
 
@@ -45,11 +46,11 @@ def read_images(job: FitJob) -> PreparedParticles:
     Raises
     ------
     UserError
-        If a disk is too small, or an image cannot be used.
+        If memory or a disk is too small, or an image cannot be used.
     """
     params, stack, box_size = job.params, job.inputs.stack, job.inputs.box_size
     count, threads = len(stack), torch.get_num_threads()
-    plan = plan_fit(
+    demand = FitDemand(
         count,
         box_size,
         job.tried_rank,
@@ -60,6 +61,7 @@ def read_images(job: FitJob) -> PreparedParticles:
         job.pose_rounds,
         params.pose_schedule,
     )
+    plan = plan_within(demand, available_bytes())
     logger.info(
         "%d particles of %d px, %.3f Angstrom/px, working box %d px",
         count,
