@@ -22,7 +22,7 @@ demo:
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -p tests.forbid_skips
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.forbid_skips --numprocesses auto --maxprocesses 8 --dist worksteal
 	scripts/install_scipion.sh
 	scripts/test_plugin.sh
 

@@ -30,6 +30,7 @@ def read_requirements() -> list:
 
 TEST = [
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "starfile>=0.5.8",
     "triton>=3.5; platform_system == 'Linux'",
     "ruff>=0.12",

@@ -16,6 +16,17 @@ from solvar_engine.data.mrc import StackWriter
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_beside_other_workers() -> None:
+    """Let the libraries compute on one thread where pytest-xdist runs tests beside each other."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import numba
+        import torch
+
+        numba.set_num_threads(1)
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real maps and metadata, beside the repository or named by SOLVAR_TEST_DATA."""

@@ -15,6 +15,7 @@ import pytest
 from solvar_engine import __version__, cli
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import COMMANDS, FitParams, SimulateParams, options_of
+from tests.jobs.programs import heed_signals
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ANALYZE = ["analyze", "run", "--device", "cpu", "--threads", "1"]
@@ -335,7 +336,7 @@ def start_parent(tmp_path: Path, tail: str, **options) -> tuple[subprocess.Popen
     note = tmp_path / "note"
     command = f"{sys.executable} {tmp_path / 'sleeper.py'} {note} {tail}"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(["bash", "-c", command], env=environment, **options), note
+    return subprocess.Popen(["bash", "-c", command], env=environment, preexec_fn=heed_signals, **options), note
 
 
 def test_engine_stops_in_order_when_its_parent_is_killed(tmp_path):

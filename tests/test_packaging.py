@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import configparser
 import email
+import importlib
 import importlib.resources
-import importlib.util
 import os
 import re
 import shutil
@@ -229,22 +229,25 @@ def test_scipion_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "forbidding", "exit_code"),
+    ("source", "forbidding", "workers", "exit_code"),
     [
-        ("def test(): pytest.skip('no data')", "1", pytest.ExitCode.TESTS_FAILED),
-        ("def test(): pytest.skip('no data')", "", pytest.ExitCode.OK),
-        ("@pytest.mark.gpu\ndef test(): pytest.skip('no device')", "1", pytest.ExitCode.OK),
-        ("@pytest.mark.xfail\ndef test(): assert 0", "1", pytest.ExitCode.OK),
-        ("def test(): pass", "1", pytest.ExitCode.OK),
+        ("def test(): pytest.skip('no data')", "1", 0, pytest.ExitCode.TESTS_FAILED),
+        ("def test(): pytest.skip('no data')", "1", 1, pytest.ExitCode.TESTS_FAILED),
+        ("def test(): pytest.skip('no data')", "", 0, pytest.ExitCode.OK),
+        ("@pytest.mark.gpu\ndef test(): pytest.skip('no device')", "1", 0, pytest.ExitCode.OK),
+        ("@pytest.mark.xfail\ndef test(): assert 0", "1", 0, pytest.ExitCode.OK),
+        ("def test(): pass", "1", 1, pytest.ExitCode.OK),
     ],
 )
-def test_forbidden_skips_fail_the_run(tmp_path: Path, source: str, forbidding: str, exit_code: int) -> None:
+def test_forbidden_skips_fail_the_run(
+    tmp_path: Path, source: str, forbidding: str, workers: int, exit_code: int
+) -> None:
     module = f"import pytest\n{source}\ndef test_other(): pass\n"
     (tmp_path / "test_one.py").write_text(module, encoding="utf-8")
     result = subprocess.run(
         [
-            sys.executable, "-m", "pytest", "-p", "tests.forbid_skips", "-p", "no:cacheprovider",
-            "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path),
+            sys.executable, "-m", "pytest", "-p", "tests.forbid_skips", "-p", "no:cacheprovider", "--numprocesses",
+            str(workers), "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path),
         ],
         cwd=ROOT,
         env={**os.environ, "SOLVAR_FORBID_SKIPS": forbidding},
@@ -260,13 +263,9 @@ def test_forbidden_skips_fail_the_run(tmp_path: Path, source: str, forbidding: s
 
 
 @pytest.fixture
-def demo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("solvar_demo", ROOT / "docs" / "demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def demo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("demo")
 
 
 def test_demo_replaces_an_earlier_demo(demo: ModuleType, tmp_path: Path) -> None:
@@ -285,17 +284,18 @@ def test_demo_says_how_far_the_protocol_is(demo: ModuleType, tmp_path: Path) -> 
         def getStatesFolder(self) -> Path:
             return tmp_path / "states"
 
-    assert demo.progress(object()) == ""
-    assert demo.progress(Analysis()) == ""
+    progress = importlib.import_module("demo_project").progress
+    assert progress(object()) == ""
+    assert progress(Analysis()) == ""
     for folder in ("run", "states"):
         (tmp_path / folder).mkdir()
     fit = StatusTracker(Analysis().getRunDir().status, "fit")
     fit.update(stage="mean", step=3, steps=9)
-    assert demo.progress(Analysis()) == "fit: stage 3 of 9, mean"
+    assert progress(Analysis()) == "fit: stage 3 of 9, mean"
     fit.update(state="finished")
-    assert demo.progress(Analysis()) == ""
+    assert progress(Analysis()) == ""
     StatusTracker(status_path(tmp_path / "states"), "reconstruct").update(stage="states", step=1, steps=2)
-    assert demo.progress(Analysis()) == "reconstruct: stage 1 of 2, states"
+    assert progress(Analysis()) == "reconstruct: stage 1 of 2, states"
 
 
 def test_demo_never_empties_a_folder_of_the_user(demo: ModuleType, tmp_path: Path) -> None:

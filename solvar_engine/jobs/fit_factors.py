@@ -29,8 +29,8 @@ from solvar_engine.estimation.residuals import residual_power
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit_job import POSE_STEPS, READING_STEPS, FitJob
 from solvar_engine.jobs.fit_poses import MEASURED_SPREAD, measure_spread, refine_round
-from solvar_engine.jobs.fit_start import Masks, estimate_masked_mean
-from solvar_engine.reconstruction.mean import MeanEstimate
+from solvar_engine.jobs.fit_start import HalfSetEquations, Masks, half_set_equations
+from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +69,14 @@ class HalfSetFit:
     outlier: Tensor
 
 
-def fit_halves(job: FitJob, source: PreparedParticles, masks: Masks) -> HalfSetFit:
+def fit_halves(
+    job: FitJob, source: PreparedParticles, masks: Masks, equations: HalfSetEquations | None = None
+) -> HalfSetFit:
     """March both half-sets to the full band; outliers are found, and the noise is measured, twice on the way.
 
     The first time is after the first band, when the model knows enough to tell, the second at the end. If poses are to
-    be refined, that is done first, and after every band.
+    be refined, that is done first, and after every band. ``equations`` are those of the images as they come in, if they
+    are known.
     """
     refines, stops = job.params.refine_poses, job.stops
     state = job.checkpoint.load_halves()
@@ -81,7 +84,7 @@ def fit_halves(job: FitJob, source: PreparedParticles, masks: Masks) -> HalfSetF
     for number, stop in enumerate(stops):
         saved = job.checkpoint.load(f"noise_{number}")
         if saved is None:
-            mean, problem = estimate_problem(job, source, masks, outlier)
+            mean, problem = estimate_problem(job, source, masks, outlier, equations if number == 0 else None)
             if refines and number == 0:
                 problem, state = _separate_pose_errors(job, problem, state)
             state = _advance(job, problem, state, stop)
@@ -118,11 +121,17 @@ def with_contrast_of(problem: CovarianceProblem, state: HalfSetState) -> Covaria
 
 
 def estimate_problem(
-    job: FitJob, source: PreparedParticles, masks: Masks, outlier: Tensor
+    job: FitJob,
+    source: PreparedParticles,
+    masks: Masks,
+    outlier: Tensor,
+    equations: HalfSetEquations | None = None,
 ) -> tuple[MeanEstimate, CovarianceProblem]:
     """Estimate the mean under the noise of the source, and set up the problem of the factors around it."""
     first, second = (half[~outlier[half]] for half in job.inputs.halves)
-    mean, normal = estimate_masked_mean(job, source, (first, second), masks.mean)
+    if equations is None:
+        equations = half_set_equations(job, source, (first, second))
+    mean, normal = estimate_mean(*equations, masks.mean), equations[0] + equations[1]
     problem = CovarianceProblem(
         source,
         (first, second),

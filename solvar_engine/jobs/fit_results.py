@@ -20,6 +20,7 @@ from solvar_engine.jobs.fit_outputs import (
     OutputScale,
     write_candidates,
     write_components,
+    write_half_components,
     write_latent_coordinates,
     write_mean,
     write_spectra,
@@ -84,6 +85,8 @@ def write_results(
     write_mean(run, halves.mean, halves.masks, scale)
     overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean)
     labels = write_components(run, components, overlap, least_gain(job, halves.problem.halves, decision), scale)
+    for half, factors in enumerate(halves.state.factors, start=1):
+        write_half_components(run, components, factors.volumes * halves.problem.mask, half, scale)
     write_candidates(run, decision, scale)
     correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal()
     write_spectra(run, source, stack, halves.mean.fsc, correlation, scale)

@@ -60,6 +60,13 @@ class RunParticles:
     root: str | None
 
 
+def outliers_of(table: StarTable) -> NDArray[np.bool_]:
+    """Return which particles of a run's table are flagged as outliers, shape (n,); none of a run that flags none."""
+    if _OUTLIER not in table:
+        return np.zeros(len(table), dtype=bool)
+    return table.integers(_OUTLIER) != 0
+
+
 def read_run_particles(run: RunDir) -> RunParticles:
     """Read the particles of a run and the half-sets that its fit made.
 
@@ -73,9 +80,8 @@ def read_run_particles(run: RunDir) -> RunParticles:
     star = StarFile.read(run.particles)
     metadata = read_metadata(star)
     halves = split_halves(HalfSplit(str(run.particles), len(metadata.group), metadata.random_subset), options["seed"])
-    is_outlier = np.zeros(len(metadata.group), dtype=bool)
-    if _OUTLIER in star.particles:
-        is_outlier = star.particles.integers(_OUTLIER) != 0
+    is_outlier = outliers_of(star.particles)
+    if is_outlier.any():
         logger.info("%d particles are outliers and left out", int(is_outlier.sum()))
     first, second = (half[~torch.from_numpy(is_outlier)[half]] for half in halves)
     root = options["root"] and str(folder / options["root"])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from solvar_engine.contract.files import write_csv
 from solvar_engine.data.metadata import pose_columns
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.jobs.states import States
@@ -31,6 +32,16 @@ class StateFiles:
         """Coordinates, images and resolution of every state."""
         return self.folder / "states.csv"
 
+    @property
+    def owners(self) -> Path:
+        """State of every particle: row of the run's particles.star, from 0, and number of the state, from 1."""
+        return self.folder / "particles.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What `--resume` needs; gone when all is done."""
+        return self.folder / "checkpoint.json"
+
     def volume(self, state: int) -> Path:
         """Volume of a state, filtered."""
         return self.folder / f"state_{state:03d}.mrc"
@@ -46,6 +57,12 @@ class StateFiles:
     def particles(self, state: int) -> Path:
         """Particles of a state."""
         return self.folder / f"state_{state:03d}_particles.star"
+
+
+def write_owners(files: StateFiles, states: States, is_outlier: NDArray[np.bool_]) -> None:
+    """Write which state each particle of the run belongs to; outliers, shape (n,), belong to none."""
+    rows = np.flatnonzero(~is_outlier)
+    write_csv(files.owners, {"row": rows, "state": states.owner[rows] + 1})
 
 
 def write_particles_of_states(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from solvar_engine.latent.checks import as_latent_matrix
 
@@ -102,22 +103,47 @@ def _fit_umap(
     z: NDArray[np.float64], rng: np.random.Generator, seed: int, n_neighbors: int
 ) -> NDArray[np.float32]:
     """Run UMAP from the leading plane of z."""
+    n_neighbors = max(2, min(n_neighbors, len(z) - 1))
     with warnings.catch_warnings():
-        # UMAP warns that TensorFlow is absent, and uses names that newer versions of scikit-learn deprecate:
-        # nothing that a user can act on.
+        # UMAP warns that TensorFlow is absent, that given neighbours do not help to place further points, and uses
+        # names that newer versions of scikit-learn deprecate: nothing that a user can act on.
         warnings.simplefilter("ignore", ImportWarning)
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", message=r"precomputed_knn\[2\]")
         from umap import UMAP
 
+        _keep_compiled()
         model = UMAP(
             n_components=2,
-            n_neighbors=max(2, min(n_neighbors, len(z) - 1)),
+            n_neighbors=n_neighbors,
+            precomputed_knn=_nearest(z, n_neighbors),
             min_dist=MINIMUM_DISTANCE,
             init=_initial_layout(z, rng),
             random_state=seed,
             n_jobs=1,  # what a seed imposes; said here so that UMAP does not warn
         )
         return np.asarray(model.fit_transform(z.astype(np.float32)), dtype=np.float32)
+
+
+def _nearest(z: NDArray[np.float64], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32], None]:
+    """Find the nearest particles of each, itself first, as UMAP takes them: indices and distances, shape (n, count).
+
+    In so few dimensions a tree finds them exactly, in less time than numba needs to compile UMAP's own search.
+    """
+    distance, index = cKDTree(z).query(z, k=count)
+    return index, distance.astype(np.float32), None
+
+
+def _keep_compiled() -> None:
+    """Let numba keep what it compiles for UMAP, which else costs each process some ten seconds."""
+    from umap import layouts, umap_
+
+    for function in (
+        umap_.smooth_knn_dist,
+        umap_.compute_membership_strengths,
+        layouts._nb_optimize_layout_euclidean_single_epoch,
+    ):
+        function.enable_caching()
 
 
 def _leading_plane(z: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,6 +12,8 @@ from solvar_engine.imaging.fourier import nyquist_shell, padded_rfft3, padded_rf
 CHUNK_BYTES = 16_000_000
 """Slices that projectors with a grid handle in one call: not much more than what the processor's cache holds."""
 
+_CHANNELS_AT_ONCE = 2  # of which padded spectra exist beside the grid: few for memory, but one is slower to scatter
+
 
 @dataclass(frozen=True)
 class GridGeometry:
@@ -70,21 +72,25 @@ class GridGeometry:
 
     def to_grid(self, volumes: Tensor) -> Tensor:
         """Transform real volumes (channels, z, y, x) into a grid (z, y, x >= 0, channels), complex."""
-        correction = self.gridding_correction(volumes.dtype, volumes.device)
-        spectrum = padded_rfft3(volumes / (correction * self.box_size), self.padded_size)
-        grid = spectrum.new_zeros(self.shape(volumes.shape[0]))
-        for target, source in self._blocks():
-            grid[target] = spectrum[(slice(None), *source)].permute(1, 2, 3, 0)
+        correction = self.gridding_correction(volumes.dtype, volumes.device) * self.box_size
+        grid = volumes.new_zeros(self.shape(volumes.shape[0]), dtype=volumes.dtype.to_complex())
+        for part, some in zip(volumes.split(_CHANNELS_AT_ONCE), grid.split(_CHANNELS_AT_ONCE, dim=-1), strict=True):
+            spectrum = padded_rfft3(part / correction, self.padded_size)
+            for target, source in self._blocks():
+                some[target] = spectrum[(slice(None), *source)].permute(1, 2, 3, 0)
         return grid
 
     def to_volumes(self, grid: Tensor) -> Tensor:
         """Adjoint of :meth:`to_grid`."""
         half = self.padded_size // 2 + 1
-        spectrum = grid.new_zeros(grid.shape[-1], self.padded_size, self.padded_size, half)
-        for target, source in self._blocks():
-            spectrum[(slice(None), *source)] = grid[target].permute(3, 0, 1, 2)
-        volumes = padded_rfft3_adjoint(spectrum, self.box_size)
-        return volumes / (self.gridding_correction(volumes.dtype, volumes.device) * self.box_size)
+        volumes = []
+        for part in grid.split(_CHANNELS_AT_ONCE, dim=-1):
+            spectrum = grid.new_zeros(part.shape[-1], self.padded_size, self.padded_size, half)
+            for target, source in self._blocks():
+                spectrum[(slice(None), *source)] = part[target].permute(3, 0, 1, 2)
+            volumes.append(padded_rfft3_adjoint(spectrum, self.box_size))
+        correction = self.gridding_correction(volumes[0].dtype, grid.device) * self.box_size
+        return torch.cat(volumes) / correction
 
     def check_grid(self, name: str, grid: Tensor) -> None:
         """Raise ValueError unless a grid (its last four axes) has this geometry."""

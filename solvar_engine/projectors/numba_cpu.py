@@ -28,7 +28,14 @@ from solvar_engine.projectors.checks import (
 )
 from solvar_engine.projectors.combinations import phase_slope
 from solvar_engine.projectors.grid import CHUNK_BYTES, GridGeometry
-from solvar_engine.projectors.numba_cells import compiled, corner_weights, place
+from solvar_engine.projectors.numba_cells import (
+    PIXELS_AHEAD,
+    compiled,
+    corner_weights,
+    lower_corner,
+    place,
+    prefetch_cell,
+)
 from solvar_engine.projectors.numba_poses import pose_products_trilinear
 
 
@@ -224,8 +231,12 @@ def _real_array(values: Tensor) -> np.ndarray:
 def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
     has_factor = factor.shape[1] > 0
     floats = grid.shape[3]
+    last = pixels.shape[0] - 1
     for n in numba.prange(rotation.shape[0]):
         for p in range(pixels.shape[0]):
+            ahead = min(p + PIXELS_AHEAD, last)
+            iz, iy, ix = lower_corner(rotation[n], pixels[ahead, 0], pixels[ahead, 1], centre)
+            prefetch_cell(grid, iz, iy, ix)
             x, y, z, flipped = place(rotation[n], pixels[p, 0], pixels[p, 1])
             ix, iy, iz, (wa, wb, wc, wd, we, wf, wg, wh) = corner_weights(x, y, z)
             iy, iz = iy + centre, iz + centre
@@ -253,6 +264,7 @@ def _backproject_trilinear(slices, rotation, pixels, factor, centre, edges, out)
     has_factor = factor.shape[1] > 0
     floats = out.shape[4]
     groups, slabs = out.shape[0], edges.shape[0] - 1
+    last = pixels.shape[0] - 1
     for task in numba.prange(groups * slabs):
         group, slab = task // slabs, task % slabs
         grid = out[group]
@@ -260,6 +272,10 @@ def _backproject_trilinear(slices, rotation, pixels, factor, centre, edges, out)
         value = np.empty(floats, np.float32)
         for n in range(group, rotation.shape[0], groups):
             for p in range(pixels.shape[0]):
+                ahead = min(p + PIXELS_AHEAD, last)
+                iz, iy, ix = lower_corner(rotation[n], pixels[ahead, 0], pixels[ahead, 1], centre)
+                if iz + 1 >= first and iz < end:
+                    prefetch_cell(grid, iz, iy, ix)
                 x, y, z, flipped = place(rotation[n], pixels[p, 0], pixels[p, 1])
                 ix, iy, iz, (wa, wb, wc, wd, we, wf, wg, wh) = corner_weights(x, y, z)
                 iy, iz = iy + centre, iz + centre
@@ -342,30 +358,27 @@ def _backproject_nearest(slices, rotation, pixels, factor, centre, edges, out): 
 @compiled
 def _gram(slices, images, weight, out):  # type: ignore[no-untyped-def]
     """Hermitian-weighted Gram matrices of the slices with the image as last channel."""
-    floats = slices.shape[2]
-    width = floats + 2
-    channels = width // 2
+    channels = slices.shape[2] // 2 + 1
     block = 64
     for n in numba.prange(slices.shape[0]):
-        row = np.empty(width, np.float32)
-        partial = np.empty((width, width), np.float32)
-        total = np.zeros((width, width), np.float64)
+        real, imaginary = np.empty(channels, np.float32), np.empty(channels, np.float32)
+        partial = np.empty((channels, channels), np.float32)
+        total = np.zeros((channels, channels), np.float64)
         for start in range(0, slices.shape[1], block):
             # Short float32 sums, added up in float64: fast and exact enough for log-likelihood differences.
             partial[:] = 0
             for p in range(start, min(start + block, slices.shape[1])):
-                for j in range(floats):
-                    row[j] = slices[n, p, j]
-                row[floats] = images[n, 2 * p]
-                row[floats + 1] = images[n, 2 * p + 1]
-                for i in range(width):
-                    scaled = weight[p] * row[i]
-                    for j in range(width):
-                        partial[i, j] += scaled * row[j]
+                for j in range(channels - 1):
+                    real[j] = slices[n, p, 2 * j]
+                    imaginary[j] = slices[n, p, 2 * j + 1]
+                real[channels - 1] = images[n, 2 * p]
+                imaginary[channels - 1] = images[n, 2 * p + 1]
+                for i in range(channels):
+                    a, b = weight[p] * real[i], weight[p] * imaginary[i]
+                    for j in range(channels):
+                        partial[i, j] += a * real[j] + b * imaginary[j]
             total += partial
-        for i in range(channels):
-            for j in range(channels):
-                out[n, i, j] = total[2 * i, 2 * j] + total[2 * i + 1, 2 * j + 1]
+        out[n] = total
 
 
 @compiled

@@ -13,6 +13,7 @@ from pyworkflow.object import Float, Integer, String
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_plugin.convert.attributes import csv_list
 from solvar_plugin.convert.particle_results import FLEX_ATTRIBUTES
@@ -48,9 +49,10 @@ class StateFolder:
         """Map of the local resolution of a state, Angstrom; only of the kernel method."""
         return self.path / f"state_{state:03d}_locres.mrc"
 
-    def particles(self, state: int) -> Path:
-        """STAR file of the particles of a state; only of the kernel method."""
-        return self.path / f"state_{state:03d}_particles.star"
+    @property
+    def owners(self) -> Path:
+        """State of every particle: row of the run's particles, from 0, and number of the state, from 1."""
+        return self.path / "particles.csv"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class StateTable:
 
     def __len__(self) -> int:
         return len(self.points)
+
+
+def is_limit(resolution: float, pixel_size: float) -> bool:
+    """Whether a resolution is the finest that pixels of a size can hold; both in Angstrom."""
+    return resolution < 2.001 * pixel_size
 
 
 def read_states(folder: StateFolder) -> StateTable:
@@ -140,14 +147,22 @@ def local_resolutions(folder: StateFolder, kind: str) -> list[Volume]:
     return volumes
 
 
-def state_of_particles(folder: StateFolder) -> dict[int, int]:
-    """Return the state (from 1) of every particle that belongs to one, by its id; empty if the method tells none."""
-    owner: dict[int, int] = {}
-    for number in range(1, len(read_states(folder)) + 1):
-        path = folder.particles(number)
-        if path.exists() and len(table := StarFile.read(path).particles):
-            owner.update((int(identity), number) for identity in table.integers(ID_COLUMN))
-    return owner
+def state_of_particles(folder: StateFolder, run: RunDir) -> dict[int, int]:
+    """Return the state (from 1) of every particle of a run that belongs to one, by its id; outliers belong to none.
+
+    Raises
+    ------
+    UserError
+        If the table of particles is absent, or not of this run.
+    """
+    if not folder.owners.exists():
+        raise UserError(f"{folder.owners} does not exist: run the protocol again.")
+    table = read_csv(folder.owners)
+    rows, states = (np.asarray(table[name], dtype=np.int64) for name in ("row", "state"))
+    ids = StarFile.read(run.particles).particles.integers(ID_COLUMN)
+    if rows.max(initial=-1) >= len(ids):
+        raise UserError(f"{folder.owners} has other particles than {run.particles}: run the protocol again.")
+    return dict(zip(ids[rows].tolist(), states.tolist()))
 
 
 def fill_classes(output: Any, images: Any, owner: dict[int, int], volumes: list[Volume], alignment: Any = None) -> None:

@@ -56,9 +56,9 @@ def make_outputs(protocol: Any) -> dict[str, Any]:
     if found.n_outliers:
         made[OUTLIERS] = _outliers(protocol, found)
     if found.rank:
-        made[EIGENVOLUMES] = _volume_set(protocol, "eigenvolumes", volumes.eigenvolumes(run))
+        made[EIGENVOLUMES] = volume_set(protocol, "eigenvolumes", volumes.eigenvolumes(run))
         states = volumes.states(protocol.getPointsPath(), protocol.getStatesFolder())
-        made[STATES] = _volume_set(protocol, "states", states)
+        made[STATES] = volume_set(protocol, "states", states)
     return made
 
 
@@ -100,7 +100,8 @@ def _plain_set(protocol: Any, source: Any, suffix: str | None = None) -> SetOfPa
     return output
 
 
-def _volume_set(protocol: Any, suffix: str, members: list[Volume]) -> SetOfVolumes:
+def volume_set(protocol: Any, suffix: str, members: list[Volume]) -> SetOfVolumes:
+    """Make a set of volumes of a protocol, in files with this suffix."""
     output = protocol._createSetOfVolumes(suffix=f"_{suffix}")
     output.setSamplingRate(members[0].getSamplingRate())
     for volume in members:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 import pyworkflow.protocol.params as params
 
@@ -37,17 +37,18 @@ def add_mask(form: Any, name: str, option: str, text: str) -> None:
     )
 
 
-def add_optics(form: Any) -> None:
-    """Add the file that knows the optics groups, which Scipion's import forgets."""
+def add_optics(form: Any, which: str = "particles", **details: Any) -> None:
+    """Add the file that knows the optics groups, which Scipion's import forgets; `which` says of which particles."""
     form.addParam(
         "opticsStar",
         params.FileParam,
         default="",
         expertLevel=params.LEVEL_ADVANCED,
         label="STAR file for the optics",
-        help="Only for particles of several optics groups that were imported from RELION: the STAR file that was "
+        help=f"Only for {which} of several optics groups that were imported from RELION: the STAR file that was "
         "imported. The import gives all particles one voltage, spherical aberration and amplitude contrast and "
         "forgets their groups; with this file they are found again, image by image.",
+        **details,
     )
 
 
@@ -137,24 +138,41 @@ def image_options(protocol: Any) -> dict[str, Any]:
 def add_computing(form: Any) -> None:
     """Add where random numbers start and where images are kept."""
     add_number(form, "seed", FIT["seed"], "Another seed shows how far a result depends on chance.")
-    add_number(form, "cacheMb", FIT["cache_mb"])
+    add_image_storage(form, FIT)
+
+
+def add_image_storage(form: Any, options: Mapping[str, Option], **details: Any) -> None:
+    """Add where images are kept, for a command with these options."""
+    add_number(form, "cacheMb", options["cache_mb"], **details)
     form.addParam(
         "scratchFolder",
         params.FolderParam,
         default="",
         expertLevel=params.LEVEL_ADVANCED,
         label=LABELS["scratch"],
-        help=help_of(FIT["scratch"]) + " A fast local disk is best.",
+        help=help_of(options["scratch"]) + " A fast local disk is best.",
+        **details,
     )
 
 
 def computing_options(protocol: Any) -> dict[str, Any]:
     """Return in the engine's terms what `add_computing` and the head of the form have asked."""
+    return {**image_storage_options(protocol), **resource_options(protocol)}
+
+
+def image_storage_options(protocol: Any) -> dict[str, Any]:
+    """Return in the engine's terms what `add_image_storage` has asked."""
     return {
         # paths of images count from the project's folder, where protocols run
         "root": os.path.curdir,
         "cache_mb": protocol.cacheMb.get(),
         "scratch": protocol.scratchFolder.get() or None,
+    }
+
+
+def resource_options(protocol: Any) -> dict[str, Any]:
+    """Return in the engine's terms the seed, and what the head of the form has asked."""
+    return {
         "threads": protocol.numberOfThreads.get(),
         "device": "cuda" if protocol.useGpu.get() else "cpu",
         "seed": protocol.seed.get(),

@@ -8,32 +8,26 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pwem.objects import SetOfClasses3D, SetOfVolumes, Transform
 from pyworkflow import BETA
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import write_csv
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status, status_path
-from solvar_plugin.convert.numbers import points_of, whole_numbers
-from solvar_plugin.convert.particles import ID_COLUMN, enabled_items, write_particles
-from solvar_plugin.convert.selection import cluster_centre, rank_of
+from solvar_plugin.convert.particles import ID_COLUMN, write_particles
 from solvar_plugin.convert.states import (
     StateFolder,
-    fill_classes,
-    local_resolutions,
+    is_limit,
     read_states,
-    state_of_particles,
-    state_volumes,
 )
 from solvar_plugin.engine import EngineError, progress_text, unfinished_text
 from solvar_plugin.protocols import reconstruct_form as form_of
+from solvar_plugin.protocols import state_outputs as outputs
 from solvar_plugin.protocols.form_options import option_problems
 from solvar_plugin.protocols.input_checks import full_size_problems, optics_problems
+from solvar_plugin.protocols.latent_places import clusters_of, coordinates_of
 from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun
 
-VOLUMES, LOCAL_RESOLUTION, CLASSES = "outputVolumes", "outputLocalResolution", "outputClasses"
 KINDS = ("cluster", "Gaussian", "point", "frame", "frame")
 """What the states of each choice of the form are called."""
 
@@ -58,7 +52,7 @@ class SolvarProtReconstruct(SolvarProtFromRun):
 
     _label = "volume reconstruction"
     _devStatus = BETA
-    _possibleOutputs = {VOLUMES: SetOfVolumes, LOCAL_RESOLUTION: SetOfVolumes, CLASSES: SetOfClasses3D}
+    _possibleOutputs = outputs.POSSIBLE_OUTPUTS
     LABELS = form_of.RECONSTRUCT_LABELS
 
     def _defineParams(self, form) -> None:
@@ -137,7 +131,7 @@ class SolvarProtReconstruct(SolvarProtFromRun):
     def _writePoints(self) -> Path:
         path = self.getPointsPath()
         if (self.points.get() or "").strip():
-            points = points_of(self.points.get(), rank_of(self.getRunDir()), form_of.POINTS_LABEL)
+            points = coordinates_of(self.getRunDir(), self.points.get(), form_of.POINTS_LABEL)
             write_csv(path, {f"z_{axis}": column for axis, column in enumerate(points.T, start=1)})
         else:
             shutil.copyfile(self.pointsFile.get(), path)
@@ -152,41 +146,11 @@ class SolvarProtReconstruct(SolvarProtFromRun):
 
     def createOutputStep(self, inputs: str, options: str) -> None:
         """Give Scipion the volumes, their local resolution, and the particles of each state."""
-        states, kind = self.getStates(), self.getStateKind()
-        volumes = state_volumes(states, kind)
-        made: dict[str, Any] = {VOLUMES: self._volumeSet("states", volumes)}
-        resolutions = local_resolutions(states, kind)
-        if resolutions:
-            made[LOCAL_RESOLUTION] = self._volumeSet("local_resolution", resolutions)
-        owner = state_of_particles(states)
-        if owner:
-            made[CLASSES] = self._classes(owner, volumes)
+        made = outputs.make_outputs(self, self._fullParticles())
         self._replaceOutputs(made)
         if self._fullParticles() is not None:
             for output in made.values():
                 self._defineSourceRelation(self.fullParticles, output)
-
-    def _volumeSet(self, suffix: str, members: list[Any]) -> SetOfVolumes:
-        output = self._createSetOfVolumes(suffix=f"_{suffix}")
-        output.setSamplingRate(members[0].getSamplingRate())
-        for volume in members:
-            output.append(volume)
-        return output
-
-    def _classes(self, owner: dict[int, int], volumes: list[Any]) -> SetOfClasses3D:
-        """Put the particles, at full size if they were given, into classes."""
-        full = self._fullParticles()
-        if full is None:
-            output = self._createSetOfClasses3D(self.inputParticles)
-            fill_classes(output, self.inputParticles.get(), owner, volumes)
-            return output
-        output = self._createSetOfClasses3D(self.fullParticles)
-        source = self.inputParticles.get()
-        matrices = {item.getObjId(): item.getTransform().getMatrix().copy() for item in enabled_items(source)}
-        scale = source.getSamplingRate() / full.getSamplingRate()
-        known = {identity: state for identity, state in owner.items() if identity in matrices}
-        fill_classes(output, full, known, volumes, lambda identity: _scaled(matrices[identity], scale))
-        return output
 
     # ---------------------------------------------------------------- what Scipion asks
 
@@ -209,12 +173,11 @@ class SolvarProtReconstruct(SolvarProtFromRun):
         """Return which states the run does not have."""
         run, states = self.getRunDir(), self.states.get()
         if states == form_of.BETWEEN:
-            for number in whole_numbers(self.between.get(), form_of.BETWEEN_LABEL):
-                cluster_centre(run, number)
+            clusters_of(run, self.between.get(), form_of.BETWEEN_LABEL)
         if not self._takesPoints():
             return []
         if (self.points.get() or "").strip():
-            points = points_of(self.points.get(), rank_of(run), form_of.POINTS_LABEL)
+            points = coordinates_of(run, self.points.get(), form_of.POINTS_LABEL)
             if states == form_of.TRAJECTORY and len(points) < 2:
                 return [f"'{form_of.POINTS_LABEL}' has one point, but a trajectory needs at least two."]
         elif not self.pointsFile.get():
@@ -240,15 +203,17 @@ class SolvarProtReconstruct(SolvarProtFromRun):
         try:
             if self.isActive():
                 return [progress_text(read_status(status)) or "Preparing."]
-            return self._resultLines() if hasattr(self, VOLUMES) else [unfinished_text(read_status(status))]
+            return self._resultLines() if hasattr(self, outputs.VOLUMES) else [unfinished_text(read_status(status))]
         except (UserError, EngineError) as error:
             return [str(error)]
 
     def _resultLines(self) -> list[str]:
         table, kind = read_states(self.getStates()), self.getStateKind()
+        pixel_size = getattr(self, outputs.VOLUMES).getSamplingRate()
         lines = [f"{len(table)} volumes."]
         for number, (images, resolution) in enumerate(zip(table.images_used, table.resolution), start=1):
             quality = f", {resolution:.1f} Å" if math.isfinite(resolution) else ""
+            quality += " (limit of the pixel size)" if is_limit(resolution, pixel_size) else ""
             few = " - few images" if images < FEWEST_IMAGES_USED else ""
             lines.append(f"{kind[0].upper()}{kind[1:]} {number}: {images:,} images{quality}{few}")
         status = read_status(status_path(self.getStatesFolder()))
@@ -260,9 +225,9 @@ class SolvarProtReconstruct(SolvarProtFromRun):
         return lines
 
     def _methods(self) -> list[str]:
-        if not hasattr(self, VOLUMES):
+        if not hasattr(self, outputs.VOLUMES):
             return []
-        count = getattr(self, VOLUMES).getSize()
+        count = getattr(self, outputs.VOLUMES).getSize()
         how = (
             "by kernel regression from the particles near each state, with bandwidths chosen locally by half-sets, and "
             "filtered to their local resolution"
@@ -271,10 +236,3 @@ class SolvarProtReconstruct(SolvarProtFromRun):
         )
         chosen = form_of.STATES[self.states.get()]
         return [f"Volumes of {count} states ({chosen}) were reconstructed {how} (SOLVAR, [Yadgar2026])."]
-
-
-def _scaled(matrix: np.ndarray, scale: float) -> Transform:
-    """Return a transform with shifts in other pixels."""
-    matrix = matrix.copy()
-    matrix[:3, 3] *= scale
-    return Transform(matrix)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyworkflow.protocol.params as params
 from pwem.objects import SetOfParticlesFlex
 from pyworkflow import BETA
-from pyworkflow.utils import Message
 
 from solvar_engine.contract.errors import UserError
-from solvar_plugin.convert.numbers import points_of, whole_numbers
 from solvar_plugin.convert.particle_results import ParticleResults
 from solvar_plugin.convert.particles import enabled_items
 from solvar_plugin.convert.selection import (
@@ -21,20 +18,10 @@ from solvar_plugin.convert.selection import (
     in_clusters,
     nearest,
 )
-from solvar_plugin.protocols.form_parts import add_enum
-from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun, add_analysed_particles
+from solvar_plugin.protocols import select_form as form_of
+from solvar_plugin.protocols.latent_places import clusters_of, coordinates_of
+from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun
 
-BY_CLUSTER, BY_DISTANCE, BY_FLAG = range(3)
-WAYS = ("by cluster", "by distance to a point", "by outlier flag")
-AT_PARTICLE, AT_CENTRE, AT_COORDINATES = range(3)
-POINTS = ("a particle", "the centre of a cluster", "coordinates")
-BY_NUMBER, BY_SHARE = range(2)
-AMOUNTS = ("a number", "a share")
-GOOD, OUTLIERS = range(2)
-FLAGS = ("good particles", "outliers")
-
-CLUSTERS_LABEL = "Clusters"
-COORDINATES_LABEL = "Coordinates"
 OUTPUT = "outputParticles"
 
 
@@ -58,94 +45,7 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
     _possibleOutputs = {OUTPUT: SetOfParticlesFlex}
 
     def _defineParams(self, form) -> None:
-        form.addSection(label=Message.LABEL_INPUT)
-        add_analysed_particles(form, "The particles to select from.")
-        add_enum(form, "way", "Select", WAYS, BY_CLUSTER, "What decides which particles are taken.", important=True)
-        self._defineClusters(form)
-        self._definePoint(form)
-        self._defineAmount(form)
-        add_enum(
-            form, "flag", "Take", FLAGS, GOOD,
-            "Outliers are particles that the model explains far worse than the others: ice, overlapping or broken "
-            "molecules, wrong orientations.",
-            condition=f"way == {BY_FLAG}",
-        )  # fmt: skip
-        form.addParam(
-            "leaveOutliersOut",
-            params.BooleanParam,
-            default=True,
-            condition=f"way != {BY_FLAG}",
-            label="Leave outliers out",
-            help="Whether particles that are flagged as outliers are not taken.",
-        )
-
-    def _defineClusters(self, form) -> None:
-        form.addParam(
-            "clusters",
-            params.StringParam,
-            default="1",
-            condition=f"way == {BY_CLUSTER}",
-            label=CLUSTERS_LABEL,
-            help="Numbers of clusters of the analysis, such as 1, 3 or 2-5. The viewer of the analysis shows them in "
-            "the latent space, and its states 'cluster 1', 'cluster 2' ... are the volumes at their centres.",
-        )
-
-    def _definePoint(self, form) -> None:
-        by_distance = f"way == {BY_DISTANCE}"
-        add_enum(
-            form, "point", "Point", POINTS, AT_CENTRE, "What says where in the latent space the point is.",
-            condition=by_distance,
-        )  # fmt: skip
-        form.addParam(
-            "particleId",
-            params.IntParam,
-            default=1,
-            condition=f"{by_distance} and point == {AT_PARTICLE}",
-            label="Id of the particle",
-            help="As the list of particles shows it; it must be among the analysed particles.",
-        )
-        form.addParam(
-            "cluster",
-            params.IntParam,
-            default=1,
-            condition=f"{by_distance} and point == {AT_CENTRE}",
-            label="Cluster",
-            help="Number of a cluster of the analysis.",
-        )
-        form.addParam(
-            "coordinates",
-            params.StringParam,
-            default="",
-            condition=f"{by_distance} and point == {AT_COORDINATES}",
-            label=COORDINATES_LABEL,
-            help="One number for each component, with commas or blanks between them, in the units of the axes of the "
-            "viewer's latent space.",
-        )
-
-    def _defineAmount(self, form) -> None:
-        by_distance = f"way == {BY_DISTANCE}"
-        add_enum(
-            form, "amount", "How many", AMOUNTS, BY_NUMBER, "How the number of nearest particles is given.",
-            condition=by_distance,
-        )  # fmt: skip
-        form.addParam(
-            "number",
-            params.IntParam,
-            default=1000,
-            condition=f"{by_distance} and amount == {BY_NUMBER}",
-            validators=[params.GE(1, "should be at least 1")],
-            label="Number of particles",
-            help="That many nearest particles are taken, or all if there are fewer.",
-        )
-        form.addParam(
-            "percent",
-            params.FloatParam,
-            default=10.0,
-            condition=f"{by_distance} and amount == {BY_SHARE}",
-            validators=[params.GT(0, "should be more than 0"), params.LE(100, "should be at most 100")],
-            label="Share of the particles (%)",
-            help="This share of the particles is taken: the nearest ones.",
-        )
+        form_of.define_form(form)
 
     # ---------------------------------------------------------------- steps
 
@@ -178,12 +78,12 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
             )
         is_good = np.ones(len(ids), dtype=bool) if found.is_outlier is None else ~found.is_outlier[rows]
         way = self.way.get()
-        if way == BY_FLAG:
-            return set(ids[is_good if self.flag.get() == GOOD else ~is_good].tolist())
+        if way == form_of.BY_FLAG:
+            return set(ids[is_good if self.flag.get() == form_of.GOOD else ~is_good].tolist())
         if self.leaveOutliersOut.get():
             ids, rows = ids[is_good], rows[is_good]
-        if way == BY_CLUSTER:
-            numbers = whole_numbers(self.clusters.get(), CLUSTERS_LABEL)
+        if way == form_of.BY_CLUSTER:
+            numbers = clusters_of(found.run, self.clusters.get(), form_of.CLUSTERS_LABEL)
             chosen = in_clusters(found.run, numbers, len(found.latents.z))[rows]
         else:
             latents, columns = found.latents, compared_components(found.run)
@@ -193,11 +93,10 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
 
     def _target(self, found: ParticleResults) -> np.ndarray:
         """Return the point from which distances are measured, shape (r,)."""
-        if self.point.get() == AT_CENTRE:
+        if self.point.get() == form_of.AT_CENTRE:
             return cluster_centre(found.run, self.cluster.get())
-        if self.point.get() == AT_COORDINATES:
-            points = points_of(self.coordinates.get(), found.rank, COORDINATES_LABEL)
-            return points[0]
+        if self.point.get() == form_of.AT_COORDINATES:
+            return coordinates_of(found.run, self.coordinates.get(), form_of.COORDINATES_LABEL)[0]
         row = found.row_of_id.get(self.particleId.get())
         if row is None:
             raise UserError(f"There is no particle {self.particleId.get()} in {found.run.particles}: give another id.")
@@ -205,7 +104,7 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
 
     def _count(self, available: int) -> int:
         """Return how many nearest particles to take."""
-        if self.amount.get() == BY_NUMBER:
+        if self.amount.get() == form_of.BY_NUMBER:
             return self.number.get()
         return max(1, round(available * self.percent.get() / 100))
 
@@ -224,30 +123,27 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
     def _checkChoice(self) -> None:
         """Refuse clusters, points and numbers that the run does not have."""
         run = self.getRunDir()
-        if self.way.get() == BY_CLUSTER:
-            numbers = whole_numbers(self.clusters.get(), CLUSTERS_LABEL)
-            for number in numbers:
-                cluster_centre(run, number)
-        if self.way.get() == BY_DISTANCE:
-            if self.point.get() == AT_CENTRE:
+        if self.way.get() == form_of.BY_CLUSTER:
+            clusters_of(run, self.clusters.get(), form_of.CLUSTERS_LABEL)
+        if self.way.get() == form_of.BY_DISTANCE:
+            if self.point.get() == form_of.AT_CENTRE:
                 cluster_centre(run, self.cluster.get())
-            elif self.point.get() == AT_COORDINATES:
-                points_of(self.coordinates.get(), len(self.inputParticles.get().getFirstItem().getZFlex()),
-                          COORDINATES_LABEL)  # fmt: skip
+            elif self.point.get() == form_of.AT_COORDINATES:
+                coordinates_of(run, self.coordinates.get(), form_of.COORDINATES_LABEL)
 
     def _choice(self) -> str:
         """Say what is selected."""
-        if self.way.get() == BY_FLAG:
-            return FLAGS[self.flag.get()]
+        if self.way.get() == form_of.BY_FLAG:
+            return form_of.FLAGS[self.flag.get()]
         outliers = "outliers left out" if self.leaveOutliersOut.get() else "outliers too"
-        if self.way.get() == BY_CLUSTER:
+        if self.way.get() == form_of.BY_CLUSTER:
             return f"clusters {self.clusters.get()}, {outliers}"
         point = (
             f"particle {self.particleId.get()}",
             f"the centre of cluster {self.cluster.get()}",
             f"({self.coordinates.get()})",
         )[self.point.get()]
-        amount = f"{self.number.get()}" if self.amount.get() == BY_NUMBER else f"{self.percent.get():g} %"
+        amount = f"{self.number.get()}" if self.amount.get() == form_of.BY_NUMBER else f"{self.percent.get():g} %"
         return f"the {amount} nearest to {point}, {outliers}"
 
     def _summary(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pyworkflow.protocol.params as params
@@ -10,8 +9,16 @@ from pyworkflow.utils import Message
 
 from solvar_engine.contract.params import Option, ReconstructParams, options_of
 from solvar_plugin.convert.numbers import whole_numbers
-from solvar_plugin.protocols.form_options import LABELS, help_of
-from solvar_plugin.protocols.form_parts import add_enum, add_number
+from solvar_plugin.protocols.form_options import LABELS
+from solvar_plugin.protocols.form_parts import (
+    add_enum,
+    add_image_storage,
+    add_number,
+    add_optics,
+    image_storage_options,
+    resource_options,
+)
+from solvar_plugin.protocols.latent_places import add_clusters, add_points
 from solvar_plugin.protocols.protocol_from_run import add_analysed_particles
 
 CLUSTERS, MIXTURE, POINTS, TRAJECTORY, BETWEEN = range(5)
@@ -95,15 +102,12 @@ def _define_states(form: Any) -> None:
         help="Number of clusters or Gaussians. With the number and the seed of the analysis, the clusters are those of "
         "its viewer.",
     )
-    form.addParam(
+    add_points(
+        form,
         "points",
-        params.TextParam,
-        default="",
-        condition=_HAS_POINTS,
-        label=POINTS_LABEL,
-        help="One point in each line: a number for each component, with commas or blanks between them, in the units of "
-        "the axes of the viewer's latent space. A trajectory goes through them in this order. Leave it empty to take "
-        "them from a table.",
+        POINTS_LABEL,
+        "A trajectory goes through them in this order. Leave it empty to take them from a table.",
+        _HAS_POINTS,
     )
     form.addParam(
         "pointsFile",
@@ -114,14 +118,13 @@ def _define_states(form: Any) -> None:
         help="Used if no points are written above: a file of comma-separated values with the columns z_1, z_2 and so "
         "on, such as analysis/centres.csv in the folder of the run.",
     )
-    form.addParam(
+    add_clusters(
+        form,
         "between",
-        params.StringParam,
-        default="1 2",
-        condition=f"states == {BETWEEN}",
-        label=BETWEEN_LABEL,
-        help="Numbers of at least two clusters of the analysis, in the order in which the path visits their centres. "
-        "The viewer of the analysis shows them in the latent space.",
+        BETWEEN_LABEL,
+        "1 2",
+        "Numbers of at least two clusters of the analysis, in the order in which the path visits their centres.",
+        f"states == {BETWEEN}",
     )
     form.addParam(
         "frames",
@@ -148,8 +151,7 @@ def _define_method(form: Any) -> None:
         "_from the images_: every volume is reconstructed from the particles near its state, how near being chosen "
         "place by place with half-sets. It has half-maps, local filtering and a local resolution, and shows the finest "
         "detail.\n"
-        "_mean plus eigenvolumes_: takes seconds, shows the motions of the components only, and has neither half-maps "
-        "nor classes.",
+        "_mean plus eigenvolumes_: takes seconds, shows the motions of the components only, and has no half-maps.",
     )
     form.addParam(
         "fullParticles",
@@ -162,16 +164,7 @@ def _define_method(form: Any) -> None:
         "down-sampling. They need a CTF; orientations are those of the run. Without them, the images that the run has "
         "analysed are used.",
     )
-    form.addParam(
-        "opticsStar",
-        params.FileParam,
-        default="",
-        condition=_BY_KERNEL,
-        expertLevel=params.LEVEL_ADVANCED,
-        label="STAR file for the optics",
-        help="Only for particles at full size of several optics groups that were imported from RELION: the STAR file "
-        "that was imported.",
-    )
+    add_optics(form, "particles at full size", condition=_BY_KERNEL)
 
 
 def _define_volumes(form: Any) -> None:
@@ -205,16 +198,7 @@ def _define_volumes(form: Any) -> None:
         label="B-factor (Å²)",
         help="Negative to sharpen.",
     )
-    add_number(form, "cacheMb", RECONSTRUCT["cache_mb"], condition=_BY_KERNEL)
-    form.addParam(
-        "scratchFolder",
-        params.FolderParam,
-        default="",
-        condition=_BY_KERNEL,
-        expertLevel=params.LEVEL_ADVANCED,
-        label=LABELS["scratch"],
-        help=help_of(RECONSTRUCT["scratch"]) + " A fast local disk is best.",
-    )
+    add_image_storage(form, RECONSTRUCT, condition=_BY_KERNEL)
 
 
 def reconstruct_params(protocol: Any) -> ReconstructParams:
@@ -230,9 +214,7 @@ def reconstruct_params(protocol: Any) -> ReconstructParams:
         run=str(protocol.getRunDir().path),
         output=str(protocol.getStatesFolder()),
         method=RECONSTRUCT["method"].choices[protocol.method.get()],
-        seed=protocol.seed.get(),
-        threads=protocol.numberOfThreads.get(),
-        device="cuda" if protocol.useGpu.get() else "cpu",
+        **resource_options(protocol),
         **_state_options(protocol),
         **(_kernel_options(protocol) if by_kernel else {}),
     )
@@ -263,8 +245,5 @@ def _kernel_options(protocol: Any) -> dict[str, Any]:
         "b_factor": sharpening,
         "particles": None if protocol.fullParticles.get() is None else str(protocol.getFullStarPath()),
         "box": protocol.boxSize.get() if protocol.boxSize.get() != AUTOMATIC_BOX else None,
-        # paths of images count from the project's folder, where protocols run
-        "root": os.path.curdir,
-        "cache_mb": protocol.cacheMb.get(),
-        "scratch": protocol.scratchFolder.get() or None,
+        **image_storage_options(protocol),
     }

@@ -87,6 +87,11 @@ class Player:
         ImageGrab.grab(xdisplay=os.environ["DISPLAY"]).save(path)
         return path.name
 
+    def screen(self) -> bytes:
+        """Return what the whole screen shows."""
+        self.root.update_idletasks()
+        return ImageGrab.grab(xdisplay=os.environ["DISPLAY"]).tobytes()
+
     def pause(self, seconds: float) -> Until:
         """Wait until the window manager and Tk have drawn what was changed."""
         end = time.monotonic() + seconds
@@ -211,13 +216,14 @@ def button(window: tk.Misc, text: str) -> tk.Button:
     raise LookupError(f"there is no button {text!r}")
 
 
+def options(window: tk.Misc) -> dict[str, tk.Radiobutton]:
+    """Return the options of a window by their texts."""
+    return {widget["text"]: widget for widget in within(window) if isinstance(widget, tk.Radiobutton)}
+
+
 def choose(window: tk.Misc, text: str) -> None:
     """Choose the option of a window that has this text."""
-    for widget in within(window):
-        if isinstance(widget, tk.Radiobutton) and widget["text"] == text:
-            widget.invoke()
-            return
-    raise LookupError(f"there is no option {text!r}")
+    options(window)[text].invoke()
 
 
 def tabs(window: tk.Misc, with_tab: str = "") -> ttk.Notebook:

@@ -11,7 +11,6 @@ code 0, as a job in a queue ends for who waits for it); `hang` (until it is kill
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
@@ -206,7 +205,7 @@ def _reconstruct(params: ReconstructParams, behaviour: str) -> int:
 
 
 def _write_states(params: ReconstructParams, folder: Path) -> None:
-    """Write volumes that are noise; by kernel each particle belongs to the next state."""
+    """Write volumes that are noise; each particle belongs to the next state."""
     if params.points or params.trajectory:
         table = read_csv(params.points or params.trajectory)
         points = np.stack([values for name, values in table.items() if name.startswith("z_")], axis=1)
@@ -219,19 +218,11 @@ def _write_states(params: ReconstructParams, folder: Path) -> None:
     for number in range(1, count + 1):
         for end in ends:
             _write_volume(folder / f"state_{number:03d}{end}.mrc", random)
-    if by_kernel:
-        _write_particles_of_states(params, folder, count)
+    rows = np.arange(len(StarFile.read(RunDir(params.run).particles).particles))
+    write_csv(folder / "particles.csv", {"row": rows, "state": 1 + rows % count})
     columns = {f"z_{axis}": values for axis, values in enumerate(points.T, start=1)}
     used = {"images_used": [5] * count, "resolution": [12.0 if by_kernel else None] * count}
     write_csv(folder / "states.csv", {"state": list(range(1, count + 1)), **columns, **used})
-
-
-def _write_particles_of_states(params: ReconstructParams, folder: Path, count: int) -> None:
-    star = StarFile.read(params.particles or RunDir(params.run).particles)
-    table = star.particles
-    for state in range(count):
-        part = dataclasses.replace(table, rows=table.rows[state::count])
-        star.replace(table, part).write(folder / f"state_{state + 1:03d}_particles.star")
 
 
 _COMMANDS = ((FitParams, _fit), (AnalyzeParams, _analyze), (ReconstructParams, _reconstruct))

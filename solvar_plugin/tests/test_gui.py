@@ -13,9 +13,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from pyworkflow.tests import BaseTest, setupTestProject
 
+from solvar_engine.contract.angles import relion_to_rotation
+from solvar_engine.contract.star import StarFile
+from solvar_plugin.protocols import SolvarProtReconstruct, SolvarProtRefine, SolvarProtSelectParticles
+from solvar_plugin.protocols.covariance_form import FIXED_RANK
+from solvar_plugin.protocols.select_form import BY_DISTANCE
+from solvar_plugin.tests import gui_results
 from solvar_plugin.tests.data_sets import import_particles, simulate
 
 PICTURES = Path(os.environ.get("SOLVAR_TEST_OUTPUT") or "test-output").absolute()
@@ -34,11 +41,11 @@ ENTRIES = {
     "Motions": {"displayMotion", "displayMovie"},
     "Report": {"displayReport"},
 }
-# what a plot window must say in its title, and how many pictures and curves it must have at least
+# what the title of a plot window must match, and how many pictures and curves it must have at least
 PLOTS = {
     "displayEigenvalues": ("Eigenvalues", 2),
     "displayRank": ("Gain of each component", 1),
-    "displayLatent": ("component 1 and component 2", 3),
+    "displayLatent": (r"component 1.* and component 2", 3),
     "displayParticles": ("outliers", 1),
     "displayHistograms": ("component", 2),
     "displayFsc": ("Resolution", 1),
@@ -50,6 +57,16 @@ PLOTS = {
     "displayMotion": ("Component 1", 12),
     "displayMovie": ("Component 1", 1),
 }
+FURTHER_PLOTS = {
+    "displayPoseChanges": ("Changes of orientations", 2),
+    "displayDirections": ("Distribution of orientations", 3),
+    "displayStateSurfaces": ("Surfaces of all states", 2),
+    "displayStateSlices": ("Central slices of all states", 2),
+    "displayStateTable": ("Images and resolution", 2),
+    "displayStateFsc": ("Correlation of half-maps", 1),
+    "displayLatent": (r"component 1.* and component 2", 3),
+    "displaySurface": ("Cluster 1: surface", 3),
+}
 
 
 class TestGui(BaseTest):
@@ -60,11 +77,35 @@ class TestGui(BaseTest):
         if not os.environ.get("DISPLAY"):
             raise AssertionError("The project window needs a screen: set DISPLAY, or run scripts/test_plugin.sh.")
         setupTestProject(cls)
-        data = simulate(
-            Path(os.getcwd()) / "data", phantom="hinge", particles=PARTICLES, box=32, pixel_size=PIXEL_SIZE, snr=1
+        cls.data = simulate(
+            Path(os.getcwd()) / "data", phantom="hinge", particles=PARTICLES, box=32, pixel_size=PIXEL_SIZE, snr=1,
+            rotation_error=3, shift_error=1,
+        )  # fmt: skip
+        cls.imported = import_particles(cls, cls.data / "particles.star", PIXEL_SIZE)
+        cls.refined = cls.finished(
+            SolvarProtRefine, cls.imported, rankChoice=FIXED_RANK, rank=2, numberOfClusters=2, numberOfThreads=2
         )
-        import_particles(cls, data / "particles.star", PIXEL_SIZE)
+        cls.finished(SolvarProtReconstruct, cls.refined, numberOfStates=2, numberOfThreads=2)
+        cls.finished(SolvarProtSelectParticles, cls.refined, way=BY_DISTANCE, cluster=1, number=200)
         cls.facts = visit(Path(cls.proj.getPath()))
+
+    @classmethod
+    def finished(cls, kind, source, **values):
+        """Run a protocol on the particles that another one has put out."""
+        protocol = cls.newProtocol(kind, **values)
+        protocol.inputParticles.set(source)
+        protocol.inputParticles.setExtended("outputParticles")
+        cls.launchProtocol(protocol)
+        return protocol
+
+    def test_orientations_become_better(self):
+        truth = StarFile.read(self.data / "truth" / "particles.star").particles
+        names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+        numbers = truth.numbers(*names)
+        rotations = relion_to_rotation(*(numbers[name] for name in names))
+        before, after = (mean_error(one.outputParticles, rotations) for one in (self.imported, self.refined))
+        self.assertLess(after, 0.75 * before)
+        self.assertIn("Orientations turned by", " ".join(self.refined.summary()))
 
     def test_project_window(self):
         self.assertTrue(self.facts["optimised"], "Scipion starts its windows with python -O")
@@ -105,7 +146,11 @@ class TestGui(BaseTest):
         self.assertEqual(values, ["maximum likelihood", "trilinear", "find out", ""])
 
     def test_everything_has_help(self):
-        forms = (self.facts["form"]["rows"]["Advanced"], self.facts["viewer"]["rows"]["Viewer"])
+        runs = self.facts["runs"]
+        forms = [self.facts["form"]["rows"]["Advanced"], self.facts["viewer"]["rows"]["Viewer"]]
+        for seen in runs.values():
+            forms += [*seen["form"].values(), *seen.get("viewer", {"rows": {}})["rows"].values()]
+        self.assertEqual(len(forms), 2 + len(runs) + 2)
         for section, rows in (item for form in forms for item in form.items()):
             for name, row in rows.items():
                 # the help of a line is beside its head, not beside its parts
@@ -140,7 +185,8 @@ class TestGui(BaseTest):
     def test_run(self):
         run = self.facts["run"]
         self.assertEqual((run["status"], run["error"]), ("finished", ""))
-        self.assertEqual(run["outputs"], OUTPUTS)
+        # with wrong orientations, some particles may look like outliers
+        self.assertEqual([name for name in run["outputs"] if name != "outputOutliers"], OUTPUTS)
         self.assertTrue(run["summary"].startswith(f"{PARTICLES} particles, mean at "))
         for component in (1, 2):
             self.assertRegex(run["summary"], rf"(?m)^Component {component}: eigenvalue [\d.]+ \(\d+% of the variance\)")
@@ -168,12 +214,29 @@ class TestGui(BaseTest):
         for name, (title, axes) in PLOTS.items():
             self.assertEqual(list(entries[name]), ["plots"], name)
             (window,) = entries[name]["plots"]
-            self.assertIn(title, window["title"], name)
+            self.assertRegex(window["title"], title, name)
             self.assertGreaterEqual(window["axes"], axes, name)
         (page,) = entries["displayReport"].pop("pages")
         self.assertRegex(page, r"^file:///.*SolvarProtCovariance/extra/run/report\.html$")
         self.assertRegex(entries["displayChimerax"].pop("chimerax"), r"open \S*mean\.mrc")
         self.assertEqual([entries[f"display{name}"] for name in ("Report", "Chimerax")], [{}, {}])
+
+    def test_results_of_the_other_protocols(self):
+        runs = self.facts["runs"]
+        self.assertEqual(set(runs), set(gui_results.ENTRIES))
+        for protocol, seen in runs.items():
+            self.assertEqual(tuple(seen["entries"]), gui_results.ENTRIES[protocol])
+            for name, came_up in seen["entries"].items():
+                self.assertEqual(list(came_up), ["plots"], name)
+                (window,) = came_up["plots"]
+                title, axes = FURTHER_PLOTS[name]
+                self.assertRegex(window["title"], title, name)
+                self.assertGreaterEqual(window["axes"], axes, name)
+            # what came up from another program only the pictures show; a message would be a dialog
+            outputs = {name: list(came_up) for name, came_up in seen["outputs"].items()}
+            self.assertEqual(outputs, {name: ["type"] for name in gui_results.OUTPUTS[protocol]})
+        self.assertIn("Cluster 1: ", runs["SolvarProtReconstruct"]["summary"])
+        self.assertIn(f"200 of {PARTICLES} particles", runs["SolvarProtSelectParticles"]["summary"])
 
     def test_pictures(self):
         names = self.facts["pictures"]
@@ -187,6 +250,13 @@ class TestGui(BaseTest):
                 self.assertGreater(len(sample.getcolors(sample.width * sample.height)), 200, name)
                 contents.add(picture.tobytes())
         self.assertEqual(len(contents), len(names), "two pictures are the same")
+
+
+def mean_error(particles, rotations):
+    """Mean angle in degrees between the orientations of particles and true ones, shape (n, 3, 3)."""
+    found = np.array([particle.getTransform().getMatrix()[:3, :3] for particle in particles])
+    cosine = (np.einsum("nij,nij->n", found, rotations) - 1) / 2
+    return np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).mean()
 
 
 def visit(project):

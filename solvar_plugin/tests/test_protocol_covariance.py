@@ -12,7 +12,6 @@ from pyworkflow.project import Manager
 from pyworkflow.protocol.constants import MODE_RESUME
 from pyworkflow.tests import BaseTest, setupTestProject
 
-from solvar_engine.contract.angles import relion_to_rotation
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.star import StarFile
@@ -21,11 +20,10 @@ from solvar_plugin.convert.particle_results import precision_matrix
 from solvar_plugin.protocols import (
     SolvarProtCovariance,
     SolvarProtReconstruct,
-    SolvarProtRefine,
     SolvarProtSelectParticles,
 )
 from solvar_plugin.protocols.covariance_form import AUTOMATIC_RANK, FIXED_RANK
-from solvar_plugin.protocols.protocol_select import BY_DISTANCE
+from solvar_plugin.protocols.select_form import BY_DISTANCE
 from solvar_plugin.tests.data_sets import import_particles, simulate
 
 PARTICLES, BOX, PIXEL_SIZE = 1500, 32, 6.0
@@ -174,38 +172,6 @@ class TestCovarianceAnalysis(BaseTest):
     def test_star_of_the_run_holds_scipions_ids(self):
         star = StarFile.read(self.done.getRunDir().particles).particles
         self.assertEqual(star.integers("rlnImageId").tolist(), list(range(1, PARTICLES + 1)))
-
-
-class TestRefinement(BaseTest):
-    """A hinge whose orientations are off by 3 degrees about each axis."""
-
-    def test_orientations_become_better(self):
-        setupTestProject(type(self))
-        data = simulate(
-            Path(os.getcwd()) / "data", phantom="hinge", particles=600, box=32, pixel_size=6, snr=1, rotation_error=3,
-            shift_error=1,
-        )  # fmt: skip
-        imported = import_particles(self, data / "particles.star", 6.0)
-        protocol = self.newProtocol(
-            SolvarProtRefine, rankChoice=FIXED_RANK, rank=1, numberOfClusters=2, numberOfThreads=2
-        )
-        protocol.inputParticles.set(imported)
-        protocol.inputParticles.setExtended("outputParticles")
-        self.launchProtocol(protocol)
-        truth = StarFile.read(data / "truth" / "particles.star").particles
-        names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-        numbers = truth.numbers(*names)
-        rotations = relion_to_rotation(*(numbers[name] for name in names))
-        before, after = (mean_error(one.outputParticles, rotations) for one in (imported, protocol))
-        self.assertLess(after, 0.75 * before)
-        self.assertIn("Orientations turned by", " ".join(protocol.summary()))
-
-
-def mean_error(particles, rotations):
-    """Mean angle in degrees between the orientations of particles and true ones, shape (n, 3, 3)."""
-    found = np.array([particle.getTransform().getMatrix()[:3, :3] for particle in particles])
-    cosine = (np.einsum("nij,nij->n", found, rotations) - 1) / 2
-    return np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).mean()
 
 
 class TestAwkwardProject(BaseTest):

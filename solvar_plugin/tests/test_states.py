@@ -25,9 +25,10 @@ from solvar_plugin.protocols import (
     SolvarProtRefine,
     SolvarProtSelectParticles,
 )
-from solvar_plugin.protocols import protocol_select as select
 from solvar_plugin.protocols import reconstruct_form as form
+from solvar_plugin.protocols import select_form as select
 from solvar_plugin.protocols.covariance_form import FIXED_RANK
+from solvar_plugin.protocols.state_outputs import classes_of
 from solvar_plugin.tests import stand_in_engine
 from solvar_plugin.tests.data_sets import PIXEL_SIZE, import_particles, two_optics_groups
 from solvar_plugin.tests.stand_in_project import StandInProject, variables
@@ -216,12 +217,14 @@ class TestStates(StandInProject, BaseTest):
         places = viewer._places(None, None)
         self.assertEqual((len(places.points), places.is_path), (4, False))
 
-    def test_points_are_written_for_the_engine_and_linear_volumes_have_no_classes(self):
+    def test_points_are_written_for_the_engine_and_linear_volumes_have_classes_only(self):
         protocol = self.reconstruction(states=form.POINTS, points="1 2\n-0.5, 0\n", method=1)
         self.assertFalse(self.run_to_the_end(protocol))
         self.assertEqual(protocol.getPointsPath().read_text().split(), ["z_1,z_2", "1.0,2.0", "-0.5,0.0"])
-        self.assertEqual([name for name, _ in protocol.iterOutputAttributes()], ["outputVolumes"])
+        self.assertEqual({name for name, _ in protocol.iterOutputAttributes()}, {"outputClasses", "outputVolumes"})
         self.assertEqual([volume.getObjLabel() for volume in protocol.outputVolumes], ["point 1", "point 2"])
+        sizes = {one.getObjLabel(): one.getSize() for one in protocol.outputClasses}
+        self.assertEqual(sizes, {"point 1": PARTICLES / 2, "point 2": PARTICLES / 2})
 
     def test_particles_at_full_size_go_in_by_id_in_the_order_of_the_run(self):
         full = self.full_size()
@@ -244,7 +247,7 @@ class TestStates(StandInProject, BaseTest):
 
     def check_classes_of(self, protocol):
         """Classes hold the large images, with the orientations of the run and shifts in their own pixels."""
-        classes = protocol._classes({7: 2, 9: 2, 11: 1}, [Volume(), Volume()])
+        classes = classes_of(protocol, protocol.fullParticles.get(), {7: 2, 9: 2, 11: 1}, [Volume(), Volume()])
         self.assertEqual({one.getObjId(): [item.getObjId() for item in one] for one in classes}, {1: [11], 2: [7, 9]})
         for one in classes:
             self.assertEqual(one.getSamplingRate(), PIXEL_SIZE / 2)

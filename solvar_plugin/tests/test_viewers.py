@@ -24,7 +24,7 @@ from pyworkflow.tests import BaseTest, setupTestProject
 from pyworkflow.viewer import DESKTOP_TKINTER, MessageView
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, OVERFIT
+from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, OVERFIT, resolution_at_threshold
 from solvar_engine.contract.status import FAILED, RUNNING, Status, write_status
 from solvar_plugin.convert.rank_table import RankTable
 from solvar_plugin.protocols import SolvarProtCovariance
@@ -33,20 +33,34 @@ from solvar_plugin.tests.synthetic_run import PIXEL_SIZE, blob, molecule, write_
 from solvar_plugin.viewers import (
     SolvarCovarianceViewer,
     SolvarParticlesViewer,
+    component_plots,
     curves,
-    latent,
+    histograms,
+    latent_data,
+    latent_plots,
+    motion_plots,
     programs,
     quality,
+    shading,
     slices,
     style,
+    surface_levels,
     surface_plots,
     surfaces,
 )
+from solvar_plugin.viewers.components import Components
 from solvar_plugin.viewers.entries import RUN_HAS_CHANGED
 from solvar_plugin.viewers.form import AUTOMATIC, COLOURS, DRAWINGS, NONE_YET
 from solvar_plugin.viewers.latent_entries import NO_FIT_OF_PARTICLES
-from solvar_plugin.viewers.run_data import MASK, Components, RunData, read_volume
+from solvar_plugin.viewers.run_data import RunData
 from solvar_plugin.viewers.viewer_particles import read_coordinates
+from solvar_plugin.viewers.volume_files import MASK, read_volume
+
+SIZES_OF_PICTURES = (
+    (surface_plots, "PIXELS_LARGE"),
+    (motion_plots, "PIXELS_SMALL"),
+    (motion_plots, "PIXELS_MOVIE"),
+)
 
 
 def new_figure() -> Figure:
@@ -142,30 +156,30 @@ class TestSurfaces(unittest.TestCase):
         for level in (20.0, float("nan"), float("inf")):
             surface = surfaces.Surface(ball(16, 5.0), level)
             self.assertTrue(surface.is_empty)
-            picture = surfaces.on_white(surfaces.shade(surface.look(surfaces.DIRECTIONS["z"], 8, 16), np.ones(3)))
+            picture = shading.on_white(shading.shade(surface.look(surfaces.DIRECTIONS["z"], 8, 16), np.ones(3)))
             self.assertEqual(picture.min(), 255)
 
     def test_automatic_level_parts_a_ball_from_its_noise(self) -> None:
         noise = np.random.default_rng(0).normal(size=(24, 24, 24)) * 0.1
         inside = ball(24, 6.0) > 0
         volume = np.where(inside, 1.0, 0.0) + noise
-        level = surfaces.automatic_level(volume)
+        level = surface_levels.automatic_level(volume)
         self.assertAlmostEqual(level, 0.5, delta=0.15)
         # outliers outside the mask do not count
         spoilt = volume.copy()
         spoilt[0, 0, :] = 50
         mask = (ball(24, 9.0) > 0).astype(float)
-        self.assertAlmostEqual(surfaces.automatic_level(spoilt, mask), 0.5, delta=0.15)
-        self.assertEqual(surfaces.automatic_level(np.full((4, 4, 4), 3.0)), 3.0)
+        self.assertAlmostEqual(surface_levels.automatic_level(spoilt, mask), 0.5, delta=0.15)
+        self.assertEqual(surface_levels.automatic_level(np.full((4, 4, 4), 3.0)), 3.0)
         # a mask of another box, or an empty one, is no mask
-        self.assertEqual(surfaces.automatic_level(volume, np.ones((8, 8, 8))), level)
-        self.assertEqual(surfaces.automatic_level(volume, np.zeros((24, 24, 24))), level)
+        self.assertEqual(surface_levels.automatic_level(volume, np.ones((8, 8, 8))), level)
+        self.assertEqual(surface_levels.automatic_level(volume, np.zeros((24, 24, 24))), level)
 
     def test_level_of_an_eigenvolume_is_three_times_its_root_mean_square(self) -> None:
         volume = np.zeros((10, 10, 10))
         volume[5, 5, 5], volume[5, 5, 6] = 1, -1
-        self.assertAlmostEqual(surfaces.component_level(volume), 3 * np.sqrt(2 / 1000))
-        self.assertAlmostEqual(surfaces.component_level(np.ones((4, 4, 4))), 0.7)
+        self.assertAlmostEqual(surface_levels.component_level(volume), 3 * np.sqrt(2 / 1000))
+        self.assertAlmostEqual(surface_levels.component_level(np.ones((4, 4, 4))), 0.7)
 
     def test_overlay_gives_each_part_its_colour(self) -> None:
         left, right = blob(32, (0, 0, -9), 2.0), blob(32, (0, 0, 9), 2.0)
@@ -173,7 +187,7 @@ class TestSurfaces(unittest.TestCase):
         axes = surfaces.DIRECTIONS["z"]
         first, second = (surfaces.Surface(part + shared, 0.5).look(axes, 16, 64) for part in (left, right))
         red, green, blue = np.eye(3)
-        picture = surfaces.overlay(first, second, (red, green, blue), tolerance=0.3)
+        picture = shading.overlay(first, second, (red, green, blue), tolerance=0.3)
         for row, column, color in ((32, 14, 0), (32, 50, 1), (50, 32, 2)):
             self.assertEqual(picture[row, column, 3].round(2), 1)
             self.assertEqual(picture[row, column, :3].argmax(), color)
@@ -181,14 +195,14 @@ class TestSurfaces(unittest.TestCase):
 
     def test_shading_is_bright_towards_the_light_and_within_range(self) -> None:
         hits = surfaces.Surface(ball(32, 10.0), 0.0).look(surfaces.DIRECTIONS["z"], 16, 64)
-        picture = surfaces.shade(hits, np.full(3, 0.7))
+        picture = shading.shade(hits, np.full(3, 0.7))
         self.assertGreaterEqual(picture.min(), 0)
         self.assertLessEqual(picture.max(), 1)
         self.assertGreater(picture[42, 24, 0], picture[21, 40, 0] + 0.1)  # upper left, lower right
 
     def test_radius_holds_the_farthest_surface(self) -> None:
-        self.assertEqual(surfaces.surface_radius([(point(16, 8, 3, 8), 0.5), (point(16, 8, 8, 10), 0.5)]), 6.5)
-        self.assertEqual(surfaces.surface_radius([(np.zeros((16, 16, 16)), 0.5)]), 8)
+        self.assertEqual(surface_levels.surface_radius([(point(16, 8, 3, 8), 0.5), (point(16, 8, 8, 10), 0.5)]), 6.5)
+        self.assertEqual(surface_levels.surface_radius([(np.zeros((16, 16, 16)), 0.5)]), 8)
 
     def test_sampling_a_linear_volume_is_exact(self) -> None:
         z, y, x = np.meshgrid(*(np.arange(6.0),) * 3, indexing="ij")
@@ -198,8 +212,8 @@ class TestSurfaces(unittest.TestCase):
 
 class TestSurfacePlots(unittest.TestCase):
     def setUp(self) -> None:
-        for name in ("PIXELS_LARGE", "PIXELS_SMALL", "PIXELS_MOVIE"):
-            patch = mock.patch.object(surface_plots, name, 48)
+        for module, name in SIZES_OF_PICTURES:
+            patch = mock.patch.object(module, name, 48)
             patch.start()
             self.addCleanup(patch.stop)
         self.mean = molecule(24)
@@ -219,7 +233,7 @@ class TestSurfacePlots(unittest.TestCase):
         axes = figure.axes[0]
         angstrom = float(axes.texts[0].get_text().split()[0])
         start, stop = axes.lines[0].get_xdata()
-        voxels = (stop - start) / 48 * 2 * surfaces.surface_radius([(self.mean, 0.4)])
+        voxels = (stop - start) / 48 * 2 * surface_levels.surface_radius([(self.mean, 0.4)])
         self.assertAlmostEqual(voxels * 2.0, angstrom)
 
     def test_lobes_of_an_eigenvolume_are_red_and_blue_on_their_sides(self) -> None:
@@ -235,7 +249,7 @@ class TestSurfacePlots(unittest.TestCase):
 
     def test_a_motion_shows_both_ends_and_colours_the_side_that_gains(self) -> None:
         figure = new_figure()
-        surface_plots.draw_motion(figure, self.mean, self.change, 2.0, extent=1.0, level=0.5)
+        motion_plots.draw_motion(figure, self.mean, self.change, 2.0, extent=1.0, level=0.5)
         panels = figure.axes[:12]
         self.assertEqual(panels[0].get_title("center"), "−1 sd")
         self.assertEqual(panels[2].get_title("center"), "+1 sd")
@@ -249,8 +263,8 @@ class TestSurfacePlots(unittest.TestCase):
         self.assertGreater((np.ptp(both, axis=2) > 30).sum(), 0)
 
     def test_a_movie_goes_there_and_back_and_is_written(self) -> None:
-        position, frames = surface_plots.movie_frames(self.mean, self.change, 2.0, 0.5, pixels=24)
-        steps = surface_plots.MOVIE_STEPS
+        position, frames = motion_plots.movie_frames(self.mean, self.change, 2.0, 0.5, pixels=24)
+        steps = motion_plots.MOVIE_STEPS
         self.assertEqual(frames.shape, (2 * steps - 2, 24, 72, 3))
         self.assertAlmostEqual(position[0], -2)
         self.assertAlmostEqual(position[steps - 1], 2)
@@ -260,10 +274,10 @@ class TestSurfacePlots(unittest.TestCase):
             from PIL import Image
 
             path = Path(folder) / "motion.gif"
-            surface_plots.write_gif(path, frames, 110)
+            motion_plots.write_gif(path, frames, 110)
             with Image.open(path) as image:
                 self.assertEqual((image.n_frames, image.size, image.info["loop"]), (len(frames), (72, 24), 0))
-        animation = surface_plots.draw_movie(figure := new_figure(), position, frames, 110, "a note")
+        animation = motion_plots.draw_movie(figure := new_figure(), position, frames, 110, "a note")
         figure.canvas.draw()
         animation._func(3)
         np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), frames[3])
@@ -338,14 +352,14 @@ def components(labels: tuple[str, ...]) -> Components:
 class TestCurves(unittest.TestCase):
     def test_resolution_is_read_off_where_the_curve_crosses(self) -> None:
         frequency = np.array([0.0, 0.1, 0.2, 0.3])
-        resolution, has_crossed = curves.resolution_at_threshold(frequency, np.array([1, 1, 0.5, 0.0]), 0.25)
+        resolution, has_crossed = resolution_at_threshold(frequency, np.array([1, 1, 0.5, 0.0]), 0.25)
         self.assertAlmostEqual(resolution, 1 / 0.25)
         self.assertTrue(has_crossed)
-        resolution, has_crossed = curves.resolution_at_threshold(frequency, np.ones(4))
+        resolution, has_crossed = resolution_at_threshold(frequency, np.ones(4))
         self.assertAlmostEqual(resolution, 1 / 0.3)
         self.assertFalse(has_crossed)
-        self.assertIsNone(curves.resolution_at_threshold(frequency, np.zeros(4)))
-        self.assertIsNone(curves.resolution_at_threshold(frequency, np.full(4, np.nan)))
+        self.assertIsNone(resolution_at_threshold(frequency, np.zeros(4)))
+        self.assertIsNone(resolution_at_threshold(frequency, np.full(4, np.nan)))
 
     def test_fsc_names_the_resolution_of_both_curves(self) -> None:
         frequency = np.arange(1, 11) / 40
@@ -362,7 +376,7 @@ class TestCurves(unittest.TestCase):
 
     def test_eigenvalues_are_bars_and_circles_and_labels_are_written(self) -> None:
         table = components(("", NUISANCE, NOT_REPRODUCIBLE))
-        curves.draw_eigenvalues(figure := new_figure(), table)
+        component_plots.draw_eigenvalues(figure := new_figure(), table)
         axes = figure.axes[0]
         bars = sorted((bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axes.patches)
         np.testing.assert_allclose(bars, [[1, 3], [2, 2], [3, 1]])
@@ -378,7 +392,7 @@ class TestCurves(unittest.TestCase):
 
     def test_the_gravest_remark_decides_how_a_component_is_drawn(self) -> None:
         table = components((OVERFIT, f"{NUISANCE}, {OVERFIT}", NUISANCE, "something new"))
-        curves.draw_eigenvalues(figure := new_figure(), table)
+        component_plots.draw_eigenvalues(figure := new_figure(), table)
         hatches = [bar.get_hatch() for bar in sorted(figure.axes[0].patches, key=lambda bar: bar.get_x())]
         self.assertEqual(hatches[0], hatches[1])
         self.assertEqual(len(set(hatches)), 3)
@@ -387,7 +401,7 @@ class TestCurves(unittest.TestCase):
         for labels in (("",), (NOT_REPRODUCIBLE,), ("",) * 40, ("",) * 8 + (NUISANCE,) * 4):
             table = components(labels)
             table.eigenvalue_in_sample[0] = table.half_set_agreement[0] = np.nan
-            curves.draw_eigenvalues(figure := new_figure(), table)
+            component_plots.draw_eigenvalues(figure := new_figure(), table)
             figure.canvas.draw()
             self.assertEqual(len(figure.axes[0].patches), len(labels))
 
@@ -459,14 +473,14 @@ class TestLatent(unittest.TestCase):
         random = np.random.default_rng(0)
         self.z = random.normal(size=(200, 2))
         table = components(("", NOT_REPRODUCIBLE))
-        self.x, self.y = (latent.component_axis(table, self.z, index) for index in (0, 1))
+        self.x, self.y = (latent_data.component_axis(table, self.z, index) for index in (0, 1))
 
     def test_the_scatter_holds_exactly_the_points_in_their_colours(self) -> None:
         cluster = np.arange(200) % 3 + 1
-        coloring = latent.Coloring(cluster, "cluster", is_category=True)
-        latent.draw_latent(figure := new_figure(), self.x, self.y, coloring)
+        coloring = latent_data.Coloring(cluster, "cluster", is_category=True)
+        latent_plots.draw_latent(figure := new_figure(), self.x, self.y, coloring)
         drawn = figure.axes[0].collections[0]
-        order = latent.random_subset(200)
+        order = latent_data.random_subset(200)
         np.testing.assert_allclose(np.asarray(drawn.get_offsets()), self.z[order])
         expected = [to_rgb(style.category_color(number - 1)) for number in cluster[order]]
         np.testing.assert_allclose(drawn.get_facecolors()[:, :3], expected)
@@ -474,7 +488,7 @@ class TestLatent(unittest.TestCase):
         self.assertEqual(names, ["1  (67)", "2  (67)", "3  (66)"])
 
     def test_a_coordinate_that_must_not_be_interpreted_says_so(self) -> None:
-        latent.draw_latent(figure := new_figure(), self.x, self.y)
+        latent_plots.draw_latent(figure := new_figure(), self.x, self.y)
         axes = figure.axes[0]
         self.assertEqual(axes.get_xlabel(), "z₁, coordinate along component 1")
         self.assertEqual(axes.get_ylabel(), "z₂, coordinate along component 2 (not reproducible)")
@@ -483,41 +497,41 @@ class TestLatent(unittest.TestCase):
 
     def test_colours_of_numbers_are_the_numbers(self) -> None:
         contrast = np.linspace(0.5, 1.5, 200)
-        latent.draw_latent(figure := new_figure(), self.x, self.y, latent.Coloring(contrast, "contrast"))
+        latent_plots.draw_latent(figure := new_figure(), self.x, self.y, latent_data.Coloring(contrast, "contrast"))
         drawn = figure.axes[0].collections[0]
-        np.testing.assert_allclose(drawn.get_array(), contrast[latent.random_subset(200)])
+        np.testing.assert_allclose(drawn.get_array(), contrast[latent_data.random_subset(200)])
         self.assertIn("contrast", [axes.get_xlabel() for axes in figure.axes])
 
     def test_equal_values_do_not_blow_up_the_colour_scale(self) -> None:
         contrast = 1 + 1e-8 * np.arange(200)
-        latent.draw_latent(figure := new_figure(), self.x, self.y, latent.Coloring(contrast, "contrast"))
+        latent_plots.draw_latent(figure := new_figure(), self.x, self.y, latent_data.Coloring(contrast, "contrast"))
         norm = figure.axes[0].collections[0].norm
         self.assertGreater(norm.vmax - norm.vmin, 0.05)
 
     def test_hexagons_count_every_particle_once(self) -> None:
-        latent.draw_latent(figure := new_figure(), self.x, self.y, drawing=latent.HEXAGONS)
+        latent_plots.draw_latent(figure := new_figure(), self.x, self.y, drawing=latent_data.HEXAGONS)
         self.assertEqual(figure.axes[0].collections[0].get_array().sum(), 200)
 
     def test_hexagons_show_the_commonest_cluster_and_the_median(self) -> None:
-        x = latent.Axis(np.repeat([0.0, 1.0], 5), "x", "x")
+        x = latent_data.Axis(np.repeat([0.0, 1.0], 5), "x", "x")
         cluster = np.array([2, 2, 1, 2, 1, 3, 3, 3, 1, 3])
         for values, is_category, expected in ((cluster, True, {2, 3}), (np.arange(10.0), False, {2, 7})):
-            coloring = latent.Coloring(values, "value", is_category)
-            latent.draw_latent(figure := new_figure(), x, x, coloring, latent.HEXAGONS)
+            coloring = latent_data.Coloring(values, "value", is_category)
+            latent_plots.draw_latent(figure := new_figure(), x, x, coloring, latent_data.HEXAGONS)
             self.assertEqual(set(figure.axes[0].collections[0].get_array().tolist()), expected)
 
     def test_many_particles_become_hexagons_or_a_random_part(self) -> None:
-        self.assertEqual(latent.choose_drawing(latent.MAX_AUTOMATIC_POINTS), latent.POINTS)
-        self.assertEqual(latent.choose_drawing(latent.MAX_AUTOMATIC_POINTS + 1), latent.HEXAGONS)
-        with mock.patch.object(latent.random_subset, "__defaults__", (50,)):
-            latent.draw_latent(figure := new_figure(), self.x, self.y, drawing=latent.POINTS)
+        self.assertEqual(latent_data.choose_drawing(latent_data.MAX_AUTOMATIC_POINTS), latent_data.POINTS)
+        self.assertEqual(latent_data.choose_drawing(latent_data.MAX_AUTOMATIC_POINTS + 1), latent_data.HEXAGONS)
+        with mock.patch.object(latent_data.random_subset, "__defaults__", (50,)):
+            latent_plots.draw_latent(figure := new_figure(), self.x, self.y, drawing=latent_data.POINTS)
         self.assertEqual(len(figure.axes[0].collections[0].get_offsets()), 50)
         self.assertIn("50 of 200 particles, chosen at random, are drawn.", note_of(figure))
 
     def test_marked_particles_are_on_top(self) -> None:
         chosen = np.zeros(len(self.x.values), dtype=bool)
         chosen[[3, 5]] = True
-        latent.draw_latent(figure := new_figure(), self.x, self.y, marks=latent.Marks(chosen, "outliers"))
+        latent_plots.draw_latent(figure := new_figure(), self.x, self.y, marks=latent_data.Marks(chosen, "outliers"))
         on_top = figure.axes[0].collections[-1]
         expected = np.stack([self.x.values, self.y.values], axis=1)[chosen]
         np.testing.assert_allclose(sorted(on_top.get_offsets().tolist()), sorted(expected.tolist()))
@@ -525,7 +539,7 @@ class TestLatent(unittest.TestCase):
 
     def test_centres_are_marked_and_numbered(self) -> None:
         centres = np.array([[0.5, -0.5], [np.nan, np.nan], [1.0, 1.0]])
-        latent.draw_latent(figure := new_figure(), self.x, self.y, places=latent.Places(centres))
+        latent_plots.draw_latent(figure := new_figure(), self.x, self.y, places=latent_data.Places(centres))
         axes = figure.axes[0]
         self.assertEqual([text.get_text() for text in axes.texts], ["1", "3"])
         self.assertEqual([text.get_position() for text in axes.texts], [(0.5, -0.5), (1.0, 1.0)])
@@ -533,30 +547,30 @@ class TestLatent(unittest.TestCase):
     def test_the_middle_of_a_ring_is_on_the_ring(self) -> None:
         angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
         ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        middles = latent.middles_of_clusters(ring, np.full(40, 2))
+        middles = latent_data.middles_of_clusters(ring, np.full(40, 2))
         self.assertTrue(np.isnan(middles[0]).all())
         self.assertAlmostEqual(np.linalg.norm(middles[1]), 1)
 
     def test_uncertainty_is_marginal(self) -> None:
         covariance = np.array([[2.0, 0.6, 0.1], [0.6, 1.0, 0.2], [0.1, 0.2, 3.0]])
         precision = np.linalg.inv(covariance)[None]
-        np.testing.assert_allclose(latent.uncertainty(precision, [0]), [np.sqrt(2.0)])
-        np.testing.assert_allclose(latent.uncertainty(precision, [0, 2]), [np.sqrt(5.0)])
+        np.testing.assert_allclose(latent_data.uncertainty(precision, [0]), [np.sqrt(2.0)])
+        np.testing.assert_allclose(latent_data.uncertainty(precision, [0, 2]), [np.sqrt(5.0)])
         with self.assertRaisesRegex(UserError, "infinite"):
-            latent.uncertainty(np.zeros((1, 2, 2)), [0])
+            latent_data.uncertainty(np.zeros((1, 2, 2)), [0])
 
     def test_histograms_count_every_particle(self) -> None:
-        latent.draw_histograms(figure := new_figure(), [self.x, self.y])
+        histograms.draw_histograms(figure := new_figure(), [self.x, self.y])
         for axes, title in zip(figure.axes, ("component 1", "component 2\n(not reproducible)")):
             self.assertEqual(sum(bar.get_height() for bar in axes.patches), 200)
             self.assertEqual(axes.get_title("left"), title)
         self.assertEqual(figure.axes[1].patches[0].get_facecolor()[:3], to_rgba(style.PALE)[:3])
 
     def test_only_so_many_histograms_are_drawn(self) -> None:
-        count = latent.MAX_HISTOGRAMS + 3
-        latent.draw_histograms(figure := new_figure(), [self.x] * count)
-        self.assertEqual(sum(axes.get_visible() for axes in figure.axes), latent.MAX_HISTOGRAMS)
-        self.assertIn(f"first {latent.MAX_HISTOGRAMS} of {count}", note_of(figure))
+        count = histograms.MAX_HISTOGRAMS + 3
+        histograms.draw_histograms(figure := new_figure(), [self.x] * count)
+        self.assertEqual(sum(axes.get_visible() for axes in figure.axes), histograms.MAX_HISTOGRAMS)
+        self.assertIn(f"first {histograms.MAX_HISTOGRAMS} of {count}", note_of(figure))
 
 
 class WithRun(unittest.TestCase):
@@ -728,11 +742,11 @@ class TestCovarianceViewer(BaseTest):
         setupTestProject(cls)
 
     def setUp(self) -> None:
-        for name in ("PIXELS_LARGE", "PIXELS_SMALL", "PIXELS_MOVIE"):
-            patch = mock.patch.object(surface_plots, name, 32)
+        for module, name in SIZES_OF_PICTURES:
+            patch = mock.patch.object(module, name, 32)
             patch.start()
             self.addCleanup(patch.stop)
-        patch = mock.patch.object(surface_plots.movie_frames, "__defaults__", (None, None, 16))
+        patch = mock.patch.object(motion_plots.movie_frames, "__defaults__", (None, None, 16))
         patch.start()
         self.addCleanup(patch.stop)
         self.protocol = self.newProtocol(SolvarProtCovariance)
@@ -807,11 +821,11 @@ class TestCovarianceViewer(BaseTest):
         )
         viewer.xAxis.set(2)
         viewer.yAxis.set(0)
-        order = latent.random_subset(len(z))
+        order = latent_data.random_subset(len(z))
         for choice in range(len(COLOURS)):
             viewer.colourBy.set(choice)
             # of so few particles, points are what is drawn automatically
-            for drawing in (AUTOMATIC, DRAWINGS.index(latent.HEXAGONS)):
+            for drawing in (AUTOMATIC, DRAWINGS.index(latent_data.HEXAGONS)):
                 viewer.drawAs.set(drawing)
                 figure = self.plot(viewer, "displayLatent")
                 self.assertIn("component 3 (not reproducible)", figure.axes[0].get_xlabel())
@@ -1041,7 +1055,7 @@ class TestParticlesViewer(BaseTest):
         (plotter,) = viewer._visualize(particles)
         self.addCleanup(plotter.close)
         drawn = plotter.getFigure().axes[0].collections[0]
-        np.testing.assert_allclose(drawn.get_offsets(), z[latent.random_subset(40)][:, :2])
+        np.testing.assert_allclose(drawn.get_offsets(), z[latent_data.random_subset(40)][:, :2])
 
     def test_one_component_is_a_histogram_and_none_a_sentence(self) -> None:
         viewer = SolvarParticlesViewer(project=self.proj)

@@ -13,7 +13,8 @@ from pyworkflow.viewer import View
 
 from solvar_engine.contract.errors import UserError
 from solvar_plugin.protocols.summaries import NO_VARIABILITY
-from solvar_plugin.viewers.run_data import Components, RunData
+from solvar_plugin.viewers.components import Components
+from solvar_plugin.viewers.run_data import RunData
 
 RUN_HAS_CHANGED = "The run has gone on since this window was opened: close it and open it again."
 

@@ -1,4 +1,4 @@
-"""The form of the viewer: which entries there are, and what their help says."""
+"""What the forms of several viewers share: the sections of the latent space and of the volumes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Sequence
 
 import pyworkflow.protocol.params as params
 
-from solvar_plugin.viewers import latent, programs, slices
+from solvar_plugin.viewers import latent_data, programs, slices
 
 CLUSTER, CONTRAST, UNCERTAINTY, DENSITY, LOG_LIKELIHOOD, OUTLIER = range(6)
 COLOURS = (
@@ -18,11 +18,10 @@ COLOURS = (
     "outliers",
 )
 AUTOMATIC = 0
-DRAWINGS = ("automatic", latent.POINTS, latent.HEXAGONS)
+DRAWINGS = ("automatic", latent_data.POINTS, latent_data.HEXAGONS)
 NONE_YET = "none yet"
 
 MAX_SLICES = 48
-MIN_EXTENT, MAX_EXTENT = 0.1, 5.0
 
 _CENTRES = (
     "Number the cluster centres",
@@ -53,17 +52,6 @@ class Choices(NamedTuple):
     report: str
 
 
-def define_form(form: Any, choices: Choices) -> None:
-    """Add all entries to a form of Scipion; those named display... open something."""
-    _define_components(form)
-    define_latent(form, choices)
-    _define_particles(form)
-    _define_quality(form)
-    define_volumes(form, choices)
-    _define_motions(form, choices)
-    _define_report(form, choices)
-
-
 def add_button(form: Any, name: str, label: str, text: str, important: bool = False) -> None:
     """Add an entry that opens something."""
     form.addParam(name, params.LabelParam, label=label, help=text, important=important)
@@ -92,30 +80,6 @@ def add_level(form: Any, name: str, text: str) -> None:
         label="Surface level (empty: automatic)",
         help=f"{text} If it is empty, the level is chosen from the densities within the mask. The level in use is "
         "written below each picture.",
-    )
-
-
-def _define_components(form: Any) -> None:
-    form.addSection(label="Components")
-    add_button(
-        form,
-        "displayEigenvalues",
-        "Eigenvalues and reproducibility",
-        "How much the density varies along each component: measured on held-out particles (bars; the honest number) "
-        "and on those that it was computed from (circles). Beside it: how far two independent halves of the particles "
-        "agree on each component, and how much of it looks like mere changes of contrast or errors of orientation and "
-        "position.\n\nHatched components are not to be interpreted as motions:\n"
-        "_not reproducible_: the other half of the particles does not show it.\n"
-        "_overfit_: much larger on the particles that it was computed from than on others.\n"
-        "_nuisance_: it looks like changes of contrast or errors of the orientations.",
-        important=True,
-    )
-    add_button(
-        form,
-        "displayRank",
-        "Gain of each component, beside that of decoys",
-        "By how much each component raises the log-likelihood of particles that had no part in finding it, beside what "
-        "components without any meaning do. An automatic number of components is chosen by this.",
     )
 
 
@@ -150,9 +114,9 @@ def define_latent(
         "drawAs",
         "Draw as",
         DRAWINGS,
-        f"Automatic: points up to {latent.MAX_AUTOMATIC_POINTS:,} particles, else hexagons, each of which shows the "
-        "number, the commonest cluster or the median value of its particles. Of more than "
-        f"{latent.MAX_POINTS:,} points a random choice is drawn.",
+        f"Automatic: points up to {latent_data.MAX_AUTOMATIC_POINTS:,} particles, else hexagons, each of which shows "
+        "the number, the commonest cluster or the median value of its particles. Of more than "
+        f"{latent_data.MAX_POINTS:,} points a random choice is drawn.",
     )
     form.addParam(
         "showCentres",
@@ -174,42 +138,6 @@ def define_latent(
         "displayHistograms",
         "Histogram of every component",
         "Particles along each component, with the normal distribution of the same width.",
-    )
-
-
-def _define_particles(form: Any) -> None:
-    form.addSection(label="Particles")
-    add_button(
-        form,
-        "displayParticles",
-        "Log-likelihood, contrast and outliers",
-        "How well the model explains each particle, how strong the molecule is in its image, and which particles are "
-        "flagged as outliers. To see where they lie in the latent space, colour it by log-likelihood or outliers.",
-        important=True,
-    )
-
-
-def _define_quality(form: Any) -> None:
-    form.addSection(label="Resolution and noise")
-    add_button(
-        form,
-        "displayFsc",
-        "Resolution (FSC)",
-        "Fourier shell correlation of the two half-set means, and of the variability that the two halves found (the "
-        "diagonal of the covariance). The resolution is read off at 0.143.",
-        important=True,
-    )
-    add_button(
-        form,
-        "displayNoise",
-        "Noise spectrum",
-        "Variance of the noise in the images at each resolution, one line per optics group.",
-    )
-    add_button(
-        form,
-        "displayProgress",
-        "Progress of the optimisation",
-        "What the fit lowers, against time. It can be looked at while the protocol is running.",
     )
 
 
@@ -267,60 +195,4 @@ def define_volumes(form: Any, choices: Choices) -> None:
         "Open in ChimeraX" + ("" if choices.has_chimerax else " (not found, see help)"),
         "Starts ChimeraX with the chosen volume at the same level. For an eigenvolume: the mean coloured by it, and "
         f"both ends of the motion.{advice}",
-    )
-
-
-def _define_motions(form: Any, choices: Choices) -> None:
-    form.addSection(label="Motions")
-    add_choice(
-        form,
-        "motionComponent",
-        "Component",
-        choices.components,
-        "The component along which the molecule is shown. One with a remark in brackets must not be interpreted as a "
-        "motion.",
-        choices.leading[0],
-    )
-    form.addParam(
-        "motionExtent",
-        params.FloatParam,
-        default=2.0,
-        validators=[params.Range(MIN_EXTENT, MAX_EXTENT, f"should be a number from {MIN_EXTENT:g} to {MAX_EXTENT:g}")],
-        label="Extent (standard deviations)",
-        help="How far to go from the mean to either side, in standard deviations of the particles along the component. "
-        "Most particles lie within 2.",
-    )
-    add_level(form, "motionLevel", "Density at which the surfaces of all states are drawn.")
-    add_button(
-        form,
-        "displayMotion",
-        "Both ends of the motion",
-        "Surfaces of the mean minus and plus the extent along the component, alone and over each other, and the mean "
-        "coloured by what changes, from three directions.",
-        important=True,
-    )
-    add_button(
-        form,
-        "displayMovie",
-        "Movie of the motion",
-        "Plays the motion from one end to the other and back, and saves it as an animated GIF for slides; where is "
-        "written below the pictures. It takes some seconds to make.",
-    )
-
-
-def _define_report(form: Any, choices: Choices) -> None:
-    form.addSection(label="Report")
-    add_button(
-        form,
-        "displayReport",
-        "Report in the browser",
-        "One page with all figures and an explanation of each, which can be sent to others as it is.",
-        important=True,
-    )
-    # told here too, for where no browser comes up
-    form.addParam(
-        "reportPath",
-        params.LabelParam,
-        label=f"The report is the file {choices.report}",
-        help="Open this file in a browser of your choice, or copy it: it needs no other file.",
     )

@@ -8,18 +8,10 @@ import numpy as np
 from pyworkflow.viewer import View
 
 from solvar_engine.contract.errors import UserError
-from solvar_plugin.viewers import latent, style
+from solvar_plugin.viewers import histograms, latent_data, latent_plots, style
+from solvar_plugin.viewers.components import Components
 from solvar_plugin.viewers.entries import RunViewer, entry
-from solvar_plugin.viewers.form import (
-    AUTOMATIC,
-    CLUSTER,
-    CONTRAST,
-    DRAWINGS,
-    LOG_LIKELIHOOD,
-    OUTLIER,
-    UNCERTAINTY,
-)
-from solvar_plugin.viewers.run_data import Components
+from solvar_plugin.viewers.form import AUTOMATIC, CLUSTER, CONTRAST, DRAWINGS, LOG_LIKELIHOOD, OUTLIER, UNCERTAINTY
 from solvar_plugin.viewers.windows import plot
 
 NO_FIT_OF_PARTICLES = (
@@ -49,53 +41,53 @@ class LatentEntries(RunViewer):
         components, latents = self._chosen_from(), self._data.latents()
         x, y = (self._axis(choice, components, latents.z) for choice in (self.xAxis.get(), self.yAxis.get()))
         if x.name == y.name:
-            return [plot(f"Particles along {x.name}", (7.5, 5.5), latent.draw_histograms, [x])]
+            return [plot(f"Particles along {x.name}", (7.5, 5.5), histograms.draw_histograms, [x])]
         title = f"Particles along {x.name} and {y.name}"
         drawing = None if self.drawAs.get() == AUTOMATIC else DRAWINGS[self.drawAs.get()]
         coloring = self._coloring(components, latents)
         places = self._places(x, y) if self.showCentres.get() else None
         marks = self._outlier_marks(len(latents.z)) if self.colourBy.get() == OUTLIER else None
-        return [plot(title, (10, 8.3), latent.draw_latent, x, y, coloring, drawing, places, marks)]
+        return [plot(title, (10, 8.3), latent_plots.draw_latent, x, y, coloring, drawing, places, marks)]
 
     @entry
     def _show_histograms(self) -> list[View]:
         components, z = self._components(), self._data.latents().z
-        rows, columns = latent.histograms_shape(len(components))
+        rows, columns = histograms.histograms_shape(len(components))
         size = (max(3.1 * columns, 6.5), 1.4 + 2.3 * rows)
-        axes = [latent.component_axis(components, z, index) for index in range(len(components))]
-        return [plot("Particles along each component", size, latent.draw_histograms, axes)]
+        axes = [latent_data.component_axis(components, z, index) for index in range(len(components))]
+        return [plot("Particles along each component", size, histograms.draw_histograms, axes)]
 
-    def _axis(self, choice: int, components: Components, z: np.ndarray) -> latent.Axis:
+    def _axis(self, choice: int, components: Components, z: np.ndarray) -> latent_data.Axis:
         """Coordinates along a chosen axis."""
         if choice < len(components):
-            return latent.component_axis(components, z, choice)
-        return latent.umap_axis(self._data.embedding(len(z)), choice - len(components))
+            return latent_data.component_axis(components, z, choice)
+        return latent_data.umap_axis(self._data.embedding(len(z)), choice - len(components))
 
-    def _coloring(self, components: Components, latents: Any) -> latent.Coloring | None:
+    def _coloring(self, components: Components, latents: Any) -> latent_data.Coloring | None:
         """What the colours of the particles say; None for their number."""
         choice = self.colourBy.get()
         if choice == CLUSTER:
-            return latent.Coloring(self._data.clusters(len(latents.z)), "cluster", is_category=True)
+            return latent_data.Coloring(self._data.clusters(len(latents.z)), "cluster", is_category=True)
         if choice == CONTRAST:
-            return latent.Coloring(latents.contrast, "contrast of the image")
+            return latent_data.Coloring(latents.contrast, "contrast of the image")
         if choice == UNCERTAINTY:
             shown = self._shown_components(components)
             names = ", ".join(f"z{style.subscript(index + 1)}" for index in shown)
-            values = latent.uncertainty(latents.precision, shown)
-            return latent.Coloring(values, f"posterior standard deviation of {names}")
+            values = latent_data.uncertainty(latents.precision, shown)
+            return latent_data.Coloring(values, f"posterior standard deviation of {names}")
         if choice == LOG_LIKELIHOOD:
             log_likelihood, _ = self._data.fit_of_particles(len(latents.z))
             if log_likelihood is None:
                 raise UserError(NO_FIT_OF_PARTICLES)
-            return latent.Coloring(log_likelihood, "log-likelihood of the image")
+            return latent_data.Coloring(log_likelihood, "log-likelihood of the image")
         return None
 
-    def _outlier_marks(self, count: int) -> latent.Marks:
+    def _outlier_marks(self, count: int) -> latent_data.Marks:
         """Which particles are flagged."""
         _, is_outlier = self._data.fit_of_particles(count)
         if is_outlier is None:
             raise UserError(NO_FIT_OF_PARTICLES)
-        return latent.Marks(is_outlier, "outliers")
+        return latent_data.Marks(is_outlier, "outliers")
 
     def _shown_components(self, components: Components) -> list[int]:
         """0-based components on the axes; for the UMAP those that it was made from."""
@@ -104,13 +96,13 @@ class LatentEntries(RunViewer):
             return chosen
         return np.flatnonzero(components.is_reproducible).tolist() or list(range(len(components)))
 
-    def _places(self, x: latent.Axis, y: latent.Axis) -> latent.Places | None:
+    def _places(self, x: latent_data.Axis, y: latent_data.Axis) -> latent_data.Places | None:
         """Positions of the cluster centres on two axes; None if there are no clusters yet."""
         choices = [self.xAxis.get(), self.yAxis.get()]
         centres = self._data.centres()
         if centres is not None and max(choices) < centres.shape[1]:
-            return latent.Places(centres[:, choices])
+            return latent_data.Places(centres[:, choices])
         if not self._data.has_clusters():
             return None
         points = np.stack([x.values, y.values], axis=1)
-        return latent.Places(latent.middles_of_clusters(points, self._data.clusters(len(points))))
+        return latent_data.Places(latent_data.middles_of_clusters(points, self._data.clusters(len(points))))

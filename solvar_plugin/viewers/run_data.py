@@ -5,95 +5,21 @@ Every function raises `UserError` with one sentence when a file is not there yet
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import mrcfile
 import numpy as np
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import as_text, read_csv
-from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, Latents, read_latents
+from solvar_engine.contract.results import Latents, read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import FAILED, FINISHED, Status, read_status, status_path
 from solvar_plugin.convert.particle_results import columns_of
 from solvar_plugin.convert.rank_table import RankTable, read_rank_table
-
-DENSITY, MASK, COMPONENT = "density", "mask", "component"
-
-
-@dataclass(frozen=True)
-class Components:
-    """The table of eigenvalues, sorted by descending eigenvalue.
-
-    Attributes
-    ----------
-    eigenvalue, eigenvalue_in_sample : ndarray, shape (r,)
-        Variance along each component, on held-out particles and on those that it was computed from.
-    fraction : ndarray, shape (r,)
-        Of the sum of the eigenvalues.
-    half_set_agreement, nuisance_overlap : ndarray, shape (r,)
-        From 0 to 1.
-    label : tuple of str
-        Empty for a component that is taken at face value.
-    """
-
-    eigenvalue: np.ndarray
-    eigenvalue_in_sample: np.ndarray
-    fraction: np.ndarray
-    half_set_agreement: np.ndarray
-    nuisance_overlap: np.ndarray
-    label: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    @property
-    def is_reproducible(self) -> np.ndarray:
-        """Whether held-out particles confirm each component; shape (r,), bool."""
-        return np.array([NOT_REPRODUCIBLE not in label for label in self.label], dtype=bool)
-
-    @property
-    def is_nuisance(self) -> np.ndarray:
-        """Whether each component looks like errors of contrast or pose; shape (r,), bool."""
-        return np.array([NUISANCE in label for label in self.label], dtype=bool)
-
-    def title(self, index: int) -> str:
-        """Name a component (0-based index) by its 1-based number and its label."""
-        label = self.label[index]
-        return f"component {index + 1}" + (f" ({label})" if label else "")
-
-    def deviation(self, index: int) -> float:
-        """Standard deviation of the particles along a component (0-based index), from the held-out eigenvalue."""
-        return float(np.sqrt(max(np.nan_to_num(self.eigenvalue[index]), 0.0)))
-
-
-class VolumeEntry(NamedTuple):
-    """A volume that can be chosen.
-
-    Attributes
-    ----------
-    name : str
-        As shown to the user.
-    path : Path
-        Its MRC file.
-    kind : str
-        `DENSITY`, `MASK` or `COMPONENT`.
-    """
-
-    name: str
-    path: Path
-    kind: str
-
-
-class Volume(NamedTuple):
-    """A volume: data of shape (z, y, x), float32, and its pixel size in Angstrom (0 if the file has none)."""
-
-    data: np.ndarray
-    pixel_size: float
+from solvar_plugin.viewers.components import Components
+from solvar_plugin.viewers.form import DENSITY
+from solvar_plugin.viewers.volume_files import COMPONENT, MASK, Volume, VolumeEntry, read_volume
 
 
 class RunData:
@@ -317,24 +243,3 @@ def _why_missing(stage: str, status: Status | None) -> str:
         what = f" ({status.stage})" if status.stage else ""
         return f"the {stage} is at step {status.step} of {status.steps}{what}. Try again when it has gone on."
     return ""
-
-
-def read_volume(path: Path) -> Volume:
-    """Read a cubic volume.
-
-    Raises
-    ------
-    UserError
-        If the file is not a readable MRC file or holds no cubic volume.
-    """
-    try:
-        with mrcfile.open(path) as mrc:
-            data, pixel_size = np.array(mrc.data, dtype=np.float32), float(mrc.voxel_size.x)
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not a readable MRC file ({error}).") from error
-    if data.ndim != 3 or len(set(data.shape)) != 1:
-        size = " x ".join(str(edge) for edge in data.shape)
-        raise UserError(f"{path} holds {size} voxels, but a cubic volume is needed.")
-    if not np.isfinite(data).all():
-        raise UserError(f"{path} holds values that are not numbers: run the protocol again.")
-    return Volume(data, pixel_size)

@@ -7,8 +7,10 @@ import numpy as np
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.run import RunDir
 from solvar_plugin.convert.states import StateFolder, StateTable, read_states
-from solvar_plugin.viewers.run_data import DENSITY, MASK, RunData, VolumeEntry, read_volume
+from solvar_plugin.viewers.form import DENSITY
+from solvar_plugin.viewers.run_data import RunData
 from solvar_plugin.viewers.surfaces import sample
+from solvar_plugin.viewers.volume_files import MASK, VolumeEntry, read_volume
 
 
 class StateData(RunData):

@@ -10,10 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from solvar_engine.contract.results import FSC_THRESHOLD, resolution_at_threshold
-from solvar_plugin.convert.states import StateTable
+from solvar_plugin.convert.states import StateTable, is_limit
 from solvar_plugin.viewers import slices, style
-from solvar_plugin.viewers.surface_plots import DIRECTIONS, STONE, show_picture
-from solvar_plugin.viewers.surfaces import Surface, automatic_level, shade, surface_radius
+from solvar_plugin.viewers.curves import fsc_label
+from solvar_plugin.viewers.shading import shade
+from solvar_plugin.viewers.surface_levels import automatic_level, surface_radius
+from solvar_plugin.viewers.surface_plots import STONE, show_picture, show_scale
+from solvar_plugin.viewers.surfaces import DIRECTIONS, Surface
 
 MAX_PICTURES = 24
 MAX_NAMED_CURVES = 20
@@ -35,7 +38,7 @@ def grid_of(count: int) -> tuple[int, int]:
 
 
 @style.styled
-def draw_state_table(figure: Figure, table: StateTable, names: list[str]) -> None:
+def draw_state_table(figure: Figure, table: StateTable, names: list[str], pixel_size: float) -> None:
     """Draw how many images each state was made from, and its resolution.
 
     Parameters
@@ -45,6 +48,8 @@ def draw_state_table(figure: Figure, table: StateTable, names: list[str]) -> Non
     table : StateTable
     names : list of str
         Of the states.
+    pixel_size : float
+        Of the volumes, Angstrom.
     """
     has_resolution = np.isfinite(table.resolution).any()
     panels = figure.subplots(1, 2 if has_resolution else 1, squeeze=False, sharey=True)[0]
@@ -67,6 +72,8 @@ def draw_state_table(figure: Figure, table: StateTable, names: list[str]) -> Non
         f"moving ones. The resolution is where the half-maps' correlation falls below {FSC_THRESHOLD} inside the mask; "
         "the maps of local resolution say where it is better or worse."
     )
+    if any(is_limit(resolution, pixel_size) for resolution in table.resolution):
+        note += f" {2 * pixel_size:.1f} Å is the limit of the pixel size."
     if not has_resolution:
         note = (
             "Particles that are nearest to each state. The volumes are the mean plus components: they have no "
@@ -94,8 +101,7 @@ def draw_state_fsc(figure: Figure, frequency: np.ndarray, correlation: np.ndarra
     axes.axhline(0, color=style.PALE, linewidth=0.8)
     for number, (name, curve) in enumerate(zip(names, correlation), start=1):
         crossing = resolution_at_threshold(frequency, curve)
-        label = f"{name}: below {FSC_THRESHOLD} throughout" if crossing is None else f"{name}: {crossing[0]:.1f} Å"
-        shown = label if number <= MAX_NAMED_CURVES else None
+        shown = fsc_label(name, crossing) if number <= MAX_NAMED_CURVES else None
         axes.plot(frequency, curve, color=style.category_color(number - 1), linewidth=1.5, label=shown)
     axes.set(ylabel="Fourier shell correlation", ylim=(min(0.0, float(np.nanmin(correlation))) - 0.05, 1.03))
     style.resolution_axis(axes, float(frequency.max()))
@@ -139,7 +145,13 @@ def draw_state_slices(
 
 @style.styled
 def draw_state_surfaces(
-    figure: Figure, volumes: list[np.ndarray], names: list[str], axis: str, level: float | None, mask: np.ndarray | None
+    figure: Figure,
+    volumes: list[np.ndarray],
+    names: list[str],
+    pixel_size: float,
+    axis: str,
+    level: float | None,
+    mask: np.ndarray | None,
 ) -> None:
     """Draw the surface of every state from the same direction at the same level.
 
@@ -150,6 +162,8 @@ def draw_state_surfaces(
     volumes : list of ndarray, shape (z, y, x)
         At most `MAX_PICTURES`.
     names : list of str
+    pixel_size : float
+        Angstrom; 0 if unknown.
     axis : str
         Direction of the view: x, y or z.
     level : float, optional
@@ -165,4 +179,5 @@ def draw_state_surfaces(
         axes.set_title(name, fontsize=10, loc="center")
     for axes in panels:
         style.picture_axes(axes)
+    show_scale(panels[0], radius, pixel_size, _PIXELS)
     style.add_note(figure, f"Seen along {axis}, all at level {level:.4g}{how}.")

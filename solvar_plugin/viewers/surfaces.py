@@ -1,7 +1,4 @@
-"""Pictures of iso-surfaces, made with numpy and scipy alone: rays are cast at the volume and what they hit is shaded.
-
-Volumes have shape (z, y, x). A picture has its first row at the bottom (``imshow(origin="lower")``), as slices have.
-"""
+"""Iso-surfaces, found with numpy and scipy alone: rays are cast at a volume, of shape (z, y, x)."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates, zoom
 
 RIGHT, UP, TOWARDS = 0, 1, 2
-
 DIRECTIONS = {
     "z": np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=float),
     "y": np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=float),
@@ -21,16 +17,11 @@ DIRECTIONS = {
 
 All are right-handed, so that no picture is a mirror image, and each shows what a slice across its axis shows.
 """
-
 FINE_BOX = 100
 """Smaller boxes are interpolated to twice the sampling, so that their surfaces look smooth."""
-
 _MARGIN = 2  # voxels
 _STEP = 0.5  # voxels
 _BISECTIONS = 5
-_EDGE = 0.7  # pixels
-_LIGHT = np.array([-0.45, 0.55, 0.70]) / np.linalg.norm([-0.45, 0.55, 0.70])
-_HALFWAY = (_LIGHT + [0, 0, 1]) / np.linalg.norm(_LIGHT + [0, 0, 1])
 
 
 @dataclass(frozen=True)
@@ -55,87 +46,6 @@ class Hits:
     def is_hit(self) -> np.ndarray:
         """Which rays hit the surface; shape (n, n), bool."""
         return np.isfinite(self.height)
-
-
-def automatic_level(volume: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Choose the level that best parts molecule from solvent, by the method of Otsu (1979).
-
-    Parameters
-    ----------
-    volume : ndarray, shape (z, y, x)
-        A map.
-    mask : ndarray, shape (z, y, x), optional
-        Voxels above 0.5 are looked at; without one (or with an empty one), all.
-
-    Returns
-    -------
-    float
-        A level between the smallest and the largest value; the common value of a volume that has only one.
-
-    Examples
-    --------
-    >>> 0 < automatic_level(np.repeat([0.0, 1.0], 4).reshape(2, 2, 2)) < 1
-    True
-    """
-    inside = np.ones(volume.shape, dtype=bool) if mask is None or mask.shape != volume.shape else mask > 0.5
-    values = volume[inside] if inside.any() else volume.ravel()
-    counts, edges = np.histogram(values, bins=256)
-    if edges[0] == edges[-1] or values.min() == values.max():
-        return float(values.flat[0])
-    middle = 0.5 * (edges[1:] + edges[:-1])
-    below = np.cumsum(counts)[:-1]
-    above = counts.sum() - below
-    sum_below = np.cumsum(counts * middle)[:-1]
-    sum_above = (counts * middle).sum() - sum_below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sum_below / below - sum_above / above) ** 2
-    # a plateau, as between two separate peaks, is cut in its middle
-    best = np.flatnonzero(np.isclose(between, np.nanmax(between), rtol=1e-9))
-    return float(edges[1:-1][best].mean())
-
-
-def component_level(eigenvolume: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Choose the level of an eigenvolume's lobes: three times its root mean square in the mask.
-
-    Parameters
-    ----------
-    eigenvolume, mask : ndarray, shape (z, y, x)
-        Without a mask (or with an empty one) the whole box counts.
-
-    Returns
-    -------
-    float
-        Not larger than 0.7 of the largest absolute value.
-    """
-    inside = np.ones(eigenvolume.shape, dtype=bool) if mask is None or mask.shape != eigenvolume.shape else mask > 0.5
-    values = np.abs(eigenvolume[inside] if inside.any() else eigenvolume.ravel()).astype(np.float64)
-    return float(min(3 * np.sqrt(np.mean(np.square(values))), 0.7 * values.max()))
-
-
-def surface_radius(volumes: list[tuple[np.ndarray, float]]) -> float:
-    """Find half the edge of the smallest cube about the centre of the box that holds some surfaces.
-
-    Parameters
-    ----------
-    volumes : list of (ndarray of shape (z, y, x), float)
-        Volumes of one box with their levels.
-
-    Returns
-    -------
-    float
-        Voxels, with a small margin; half the box if no surface is there.
-
-    Examples
-    --------
-    >>> point = np.zeros((9, 9, 9)); point[4, 4, 7] = 1
-    >>> surface_radius([(point, 0.5)])
-    4.5
-    """
-    box_size = volumes[0][0].shape[0]
-    inside = np.concatenate([np.argwhere(volume >= level) for volume, level in volumes])
-    if not len(inside):
-        return box_size / 2
-    return float(np.abs(inside - box_size // 2).max()) + 1.5
 
 
 class Surface:
@@ -269,86 +179,6 @@ class Surface:
         return -slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
 
 
-def shade(hits: Hits, color: np.ndarray) -> np.ndarray:
-    """Light a surface from the upper left, darken its hollows and rims, on a transparent background.
-
-    Parameters
-    ----------
-    hits : Hits
-        What one direction sees.
-    color : ndarray, shape (3,) or (n, n, 3)
-        Red, green and blue from 0 to 1, of the whole surface or of each pixel.
-
-    Returns
-    -------
-    ndarray, shape (n, n, 4), float
-        Red, green, blue and opacity, from 0 to 1.
-    """
-    lit = np.clip(hits.normal @ _LIGHT, 0, 1)
-    facing = np.clip(hits.normal[..., TOWARDS], 0, 1)
-    brightness = 0.34 + 0.52 * lit + 0.22 * facing
-    brightness *= (1 - 0.55 * _hollowness(hits)) * (0.72 + 0.28 * np.sqrt(facing))
-    shine = 0.16 * np.clip(hits.normal @ _HALFWAY, 0, 1) ** 24
-    return _with_soft_edge(np.minimum(brightness[..., None] * color + shine[..., None], 1), hits.is_hit)
-
-
-def _with_soft_edge(color: np.ndarray, is_hit: np.ndarray) -> np.ndarray:
-    """Add an opacity that fades over about two pixels, with the colours of the edge carried outwards."""
-    opacity = gaussian_filter(is_hit.astype(float), _EDGE)
-    around = gaussian_filter(color * is_hit[..., None], (_EDGE, _EDGE, 0)) / np.maximum(opacity, 1e-6)[..., None]
-    picture = np.concatenate([np.where(is_hit[..., None], color, around), opacity[..., None]], axis=2)
-    return np.clip(picture, 0, 1)
-
-
-def _hollowness(hits: Hits) -> np.ndarray:
-    """How far each point lies behind what surrounds it, from 0 to 1: the light that its neighbours take away."""
-    is_hit = hits.is_hit
-    if not is_hit.any():
-        return np.zeros(hits.height.shape)
-    height = np.where(is_hit, hits.height, 0.0)
-    weight = is_hit.astype(float)
-    pixels = hits.height.shape[0]
-    span = max(float(np.ptp(hits.height[is_hit])), 1e-6)
-    total = np.zeros(hits.height.shape)
-    for sigma in (0.012 * pixels, 0.035 * pixels):
-        around = gaussian_filter(height, sigma) / np.maximum(gaussian_filter(weight, sigma), 1e-6)
-        total += np.clip((around - height) / (0.16 * span), 0, 1)
-    return np.where(is_hit, total / 2, 0.0)
-
-
-def overlay(
-    first: Hits, second: Hits, colors: tuple[np.ndarray, np.ndarray, np.ndarray], tolerance: float
-) -> np.ndarray:
-    """Draw two surfaces in one picture: what is in front in its colour, what both share in a third.
-
-    Parameters
-    ----------
-    first, second : Hits
-        Of one direction, radius and size.
-    colors : tuple of three ndarray, shape (3,)
-        Of the first surface, the second, and where they coincide.
-    tolerance : float
-        Surfaces closer to each other than this coincide; voxels.
-
-    Returns
-    -------
-    ndarray, shape (n, n, 4), float
-        Red, green, blue and opacity, from 0 to 1.
-    """
-    is_first = first.height >= second.height
-    front = Hits(
-        np.maximum(first.height, second.height),
-        np.where(is_first[..., None], first.position, second.position),
-        np.where(is_first[..., None], first.normal, second.normal),
-    )
-    with np.errstate(invalid="ignore"):
-        # the distance along the line of sight is longer than that between the surfaces where they are seen aslant
-        apart = np.abs(first.height - second.height) * np.clip(front.normal[..., TOWARDS], 0.1, 1)
-    color = np.where(is_first[..., None], colors[0], colors[1])
-    color = np.where((apart <= tolerance)[..., None], colors[2], color)
-    return shade(front, color)
-
-
 def sample(volume: np.ndarray, position: np.ndarray) -> np.ndarray:
     """Interpolate a volume at positions.
 
@@ -364,19 +194,3 @@ def sample(volume: np.ndarray, position: np.ndarray) -> np.ndarray:
     """
     flat = map_coordinates(volume, position.reshape(-1, 3).T, order=1, mode="nearest")
     return flat.reshape(position.shape[:-1])
-
-
-def on_white(picture: np.ndarray) -> np.ndarray:
-    """Lay a picture on white.
-
-    Parameters
-    ----------
-    picture : ndarray, shape (n, n, 4)
-        Red, green, blue and opacity, from 0 to 1.
-
-    Returns
-    -------
-    ndarray, shape (n, n, 3), uint8
-    """
-    opacity = picture[..., 3:]
-    return np.rint(255 * (picture[..., :3] * opacity + 1 - opacity)).astype(np.uint8)

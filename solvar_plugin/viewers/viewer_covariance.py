@@ -8,9 +8,10 @@ from pyworkflow.viewer import DESKTOP_TKINTER, View
 
 from solvar_engine.contract.errors import UserError
 from solvar_plugin.protocols import SolvarProtCovariance
-from solvar_plugin.viewers import curves, programs, quality
+from solvar_plugin.viewers import component_plots, curves, programs, quality
+from solvar_plugin.viewers.covariance_sections import define_form
 from solvar_plugin.viewers.entries import entry
-from solvar_plugin.viewers.form import Choices, define_form
+from solvar_plugin.viewers.form import Choices
 from solvar_plugin.viewers.latent_entries import LatentEntries
 from solvar_plugin.viewers.run_data import RunData
 from solvar_plugin.viewers.volume_entries import VolumeEntries, chimerax_program
@@ -66,7 +67,7 @@ class SolvarCovarianceViewer(LatentEntries, VolumeEntries):
     @entry
     def _show_eigenvalues(self) -> list[View]:
         components = self._components()
-        return [plot("Eigenvalues and reproducibility", (11.5, 5.6), curves.draw_eigenvalues, components)]
+        return [plot("Eigenvalues and reproducibility", (11.5, 5.6), component_plots.draw_eigenvalues, components)]
 
     @entry
     def _show_rank(self) -> list[View]:

@@ -11,7 +11,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.run import RunDir
 from solvar_plugin.protocols import SolvarProtReconstruct
 from solvar_plugin.protocols.reconstruct_form import BETWEEN, TRAJECTORY
-from solvar_plugin.viewers import latent, slices, state_plots
+from solvar_plugin.viewers import latent_data, slices, state_plots
 from solvar_plugin.viewers.entries import entry
 from solvar_plugin.viewers.form import (
     DENSITY,
@@ -107,14 +107,14 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
     @entry
     def _show_state_surfaces(self) -> list[View]:
         volumes, names = self._states()
-        options = (self._axis_of_states(), self.statesLevel.get(), self._data.mask())
+        options = (self._pixel_size(), self._axis_of_states(), self.statesLevel.get(), self._data.mask())
         return [plot("Surfaces of all states", _size(len(names)), state_plots.draw_state_surfaces, volumes, names,
                      *options)]  # fmt: skip
 
     @entry
     def _show_state_slices(self) -> list[View]:
         volumes, names = self._states()
-        options = (self._data.read(self._data.volumes()[0]).pixel_size, self._axis_of_states())
+        options = (self._pixel_size(), self._axis_of_states())
         return [plot("Central slices of all states", _size(len(names)), state_plots.draw_state_slices, volumes, names,
                      *options)]  # fmt: skip
 
@@ -122,7 +122,8 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
     def _show_state_table(self) -> list[View]:
         table = self._data.table()
         size = (10.5, min(2.2 + 0.36 * len(table), 8.5))
-        return [plot("Images and resolution", size, state_plots.draw_state_table, table, self._data.names())]
+        return [plot("Images and resolution", size, state_plots.draw_state_table, table, self._data.names(),
+                     self._pixel_size())]  # fmt: skip
 
     @entry
     def _show_state_fsc(self) -> list[View]:
@@ -134,19 +135,22 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
         names = self._data.names()[: state_plots.MAX_PICTURES]
         return [self._data.state(number) for number in range(1, len(names) + 1)], names
 
+    def _pixel_size(self) -> float:
+        return self._data.read(self._data.volumes()[0]).pixel_size
+
     def _axis_of_states(self) -> str:
         return slices.AXES[self.statesAxis.get()]
 
     # ---------------------------------------------------------------- latent space
 
-    def _places(self, x: latent.Axis, y: latent.Axis) -> latent.Places | None:
+    def _places(self, x: latent_data.Axis, y: latent_data.Axis) -> latent_data.Places | None:
         """Where the states lie on two components."""
         choices = [self.xAxis.get(), self.yAxis.get()]
         points = self._data.table().points
         if max(choices) >= points.shape[1]:
             return None  # nothing is known of places on a UMAP
         is_path = self.protocol.states.get() in (TRAJECTORY, BETWEEN)
-        return latent.Places(points[:, choices], f"the states ({self._data.kind}s)", is_path)
+        return latent_data.Places(points[:, choices], f"the states ({self._data.kind}s)", is_path)
 
 
 def _run_of(protocol: Any) -> RunDir:

@@ -11,10 +11,10 @@ from pyworkflow.viewer import View
 
 from solvar_engine.contract.errors import UserError
 from solvar_plugin import Plugin
-from solvar_plugin.viewers import programs, slices, surface_plots
+from solvar_plugin.viewers import motion_plots, programs, slices, surface_plots
 from solvar_plugin.viewers.entries import RunViewer, entry
-from solvar_plugin.viewers.run_data import COMPONENT, MASK, VolumeEntry
-from solvar_plugin.viewers.surfaces import automatic_level
+from solvar_plugin.viewers.surface_levels import automatic_level
+from solvar_plugin.viewers.volume_files import COMPONENT, MASK, VolumeEntry
 from solvar_plugin.viewers.windows import plot
 
 MILLISECONDS_PER_FRAME = 110
@@ -98,17 +98,17 @@ class VolumeEntries(RunViewer):
         name, mean, change = self._motion()
         extent, level = self.motionExtent.get(), self.motionLevel.get()
         options = (mean.data, change, mean.pixel_size, extent, level, self._data.mask())
-        return [plot(_title(name, "both ends of the motion"), (12, 8.8), surface_plots.draw_motion, *options)]
+        return [plot(_title(name, "both ends of the motion"), (12, 8.8), motion_plots.draw_motion, *options)]
 
     @entry
     def _show_movie(self) -> list[View]:
         name, mean, change = self._motion()
         extent, level = self.motionExtent.get(), self.motionLevel.get()
-        position, frames = surface_plots.movie_frames(mean.data, change, extent, level, self._data.mask())
+        position, frames = motion_plots.movie_frames(mean.data, change, extent, level, self._data.mask())
         path = self._file(f"component_{self.motionComponent.get() + 1:03d}.gif")
-        surface_plots.write_gif(path, frames, MILLISECONDS_PER_FRAME)
+        motion_plots.write_gif(path, frames, MILLISECONDS_PER_FRAME)
         options = (position, frames, MILLISECONDS_PER_FRAME, f"Saved for your slides as {path}")
-        return [plot(_title(name, "movie of the motion"), (12, 5.4), surface_plots.draw_movie, *options)]
+        return [plot(_title(name, "movie of the motion"), (12, 5.4), motion_plots.draw_movie, *options)]
 
     def _motion(self) -> tuple[str, Any, np.ndarray]:
         """Name of the chosen component, the mean, and what one standard deviation along the component changes."""

@@ -14,7 +14,7 @@ import torch
 from solvar_engine import cli
 from solvar_engine.contract.run import RunDir
 from solvar_engine.jobs.simulated_files import DataSetFiles
-from tests.jobs.programs import engine_command, engine_environment
+from tests.jobs.programs import engine_command, engine_environment, heed_signals
 
 BOX, PIXEL_SIZE, PARTICLES, RANK = 24, 8.0, 300, 2
 
@@ -59,6 +59,7 @@ def engine_program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[st
 
     def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
         settings = {"cwd": tmp_path, "stderr": subprocess.PIPE, "text": True, "env": engine_environment(), **options}
+        settings["preexec_fn"] = heed_signals
         process = subprocess.Popen(engine_command(*arguments), **settings)  # type: ignore[call-overload]
         started.append(process)
         return process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,12 @@ def engine_command(*arguments: object) -> list[str]:
 def engine_environment() -> dict[str, str]:
     """Environment in which the engine is found from any folder."""
     return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
+def heed_signals() -> None:
+    """Undo in a child what a test run in the background of a script hands down to it: signals that are ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:

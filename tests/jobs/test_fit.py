@@ -84,6 +84,8 @@ def test_every_file_of_the_run_directory_is_there_and_nothing_else(fitted):
     assert results == {
         "params.json", "status.json", "log.txt", "mean.mrc", "mean_half1.mrc", "mean_half2.mrc", "mask.mrc",
         "eigenvolumes/eigenvolume_001.mrc", "eigenvolumes/eigenvolume_002.mrc", "eigenvalues.csv", "rank.csv",
+        "eigenvolumes/eigenvolume_001_half1.mrc", "eigenvolumes/eigenvolume_001_half2.mrc",
+        "eigenvolumes/eigenvolume_002_half1.mrc", "eigenvolumes/eigenvolume_002_half2.mrc",
         "latents.npz", "particles.star", "noise.csv", "fsc.csv", "metrics.csv",
     }  # fmt: skip
     assert fitted.checkpoint.is_dir()
@@ -462,7 +464,7 @@ def test_mean_of_a_focused_fit_is_that_of_the_whole_to_the_bit(assembly, tmp_pat
         run.prepare(params, resume=False)
         job = FitJob.start(params, run, read_inputs(params), run.track_status("fit"))
         with closing(job.progress):
-            source, masks = settle_sign_and_masks(job, read_images(job))
+            source, masks, _ = settle_sign_and_masks(job, read_images(job))
             nobody = torch.zeros(len(source), dtype=torch.bool)
             problems.append(estimate_problem(job, source, masks, nobody))
         run.release()

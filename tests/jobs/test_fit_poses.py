@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.jobs import fit_factors
 from solvar_engine.jobs.fit_job import POSE_STEPS
-from solvar_engine.jobs.fit_plan import plan_fit
+from solvar_engine.jobs.fit_plan import FitDemand, plan_fit
 from solvar_engine.jobs.fit_poses import refine_round
 from solvar_engine.jobs.simulated_files import DataSetFiles
 from tests.jobs.conftest import run_in_process
@@ -87,8 +88,9 @@ def test_an_interrupted_refinement_goes_on_to_the_same_numbers(disturbed, refine
 
 
 def test_rounds_of_poses_are_in_the_expected_time() -> None:
-    plain = plan_fit(10_000, 64, 6, 2, 2, 2000)
-    refined, published = (plan_fit(10_000, 64, 6, 2, 2, 2000, "trilinear", 3, name) for name in ("newton", "paper"))
+    demand = FitDemand(10_000, 64, 6, 2, 2, 2000)
+    plain = plan_fit(demand)
+    refined, published = (plan_fit(replace(demand, pose_rounds=3, pose_schedule=name)) for name in ("newton", "paper"))
     assert 1.5 * plain.seconds < refined.seconds < 4 * plain.seconds
     assert published.seconds > 5 * refined.seconds
 

@@ -15,6 +15,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status, status_path
 from solvar_engine.jobs import reconstruct
 from tests.reports.synthetic_run import PIXEL_SIZE, write_mrc, write_synthetic_run
@@ -79,6 +80,11 @@ def test_clusters_are_those_of_analyze(fitted, tmp_path):
     assert states["images_used"].sum() == 300 and np.all(np.diff(centres[:, 0]) > 0)
     # Each centre is the mean of the particles nearest to it in the reproducible components.
     nearest = np.linalg.norm(arrays.z[:, None, :2] - centres[None, :, :2], axis=2).argmin(axis=1)
+    table = read_csv(tmp_path / "out" / "particles.csv")
+    good = np.flatnonzero(StarFile.read(run.particles).particles.integers("solvarOutlier") == 0)
+    assert len(good) < 300
+    np.testing.assert_array_equal(table["row"], good)
+    np.testing.assert_array_equal(table["state"], nearest[good] + 1)
     for index, centre in enumerate(centres):
         np.testing.assert_allclose(centre, arrays.z[nearest == index].mean(axis=0), rtol=1e-4, atol=1e-5)
 

@@ -18,7 +18,7 @@ PHANTOM = LinearPhantom.create(1, strength=0.0).scaled(3.0)
 
 @pytest.fixture(scope="module")
 def halves() -> tuple[NormalEquations, NormalEquations]:
-    source = simulate(PHANTOM, 400, BOX).source
+    source = simulate(PHANTOM, 600, BOX).source
     first, second = (accumulate_normal_equations(source, source.everyone[start::2]) for start in (0, 1))
     return first, second
 
@@ -37,7 +37,7 @@ def test_half_set_correlation_predicts_that_to_the_truth(halves) -> None:
     both = halves[0] + halves[1]
     whole = solve(both, weak_precision(both))
     predicted = (2 * estimate.fsc / (1 + estimate.fsc)).clamp_min(0).sqrt()
-    torch.testing.assert_close(fsc(whole, PHANTOM.mean(BOX))[1:], predicted[1:], rtol=0, atol=0.1)
+    torch.testing.assert_close(fsc(whole, PHANTOM.mean(BOX))[1:], predicted[1:], rtol=0, atol=0.06)
 
 
 def test_filtered_mean_is_closer_to_the_truth_than_an_unfiltered_one(halves) -> None:

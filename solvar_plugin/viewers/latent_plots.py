@@ -5,7 +5,6 @@ Each function draws into an empty figure that has constrained layout.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,178 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from solvar_engine.contract.errors import UserError
 from solvar_plugin.viewers import style
-from solvar_plugin.viewers.run_data import Components
+from solvar_plugin.viewers.latent_data import HEXAGONS, Axis, Coloring, Marks, Places, choose_drawing, random_subset
 
-POINTS, HEXAGONS = "points", "hexagons"
-MAX_AUTOMATIC_POINTS = 20_000
-MAX_POINTS = 60_000
-MAX_HISTOGRAMS = 12
 MAX_LEGEND_ROWS = 20
 MAX_CENTRES = 50
 MAX_LARGE_CENTRES = 12
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One coordinate of every particle.
-
-    Attributes
-    ----------
-    values : ndarray, shape (n,)
-    name : str
-        Short, with the label of a component.
-    label : str
-        For the side of a plot.
-    is_clear : bool
-        False for a component that must not be interpreted.
-    has_scale : bool
-        False where distances mean nothing, as in a UMAP.
-    """
-
-    values: np.ndarray
-    name: str
-    label: str
-    is_clear: bool = True
-    has_scale: bool = True
-
-
-@dataclass(frozen=True)
-class Coloring:
-    """What the colour of a particle says.
-
-    Attributes
-    ----------
-    values : ndarray, shape (n,)
-        Numbers, or category numbers from 1.
-    label : str
-        With unit.
-    is_category : bool
-        Whether the values are categories.
-    """
-
-    values: np.ndarray
-    label: str
-    is_category: bool = False
-
-
-@dataclass(frozen=True)
-class Places:
-    """Positions that are marked and numbered from 1.
-
-    Attributes
-    ----------
-    points : ndarray, shape (k, 2)
-        Rows of NaN are left out.
-    label : str
-        What they are, in the plural.
-    is_path : bool
-        Whether a line leads from each to the next.
-    """
-
-    points: np.ndarray
-    label: str = "the centres of the clusters"
-    is_path: bool = False
-
-
-@dataclass(frozen=True)
-class Marks:
-    """Particles that are to be seen on top of all others.
-
-    Attributes
-    ----------
-    chosen : ndarray of bool, shape (n,)
-    label : str
-        What they are, in the plural.
-    """
-
-    chosen: np.ndarray
-    label: str
-
-
-def component_axis(components: Components, z: np.ndarray, index: int) -> Axis:
-    """Make an axis of a component (0-based index) from the coordinates z, shape (n, r)."""
-    label = components.label[index]
-    text = f"z{style.subscript(index + 1)}, coordinate along component {index + 1}" + (f" ({label})" if label else "")
-    return Axis(z[:, index].astype(float), components.title(index), text, is_clear=not label)
-
-
-def umap_axis(embedding: np.ndarray, index: int) -> Axis:
-    """Make an axis of the flat map, shape (n, 2); index 0 or 1."""
-    name = f"UMAP {index + 1}"
-    return Axis(embedding[:, index], name, name, has_scale=False)
-
-
-def uncertainty(precision: np.ndarray, indices: list[int]) -> np.ndarray:
-    """Posterior standard deviation of some coordinates, all together.
-
-    Parameters
-    ----------
-    precision : ndarray, shape (n, r, r)
-        Posterior precision of each particle.
-    indices : list of int
-        0-based components; the rest is marginalised.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Square root of the sum of the posterior variances, in the units of z.
-
-    Raises
-    ------
-    UserError
-        If a precision cannot be inverted.
-
-    Examples
-    --------
-    >>> uncertainty(np.array([[[4.0, 0.0], [0.0, 1.0]]]), [0])
-    array([0.5])
-    """
-    try:
-        covariance = np.linalg.inv(precision.astype(np.float64))
-    except np.linalg.LinAlgError as error:
-        raise UserError("The uncertainty of a particle is infinite: colour by something else.") from error
-    variance = covariance[:, indices, indices].sum(axis=1)
-    return np.sqrt(np.maximum(variance, 0.0))
-
-
-def choose_drawing(count: int) -> str:
-    """Choose between points and hexagons by the number of particles."""
-    return POINTS if count <= MAX_AUTOMATIC_POINTS else HEXAGONS
-
-
-def random_subset(count: int, largest: int = MAX_POINTS) -> np.ndarray:
-    """Choose the particles that are drawn one by one, in random order, so that none covers a whole group."""
-    return np.random.default_rng(0).permutation(count)[:largest]
-
-
-def middles_of_clusters(points: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """Find the particle in the middle of each cluster, since the mean of a ring would lie in its hole.
-
-    Parameters
-    ----------
-    points : ndarray, shape (n, 2)
-    cluster : ndarray, shape (n,)
-        From 1.
-
-    Returns
-    -------
-    ndarray, shape (k, 2)
-        One row for each number from 1 to the largest; NaN for a number without particles.
-    """
-    middles = np.full((int(cluster.max(initial=0)), 2), np.nan)
-    for number in range(1, len(middles) + 1):
-        members = points[cluster == number]
-        if len(members):
-            middle = np.median(members, axis=0)
-            middles[number - 1] = members[np.linalg.norm(members - middle, axis=1).argmin()]
-    return middles
-
-
-# ---------------------------------------------------------------------------- scatter, density
 
 
 @style.styled
@@ -382,61 +216,3 @@ def _category_legend(figure: Figure, coloring: Coloring) -> None:
         title_fontsize=9.5,
     )
     legend.set_alignment("left")
-
-
-# -------------------------------------------------------------------------------- histograms
-
-
-@style.styled
-def draw_histograms(figure: Figure, coordinates: list[Axis]) -> None:
-    """Draw a histogram of each coordinate, with the normal distribution of its width.
-
-    Parameters
-    ----------
-    figure : Figure
-        Empty; see `histograms_shape` for its panels.
-    coordinates : list of Axis
-        At least one; the first `MAX_HISTOGRAMS` are drawn.
-    """
-    shown = coordinates[:MAX_HISTOGRAMS]
-    panels = figure.subplots(*histograms_shape(len(coordinates)), squeeze=False)
-    for axes in panels.flat[len(shown) :]:
-        axes.set_visible(False)
-    for axes, coordinate in zip(panels.flat, shown):
-        _draw_histogram(axes, coordinate)
-    for axes in panels[:, 0]:
-        axes.set_ylabel("particles", fontsize=9)
-    note = (
-        "The line is the normal distribution of the same width: two peaks speak for discrete states, a flat top for a "
-        "motion between two stops, a perfect match for no structure that the images can show, or for noise."
-    )
-    if not all(coordinate.is_clear for coordinate in shown):
-        note += " Pale: do not interpret."
-    if len(shown) < len(coordinates):
-        note += f" The first {len(shown)} of {len(coordinates)} components are drawn."
-    style.add_note(figure, note)
-
-
-def histograms_shape(count: int) -> tuple[int, int]:
-    """Rows and columns of the panels for a number of coordinates."""
-    shown = min(count, MAX_HISTOGRAMS)
-    n_columns = min(4, shown)
-    return -(-shown // n_columns), n_columns
-
-
-def _draw_histogram(axes: Axes, coordinate: Axis) -> None:
-    """Draw one histogram and the normal distribution of the same mean and width."""
-    values = coordinate.values
-    bins = int(np.clip(np.sqrt(len(values)), 8, 60))
-    _, edges, _ = axes.hist(values, bins=bins, color=style.BLUE if coordinate.is_clear else style.PALE, alpha=0.9)
-    spread = values.std()
-    if spread > 0 and coordinate.has_scale:
-        x = np.linspace(edges[0], edges[-1], 200)
-        scale = len(values) * (edges[1] - edges[0]) / (spread * np.sqrt(2 * np.pi))
-        axes.plot(x, scale * np.exp(-0.5 * ((x - values.mean()) / spread) ** 2), color=style.INK, linewidth=1.2)
-    color = style.INK if coordinate.is_clear else style.VERMILLION
-    axes.set_title(coordinate.name.replace(" (", "\n("), fontsize=9.5, color=color)
-    axes.set_xlabel("coordinate z" if coordinate.has_scale else coordinate.name, fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.tick_params(labelsize=8.5)
