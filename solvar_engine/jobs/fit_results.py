@@ -98,8 +98,9 @@ def write_results(
         "solvarContrast": contrast.double(),
         "solvarLogLikelihood": latents.log_likelihood,
         "solvarOutlier": halves.outlier.long(),
-        "solvarContrastStd": (known * latents.contrast_std).double(),
     }
+    if source.contrast is None:  # else it is the uncertainty of what is left beside the estimates that are in use
+        columns["solvarContrastStd"] = (known * latents.contrast_std).double()
     refines = job.params.refine_poses
     if refines:
         columns.update(pose_columns(job, halves.problem, components, source.pose))
