@@ -12,7 +12,7 @@ from solvar_engine.reconstruction.kernel_blending import blending_bytes
 from solvar_engine.reconstruction.kernel_regression import CHANNELS, accumulation_bytes
 from solvar_engine.reconstruction.windows import LocalWindows
 
-_LIBRARIES_BYTES = 650e6  # the interpreter with torch and numba, and its working arrays
+_LIBRARIES_BYTES = 750e6  # the interpreter with torch and numba, and its working arrays
 _METADATA_BYTES = 2500  # per particle: rows of two STAR files, pose, CTF, latent coordinates
 # on one core, measured
 _READING_SECONDS = 4e-8  # of a pixel of an input image
