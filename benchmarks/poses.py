@@ -1,10 +1,11 @@
-"""The statistical floor of pose errors: the refinement of `fit --refine-poses` under the true volumes.
+"""What limits refined poses and latent coordinates: the refinement of `fit --refine-poses` under the true volumes.
 
     solvar-engine simulate --output DATA --phantom hinge --snr 0.1 --rotation-error 3 --shift-error 1
-    python benchmarks/poses.py DATA
+    python benchmarks/poses.py DATA [--run RUN]
 
-Prints the mean errors before and after, from the poses as given and from the true ones. Nothing that starts from
-estimated volumes can do better on average; compare with `rotation_error_deg` and `shift_error_px` of `evaluate`.
+Prints mean errors of the poses, by how much the map as a whole has turned, and how well the latent coordinates found
+there tell the state (latent R2), under the true volumes and, with a run on these data, under those that it found.
+Nothing that starts from estimated volumes can do better on average than what starts from the true ones.
 """
 
 from __future__ import annotations
@@ -12,21 +13,44 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
+from solvar_engine.data.metadata import read_metadata
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.bands import Band, ProjectorOptions, make_band
+from solvar_engine.estimation.expectation import posterior_pass
+from solvar_engine.estimation.nuisance import PoseSpread
+from solvar_engine.estimation.pose_prior import PosePrior
 from solvar_engine.estimation.poses import refine_poses
+from solvar_engine.evaluation.latent_scores import latent_r2
 from solvar_engine.evaluation.pose_scores import pose_errors
+from solvar_engine.imaging.gauge import best_global_rotation
+from solvar_engine.imaging.rotation import angular_distance_deg, rotation_to_rotvec
 from solvar_engine.imaging.types import Pose
+from solvar_engine.jobs.evaluate import match_particles
 from solvar_engine.jobs.fit_outputs import OutputScale
+from solvar_engine.jobs.fit_poses import LEAST_SPREAD
 from solvar_engine.jobs.simulated_files import DataSetFiles
+
+_ROUNDS = 3  # of refinement, until nothing moves
+
+
+@dataclass(frozen=True)
+class Model:
+    """Mean (in its band) and factors in the units of the estimators."""
+
+    band: Band
+    factors: Tensor
 
 
 def true_volumes(data: DataSetFiles, rank: int, scale: float) -> tuple[Tensor, Tensor]:
@@ -40,42 +64,108 @@ def true_volumes(data: DataSetFiles, rank: int, scale: float) -> tuple[Tensor, T
     return mean, (values[:rank, None] * directions[:rank]).reshape(-1, *mean.shape)
 
 
-def refined(source: PreparedParticles, index: Tensor, band: Band, factors: Tensor, rounds: int) -> PreparedParticles:
+def fitted_volumes(run: RunDir, scale: float) -> tuple[Tensor, Tensor]:
+    """Masked mean and factors that a run found."""
+    values = np.atleast_1d(read_csv(run.eigenvalues)["eigenvalue"]).astype(float)
+    factors = [read_volume(run.eigenvolume(j + 1)).data * value**0.5 for j, value in enumerate(values)]
+    return read_volume(run.mean).data * read_volume(run.mask).data / scale, torch.stack(factors) / scale
+
+
+def model_of(source: PreparedParticles, mean: Tensor, factors: Tensor, contrast_variance: float) -> Model:
+    """Volumes with what passes over images under them need."""
+    box = source.box_size
+    everywhere, nothing = torch.ones(box, box, box), torch.ones(box, box, box // 2 + 1)
+    band = make_band(source.disk.shell_max, source.disk, mean, everywhere, nothing, ProjectorOptions())
+    return Model(replace(band, contrast_variance=contrast_variance), factors)
+
+
+def spread_of(given: Pose, true: Pose, pixel_size: float) -> PoseSpread:
+    """Standard deviations, per axis, of the errors of poses, as wide at least as a fit takes them to be."""
+    turn = rotation_to_rotvec(true.rotation.double().mT @ given.rotation.double())
+    move = (given.shift - true.shift).double() / pixel_size
+    found = PoseSpread(float(turn.square().mean()) ** 0.5, float(move.square().mean()) ** 0.5)
+    return found.at_least(LEAST_SPREAD)
+
+
+def refined(source: PreparedParticles, index: Tensor, model: Model, spread: PoseSpread) -> Pose:
     """Poses after some rounds under the same volumes."""
-    for _ in range(rounds):
+    given = source.pose
+    for _ in range(_ROUNDS):
+        prior = PosePrior.about(given, source.pose, source.pixel_size, spread)
         rotation, shift = source.pose.rotation.clone(), source.pose.shift.clone()
-        for part in refine_poses(source, index, band, factors, steps=4):
+        for part in refine_poses(source, index, model.band, model.factors, steps=3, prior=prior):
             rotation[part.index] = part.rotation
             shift[part.index] += part.shift_px * source.pixel_size
         source = source.with_pose(Pose(rotation, shift))
-    return source
+    return source.pose
+
+
+def latents(source: PreparedParticles, index: Tensor, model: Model) -> Tensor:
+    """Posterior means (n, r) of the latent coordinates."""
+    passes = posterior_pass(source, index, model.band, model.factors)
+    rank = model.factors.shape[0]
+    return torch.cat([posterior.mean[:, :rank] for _, _, _, posterior in passes])
+
+
+def frame_turn_deg(pose: Pose, true: Pose) -> float:
+    """By how much the map as a whole is turned against the truth."""
+    turn = best_global_rotation(pose.rotation.double(), true.rotation.double())
+    return float(angular_distance_deg(turn[None], torch.eye(3, dtype=torch.float64)[None]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=DataSetFiles, help="folder that simulate wrote, without --box smaller than it")
+    parser.add_argument("data", type=DataSetFiles, help="folder that simulate wrote")
+    parser.add_argument("--run", type=RunDir, help="a finished fit of these data, at the box of the images")
     parser.add_argument("--particles", type=int, default=2000)
     parser.add_argument("--rank", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     data: DataSetFiles = options.data
     stack = ParticleStack.from_star(data.particles)
-    true = ParticleStack.from_star(data.truth.particles, data.path).pose
     source = prepare_particles(stack, stack.box_size, scratch=None)
-    mean, factors = true_volumes(data, options.rank, OutputScale.of(source).volume)
-    box = stack.box_size
-    everywhere, nothing = torch.ones(box, box, box), torch.ones(box, box, box // 2 + 1)
-    band = make_band(source.disk.shell_max, source.disk, mean, everywhere, nothing, ProjectorOptions())
+    truth = read_csv(data.truth.states)
+    angles = np.stack([column for name, column in truth.items() if name.startswith("coordinate_")], axis=1)
+    variance = float(np.var(truth["contrast"]))
+    scale = OutputScale.of(source).volume
     index = torch.arange(min(options.particles, len(source)))
-    for name, start in (("given", source), ("true", source.with_pose(true))):
-        began = time.perf_counter()
-        end = refined(start, index, band, factors, options.rounds)
-        seconds = time.perf_counter() - began
-        errors = [pose_errors(of.pose[index], true[index], stack.pixel_size) for of in (start, end)]
-        sys.stdout.write(
-            f"from the {name} poses: {errors[0][0]:.2f} degrees, {errors[0][1]:.3f} px -> {errors[1][0]:.2f} degrees,"
-            f" {errors[1][1]:.3f} px ({1e3 * seconds / len(index) / options.rounds:.1f} ms an image and round)\n"
-        )
+    true = ParticleStack.from_star(data.truth.particles, data.path).pose
+    under_true = model_of(source, *true_volumes(data, options.rank, scale), variance)
+    began = time.perf_counter()
+    spread = spread_of(source.pose, true, source.pixel_size)
+    floor = refined(source, index, under_true, spread)
+    milliseconds = 1e3 * (time.perf_counter() - began) / len(index) / _ROUNDS
+    rows = [
+        ("true", "given", under_true, source.pose),
+        ("true", "true", under_true, true),
+        ("true", "refined under them", under_true, floor),
+        (
+            "true",
+            "refined under them from the true ones",
+            under_true,
+            refined(source.with_pose(true), index, under_true, LEAST_SPREAD),
+        ),
+    ]
+    if options.run is not None:
+        star = StarFile.read(options.run.particles)
+        names = StarFile.read(data.particles).particles.text("rlnImageName")
+        order = match_particles(names, star.particles.text("rlnImageName"), options.run.particles)
+        found = read_metadata(star).pose[torch.from_numpy(order)]
+        model = model_of(source, *fitted_volumes(options.run, scale), variance)
+        rows += [
+            ("true", "of the run", under_true, found),
+            ("of the run", "true", model, true),
+            ("of the run", "of the run", model, found),
+        ]
+    sys.stdout.write(f"{len(index)} particles, {milliseconds:.1f} ms an image and round\n\n")
+    heads = ("volumes", "poses", "rotation, degrees", "shift, px", "frame turned by, degrees", "latent R2")
+    sys.stdout.write(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n")
+    for volumes, name, model, pose in rows:
+        turn, move = pose_errors(pose[index], true[index], stack.pixel_size)
+        score = latent_r2(latents(source.with_pose(pose), index, model).numpy(), angles[: len(index)])
+        frame = frame_turn_deg(pose, true)  # of all particles
+        sys.stdout.write(f"| {volumes} | {name} | {turn:.3f} | {move:.4f} | {frame:.3f} | {score:.3f} |\n")
 
 
 if __name__ == "__main__":

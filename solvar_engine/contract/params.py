@@ -491,7 +491,9 @@ class ReconstructParams(Params):
     summary: ClassVar[str] = "make the volumes of states from a run"
 
     run: str = option(str, help="folder of a finished fit", positional=True, metavar="RUN", is_path=True)
-    output: str = option(str, help="folder for the volumes: new or empty", metavar="DIR", is_path=True)
+    output: str = option(
+        str, help="folder for the volumes: new or empty, or to be resumed", metavar="DIR", is_path=True
+    )
     clusters: int | None = option(
         int, None, help="one volume for each of N k-means centres", minimum=1, metavar="N", one_of="states"
     )
@@ -545,11 +547,15 @@ class ReconstructParams(Params):
     )
     cache_mb: int = option(
         int, 2000, help="kernel: memory for preprocessed images; more than fits goes to a scratch file",
-        unit="MB", minimum=0, metavar="MB",
+        unit="MB", minimum=0, metavar="MB", may_differ_on_resume=True,
     )
     scratch: str | None = option(
         str, None, help="kernel: folder for the scratch file; without it, that of the volumes",
-        metavar="DIR", is_path=True,
+        metavar="DIR", is_path=True, may_differ_on_resume=True,
+    )
+    resume: bool = option(
+        bool, False, help="kernel: keep the states that an interrupted call has finished; start if there is none",
+        may_differ_on_resume=True,
     )
 
     def validate(self) -> None:
@@ -561,7 +567,7 @@ class ReconstructParams(Params):
         if self.between is not None and len(self.between) < 2:
             raise UserError("--between needs at least two clusters.")
         if self.method != "kernel":
-            for label in self._changed("b_factor", "particles", "box", "root", "cache_mb", "scratch"):
+            for label in self._changed("b_factor", "particles", "box", "root", "cache_mb", "scratch", "resume"):
                 raise UserError(f"{label} belongs to --method kernel: leave it out with {self.method}.")
         if self.b_factor not in ("none", "auto") and self.fixed_b_factor is None:
             raise UserError(f"--b-factor is {self.b_factor!r} but must be none, auto or a number of Angstrom^2.")

@@ -126,6 +126,11 @@ class RunDir:
             raise ValueError(f"components are numbered from 1, got {component}")
         return self.eigenvolumes / f"eigenvolume_{component:03d}.mrc"
 
+    def half_eigenvolume(self, component: int, half: int) -> Path:
+        """What one half-set (1 or 2) alone makes of the eigenvolume of a component: volumes of states need it."""
+        whole = self.eigenvolume(component)
+        return whole.with_name(f"{whole.stem}_half{half}{whole.suffix}")
+
     @property
     def rank(self) -> Path:
         """Table of the components that the half-sets were tried with, and which of them hold on held-out particles."""

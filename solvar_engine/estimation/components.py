@@ -191,6 +191,8 @@ class LatentBatch:
     log_likelihood : Tensor, shape (n,), float64
     contrast : Tensor, shape (n,), float32
         Posterior mean of the factor by which each image differs from the contrast that it came with.
+    contrast_std : Tensor, shape (n,), float32
+        Its posterior standard deviation.
     """
 
     index: Tensor
@@ -198,6 +200,7 @@ class LatentBatch:
     precision: Tensor
     log_likelihood: Tensor
     contrast: Tensor
+    contrast_std: Tensor
 
 
 def latent_coordinates(
@@ -220,7 +223,7 @@ def latent_coordinates(
     deviation = components.eigenvalues.sqrt()
     factors = components.eigenvolumes * deviation.to(components.eigenvolumes)[:, None, None, None]
     identity = torch.eye(deviation.shape[0], dtype=torch.float64)
-    rank = deviation.shape[0]
+    rank, spread = deviation.shape[0], band.contrast_variance**0.5
     for batch, _, statistics, posterior in posterior_pass(source, index, band, factors):
         gram = statistics.integrate_out([rank]).gram
         yield LatentBatch(
@@ -228,5 +231,6 @@ def latent_coordinates(
             (posterior.mean[:, :rank] * deviation).float(),
             ((identity + gram) / (deviation[:, None] * deviation[None, :])).float(),
             -posterior.objective,
-            (1 + band.contrast_variance**0.5 * posterior.mean[:, rank]).float(),
+            (1 + spread * posterior.mean[:, rank]).float(),
+            (spread * posterior.covariance[:, rank, rank].sqrt()).float(),
         )

@@ -101,6 +101,10 @@ class PoseSpread:
         scale = mean.new_tensor([move] * 3 + [self.turn_rad] * 3)
         return pose_derivatives(mean) * scale[:, None, None, None]
 
+    def at_least(self, other: PoseSpread) -> PoseSpread:
+        """The wider of both spreads."""
+        return PoseSpread(max(self.turn_rad, other.turn_rad), max(self.move_px, other.move_px))
+
     def rescaled(self, second_moment: Tensor) -> PoseSpread:
         """Spread that latent coordinates of the factors with this second moment (6, 6) show."""
         variance = second_moment.diagonal().clamp_min(0)

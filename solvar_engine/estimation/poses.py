@@ -10,6 +10,8 @@ and with J the derivatives of P (mu + V m) the matrix of the Gauss-Newton step i
 J* J - (A* J)* S (A* J). The trace, from the log-determinant, vanishes for shifts. (The objective is that of Yadgar,
 Lederman & Shkolnisky 2026, eq. 9; their section A.3 descends along its gradient instead.)
 
+What is known of the poses before enters as a normal prior about them (`pose_prior`).
+
 An error of the contrast is one more latent coordinate, of the factor s a P mu for a relative error of deviation s.
 """
 
@@ -22,7 +24,9 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
+from solvar_engine.estimation.nuisance import PoseSpread
 from solvar_engine.estimation.objectives import LatentPosterior, latent_posterior
+from solvar_engine.estimation.pose_prior import PosePrior, precision_of
 from solvar_engine.estimation.statistics import Statistics
 from solvar_engine.imaging.fourier import HalfDisk, shift_phases
 from solvar_engine.imaging.rotation import rotvec_to_rotation
@@ -48,7 +52,7 @@ class RefinedPoses:
     shift_px : Tensor, shape (n, 2), float32
         By how much the shift that centres the image has grown, px of the working box.
     objective_start, objective : Tensor, shape (n,), float64
-        Negative log-likelihood before and after; nowhere larger.
+        Negative log-likelihood, with the prior, before and after; nowhere larger.
     latents : Tensor, shape (n, 1 + r), float64
         Posterior means of the relative error of the contrast, in standard deviations, and z at the refined poses.
     """
@@ -62,7 +66,7 @@ class RefinedPoses:
 
 
 def refine_poses(
-    source: BatchSource, index: Tensor, band: Band, factors: Tensor, *, steps: int
+    source: BatchSource, index: Tensor, band: Band, factors: Tensor, *, steps: int, prior: PosePrior | None = None
 ) -> Iterator[RefinedPoses]:
     """Refine every image's pose under fixed volumes.
 
@@ -76,6 +80,8 @@ def refine_poses(
         In the gauge z ~ N(0, I), at the box of the band.
     steps : int
         Gauss-Newton steps that are tried on each image, at most.
+    prior : PosePrior, optional
+        Of all particles of the source; without it the images alone decide.
 
     Yields
     ------
@@ -84,13 +90,14 @@ def refine_poses(
     """
     model = PoseModel(band, factors)
     for batch in source.batches(index, band.disk, model.images_per_call):
-        yield _refine(model, batch, band.disk, steps)
+        known = PosePrior.none(len(batch)) if prior is None else prior[batch.index]
+        yield _refine(model, batch, band.disk, steps, known)
 
 
 def pose_covariance(
-    source: BatchSource, index: Tensor, band: Band, factors: Tensor
+    source: BatchSource, index: Tensor, band: Band, factors: Tensor, spread: PoseSpread | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the posterior covariance of poses, the inverse of the Gauss-Newton matrix.
+    """Yield the posterior covariance of poses, the inverse of the Gauss-Newton matrix, with a prior of that spread.
 
     Yields
     ------
@@ -101,6 +108,7 @@ def pose_covariance(
     model = PoseModel(band, factors)
     for batch in source.batches(index, band.disk, model.images_per_call):
         _, matrix = model.derivatives(batch, model.evaluate(batch))
+        matrix = matrix if spread is None else matrix + torch.diag(precision_of(spread))
         yield batch.index, torch.linalg.inv(_damped(matrix, torch.full((len(batch),), 1e-9, dtype=matrix.dtype)))
 
 
@@ -154,17 +162,18 @@ class PoseModel:
         return batch.contrast.double()[:, None] * self._scales
 
 
-def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int) -> RefinedPoses:
+def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int, prior: PosePrior) -> RefinedPoses:
     """Try steps on all images of a batch, each with its own damping, until it moves no more."""
     count = len(batch)
     rotation, shift = batch.rotation.double(), torch.zeros(count, 2, dtype=torch.float64)
     damping = torch.full((count,), _DAMPING, dtype=torch.float64)
     posterior = model.evaluate(batch)
-    start = posterior.objective
+    start = posterior.objective + prior.objective(rotation, shift)
     objective, latents = start.clone(), posterior.mean.clone()
     gradient, matrix = model.derivatives(batch, posterior)
+    gradient, matrix = gradient + prior.gradient(rotation, shift), matrix + prior.matrix
     rows = torch.arange(count)
-    for _ in range(steps):
+    for number in range(1, steps + 1):
         step = _step(gradient[rows], matrix[rows], damping[rows])
         hopeful = -0.5 * (gradient[rows] * step).sum(dim=1) > _LEAST_GAIN
         rows, step = rows[hopeful], step[hopeful]
@@ -174,12 +183,16 @@ def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int) -> Refin
         moved = shift[rows] + step[:, 3:]
         trial = _at_pose(batch[rows], turned, moved, disk)
         posterior = model.evaluate(trial)
-        better = posterior.objective < objective[rows]
+        value = posterior.objective + prior[rows].objective(turned, moved)
+        better = value < objective[rows]
         damping[rows] *= torch.where(better, _DAMPING_FALL, _DAMPING_RISE)
         gained = rows[better]
         rotation[gained], shift[gained] = turned[better], moved[better]
-        objective[gained], latents[gained] = posterior.objective[better], posterior.mean[better]
-        gradient[gained], matrix[gained] = model.derivatives(trial[better], _select(posterior, better))
+        objective[gained], latents[gained] = value[better], posterior.mean[better]
+        if number < steps:
+            slope, curvature = model.derivatives(trial[better], _select(posterior, better))
+            gradient[gained] = slope + prior[gained].gradient(turned[better], moved[better])
+            matrix[gained] = curvature + prior.matrix
     return RefinedPoses(batch.index, rotation.float(), shift.float(), start, objective, latents)
 
 

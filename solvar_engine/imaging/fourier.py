@@ -297,6 +297,30 @@ def ft_to_volume(volumes_ft: Tensor, box_size: int) -> Tensor:
     return torch.fft.fftshift(volumes, dim=(-3, -2, -1)) * box_size
 
 
+def block_spectra(blocks: Tensor) -> Tensor:
+    """Transform real blocks whose centre does not matter: origin at index 0 in both spaces, nothing is moved.
+
+    Parameters
+    ----------
+    blocks : Tensor, shape (..., size, size, size), real
+
+    Returns
+    -------
+    Tensor, shape (..., size, size, size // 2 + 1), complex
+    """
+    return torch.fft.rfftn(blocks, dim=(-3, -2, -1))
+
+
+def spectra_to_blocks(spectra: Tensor) -> Tensor:
+    """Inverse of :func:`block_spectra`, for blocks of even size."""
+    return torch.fft.irfftn(spectra, s=(spectra.shape[-2],) * 3, dim=(-3, -2, -1))
+
+
+def block_order(values: Tensor) -> Tensor:
+    """Bring a field on half spectra (..., z, y, kx) from the order of :func:`volume_to_ft` to that of blocks."""
+    return torch.fft.ifftshift(values, dim=(-3, -2))
+
+
 def padded_rfft3(volumes: Tensor, size: int) -> Tensor:
     """Plain transform of volumes zero-padded to ``size``, centre at index 0 of the padded grid, not shifted.
 

@@ -56,8 +56,8 @@ def _fit(job: FitJob) -> None:
     """Do all stages in order; each goes on from what an earlier, interrupted run has saved."""
     with closing(job.progress), logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
         source = read_images(job)
-        source, masks = settle_sign_and_masks(job, source)
-        halves = fit_halves(job, source, masks)
+        source, masks, equations = settle_sign_and_masks(job, source)
+        halves = fit_halves(job, source, masks, equations)
         decision = judge_components(job, halves)
         halves = keep_real(job, halves, decision)
         full = fit_all(job, halves)

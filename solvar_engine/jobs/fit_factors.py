@@ -27,10 +27,10 @@ from solvar_engine.estimation.objectives import OBJECTIVES
 from solvar_engine.estimation.outliers import find_outliers, image_fits
 from solvar_engine.estimation.residuals import residual_power
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
-from solvar_engine.jobs.fit_poses import measure_spread, refine_round
-from solvar_engine.jobs.fit_start import Masks, estimate_masked_mean
-from solvar_engine.reconstruction.mean import MeanEstimate
+from solvar_engine.jobs.fit_job import POSE_STEPS, READING_STEPS, FitJob
+from solvar_engine.jobs.fit_poses import MEASURED_SPREAD, measure_spread, refine_round
+from solvar_engine.jobs.fit_start import HalfSetEquations, Masks, half_set_equations
+from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +69,14 @@ class HalfSetFit:
     outlier: Tensor
 
 
-def fit_halves(job: FitJob, source: PreparedParticles, masks: Masks) -> HalfSetFit:
+def fit_halves(
+    job: FitJob, source: PreparedParticles, masks: Masks, equations: HalfSetEquations | None = None
+) -> HalfSetFit:
     """March both half-sets to the full band; outliers are found, and the noise is measured, twice on the way.
 
     The first time is after the first band, when the model knows enough to tell, the second at the end. If poses are to
-    be refined, that is done first, and after every band.
+    be refined, that is done first, and after every band. ``equations`` are those of the images as they come in, if they
+    are known.
     """
     refines, stops = job.params.refine_poses, job.stops
     state = job.checkpoint.load_halves()
@@ -81,12 +84,12 @@ def fit_halves(job: FitJob, source: PreparedParticles, masks: Masks) -> HalfSetF
     for number, stop in enumerate(stops):
         saved = job.checkpoint.load(f"noise_{number}")
         if saved is None:
-            mean, problem = estimate_problem(job, source, masks, outlier)
+            mean, problem = estimate_problem(job, source, masks, outlier, equations if number == 0 else None)
             if refines and number == 0:
                 problem, state = _separate_pose_errors(job, problem, state)
             state = _advance(job, problem, state, stop)
             if refines:
-                source = refine_round(job, source, mean, problem, masks.mean, state)
+                source = refine_round(job, number + 1, source, mean, problem, masks.mean, state)
                 _, problem = estimate_problem(job, source, masks, outlier)
             judged = judge_images(job, source, problem, state)
             saved = {**judged, "rotation": source.pose.rotation, "shift": source.pose.shift}
@@ -96,7 +99,7 @@ def fit_halves(job: FitJob, source: PreparedParticles, masks: Masks) -> HalfSetF
             source = source.with_contrast(saved["contrast"])
         if refines:
             source = source.with_pose(Pose(saved["rotation"], saved["shift"]))
-        job.progress.to(READING_STEPS + 1 + (number + 1) * (2 if refines else 1) + stop)
+        job.progress.to(READING_STEPS + 1 + (number + 1) * (1 + POSE_STEPS * refines) + stop)
     if state is None:
         raise UserError(f"The checkpoint of {job.run.path} is incomplete: start again in a new folder.")
     mean, problem = estimate_problem(job, source, masks, outlier)
@@ -109,7 +112,7 @@ def _separate_pose_errors(
     """Begin with the first band, measuring the spread of the poses' errors without factors, and again with some."""
     problem = replace(problem, pose_spread=measure_spread(job, "spread_0", problem, None))
     state = _advance(job, problem, state, first_round_units(job.inputs.box_size))
-    return replace(problem, pose_spread=measure_spread(job, "spread_1", problem, state)), state
+    return replace(problem, pose_spread=measure_spread(job, MEASURED_SPREAD, problem, state)), state
 
 
 def with_contrast_of(problem: CovarianceProblem, state: HalfSetState) -> CovarianceProblem:
@@ -118,11 +121,17 @@ def with_contrast_of(problem: CovarianceProblem, state: HalfSetState) -> Covaria
 
 
 def estimate_problem(
-    job: FitJob, source: PreparedParticles, masks: Masks, outlier: Tensor
+    job: FitJob,
+    source: PreparedParticles,
+    masks: Masks,
+    outlier: Tensor,
+    equations: HalfSetEquations | None = None,
 ) -> tuple[MeanEstimate, CovarianceProblem]:
     """Estimate the mean under the noise of the source, and set up the problem of the factors around it."""
     first, second = (half[~outlier[half]] for half in job.inputs.halves)
-    mean, normal = estimate_masked_mean(job, source, (first, second), masks.mean)
+    if equations is None:
+        equations = half_set_equations(job, source, (first, second))
+    mean, normal = estimate_mean(*equations, masks.mean), equations[0] + equations[1]
     problem = CovarianceProblem(
         source,
         (first, second),

@@ -19,6 +19,7 @@ from solvar_engine.jobs.progress import Progress
 logger = logging.getLogger(__name__)
 
 READING_STEPS = 10
+POSE_STEPS = 4  # of progress, in every round of refinement
 _OTHER_STEPS = 7  # first mean, noise twice, rank, held-out scale, latent coordinates, writing
 
 
@@ -47,7 +48,7 @@ class FitJob:
         ends = band_ends(inputs.box_size)
         steps = READING_STEPS + ends[-1] + len(full_set_epochs()) + _OTHER_STEPS
         if params.refine_poses:
-            steps += 2 * len(ends) - 2  # poses and noise in every band, instead of the noise twice
+            steps += (POSE_STEPS + 1) * len(ends) - 2  # poses and noise in every band, instead of the noise twice
         return cls(params, run, inputs, Checkpoint(run.checkpoint), Progress(status, steps))
 
     @property
@@ -55,6 +56,11 @@ class FitJob:
         """Units of the half-set fit after which images are judged and, if asked for, poses refined."""
         ends = band_ends(self.inputs.box_size)
         return ends if self.params.refine_poses else [ends[0], ends[-1]]
+
+    @property
+    def pose_rounds(self) -> int:
+        """How often poses are refined: after every stop, or never."""
+        return len(self.stops) if self.params.refine_poses else 0
 
     @property
     def projector_options(self) -> ProjectorOptions:

@@ -23,6 +23,7 @@ from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import write_volume
 from solvar_engine.estimation.components import Components
+from solvar_engine.estimation.half_models import half_version
 from solvar_engine.estimation.rank import LEAST_AGREEMENT, RankDecision
 from solvar_engine.imaging.types import Volume
 from solvar_engine.jobs.fit_start import Masks
@@ -97,6 +98,24 @@ def write_components(
         },
     )
     return labels
+
+
+def write_half_components(run: RunDir, components: Components, factors: Tensor, half: int, scale: OutputScale) -> None:
+    """Write a half-set's own version of each eigenvolume.
+
+    Parameters
+    ----------
+    run : RunDir
+    components : Components
+    factors : Tensor, shape (k, z, y, x)
+        Of the half-set, inside the mask.
+    half : int
+        1 or 2.
+    scale : OutputScale
+    """
+    volumes = half_version(components.eigenvolumes, factors) if len(components.eigenvolumes) else ()
+    for number, volume in enumerate(volumes, start=1):
+        scale.write(run.half_eigenvolume(number, half), volume, scale=1.0)
 
 
 def write_candidates(run: RunDir, decision: RankDecision, scale: OutputScale) -> None:

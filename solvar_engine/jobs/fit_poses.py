@@ -22,12 +22,13 @@ from solvar_engine.estimation.covariance import CovarianceProblem, HalfSetState
 from solvar_engine.estimation.heldout import collect_statistics, latent_covariance
 from solvar_engine.estimation.nuisance import PoseSpread
 from solvar_engine.estimation.pose_descent import descend_poses
+from solvar_engine.estimation.pose_prior import PosePrior
 from solvar_engine.estimation.poses import RefinedPoses, pose_covariance, refine_poses
 from solvar_engine.estimation.solvers import Factors
 from solvar_engine.imaging.gauge import in_frame_of
 from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.fit_job import FitJob
+from solvar_engine.jobs.fit_job import POSE_STEPS, FitJob
 from solvar_engine.reconstruction.mean import MeanEstimate, filtered_halves
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,12 @@ logger = logging.getLogger(__name__)
 _FIRST_SPREAD = PoseSpread(0.05, 1.0)  # a guess to measure the spread with
 _SPREAD_PARTICLES = 2_000  # of each half-set
 _SPREAD_ITERATIONS = 30
+MEASURED_SPREAD = "spread_1"
+"""Name of the last measurement of the spread in the checkpoint."""
+
+LEAST_SPREAD = PoseSpread(0.052, 1.0)
+"""Of the prior, about 3 degrees and 1 px: errors that follow a motion look like none, and must not be believed in."""
+
 _STEPS = 3  # Gauss-Newton steps on each image in a round
 
 
@@ -80,8 +87,17 @@ def measure_spread(job: FitJob, name: str, problem: CovarianceProblem, state: Ha
     return PoseSpread(float(saved["turn_rad"]), float(saved["move_px"]))
 
 
+def prior_spread(job: FitJob) -> PoseSpread:
+    """Spread of the prior about the given poses: as it was measured, but never narrow."""
+    saved = job.checkpoint.load(MEASURED_SPREAD)
+    if saved is None:
+        raise AssertionError("poses are refined after their spread has been measured")
+    return PoseSpread(float(saved["turn_rad"]), float(saved["move_px"])).at_least(LEAST_SPREAD)
+
+
 def refine_round(
     job: FitJob,
+    number: int,
     source: PreparedParticles,
     mean: MeanEstimate,
     problem: CovarianceProblem,
@@ -93,6 +109,8 @@ def refine_round(
     Parameters
     ----------
     job : FitJob
+    number : int
+        Of the round, from 1.
     source : PreparedParticles
     mean : MeanEstimate
         At the present poses.
@@ -107,7 +125,9 @@ def refine_round(
     PreparedParticles
         At the new poses, in the frame of those that the fit was given.
     """
-    job.progress.stage("poses")
+    prior = PosePrior.about(job.inputs.stack.pose, source.pose, source.pixel_size, prior_spread(job))
+    job.progress.stage(f"poses, round {number} of {job.pose_rounds}")
+    first, done = job.progress.step, 0
     given = job.inputs.stack.pose
     rotation, shift = source.pose.rotation.clone(), source.pose.shift.clone()
     for half, index in enumerate(job.inputs.halves):
@@ -115,29 +135,30 @@ def refine_round(
         factors = change_box(state.factors[half].volumes, band.box_size)
         latents = torch.zeros(len(source), factors.shape[0])
         before = after = 0.0
-        for refined in _refined(job.params.pose_schedule, source, index, band, factors):
+        for refined in _refined(job.params.pose_schedule, source, index, band, factors, prior):
             rotation[refined.index] = refined.rotation
             shift[refined.index] += refined.shift_px * source.pixel_size
             latents[refined.index] = refined.latents[:, 1:].float()
             before, after = before + float(refined.objective_start.sum()), after + float(refined.objective.sum())
+            done += len(refined.index)
+            job.progress.to(first + done * POSE_STEPS // len(source))
         pose = in_frame_of(Pose(rotation[index], shift[index]), given[index], latents[index])
         rotation[index], shift[index] = pose.rotation, pose.shift
         job.record_epoch(state.done, "poses", half + 1, band.shell_max, after / len(index))
         logger.info("poses of half %d: objective lowered by %.3f an image", half + 1, (before - after) / len(index))
-    job.progress.advance()
     _say_change(Pose(rotation, shift), given)
     return source.with_pose(Pose(rotation, shift))
 
 
 def _refined(
-    schedule: str, source: PreparedParticles, index: Tensor, band: Band, factors: Tensor
+    schedule: str, source: PreparedParticles, index: Tensor, band: Band, factors: Tensor, prior: PosePrior
 ) -> Iterator[RefinedPoses]:
     if schedule == "paper":
         return descend_poses(source, index, band, factors)
-    return refine_poses(source, index, band, factors, steps=_STEPS)
+    return refine_poses(source, index, band, factors, steps=_STEPS, prior=prior)
 
 
-def pose_columns(problem: CovarianceProblem, components: Components, given: Pose, refined: Pose) -> dict[str, Tensor]:
+def pose_columns(job: FitJob, problem: CovarianceProblem, components: Components, refined: Pose) -> dict[str, Tensor]:
     """Columns of how far poses have moved, and of their posterior standard deviations, in degrees and Angstrom.
 
     A standard deviation is the root of the sum of the variances about the three axes, or along both: how far an
@@ -146,11 +167,13 @@ def pose_columns(problem: CovarianceProblem, components: Components, given: Pose
     source = problem.source
     band = problem.band(source.disk.shell_max, 1.0)
     factors = components.eigenvolumes * components.eigenvalues.sqrt().to(components.eigenvolumes)[:, None, None, None]
+    everyone = torch.arange(len(source))
+    spread = prior_spread(job) if job.params.pose_schedule == "newton" else None
     turn, move = torch.zeros(2, len(source), dtype=torch.float64)
-    for index, covariance in pose_covariance(source, torch.arange(len(source)), band, factors):
+    for index, covariance in pose_covariance(source, everyone, band, factors, spread):
         variance = covariance.diagonal(dim1=1, dim2=2)
         turn[index], move[index] = variance[:, :3].sum(dim=1).sqrt(), variance[:, 3:].sum(dim=1).sqrt()
-    angle, distance = _change(refined, given)
+    angle, distance = _change(refined, job.inputs.stack.pose)
     return {
         "solvarRotationChange": angle.double(),
         "solvarShiftChange": distance.double(),

@@ -20,6 +20,7 @@ from solvar_engine.jobs.fit_outputs import (
     OutputScale,
     write_candidates,
     write_components,
+    write_half_components,
     write_latent_coordinates,
     write_mean,
     write_spectra,
@@ -41,12 +42,15 @@ class AllLatents:
     log_likelihood : Tensor, shape (n,), float64
     contrast : Tensor, shape (n,), float32
         Posterior mean of the factor on the contrast that each image came with.
+    contrast_std : Tensor, shape (n,), float32
+        Its posterior standard deviation.
     """
 
     z: Tensor
     precision: Tensor
     log_likelihood: Tensor
     contrast: Tensor
+    contrast_std: Tensor
 
 
 def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> AllLatents:
@@ -58,6 +62,7 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
         torch.empty(count, rank, rank),
         torch.empty(count, dtype=torch.float64),
         torch.empty(count),
+        torch.empty(count),
     )
     band = halves.problem.band(job.shell_max, 1.0)
     for batch in latent_coordinates(halves.source, torch.arange(count), band, components):
@@ -65,6 +70,7 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
         latents.precision[batch.index] = batch.precision
         latents.log_likelihood[batch.index] = batch.log_likelihood
         latents.contrast[batch.index] = batch.contrast
+        latents.contrast_std[batch.index] = batch.contrast_std
     job.progress.advance()
     return latents
 
@@ -79,21 +85,24 @@ def write_results(
     write_mean(run, halves.mean, halves.masks, scale)
     overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean)
     labels = write_components(run, components, overlap, least_gain(job, halves.problem.halves, decision), scale)
+    for half, factors in enumerate(halves.state.factors, start=1):
+        write_half_components(run, components, factors.volumes * halves.problem.mask, half, scale)
     write_candidates(run, decision, scale)
     correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal()
     write_spectra(run, source, stack, halves.mean.fsc, correlation, scale)
-    known = 1.0 if source.contrast is None else source.contrast
-    contrast = known * latents.contrast / source.image_scale
-    contrast = contrast / contrast[~halves.outlier].mean()
+    known = (1.0 if source.contrast is None else source.contrast) / source.image_scale
+    known = known / (known * latents.contrast)[~halves.outlier].mean()
+    contrast = known * latents.contrast
     write_latent_coordinates(run, latents.z, latents.precision, contrast, scale)
     columns = {
         "solvarContrast": contrast.double(),
         "solvarLogLikelihood": latents.log_likelihood,
         "solvarOutlier": halves.outlier.long(),
+        "solvarContrastStd": (known * latents.contrast_std).double(),
     }
     refines = job.params.refine_poses
     if refines:
-        columns.update(pose_columns(halves.problem, components, stack.pose, source.pose))
+        columns.update(pose_columns(job, halves.problem, components, source.pose))
     stack.write_star(run.particles, columns, source.pose if refines else None)
     return _summarise(halves, components, labels, scale)
 

@@ -14,11 +14,14 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
 from solvar_engine.jobs.fit_inputs import focus, scratch_folder
 from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
-from solvar_engine.jobs.fit_plan import plan_fit, require_disk
-from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
+from solvar_engine.jobs.fit_plan import FitDemand, plan_within, require_disk
+from solvar_engine.jobs.memory import available_bytes
+from solvar_engine.reconstruction.mean import estimate_mean
 from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations
 
 logger = logging.getLogger(__name__)
+
+HalfSetEquations = tuple[NormalEquations, NormalEquations]
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,22 @@ def read_images(job: FitJob) -> PreparedParticles:
     Raises
     ------
     UserError
-        If a disk is too small, or an image cannot be used.
+        If memory or a disk is too small, or an image cannot be used.
     """
     params, stack, box_size = job.params, job.inputs.stack, job.inputs.box_size
     count, threads = len(stack), torch.get_num_threads()
-    plan = plan_fit(
-        count, box_size, job.tried_rank, params.oversampling, threads, params.cache_mb, params.projector
+    demand = FitDemand(
+        count,
+        box_size,
+        job.tried_rank,
+        params.oversampling,
+        threads,
+        params.cache_mb,
+        params.projector,
+        job.pose_rounds,
+        params.pose_schedule,
     )
+    plan = plan_within(demand, available_bytes())
     logger.info(
         "%d particles of %d px, %.3f Angstrom/px, working box %d px",
         count,
@@ -70,7 +82,9 @@ def read_images(job: FitJob) -> PreparedParticles:
     )
 
 
-def settle_sign_and_masks(job: FitJob, source: PreparedParticles) -> tuple[PreparedParticles, Masks]:
+def settle_sign_and_masks(
+    job: FitJob, source: PreparedParticles
+) -> tuple[PreparedParticles, Masks, HalfSetEquations | None]:
     """Find out from a first mean whether the molecule is dark, and make a mask if none is given.
 
     Returns
@@ -78,6 +92,8 @@ def settle_sign_and_masks(job: FitJob, source: PreparedParticles) -> tuple[Prepa
     source : PreparedParticles
         With the sign.
     masks : Masks
+    equations : tuple of two NormalEquations or None
+        Of the half-sets, with the sign, unless an earlier run has done this stage.
 
     Raises
     ------
@@ -85,17 +101,20 @@ def settle_sign_and_masks(job: FitJob, source: PreparedParticles) -> tuple[Prepa
         If the molecule does not stand out, or the focus mask holds none of it.
     """
     saved = job.checkpoint.load("start")
+    equations = None
     if saved is None:
         job.progress.stage("first mean")
-        mean = estimate_mean(*half_set_equations(job, source, job.inputs.halves)).mean
+        first, second = half_set_equations(job, source, job.inputs.halves)
+        mean = estimate_mean(first, second).mean
         sign = _sign(job.params.invert_contrast, mean)
+        equations = (first.scaled(sign), second.scaled(sign))
         mask = job.inputs.mask
         if mask is None:
             mask = _automatic_mask(sign * mean, source.pixel_size, job.params.particles)
         saved = {"sign": torch.tensor(sign), "mask": mask}
         job.checkpoint.save("start", **saved)
     job.progress.advance()
-    return source.with_sign(float(saved["sign"])), _masks(job, saved["mask"])
+    return source.with_sign(float(saved["sign"])), _masks(job, saved["mask"]), equations
 
 
 def _masks(job: FitJob, mask: Tensor) -> Masks:
@@ -110,20 +129,12 @@ def _masks(job: FitJob, mask: Tensor) -> Masks:
 
 def half_set_equations(
     job: FitJob, source: PreparedParticles, halves: tuple[Tensor, Tensor]
-) -> tuple[NormalEquations, NormalEquations]:
+) -> HalfSetEquations:
     """Normal equations for the mean of each half-set."""
     first, second = (
         accumulate_normal_equations(source, half, interpolation=job.params.projector) for half in halves
     )
     return first, second
-
-
-def estimate_masked_mean(
-    job: FitJob, source: PreparedParticles, halves: tuple[Tensor, Tensor], mask: Tensor
-) -> tuple[MeanEstimate, NormalEquations]:
-    """Estimate the mean; returned with the normal equations of all images of both halves."""
-    first, second = half_set_equations(job, source, halves)
-    return estimate_mean(first, second, mask), first + second
 
 
 def _sign(choice: str, mean: Tensor) -> float:

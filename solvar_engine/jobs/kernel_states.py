@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import read_csv
-from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import FSC_THRESHOLD
-from solvar_engine.contract.run import RunDir
-from solvar_engine.data.particles import ParticleStack
-from solvar_engine.data.preprocess import cache_bytes
-from solvar_engine.data.stream import PreparedParticles
-from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.bands import change_box
-from solvar_engine.estimation.half_models import HalfModel, explain, half_version, mean_scale
-from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
-from solvar_engine.imaging.shells import resolution_at, shells_to_volume
-from solvar_engine.jobs.fit_checkpoint import Checkpoint
-from solvar_engine.jobs.fit_outputs import OutputScale
-from solvar_engine.jobs.kernel_particles import (
-    check_extent,
-    open_stack,
-    prepare,
-    read_run_particles,
-)
-from solvar_engine.jobs.latent_space import LatentSpace
-from solvar_engine.latent.distances import BANDWIDTHS, kernel_bandwidths, squared_distances
+from solvar_engine.imaging.fourier import volume_to_ft
+from solvar_engine.imaging.shells import resolution_at
+from solvar_engine.jobs.kernel_problem import KernelProblem
+from solvar_engine.latent.distances import kernel_bandwidths, squared_distances
 from solvar_engine.reconstruction.filtering import corrected_fsc, local_filter, local_fsc, local_resolution
-from solvar_engine.reconstruction.kernel_blending import blend_kernels
-from solvar_engine.reconstruction.kernel_regression import accumulate_kernels, accumulation_bytes
+from solvar_engine.reconstruction.kernel_blending import Blend, blend_kernels
+from solvar_engine.reconstruction.kernel_regression import Staircase, accumulate_kernels
 from solvar_engine.reconstruction.sharpening import fit_b_factor
 from solvar_engine.reconstruction.windows import LocalWindows
-
-logger = logging.getLogger(__name__)
-
-_SCALE_IMAGES = 1000  # on which the scale of the mean is measured
 
 
 @dataclass(frozen=True)
@@ -75,140 +52,44 @@ class KernelState:
 
 
 @dataclass(frozen=True)
-class KernelProblem:
-    """All that volumes of states are made from.
+class KernelVolumes:
+    """Half-maps of a state, and how its kernels weigh the images.
 
     Attributes
     ----------
-    source : PreparedParticles
-        Less what the models explain.
-    stack : ParticleStack
-        With the poses of the run.
-    row : ndarray of int64, shape (particles of the run,)
-        Row of the source for each particle of the run.
-    is_outlier : ndarray of bool, shape (particles of the run,)
-    rows : tuple of two Tensors, int64
-        Rows of the source that belong to each half-set.
-    z : ndarray, shape (rows of the source, k)
-        Coordinates in the compared components.
-    precision : ndarray, shape (rows of the source, k, k)
-    models : tuple of two HalfModel
-        At the working box of the fit.
-    columns : ndarray of int
-        The compared components.
-    mask : Tensor, shape (z, y, x)
-    seed : int
+    blend : Blend
+    windows : LocalWindows
+        That cover the mask.
+    stairs : tuple of two Staircase
+        Weights of the images of each half-set, in the order of `KernelProblem.rows`.
     """
 
-    source: PreparedParticles
-    stack: ParticleStack
-    row: NDArray[np.int64]
-    is_outlier: NDArray[np.bool_]
-    rows: tuple[Tensor, Tensor]
-    z: NDArray[np.float64]
-    precision: NDArray[np.float64]
-    models: tuple[HalfModel, HalfModel]
-    columns: NDArray[np.intp]
-    mask: Tensor
-    seed: int
+    blend: Blend
+    windows: LocalWindows
+    stairs: tuple[Staircase, Staircase]
 
     @property
-    def scale(self) -> OutputScale:
-        """From the units of the estimators to those of the files."""
-        return OutputScale.of(self.source)
+    def counts(self) -> Tensor:
+        """Images in each kernel, shape (kernels,)."""
+        return torch.stack([(stairs.of_images() > 0).sum(dim=1) for stairs in self.stairs]).sum(dim=0)
 
 
-def set_up(params: ReconstructParams, run: RunDir, space: LatentSpace, output: Path) -> KernelProblem:
-    """Read the particles, place them in latent space half by half, and take the models away from their images.
-
-    Raises
-    ------
-    UserError
-        If the images do not fit the run.
-    """
-    known = read_run_particles(run)
-    stack, row = open_stack(params, known)
-    mean = read_volume(run.mean)
-    check_extent(stack, mean.box_size, mean.pixel_size, run.mean)
-    box_size = _box_size(params, stack, mean.box_size)
-    sums = accumulation_bytes(box_size, BANDWIDTHS, torch.get_num_threads()) + 12.0 * BANDWIDTHS * box_size**3
-    logger.info(
-        "Volumes of %d px: expecting about %.0f MB of memory beside the images (%.0f MB)",
-        box_size,
-        650 + sums / 1e6,
-        cache_bytes(len(stack), box_size) / 1e6,
-    )
-    source = prepare(params, run, stack, row, known.latents.contrast, box_size, output)
-    rows = (torch.from_numpy(row)[known.halves[0]], torch.from_numpy(row)[known.halves[1]])
-    mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
-    models = _half_models(run, space, source, torch.cat(rows))
-    z, precision = _place_and_remove(source, rows, models)
-    return KernelProblem(
-        source, stack, row, known.is_outlier, rows, z, precision, models, space.columns, mask, params.seed
-    )
-
-
-def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> int:
-    default = working if params.particles is None else stack.box_size
-    box_size = default if params.box is None else params.box
-    if not working <= box_size <= stack.box_size:
-        raise UserError(
-            f"--box is {box_size}, but must be from {working}, the working box of the fit, to {stack.box_size}, the box"
-            " of the images."
-        )
-    return box_size
-
-
-def _half_models(
-    run: RunDir, space: LatentSpace, source: PreparedParticles, rows: Tensor
-) -> tuple[HalfModel, HalfModel]:
-    """Each half-set's own mean and components, in the units of the images; shared ones if no others are left."""
-    state = Checkpoint(run.checkpoint).load_halves() if run.checkpoint.is_dir() else None
-    if state is None:
-        logger.warning(
-            "%s holds no half-set components any more: both half-maps use those of all images, and agree more than they"
-            " should.",
-            run.checkpoint,
-        )
-    eigenvolumes = torch.stack([read_volume(run.eigenvolume(int(column) + 1)).data for column in space.columns])
-    mask = read_volume(run.focus_mask if run.focus_mask.exists() else run.mask).data
-    gain = _mean_gain(run, mask.shape[-1])
-    means = [
-        ft_to_volume(volume_to_ft(read_volume(path).data) * gain, mask.shape[-1]) * read_volume(run.mask).data
-        for path in (run.mean_half1, run.mean_half2)
-    ]
-    disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
-    sample = rows[:: max(1, len(rows) // _SCALE_IMAGES)]
-    scale = mean_scale(source, sample, disk, 0.5 * (means[0] + means[1]))
-    variances = torch.from_numpy(space.components.eigenvalue[space.columns])
-    components = [eigenvolumes, eigenvolumes]
-    if state is not None:
-        components = [half_version(eigenvolumes, factors.volumes * mask) for factors in state.factors]
+def kernel_volumes(problem: KernelProblem, point: NDArray[np.float64]) -> KernelVolumes:
+    """Make the half-maps at a point (r,) of the latent space."""
+    place = point[problem.columns]
     first, second = (
-        HalfModel(scale * mean, scale * half, variances) for mean, half in zip(means, components, strict=True)
+        squared_distances(problem.z[rows], problem.precision[rows], place) for rows in problem.rows
     )
-    return first, second
-
-
-def _mean_gain(run: RunDir, box_size: int) -> Tensor:
-    """Wiener's gain of one half-map of the mean, from the correlation of both."""
-    correlation = torch.from_numpy(read_csv(run.fsc)["fsc_mean"]).clamp(0, 1).float()
-    return shells_to_volume(correlation, box_size)
-
-
-def _place_and_remove(
-    source: PreparedParticles, rows: tuple[Tensor, Tensor], models: tuple[HalfModel, HalfModel]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Latent coordinates of each half-set under its own model, whose projections are taken away from the images."""
-    rank = models[0].components.shape[0]
-    z, precision = np.zeros((len(source), rank)), np.zeros((len(source), rank, rank))
-    disk = source.disk.prefix(nyquist_shell(models[0].mean.shape[-1]))
-    for half, model in zip(rows, models, strict=True):
-        for explained in explain(source, half, disk, model):
-            z[explained.index] = explained.z.numpy()
-            precision[explained.index] = explained.precision.numpy()
-            source.subtract(explained.index, explained.images)
-    return z, precision
+    bandwidths = torch.from_numpy(kernel_bandwidths((first, second), uncertainty=len(place)))
+    distances = (torch.from_numpy(first), torch.from_numpy(second))
+    halves = [
+        accumulate_kernels(problem.source, rows, distance, bandwidths, everything)
+        for rows, distance, everything in zip(problem.rows, distances, problem.everything, strict=True)
+    ]
+    windows = LocalWindows.create(problem.source.box_size, problem.mask)
+    blend = blend_kernels((halves[0], halves[1]), _offsets(problem, place), windows, problem.mask)
+    stairs = [Staircase.create(distance, bandwidths) for distance in distances]
+    return KernelVolumes(blend, windows, (stairs[0], stairs[1]))
 
 
 def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> KernelState:
@@ -224,24 +105,17 @@ def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> Ker
     -------
     KernelState
     """
+    return finish_state(problem, kernel_volumes(problem, point))
+
+
+def finish_state(problem: KernelProblem, volumes: KernelVolumes) -> KernelState:
+    """Filter the half-maps of a state, and measure what they agree on."""
     box_size, mask = problem.source.box_size, problem.mask
-    place = point[problem.columns]
-    first, second = (
-        squared_distances(problem.z[rows], problem.precision[rows], place) for rows in problem.rows
-    )
-    bandwidths = kernel_bandwidths((first, second), uncertainty=len(place))
-    halves = tuple(
-        accumulate_kernels(problem.source, rows, torch.from_numpy(distance), torch.from_numpy(bandwidths))
-        for rows, distance in zip(problem.rows, (first, second), strict=True)
-    )
-    windows = LocalWindows.create(box_size)
-    blend = blend_kernels((halves[0], halves[1]), _offsets(problem, place), windows, mask)
-    half1, half2 = blend.half1, blend.half2
+    windows, half1, half2 = volumes.windows, volumes.blend.half1, volumes.blend.half2
     correlation = local_fsc(half1, half2, windows)
     pixel_size = problem.source.pixel_size
     generator = torch.Generator().manual_seed(problem.seed)
     overall = corrected_fsc(half1, half2, mask, generator)
-    counts = [int((first < h * h).sum() + (second < h * h).sum()) for h in (*bandwidths, np.inf)]
     average = 0.5 * (half1 + half2)
     resolution = resolution_at(overall, FSC_THRESHOLD, box_size, pixel_size)
     guinier = fit_b_factor(average, overall, pixel_size, resolution)
@@ -250,7 +124,7 @@ def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> Ker
         half1,
         half2,
         local_resolution(correlation, windows, pixel_size, FSC_THRESHOLD),
-        _images_used(torch.tensor(counts), blend.shares, correlation, windows.weight_of(mask)),
+        _images_used(volumes.counts, volumes.blend.shares, correlation, windows.weight_of(mask)),
         resolution,
         None if guinier is None else guinier.b_factor,
     )

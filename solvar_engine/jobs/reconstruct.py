@@ -21,12 +21,14 @@ from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.imaging.types import Volume
 from solvar_engine.jobs.kernel_particles import outliers_of
-from solvar_engine.jobs.kernel_states import KernelProblem, KernelState, reconstruct_state, set_up
+from solvar_engine.jobs.kernel_problem import SETUP_STEPS, KernelProblem, set_up
+from solvar_engine.jobs.kernel_states import KernelState, reconstruct_state
 from solvar_engine.jobs.latent_space import LatentSpace, open_latent_space
 from solvar_engine.jobs.progress import Progress
+from solvar_engine.jobs.state_checkpoint import StateCheckpoint, StateSummary
 from solvar_engine.jobs.state_files import StateFiles, write_owners, write_particles_of_states
 from solvar_engine.jobs.states import States, choose_states
-from solvar_engine.jobs.tracking import track_states, tracked
+from solvar_engine.jobs.tracking import has_finished_states, track_states, tracked
 from solvar_engine.reconstruction.sharpening import sharpen
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,8 @@ def run(params: ReconstructParams) -> None:
     """Write the volumes of states, their particles, and the table of states.
 
     DIR/status.json says how far it is and how it ended; a folder that is refused because it is not empty is not
-    touched. One that holds nothing but the status of a call that failed counts as empty.
+    touched. One that holds nothing but the status of a call that failed counts as empty. With ``resume``, kernel
+    volumes that an interrupted call has finished are kept.
 
     Parameters
     ----------
@@ -56,7 +59,10 @@ def run(params: ReconstructParams) -> None:
     """
     params.validate()
     output = Path(params.output)
-    with tracked(track_states(params.output)) as status:
+    if params.resume and has_finished_states(params.output):
+        logger.info("%s is finished: nothing to do", output)
+        return
+    with tracked(track_states(params.output, params.resume)) as status:
         run_dir = RunDir(params.run)
         space = open_latent_space(run_dir)
         if not space.z.shape[1]:
@@ -72,26 +78,25 @@ def _kernel_states(
     params: ReconstructParams, run_dir: RunDir, space: LatentSpace, states: States, status: StatusTracker
 ) -> None:
     count, files = len(states.points), StateFiles(Path(params.output))
-    used: list[int] = []
-    resolution: list[float] = []
-    b_factors: list[float | None] = []
-    with closing(Progress(status, count + 1)) as progress:
-        progress.stage("reading images")
-        problem = set_up(params, run_dir, space, files.folder)
+    done = StateCheckpoint.open(files.checkpoint, params, run_dir, states.points)
+    if done.states:
+        logger.info("%d of %d states are finished and kept", len(done.states), count)
+    with closing(Progress(status, count + SETUP_STEPS)) as progress:
+        problem = set_up(params, run_dir, space, count - len(done.states), files.folder, progress)
         write_particles_of_states(files, problem.stack, problem.row, states, problem.is_outlier)
         write_owners(files, states, problem.is_outlier)
-        progress.advance()
-        for number, point in enumerate(states.points, start=1):
+        progress.to(SETUP_STEPS + len(done.states))
+        for number in range(len(done.states) + 1, count + 1):
             progress.stage(f"state {number} of {count}")
-            state = reconstruct_state(problem, point)
+            state = reconstruct_state(problem, states.points[number - 1])
             _write_state(files, number, state, problem)
-            used.append(state.images_used)
-            b_factors.append(state.b_factor)
-            resolution.append(state.resolution)
+            done.add(StateSummary(state.images_used, state.resolution, state.b_factor))
             logger.info("State %d: %.1f Angstrom from %d images", number, state.resolution, state.images_used)
             progress.advance()
-        _sharpen(params, files, b_factors)
-        _write_table(files.table, states, used, resolution)
+        done.remove()  # volumes that were sharpened must not be taken for such that were not
+        resolution = [state.resolution for state in done.states]
+        _sharpen(params, files, [state.b_factor for state in done.states], float(np.median(resolution)))
+        _write_table(files.table, states, [state.images_used for state in done.states], resolution)
         progress.finish(f"{count} volumes at {min(resolution):.1f} to {max(resolution):.1f} Angstrom")
 
 
@@ -103,8 +108,8 @@ def _write_state(files: StateFiles, number: int, state: KernelState, problem: Ke
     scale.write(files.local_resolution(number), state.local_resolution, scale=1.0)
 
 
-def _sharpen(params: ReconstructParams, files: StateFiles, fitted: list[float | None]) -> None:
-    """Sharpen all volumes alike, so that differences between states are not those of their sharpening."""
+def _sharpen(params: ReconstructParams, files: StateFiles, fitted: list[float | None], resolution: float) -> None:
+    """Sharpen all volumes alike, up to one resolution: states must not differ by their sharpening."""
     b_factor = params.fixed_b_factor
     if params.b_factor == "auto":
         known = [value for value in fitted if value is not None]
@@ -116,7 +121,7 @@ def _sharpen(params: ReconstructParams, files: StateFiles, fitted: list[float | 
     if b_factor is not None:
         for number in range(1, len(fitted) + 1):
             volume = read_volume(files.volume(number))
-            sharp = sharpen(volume.data, b_factor, volume.pixel_size)
+            sharp = sharpen(volume.data, b_factor, volume.pixel_size, resolution)
             write_volume(files.volume(number), Volume(sharp, volume.pixel_size))
 
 

@@ -37,6 +37,11 @@ class StateFiles:
         """State of every particle: row of the run's particles.star, from 0, and number of the state, from 1."""
         return self.folder / "particles.csv"
 
+    @property
+    def checkpoint(self) -> Path:
+        """What `--resume` needs; gone when all is done."""
+        return self.folder / "checkpoint.json"
+
     def volume(self, state: int) -> Path:
         """Volume of a state, filtered."""
         return self.folder / f"state_{state:03d}.mrc"

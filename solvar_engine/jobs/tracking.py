@@ -10,8 +10,9 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import prepare_output_folder
 from solvar_engine.contract.params import AnalyzeParams, FitParams, Params, ReconstructParams
 from solvar_engine.contract.run import ALREADY_FINISHED, RunDir
-from solvar_engine.contract.status import FAILED, StatusTracker, is_failed_start, status_path
+from solvar_engine.contract.status import FAILED, FINISHED, StatusTracker, is_failed_start, read_status, status_path
 from solvar_engine.jobs.failures import sentence_of
+from solvar_engine.jobs.state_files import StateFiles
 
 
 @contextmanager
@@ -45,18 +46,26 @@ def track_analysis(run: RunDir) -> StatusTracker:
     return StatusTracker(run.analysis_status, AnalyzeParams.command, goes_on=False)
 
 
-def track_states(output: str) -> StatusTracker:
+def track_states(output: str, resume: bool = False) -> StatusTracker:
     """Make the folder of `reconstruct` and start its status file, also where an earlier call failed at once.
 
     Raises
     ------
     UserError
-        If the folder is not empty or cannot be made; then nothing is written.
+        If the folder is not empty, and holds nothing to be resumed, or cannot be made; then nothing is written.
     """
     folder, command = Path(output), ReconstructParams.command
-    if not (folder.is_dir() and is_failed_start(folder, command)):
+    goes_on = resume and StateFiles(folder).checkpoint.exists()
+    if not goes_on and not (folder.is_dir() and is_failed_start(folder, command)):
         prepare_output_folder(folder)
-    return StatusTracker(status_path(folder), command, goes_on=False)
+    return StatusTracker(status_path(folder), command, goes_on=goes_on)
+
+
+def has_finished_states(output: str) -> bool:
+    """Whether a folder holds the states of a call that came to its end."""
+    folder = Path(output)
+    status = read_status(status_path(folder)) if folder.is_dir() else None
+    return status is not None and (status.command, status.state) == (ReconstructParams.command, FINISHED)
 
 
 def record_unstarted(params: Params, error: Exception) -> None:
@@ -68,7 +77,7 @@ def record_unstarted(params: Params, error: Exception) -> None:
         if isinstance(params, AnalyzeParams):
             _record(track_analysis(RunDir(params.run)), error)
         elif isinstance(params, ReconstructParams):
-            _record(track_states(params.output), error)
+            _record(track_states(params.output, params.resume), error)
         elif isinstance(params, FitParams):
             run = RunDir(params.output)
             if run.prepare(params, params.resume) != ALREADY_FINISHED:

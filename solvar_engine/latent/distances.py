@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-BANDWIDTHS = 11
+BANDWIDTHS = 8
+"""At most."""
 MINIMUM_IMAGES = 50
 """Images of each half-set that the narrowest kernel holds."""
 
-_WIDEST = 0.95  # share of the particles inside the widest kernel
+WIDEST = 2 / 3
+"""Share of the particles inside the widest kernel: a wider one hardly differs from that of all."""
+
+_GROWTH = 1.5  # particles of a kernel over those of the one before, at least
 
 
 def squared_distances(
@@ -52,7 +56,7 @@ def kernel_bandwidths(
     count: int = BANDWIDTHS,
     minimum: int = MINIMUM_IMAGES,
 ) -> NDArray[np.float64]:
-    """Choose bandwidths from few particles to nearly all, evenly spaced.
+    """Choose bandwidths from few particles to most of them, each kernel with as many times the particles of the last.
 
     Parameters
     ----------
@@ -62,17 +66,22 @@ def kernel_bandwidths(
         Squared distance at which particles of the very state are expected, the number of coordinates: narrower kernels
         would tell particles apart by their noise.
     count : int
+        At most.
     minimum : int
         Particles of each half-set inside the narrowest kernel; a quarter of a half-set if that is less.
 
     Returns
     -------
-    ndarray, shape (count,)
+    ndarray, shape (at most count,)
         Ascending, in units of the square root of the distance.
     """
     ranks = [min(minimum, len(half) // 4) for half in halves]
     narrowest = max(float(np.partition(half, rank)[rank]) for half, rank in zip(halves, ranks, strict=True))
-    widest = float(np.quantile(np.concatenate(halves), _WIDEST))
-    # many particles at the very same place leave no room between: any ascending sequence will do
-    narrowest = max(narrowest, uncertainty, 1e-6 * widest, 1e-12)
-    return np.linspace(np.sqrt(narrowest), np.sqrt(max(widest, 1.1 * narrowest)), count)
+    both = np.sort(np.concatenate(halves))
+    narrowest = max(narrowest, uncertainty, 1e-6 * float(both[-1]), 1e-12)
+    fewest, most = max(int((both < narrowest).sum()), 1), WIDEST * len(both)
+    steps = min(count - 1, int(np.log(max(most / fewest, 1.0)) / np.log(_GROWTH)))
+    sizes = np.geomspace(fewest, max(most, fewest), steps + 1)[1:].astype(int)
+    # particles at the very same place make kernels of the same width, of which one is enough
+    widths = np.unique([narrowest, *both[np.minimum(sizes, len(both) - 1)]])
+    return np.sqrt(widths[widths >= narrowest])

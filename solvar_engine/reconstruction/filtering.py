@@ -27,8 +27,8 @@ def local_fsc(half1: Tensor, half2: Tensor, windows: LocalWindows) -> Tensor:
     first, second = windows.analyse(half1), windows.analyse(half2)
     # not with neighbouring shells, too: where the signal ends, the last shell would lend its correlation to the next
     cross, power1, power2 = (
-        windows.smooth_places(windows.shell_sums(product))
-        for product in ((first * second.conj()).real, first.abs() ** 2, second.abs() ** 2)
+        windows.smooth_places(sums)
+        for sums in (windows.products(first, second), windows.powers(first), windows.powers(second))
     )
     return cross / (power1 * power2).clamp_min(torch.finfo(torch.float64).tiny).sqrt()
 
@@ -53,7 +53,7 @@ def local_filter(volume: Tensor, correlation: Tensor, windows: LocalWindows) -> 
 
 
 def local_resolution(correlation: Tensor, windows: LocalWindows, pixel_size: float, threshold: float) -> Tensor:
-    """Resolution at every voxel, interpolated between windows.
+    """Resolution at every voxel, interpolated between windows; outside them, the worst of theirs.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def local_resolution(correlation: Tensor, windows: LocalWindows, pixel_size: flo
         Angstrom.
     """
     found = [resolution_at(curve, threshold, windows.size, pixel_size) for curve in correlation]
-    return windows.interpolate(torch.tensor(found))
+    return windows.interpolate(torch.tensor(found), outside=max(found))
 
 
 def corrected_fsc(half1: Tensor, half2: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:

@@ -43,7 +43,7 @@ class Blend:
 def blend_kernels(
     halves: tuple[KernelSums, KernelSums], offsets: tuple[Tensor, Tensor], windows: LocalWindows, mask: Tensor
 ) -> Blend:
-    """Refine the volumes of the flat kernel by narrower and narrower ones.
+    """Refine the volumes of the flat kernel by narrower and narrower ones, inside a mask.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def blend_kernels(
         As for :func:`~.kernel_regression.half_set_estimates`.
     windows : LocalWindows
     mask : Tensor, shape (z, y, x)
-        Where agreement is measured.
+        Where states differ: detail is added here.
 
     Returns
     -------
@@ -68,34 +68,43 @@ def blend_kernels(
     shares = torch.zeros(kernels, windows.count, windows.shells, dtype=torch.float64)
     shares[-1] = 1.0
     for kernel in reversed(range(kernels - 1)):
-        detail = [narrower - wider for narrower, wider in zip(volumes_of(kernel), current, strict=True)]
-        gain = agreement_gain(detail[0] * mask, detail[1] * mask, windows)
+        first, second = (
+            windows.analyse((narrower - wider) * mask)
+            for narrower, wider in zip(volumes_of(kernel), current, strict=True)
+        )
+        gain = agreement_gain(first, second, windows)
         weight = windows.spread(gain.float())
-        for volume, added in zip(current, detail, strict=True):
-            volume += windows.synthesise(windows.analyse(added) * weight)
+        for volume, detail in zip(current, (first, second), strict=True):
+            volume += windows.synthesise(detail.mul_(weight))
         shares *= 1 - gain
         shares[kernel] += gain
     return Blend(current[0], current[1], shares)
 
 
-def agreement_gain(detail1: Tensor, detail2: Tensor, windows: LocalWindows) -> Tensor:
+def agreement_gain(first: Tensor, second: Tensor, windows: LocalWindows) -> Tensor:
     """Share of signal in the average of two details with independent noise, window by window and shell by shell.
 
     With F their correlation, less what noise alone makes of it, Wiener's gain for the average is 2 F / (1 + F).
 
     Parameters
     ----------
-    detail1, detail2 : Tensor, shape (z, y, x)
+    first, second : Tensor, shape (windows, size, size, size // 2 + 1), complex
+        Spectra of the details in all windows.
     windows : LocalWindows
 
     Returns
     -------
     Tensor, shape (windows, shells), float64, 0 to 1
     """
-    first, second = windows.analyse(detail1), windows.analyse(detail2)
-    cross = windows.smooth_shells(windows.shell_sums((first * second.conj()).real))
-    powers = [windows.smooth_shells(windows.shell_sums(part.abs() ** 2)) for part in (first, second)]
+    cross = windows.smooth_shells(windows.products(first, second))
+    powers = [windows.smooth_shells(windows.powers(part)) for part in (first, second)]
     correlation = cross / (powers[0] * powers[1]).clamp_min(torch.finfo(torch.float64).tiny).sqrt()
     chance = _CAUTION / (_INDEPENDENT * coefficients_per_shell(windows.size)).sqrt()
     certain = (correlation - chance).clamp(0, 1)
     return 2 * certain / (1 + certain)
+
+
+def blending_bytes(windows: LocalWindows) -> float:
+    """Memory that :func:`blend_kernels` takes beside the sums, bytes."""
+    spectra = 8.0 * windows.count * windows.size**2 * (windows.size // 2 + 1)
+    return 5 * spectra + 40.0 * windows.box_size**3

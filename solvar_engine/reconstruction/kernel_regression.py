@@ -1,9 +1,9 @@
 """Kernel regression: the volume at a point of the latent space from the images near it, at several bandwidths at once.
 
 After Gilles & Singer, RECOVAR (PNAS 2025): an image at squared distance d weighs 1 - d / h^2 (Epanechnikov) within the
-bandwidth h. The kernels are nested, so the images are taken in order of their distance and every image is
-back-projected once, with its weight one and with its weight d; after the images up to h, the sums of the kernel of
-bandwidth h are the first sum less the second over h^2. A last kernel is flat and holds all images.
+bandwidth h. The kernels are nested, and their bandwidths cut the images into rings. Each ring is back-projected once,
+and weighs in every kernel as its images do on average: kernels are staircases, whose sums are combinations of those of
+the rings. A last kernel is flat and holds all images: its sums are the same for all points.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from solvar_engine.imaging.fourier import ft_to_volume, volume_radius, volume_to
 from solvar_engine.imaging.masks import real_radius, sphere_mask
 from solvar_engine.imaging.shells import fsc, radial_average, shells_to_volume
 from solvar_engine.imaging.types import BatchSource
-from solvar_engine.projectors.base import Projector, create_projector, images_per_call
+from solvar_engine.projectors.base import create_projector, images_per_call
 from solvar_engine.projectors.grid import GridGeometry
 from solvar_engine.reconstruction.mean import precision_from_fsc
 
+CHANNELS = 2
+"""An image and its squared transfer function."""
+
 _EDGE = 2.0  # px, of the ball that holds the molecule
 _FLOOR = 1e-6  # of the best seen shell: keeps empty shells finite
-_CHANNELS = 4  # an image and its squared transfer function, each with weight 1 and with weight d
 _START = 1.0  # precision over average density, before the half-sets were compared
 
 
@@ -52,8 +54,107 @@ class KernelSums:
         return int(self.density.shape[-2])
 
 
+@dataclass(frozen=True)
+class Staircase:
+    """Weights of images in nested kernels.
+
+    Attributes
+    ----------
+    ring : Tensor, shape (n,), int64
+        Ring of each image; images of the last one are in no kernel but the flat one.
+    weight : Tensor, shape (kernels, rings), float64
+        Weight of each ring in each kernel; there are as many rings as kernels, the flat one included.
+    """
+
+    ring: Tensor
+    weight: Tensor
+
+    @staticmethod
+    def create(distance: Tensor, bandwidths: Tensor) -> Staircase:
+        """Cut images into rings.
+
+        Parameters
+        ----------
+        distance : Tensor, shape (n,)
+            Squared distance of each image from the point.
+        bandwidths : Tensor, shape (bandwidths,)
+            Ascending, in units of the square root of the distance.
+
+        Raises
+        ------
+        ValueError
+            If the bandwidths do not ascend from above zero.
+
+        Examples
+        --------
+        >>> Staircase.create(torch.tensor([0.0, 1.0, 3.0, 9.0]), torch.tensor([1.0, 2.0])).weight
+        tensor([[1.0000, 0.0000, 0.0000],
+                [1.0000, 0.5000, 0.0000],
+                [1.0000, 1.0000, 1.0000]], dtype=torch.float64)
+        """
+        squared = bandwidths.double() ** 2
+        if not bool((torch.diff(squared, prepend=squared.new_zeros(1)) > 0).all()):
+            raise ValueError(f"bandwidths are {bandwidths.tolist()}, expected them to ascend from above zero")
+        far = distance.double()
+        ring = torch.searchsorted(squared, far, right=True)  # an image on the edge of a kernel has no weight in it
+        count = torch.bincount(ring, minlength=len(squared) + 1)
+        average = torch.bincount(ring, weights=far, minlength=len(squared) + 1) / count.clamp_min(1)
+        weight = torch.tril(1 - average / squared[:, None])
+        return Staircase(ring, torch.cat((weight, torch.ones_like(weight[:1]))))
+
+    def of_images(self) -> Tensor:
+        """Weight of each image in each kernel, shape (kernels, n)."""
+        return self.weight[:, self.ring]
+
+
+def back_project(source: BatchSource, index: Tensor, *, interpolation: str = "trilinear") -> Tensor:
+    """Back-project images and their squared transfer functions.
+
+    Parameters
+    ----------
+    source : BatchSource
+    index : Tensor, shape (n,), int64
+        Particles to use.
+    interpolation : {'trilinear', 'nearest'}
+
+    Returns
+    -------
+    Tensor, shape (2, z, y, x), float32
+        sum_i P_i* Y_i of whitened images, and the convolution kernel of sum_i P_i* P_i.
+    """
+    return _RingSums(source, interpolation).add_up(index)
+
+
+class _RingSums:
+    """Sums over some images after others, in the same memory."""
+
+    def __init__(self, source: BatchSource, interpolation: str) -> None:
+        self._source = source
+        self._projector = create_projector(source.box_size, source.disk, interpolation=interpolation)
+        self._accumulator = self._projector.new_accumulator(CHANNELS)
+
+    def add_up(self, index: Tensor) -> Tensor:
+        """See :func:`back_project`."""
+        if not len(index):
+            return torch.zeros(CHANNELS, *(self._source.box_size,) * 3)
+        disk = self._source.disk
+        self._accumulator.zero_()
+        for batch in self._source.batches(index, disk, images_per_call(self._projector, CHANNELS)):
+            ctf = batch.ctf * batch.contrast[:, None]
+            image = batch.images * (disk.weight * ctf)
+            power = (disk.weight * ctf * ctf).to(image.dtype)
+            self._projector.backproject(torch.stack((image, power), dim=-1), batch.rotation, self._accumulator)
+        return self._projector.to_volumes(self._accumulator)
+
+
 def accumulate_kernels(
-    source: BatchSource, index: Tensor, distance: Tensor, bandwidths: Tensor, *, interpolation: str = "trilinear"
+    source: BatchSource,
+    index: Tensor,
+    distance: Tensor,
+    bandwidths: Tensor,
+    everything: Tensor,
+    *,
+    interpolation: str = "trilinear",
 ) -> KernelSums:
     """Back-project the images around a point once, for all kernels.
 
@@ -66,6 +167,8 @@ def accumulate_kernels(
         Squared distance of each of them from the point.
     bandwidths : Tensor, shape (bandwidths,)
         Ascending, in units of the square root of the distance.
+    everything : Tensor, shape (2, z, y, x)
+        Back-projection of all of them: the sums of the flat kernel.
     interpolation : {'trilinear', 'nearest'}
 
     Returns
@@ -78,43 +181,26 @@ def accumulate_kernels(
     ValueError
         If the bandwidths do not ascend from above zero, or the lengths of index and distance differ.
     """
-    squared = bandwidths.double() ** 2
-    if index.shape != distance.shape or not bool((torch.diff(squared, prepend=squared.new_zeros(1)) > 0).all()):
-        raise ValueError(f"{index.shape[0]} particles, {distance.shape[0]} distances, bandwidths {bandwidths.tolist()}")
-    limits = squared / squared[-1]
-    relative = distance.double() / squared[-1]
-    ring = torch.searchsorted(limits, relative)  # an image on the edge of a kernel has no weight in it
-    projector = create_projector(source.box_size, source.disk, interpolation=interpolation)
-    accumulator = projector.new_accumulator(_CHANNELS)
-    shape = (len(limits) + 1, source.box_size, source.box_size, source.box_size // 2 + 1)
+    if index.shape != distance.shape:
+        raise ValueError(f"{index.shape[0]} particles, {distance.shape[0]} distances")
+    stairs = Staircase.create(distance, bandwidths)
+    rings, kernels = _RingSums(source, interpolation), len(bandwidths)
+    volumes = torch.zeros(kernels, *everything.shape)
+    for ring in range(kernels):
+        volume = rings.add_up(index[stairs.ring == ring])
+        for kernel in range(ring, kernels):
+            volumes[kernel].add_(volume, alpha=float(stairs.weight[kernel, ring]))
+    del rings
+    size = source.box_size
+    shape = (kernels + 1, size, size, size // 2 + 1)
     sums = KernelSums(torch.empty(shape, dtype=torch.complex64), torch.empty(shape))
-    ball, overlap = _ball(source.box_size), ball_overlap(source.box_size)
-    for number, limit in enumerate([*limits.tolist(), torch.inf]):
-        members = ring == number
-        _add_images(source, index[members], relative[members].float(), projector, accumulator)
-        volumes = projector.to_volumes(accumulator[..., :2] - accumulator[..., 2:] / limit)
-        sums.right_side[number] = volume_to_ft(volumes[0] * ball)
-        sums.density[number] = torch.maximum(*(volume_to_ft(volumes[1] * w).real for w in (torch.ones(()), overlap)))
+    ball, overlap = _ball(size), ball_overlap(size)
+    for kernel, (image, power) in enumerate((*volumes, everything)):
+        sums.right_side[kernel] = volume_to_ft(image * ball)
+        sums.density[kernel] = torch.maximum(volume_to_ft(power).real, volume_to_ft(power * overlap).real)
     sums.density.clamp_(min=0)  # what rounding leaves of it where no image contributes
-    sums.density.mul_(volume_radius(source.box_size) <= source.disk.shell_max)
+    sums.density.mul_(volume_radius(size) <= source.disk.shell_max)
     return sums
-
-
-def _add_images(
-    source: BatchSource, index: Tensor, distance: Tensor, projector: Projector, accumulator: Tensor
-) -> None:
-    """Add some images to the sums with weight 1 and with weight ``distance``."""
-    if not len(index):
-        return
-    disk = source.disk
-    size = images_per_call(projector, _CHANNELS)
-    for batch, weight in zip(source.batches(index, disk, size), distance.split(size), strict=True):
-        ctf = batch.ctf * batch.contrast[:, None]
-        image = batch.images * (disk.weight * ctf)
-        power = (disk.weight * ctf * ctf).to(image.dtype)
-        far = weight[:, None]
-        channels = torch.stack((image, power, far * image, far * power), dim=-1)
-        projector.backproject(channels, batch.rotation, accumulator)
 
 
 def _ball(box_size: int) -> Tensor:
@@ -141,11 +227,20 @@ def ball_overlap(box_size: int) -> Tensor:
     return torch.where(relative < 2, 1 - 0.75 * relative + relative**3 / 16, 0.0)
 
 
-def accumulation_bytes(box_size: int, bandwidths: int, threads: int) -> float:
-    """Memory that :func:`accumulate_kernels` takes, its result included, bytes."""
+def accumulation_bytes(box_size: int, bandwidths: int, groups: int) -> float:
+    """Memory that :func:`accumulate_kernels` takes for one half-set, its result included, bytes.
+
+    Parameters
+    ----------
+    box_size, bandwidths : int
+    groups : int
+        Groups of threads with an accumulator of their own.
+    """
     planes, rows, columns, _ = GridGeometry(box_size, (box_size - 1) // 2, 2, "trilinear").shape(1)
-    grids = 8.0 * planes * rows * columns * (_CHANNELS * threads + 6)
-    return grids + (bandwidths + 1) * 12.0 * box_size**2 * (box_size // 2 + 1)
+    # the accumulators of all groups, their sum, and its transform with two copies
+    grids = 8.0 * planes * rows * columns * CHANNELS * (groups + 4)
+    voxels = float(box_size**3)
+    return max(grids, (bandwidths + 1) * 6.0 * voxels) + (bandwidths + 2) * 4.0 * CHANNELS * voxels
 
 
 def levelled_estimate(right_side: Tensor, density: Tensor, precision: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ transfer functions; after that, every iteration of conjugate gradients costs two
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,6 +59,10 @@ class NormalEquations:
         return NormalEquations(
             self.right_side + other.right_side, self.kernel_ft + other.kernel_ft, self.shell_max
         )
+
+    def scaled(self, factor: float) -> NormalEquations:
+        """Of the same images with all values multiplied by a factor."""
+        return replace(self, right_side=factor * self.right_side)
 
     def apply(self, volume: Tensor) -> Tensor:
         """Apply sum_i P_i* P_i to a volume (z, y, x)."""

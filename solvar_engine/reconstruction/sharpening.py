@@ -71,15 +71,18 @@ def fit_b_factor(
     return GuinierFit(4 * float(slope), float(intercept), (int(fitted[0]), int(fitted[-1])))
 
 
-def sharpen(volume: Tensor, b_factor: float, pixel_size: float) -> Tensor:
+def sharpen(volume: Tensor, b_factor: float, pixel_size: float, resolution: float = 0.0) -> Tensor:
     """Multiply amplitudes by exp(-B / (4 d^2)): a negative B sharpens, a positive one smooths.
+
+    Beyond the resolution the factor stays what it is there: it grows so fast that a trace of what a mask moves to the
+    highest frequencies would otherwise outshine the molecule.
 
     Parameters
     ----------
     volume : Tensor, shape (z, y, x)
     b_factor : float
         Angstrom^2.
-    pixel_size : float
+    pixel_size, resolution : float
         Angstrom.
 
     Returns
@@ -94,4 +97,6 @@ def sharpen(volume: Tensor, b_factor: float, pixel_size: float) -> Tensor:
     """
     box_size = volume.shape[-1]
     frequency = volume_radius(box_size, volume.device) / (box_size * pixel_size)
+    if resolution > 0:
+        frequency = frequency.clamp_max(1 / resolution)
     return ft_to_volume(volume_to_ft(volume) * torch.exp(-0.25 * b_factor * frequency**2), box_size)

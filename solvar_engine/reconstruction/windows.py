@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
-from solvar_engine.imaging.shells import shell_count, shell_index_volume, shell_sum
+from solvar_engine.imaging.fourier import block_order, block_spectra, hermitian_weight, spectra_to_blocks
+from solvar_engine.imaging.shells import shell_count, shell_index_volume
 
 _SMALLEST = 16  # px: a smaller window has hardly any shells
 _SHARE = 3  # windows along an edge of the box
+_INSIDE = 0.05  # of a mask: less is the ringing of one that was sampled finer
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class LocalWindows:
     """Windows of sine shape on a lattice of half their width.
 
     Analysis and synthesis both multiply by the window; the squares of overlapping windows add up to one, so that what
-    is analysed and not changed comes back exactly.
+    is analysed and not changed comes back exactly, wherever all windows that overlap there are used.
 
     Attributes
     ----------
@@ -27,19 +28,29 @@ class LocalWindows:
         Edge of the volumes, px.
     size : int
         Edge of a window, px, even.
+    place : Tensor, shape (windows, 3), int64
+        (z, y, x) on the lattice of the windows that are used; all of them without it.
     """
 
     box_size: int
     size: int
+    place: Tensor = field(default_factory=lambda: torch.empty(0, 3, dtype=torch.long), compare=False)
 
     @staticmethod
-    def create(box_size: int) -> LocalWindows:
-        """Windows of a third of the box, of at least 16 px."""
-        return LocalWindows(box_size, max(_SMALLEST, 2 * round(box_size / (2 * _SHARE))))
+    def create(box_size: int, mask: Tensor | None = None) -> LocalWindows:
+        """Windows of a third of the box, of at least 16 px: all, or those that overlap with a mask (z, y, x)."""
+        everywhere = LocalWindows(box_size, max(_SMALLEST, 2 * round(box_size / (2 * _SHARE))))
+        if mask is None:
+            return everywhere
+        touches = torch.nn.functional.max_pool3d(everywhere.padded(mask)[None, None], everywhere.size, everywhere.hop)
+        return replace(everywhere, place=everywhere.place[touches.flatten() > _INSIDE])
 
     def __post_init__(self) -> None:
         if self.size < 2 or self.size % 2:
             raise ValueError(f"the edge of a window is {self.size} px, expected an even number")
+        if not len(self.place):
+            axis = torch.arange(self.per_edge)
+            object.__setattr__(self, "place", torch.cartesian_prod(axis, axis, axis))
 
     @property
     def hop(self) -> int:
@@ -53,8 +64,8 @@ class LocalWindows:
 
     @property
     def count(self) -> int:
-        """Number of windows."""
-        return self.per_edge**3
+        """Number of windows that are used."""
+        return len(self.place)
 
     @property
     def shells(self) -> int:
@@ -72,62 +83,76 @@ class LocalWindows:
         -------
         Tensor, shape (windows, size, size, size // 2 + 1), complex
         """
-        return volume_to_ft(self.cut(volume) * self._profile(volume))
+        return block_spectra(self.cut(volume).mul_(self._profile(volume)))
+
+    def padded(self, volume: Tensor) -> Tensor:
+        """Volume with zeros around it, as far as windows reach."""
+        end = (self.per_edge + 1) * self.hop - self.box_size - self.hop
+        return torch.nn.functional.pad(volume, (self.hop, end) * 3)
 
     def cut(self, volume: Tensor) -> Tensor:
         """Voxels of all windows, not weighted, shape (windows, size, size, size); zero outside the box."""
-        end = (self.per_edge + 1) * self.hop - self.box_size - self.hop
-        padded = torch.nn.functional.pad(volume, (self.hop, end) * 3)
-        blocks = padded.unfold(0, self.size, self.hop).unfold(1, self.size, self.hop).unfold(2, self.size, self.hop)
-        return blocks.reshape(-1, self.size, self.size, self.size)
+        padded = self.padded(volume)
+        return torch.stack([padded[where] for where in self._slices()])
 
     def synthesise(self, spectra: Tensor) -> Tensor:
         """Volume (z, y, x) of the spectra of all windows; the inverse of :meth:`analyse`."""
-        blocks = ft_to_volume(spectra, self.size)
-        return self.add_up(blocks * self._profile(blocks))
+        blocks = spectra_to_blocks(spectra)
+        return self.add_up(blocks.mul_(self._profile(blocks)))
 
     def add_up(self, blocks: Tensor) -> Tensor:
         """Sum of windows (windows, size, size, size) at their places: the adjoint of :meth:`cut`."""
-        edge = self.per_edge
-        # every window is eight octants, and octants of one kind tile the space without overlap
-        octants = blocks.reshape(edge, edge, edge, 2, self.hop, 2, self.hop, 2, self.hop)
-        cells = edge + 1
-        total = blocks.new_zeros(cells, self.hop, cells, self.hop, cells, self.hop)
-        for dz in (0, 1):
-            for dy in (0, 1):
-                for dx in (0, 1):
-                    part = octants[:, :, :, dz, :, dy, :, dx].permute(0, 3, 1, 4, 2, 5)
-                    total[dz : dz + edge, :, dy : dy + edge, :, dx : dx + edge] += part
+        total = blocks.new_zeros(((self.per_edge + 1) * self.hop,) * 3)
+        for where, block in zip(self._slices(), blocks, strict=True):
+            total[where] += block
         kept = slice(self.hop, self.hop + self.box_size)
-        return total.reshape((cells * self.hop,) * 3)[kept, kept, kept]
+        return total[kept, kept, kept]
+
+    def _slices(self) -> list[tuple[slice, ...]]:
+        """Voxels of each window in a padded volume."""
+        starts = (self.place * self.hop).tolist()
+        return [tuple(slice(start, start + self.size) for start in corner) for corner in starts]
 
     def shell_sums(self, products: Tensor) -> Tensor:
-        """Sums of real fields on the windows' spectra over their shells, shape (windows, shells), float64."""
-        return torch.cat([shell_sum(part, self.size) for part in products.split(64)])
+        """Sums of real fields on the windows' spectra over their full shells, shape (windows, shells), float64."""
+        sums = products.new_zeros(len(products), self.shells + 1, dtype=torch.float64)
+        weighted = (products * hermitian_weight(self.size)).flatten(1)
+        sums.index_add_(1, self._shell_index().flatten(), weighted.double())
+        return sums[:, : self.shells]
 
-    def spread(self, values: Tensor, beyond: Tensor | None = None) -> Tensor:
+    def powers(self, spectra: Tensor) -> Tensor:
+        """Sums of squared amplitudes over the shells of each window, shape (windows, shells), float64."""
+        return self.shell_sums(torch.view_as_real(spectra).square().sum(dim=-1))
+
+    def products(self, first: Tensor, second: Tensor) -> Tensor:
+        """Real inner products of two sets of spectra, per window and shell, shape (windows, shells), float64."""
+        return self.shell_sums((torch.view_as_real(first) * torch.view_as_real(second)).sum(dim=-1))
+
+    def spread(self, values: Tensor) -> Tensor:
         """Spread one number per window and shell over all coefficients of the spectra.
+
+        Coefficients outside the last complete shell get its value: a window has wide shells, and what lies beyond its
+        last one may still be inside the band of the volume.
 
         Parameters
         ----------
         values : Tensor, shape (windows, shells)
-        beyond : Tensor, shape (windows,), optional
-            Value outside the last complete shell, zero without it.
 
         Returns
         -------
         Tensor, shape (windows, size, size, size // 2 + 1)
         """
-        outside = values.new_zeros(values.shape[0]) if beyond is None else beyond
-        return torch.cat((values, outside[:, None]), dim=1)[:, shell_index_volume(self.size)]
+        return torch.cat((values, values[:, -1:]), dim=1)[:, self._shell_index()]
 
     def smooth_places(self, values: Tensor) -> Tensor:
-        """Blend sums (windows, shells) with those of neighbouring windows, by binomial weights."""
+        """Blend sums (windows, shells) with those of neighbouring windows, by binomial weights; others count zero."""
         edge = self.per_edge
-        grid = values.reshape(edge, edge, edge, -1)
+        grid = values.new_zeros(edge, edge, edge, values.shape[-1])
+        where = tuple(self.place.unbind(1))
+        grid[where] = values
         for axis in range(3):
             grid = self.smooth_shells(grid.movedim(axis, -1)).movedim(-1, axis)
-        return grid.reshape(values.shape)
+        return grid[where]
 
     def smooth_shells(self, values: Tensor) -> Tensor:
         """Blend sums with those of neighbouring shells, the last axis, by binomial weights."""
@@ -138,15 +163,19 @@ class LocalWindows:
         """Shell of the whole box, as a real number, at which each shell of a window lies; shape (shells,)."""
         return torch.arange(self.shells, dtype=torch.float64) * (self.box_size / self.size)
 
-    def interpolate(self, values: Tensor) -> Tensor:
-        """Smooth field (z, y, x) that has a value (windows,) at the centre of each window."""
+    def interpolate(self, values: Tensor, outside: float = 0.0) -> Tensor:
+        """Smooth field (z, y, x) that has a value (windows,) at the centre of each window, and one outside them."""
         profile = self._profile(torch.zeros((self.size,) * 3)) ** 2
-        return self.add_up(values.float()[:, None, None, None] * profile)
+        return self.add_up((values.float() - outside)[:, None, None, None] * profile) + outside
 
     def weight_of(self, mask: Tensor) -> Tensor:
         """Share of a mask in each window, shape (windows,)."""
         profile = self._profile(mask) ** 2
         return (self.cut(mask) * profile).sum(dim=(1, 2, 3)) / profile.sum()
+
+    def _shell_index(self) -> Tensor:
+        """Shell of each coefficient of a window's spectrum, in the order of the spectra."""
+        return block_order(shell_index_volume(self.size))
 
     def _profile(self, like: Tensor) -> Tensor:
         """Product of half sine waves, shape (size, size, size)."""

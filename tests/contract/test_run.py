@@ -80,6 +80,7 @@ def test_names_are_those_of_the_contract(tmp_path):
         "lock": "lock",
     }
     assert run.eigenvolume(12) == tmp_path / "eigenvolumes" / "eigenvolume_012.mrc"
+    assert run.half_eigenvolume(12, 2) == tmp_path / "eigenvolumes" / "eigenvolume_012_half2.mrc"
     with pytest.raises(ValueError, match="numbered from 1"):
         run.eigenvolume(0)
     assert run.figure("umap") == tmp_path / "analysis" / "figures" / "umap.png"

@@ -204,7 +204,7 @@ def with_contrast(eigenvalues: Tensor) -> Tensor:
 def test_latents_equal_the_dense_posterior(latents) -> None:
     batches, model, eigenvalues, index, _ = latents
     mean, covariance = model.posterior(with_contrast(eigenvalues))
-    contrast = 1 + 0.1 * mean[:, 2]
+    contrast, variance = 1 + 0.1 * mean[:, 2], covariance[:, 2, 2]
     mean, covariance = mean[:, :2], covariance[:, :2, :2]
     assert torch.equal(torch.cat([batch.index for batch in batches]), index)
     torch.testing.assert_close(
@@ -212,6 +212,8 @@ def test_latents_equal_the_dense_posterior(latents) -> None:
     )
     precision = torch.cat([batch.precision for batch in batches]).double()
     torch.testing.assert_close(precision, torch.linalg.inv(covariance[index]), rtol=1e-3, atol=1e-4)
+    spread = torch.cat([batch.contrast_std for batch in batches]).double()
+    torch.testing.assert_close(spread, 0.1 * variance[index].sqrt(), rtol=1e-3, atol=1e-5)
     found = torch.cat([batch.contrast for batch in batches]).double()
     torch.testing.assert_close(found, contrast[index], rtol=1e-3, atol=1e-4)
     assert batches[0].z.dtype == batches[0].precision.dtype == torch.float32

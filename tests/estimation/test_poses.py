@@ -12,6 +12,7 @@ from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.heldout import collect_statistics, latent_covariance
 from solvar_engine.estimation.nuisance import PoseSpread
 from solvar_engine.estimation.pose_descent import descend_poses
+from solvar_engine.estimation.pose_prior import PosePrior, precision_of
 from solvar_engine.estimation.poses import PoseModel, pose_covariance, refine_poses
 from solvar_engine.imaging.fourier import shift_phases
 from solvar_engine.imaging.rotation import angular_distance_deg, rotation_to_rotvec, rotvec_to_rotation
@@ -148,6 +149,38 @@ def test_motion_that_is_known_does_not_disturb_the_poses(simulation, refined, ba
     true = simulation.source.rotation
     with_motion = angular_distance_deg(result.rotation, true).mean()
     assert float(with_motion) < 0.9 * float(angular_distance_deg(without.rotation, true).mean())
+
+
+def test_gradient_of_the_prior() -> None:
+    given = rotvec_to_rotation(0.4 * noise(4, 3, seed=5).double())
+    prior = PosePrior(given, noise(4, 2, seed=6).double(), precision_of(PoseSpread(0.1, 2.0)))
+    rotation = given @ rotvec_to_rotation(0.3 * noise(4, 3, seed=7).double())
+    shift = noise(4, 2, seed=8).double()
+    gradient = prior.gradient(rotation, shift)
+    for k, step in enumerate(1e-5 * torch.eye(5, dtype=torch.float64)):
+        ahead, behind = (
+            prior.objective(rotation @ rotvec_to_rotation(sign * step[None, :3]), shift + sign * step[3:])
+            for sign in (1, -1)
+        )
+        torch.testing.assert_close(gradient[:, k], (ahead - behind) / 2e-5, rtol=1e-5, atol=1e-5)
+    turn = rotation_to_rotvec(given.mT @ rotation)
+    expected = (turn**2).sum(dim=1) / 0.02 + ((shift - prior.shift_px) ** 2).sum(dim=1) / 8
+    torch.testing.assert_close(prior.objective(rotation, shift), expected)
+
+
+def test_given_poses_count_as_much_as_they_are_trusted(simulation, refined, band, factors) -> None:
+    source, alone = refined
+    given, nowhere = source.rotation.double(), torch.zeros(IMAGES, 2, dtype=torch.float64)
+    results = []
+    for spread in (PoseSpread(TURN_RAD, MOVE_PX), PoseSpread(1e-4, 1e-3)):
+        prior = PosePrior(given, nowhere, precision_of(spread))
+        results += refine_poses(source, source.everyone, band, factors, steps=6, prior=prior)
+    true = simulation.source.rotation
+    errors = [angular_distance_deg(of.rotation, true).mean() for of in (source, results[0], alone)]
+    assert float(errors[1]) < 0.98 * float(errors[2]) < 0.98 * float(errors[0])
+    assert float(angular_distance_deg(results[1].rotation, source.rotation).max()) < 0.1
+    assert float(results[1].shift_px.abs().max()) < 0.02
+    assert all(bool((result.objective <= result.objective_start).all()) for result in results)
 
 
 def test_results_do_not_depend_on_the_batches(refined, band, factors) -> None:

@@ -84,6 +84,8 @@ def test_every_file_of_the_run_directory_is_there_and_nothing_else(fitted):
     assert results == {
         "params.json", "status.json", "log.txt", "mean.mrc", "mean_half1.mrc", "mean_half2.mrc", "mask.mrc",
         "eigenvolumes/eigenvolume_001.mrc", "eigenvolumes/eigenvolume_002.mrc", "eigenvalues.csv", "rank.csv",
+        "eigenvolumes/eigenvolume_001_half1.mrc", "eigenvolumes/eigenvolume_001_half2.mrc",
+        "eigenvolumes/eigenvolume_002_half1.mrc", "eigenvolumes/eigenvolume_002_half2.mrc",
         "latents.npz", "particles.star", "noise.csv", "fsc.csv", "metrics.csv",
     }  # fmt: skip
     assert fitted.checkpoint.is_dir()
@@ -135,7 +137,7 @@ def test_latents_and_their_precision(fitted):
 
 def test_particles_keep_rows_and_cells_and_gain_what_was_found(hinge, fitted):
     before, after = StarFile.read(hinge.particles), StarFile.read(fitted.particles)
-    added = ("solvarContrast", "solvarLogLikelihood", "solvarOutlier")
+    added = ("solvarContrast", "solvarLogLikelihood", "solvarOutlier", "solvarContrastStd")
     assert after.particles.columns == (*before.particles.columns, *added)
     for old, new in zip(before.particles.rows, after.particles.rows, strict=True):
         assert new.startswith(old.rstrip() + " ")
@@ -144,6 +146,8 @@ def test_particles_keep_rows_and_cells_and_gain_what_was_found(hinge, fitted):
     columns = after.particles.numbers(*added)
     assert np.ptp(columns["solvarLogLikelihood"]) > 0 and set(columns["solvarOutlier"]) == {0}
     np.testing.assert_allclose(columns["solvarContrast"], read_latents(fitted.latents).contrast, rtol=1e-5)
+    # all images were simulated with the same contrast
+    assert columns["solvarContrast"].std() <= columns["solvarContrastStd"].mean() < 0.2
 
 
 def test_tables_of_shells(fitted):
@@ -345,7 +349,7 @@ def test_cells_survive_to_the_letter(relabelled, engine, tmp_path):
     kept = [line for line in written if "@particles.mrcs" in line]
     for line, new in zip(lines, kept, strict=True):
         assert new.startswith(line.rstrip() + " ")
-        assert len([float(cell) for cell in new[len(line.rstrip()) :].split()]) == 3
+        assert len([float(cell) for cell in new[len(line.rstrip()) :].split()]) == 4
 
 
 def test_half_sets_of_the_refinement_are_used(relabelled, engine, tmp_path):
@@ -460,7 +464,7 @@ def test_mean_of_a_focused_fit_is_that_of_the_whole_to_the_bit(assembly, tmp_pat
         run.prepare(params, resume=False)
         job = FitJob.start(params, run, read_inputs(params), run.track_status("fit"))
         with closing(job.progress):
-            source, masks = settle_sign_and_masks(job, read_images(job))
+            source, masks, _ = settle_sign_and_masks(job, read_images(job))
             nobody = torch.zeros(len(source), dtype=torch.bool)
             problems.append(estimate_problem(job, source, masks, nobody))
         run.release()

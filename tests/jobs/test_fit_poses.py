@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.jobs import fit_factors
+from solvar_engine.jobs.fit_job import POSE_STEPS
+from solvar_engine.jobs.fit_plan import FitDemand, plan_fit
 from solvar_engine.jobs.fit_poses import refine_round
 from solvar_engine.jobs.simulated_files import DataSetFiles
 from tests.jobs.conftest import run_in_process
@@ -63,23 +66,33 @@ def test_rounds_are_recorded(refined) -> None:
 
 def test_an_interrupted_refinement_goes_on_to_the_same_numbers(disturbed, refined, engine, monkeypatch, tmp_path):
     """Stopped in its second round, after poses, noise and outliers of the first are on disk."""
-    rounds = []
+    rounds, run = [], RunDir(tmp_path / "run")
 
-    def stop(*arguments):
-        rounds.append(arguments)
+    def stop(job, *arguments):
+        rounds.append(job.progress.step)
         if len(rounds) == 2:
             raise RuntimeError("stopped")
-        return refine_round(*arguments)
+        source = refine_round(job, *arguments)
+        assert job.progress.step == rounds[0] + POSE_STEPS
+        assert run.read_status().stage == "poses, round 1 of 2"
+        return source
 
-    options = ("--output", tmp_path / "run", "--rank", 2, "--mask", disturbed.mask, "--refine-poses", "--resume")
+    options = ("--output", run.path, "--rank", 2, "--mask", disturbed.mask, "--refine-poses", "--resume")
     with monkeypatch.context() as patch:
         patch.setattr(fit_factors, "refine_round", stop)
         assert engine("fit", disturbed.particles, *options).code == 1
     assert engine("fit", disturbed.particles, *options).code == 0
-    run = RunDir(tmp_path / "run")
     np.testing.assert_allclose(read_latents(run.latents).z, read_latents(refined.latents).z, rtol=1e-4, atol=1e-4)
     status = json.loads(run.status.read_text())
     assert status["step"] == status["steps"]
+
+
+def test_rounds_of_poses_are_in_the_expected_time() -> None:
+    demand = FitDemand(10_000, 64, 6, 2, 2, 2000)
+    plain = plan_fit(demand)
+    refined, published = (plan_fit(replace(demand, pose_rounds=3, pose_schedule=name)) for name in ("newton", "paper"))
+    assert 1.5 * plain.seconds < refined.seconds < 4 * plain.seconds
+    assert published.seconds > 5 * refined.seconds
 
 
 def test_a_schedule_without_refinement_is_refused(disturbed, engine, tmp_path) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
+import torch
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.shells import fsc
+from solvar_engine.jobs import reconstruct
 from solvar_engine.jobs.kernel_particles import match_rows
+from solvar_engine.jobs.kernel_states import reconstruct_state
 
 
 def test_states_have_half_maps_resolution_and_particles(fitted, hinge, engine, tmp_path):
@@ -31,6 +37,43 @@ def test_states_have_half_maps_resolution_and_particles(fitted, hinge, engine, t
         assert float(resolution.data.min()) > 0
         rows += len(StarFile.read(tmp_path / "out" / f"state_00{state}_particles.star").particles)
     assert rows == 300
+
+
+def test_a_run_without_half_set_components_is_refused(fitted, engine, tmp_path):
+    run = RunDir(shutil.copytree(fitted.path, tmp_path / "run"))
+    run.half_eigenvolume(1, 2).unlink()
+    outcome = engine("reconstruct", run.path, "--output", tmp_path / "out", "--clusters", 2)
+    assert outcome.code == 2 and "eigenvolume_001_half2.mrc does not exist" in outcome.error
+
+
+def test_states_that_an_interrupted_call_has_finished_are_kept(fitted, engine, tmp_path, monkeypatch):
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    call = ("reconstruct", fitted.path, "--clusters", 2, "--b-factor", -20)
+    assert engine(*call, "--output", whole, "--resume").code == 0
+    points = []
+
+    def stops_at_the_second(problem, point):
+        points.append(point)
+        if len(points) == 2:
+            raise RuntimeError("stopped")
+        return reconstruct_state(problem, point)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reconstruct, "reconstruct_state", stops_at_the_second)
+        assert engine(*call, "--output", halted).code == 1
+    first = halted / "state_001_half1.mrc"
+    written = first.stat().st_mtime_ns
+    assert "is not empty" in engine(*call, "--output", halted).error
+    assert "begun with other options (seed)" in engine(*call, "--output", halted, "--seed", 1, "--resume").error
+    assert engine(*call, "--output", halted, "--resume").code == 0
+    assert first.stat().st_mtime_ns == written
+    assert {path.name for path in halted.iterdir()} == {path.name for path in whole.iterdir()}
+    for path in whole.iterdir():
+        if path.suffix in (".csv", ".star"):
+            assert (halted / path.name).read_text() == path.read_text()
+        elif path.suffix == ".mrc":
+            assert torch.equal(read_volume(halted / path.name).data, read_volume(path).data)
+    assert engine(*call, "--output", halted, "--resume").code == 0  # nothing to do
 
 
 def test_rows_are_matched_by_name_by_place_or_by_order():

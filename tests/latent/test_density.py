@@ -42,14 +42,19 @@ def test_marginal_precision_forgets_the_other_coordinates():
         np.testing.assert_allclose(np.linalg.inv(found), np.linalg.inv(whole)[np.ix_(columns, columns)], rtol=1e-9)
 
 
-def test_bandwidths_run_from_few_particles_to_nearly_all():
+def test_each_kernel_holds_a_multiple_of_the_particles_of_the_last():
     rng = np.random.default_rng(3)
     halves = (rng.chisquare(2, size=900), rng.chisquare(2, size=1100))
-    widths = kernel_bandwidths(halves, count=11, minimum=50)
+    widths = kernel_bandwidths(halves, count=4, minimum=50)
     inside = [[int((half < h * h).sum()) for h in widths] for half in halves]
     assert min(inside[0][0], inside[1][0]) == 50
-    assert inside[0][-1] + inside[1][-1] == pytest.approx(0.95 * 2000, abs=2)
-    np.testing.assert_allclose(np.diff(widths), widths[1] - widths[0])
+    sizes = np.sum(inside, axis=0)
+    assert len(widths) == 4 and sizes[-1] == pytest.approx(2000 * 2 / 3, abs=2)
+    ratios = sizes[1:] / sizes[:-1]
+    np.testing.assert_allclose(ratios, ratios[0], rtol=0.02)
+    assert ratios[0] > 1.5
+    # from a quarter of a half-set to two thirds of all there is room for two steps
+    assert len(kernel_bandwidths(halves, count=20, minimum=400)) == 3
 
 
 def test_bandwidths_ascend_when_all_particles_are_at_one_place():

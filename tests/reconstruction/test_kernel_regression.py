@@ -15,7 +15,9 @@ from solvar_engine.reconstruction.filtering import corrected_fsc, local_filter, 
 from solvar_engine.reconstruction.kernel_blending import agreement_gain, blend_kernels
 from solvar_engine.reconstruction.kernel_regression import (
     KernelSums,
+    Staircase,
     accumulate_kernels,
+    back_project,
     ball_overlap,
     half_set_estimates,
     levelled_estimate,
@@ -46,12 +48,27 @@ def weighted(source: MemorySource, weight: torch.Tensor) -> MemorySource:
     return dataclasses.replace(source, images=source.images * root, ctf=source.ctf * root)
 
 
+def accumulate(source: MemorySource, index: torch.Tensor, distance: torch.Tensor, widths: torch.Tensor) -> KernelSums:
+    return accumulate_kernels(source, index, distance, widths, back_project(source, index))
+
+
+def test_images_weigh_as_their_ring_does_on_average(distance):
+    stairs = Staircase.create(distance, WIDTHS)
+    limits = [0.0, *(WIDTHS**2).tolist(), float("inf")]
+    for kernel, width in enumerate(WIDTHS):
+        for ring in range(4):
+            members = (limits[ring] <= distance) & (distance < limits[ring + 1])
+            expected = (1 - distance[members] / width**2).mean() if ring <= kernel else torch.zeros(())
+            torch.testing.assert_close(stairs.of_images()[kernel, members].float(), expected.expand(int(members.sum())))
+    assert (stairs.of_images()[-1] == 1).all()
+
+
 def test_nested_sums_are_those_of_each_kernel_alone(particles, distance):
-    sums = accumulate_kernels(particles, particles.everyone, distance, WIDTHS)
+    sums = accumulate(particles, particles.everyone, distance, WIDTHS)
     delta = torch.zeros(BOX, BOX, BOX)
     delta[(BOX // 2,) * 3] = 1.0
-    weights = [(1 - distance / width**2).clamp_min(0) for width in WIDTHS] + [torch.ones(150)]
-    assert len(sums) == len(weights)
+    weights = Staircase.create(distance, WIDTHS).of_images().float()
+    assert len(sums) == len(weights) == len(WIDTHS) + 1
     for kernel, weight in enumerate(weights):
         alone = accumulate_normal_equations(weighted(particles, weight), particles.everyone)
         ball = sphere_mask(BOX, 0.5 * BOX - 2, 2)
@@ -65,9 +82,9 @@ def test_nested_sums_are_those_of_each_kernel_alone(particles, distance):
 def test_bandwidths_must_ascend(particles, distance):
     for widths in ([1.0, 0.5], [0.0, 1.0], [1.0, 1.0]):
         with pytest.raises(ValueError, match="bandwidths"):
-            accumulate_kernels(particles, particles.everyone, distance, torch.tensor(widths))
+            Staircase.create(distance, torch.tensor(widths))
     with pytest.raises(ValueError, match="149 distances"):
-        accumulate_kernels(particles, particles.everyone, distance[:-1], WIDTHS)
+        accumulate(particles, particles.everyone, distance[:-1], WIDTHS)
 
 
 def test_autocorrelation_of_a_ball():
@@ -104,7 +121,7 @@ def test_estimate_recovers_a_volume(particles):
     truth = flat_volume()
     source = images_of(particles, truth, torch.full((len(particles),), 5.0))
     halves = [
-        accumulate_kernels(source, source.everyone[start::2], torch.zeros(75), torch.tensor([1.0])) for start in (0, 1)
+        accumulate(source, source.everyone[start::2], torch.zeros(75), torch.tensor([1.0])) for start in (0, 1)
     ]
     zero = torch.zeros(BOX, BOX, BOX // 2 + 1, dtype=torch.complex64)
     for estimate in half_set_estimates((halves[0], halves[1]), (zero, zero), 1, BALL):
@@ -130,6 +147,20 @@ def test_windows_give_back_what_they_took(box_size):
     assert float(left) == pytest.approx(float(right), rel=1e-3, abs=1e-2)
     values = torch.full((windows.count,), 3.0)
     torch.testing.assert_close(windows.interpolate(values), torch.full((box_size,) * 3, 3.0))
+
+
+def test_windows_on_a_mask_are_those_that_touch_it_and_cover_it():
+    box = 48
+    mask = torch.zeros(box, box, box)
+    mask[20:30, 4:12, 30:40] = 1.0
+    windows, everywhere = LocalWindows.create(box, mask), LocalWindows.create(box)
+    assert 8 <= windows.count < everywhere.count // 4
+    assert (windows.weight_of(mask) > 0).all()
+    volume = noise(box, box, box)
+    back = windows.synthesise(windows.analyse(volume))
+    torch.testing.assert_close(back * mask, volume * mask, atol=1e-4, rtol=1e-4)
+    field = windows.interpolate(torch.full((windows.count,), 3.0), outside=7.0)
+    assert float((field * mask).max()) == pytest.approx(3.0) and float(field[-1, -1, -1]) == 7.0
 
 
 def test_local_filter_keeps_signal_where_it_is_and_removes_noise_where_it_is_not():
@@ -170,8 +201,9 @@ def test_gain_of_details_is_that_of_their_signal():
     details = [signal + noise(box, box, box, seed=seed) for seed in (1, 2)]
     inner = windows.weight_of(sphere_mask(box, 10)) > 0.5
     # signal and noise of one half are equally strong: F = 1/2, gain of the average 2/3
-    assert float(agreement_gain(*details, windows)[inner, 3:].mean()) == pytest.approx(2 / 3, abs=0.08)
-    alone = agreement_gain(noise(box, box, box, seed=3), noise(box, box, box, seed=4), windows)
+    found = agreement_gain(*map(windows.analyse, details), windows)
+    assert float(found[inner, 3:].mean()) == pytest.approx(2 / 3, abs=0.08)
+    alone = agreement_gain(*(windows.analyse(noise(box, box, box, seed=seed)) for seed in (3, 4)), windows)
     assert float(alone[inner, 1:].mean()) < 0.08
 
 
@@ -186,7 +218,7 @@ def test_blend_is_better_than_any_kernel_of_its_own(particles):
     source = images_of(particles, volume, torch.zeros(count))
     source = dataclasses.replace(source, images=both[0] + both[1] - source.images)
     halves = [
-        accumulate_kernels(
+        accumulate(
             source, source.everyone[start::2], (z[start::2] - 0.8) ** 2, torch.tensor([0.25, 0.6, 1.2])
         )
         for start in (0, 1)

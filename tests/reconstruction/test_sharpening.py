@@ -11,6 +11,7 @@ import torch
 
 from solvar_engine.data.volumes import write_volume
 from solvar_engine.imaging.masks import sphere_mask
+from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.types import Volume
 from solvar_engine.reconstruction.filtering import corrected_fsc
 from solvar_engine.reconstruction.sharpening import fit_b_factor, sharpen
@@ -26,6 +27,15 @@ def test_fall_off_is_found_and_undone():
     fit = fit_b_factor(fallen, torch.ones(BOX // 2), PIXEL_SIZE, 4.0)
     assert fit is not None and fit.b_factor == pytest.approx(-120.0, abs=4.0)
     torch.testing.assert_close(sharpen(fallen, -120.0, PIXEL_SIZE), volume, atol=1e-3, rtol=1e-3)
+
+
+def test_nothing_is_blown_up_beyond_the_resolution():
+    molecule = atom_volume(0.1 * noise(60, 3), torch.ones(60), BOX, 0.04) * sphere_mask(BOX, 16, 2)
+    sharp = sharpen(molecule, -900.0, PIXEL_SIZE, 8.0)
+    shells = fsc(sharp, molecule)
+    assert float(shells[1:9].min()) > 0.95  # within a shell the factor varies
+    # twelve cycles per 77 Angstrom are 6.4 Angstrom: the factor is that of 8
+    assert float(sharp.abs().max()) < 20 * float(molecule.abs().max())
 
 
 def test_nothing_is_fitted_to_a_low_resolution():
