@@ -32,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from benchmarks.common import cpu_seconds, provenance, publish, simulated, table, use_threads  # noqa: E402
+from solvar_engine import cli  # noqa: E402
 from solvar_engine.contract.params import FitParams  # noqa: E402
 from solvar_engine.data.stream import PreparedParticles  # noqa: E402
 from solvar_engine.estimation import solvers  # noqa: E402
@@ -239,6 +240,7 @@ def report(profile: Profile, total: float, speed: float) -> str:
 
 def main() -> None:
     arguments = parse_arguments()
+    cli.keep_freed_memory()  # as the command line does
     use_threads(1)
     options = {"particles": arguments.particles, "box": arguments.box, "snr": 0.1, "seed": 0}
     data = simulated(arguments.work / "data", "hinge", **options, pixel_size=3.0, threads=1)

@@ -17,7 +17,7 @@ what the kernels average and with the state itself. What the kernels average: tr
 to the point by the regression of the true volumes on the latent coordinates, weighted as the kernels weigh the images
 and blended by the same shares.
 
-A molecule without states has a third: the correlation between the half-sets of the difference of the two volumes.
+Of a molecule without states, the difference of the two volumes is compared with the noise.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from solvar_engine.data.particles import ParticleStack  # noqa: E402
 from solvar_engine.data.preprocess import prepare_particles  # noqa: E402
 from solvar_engine.data.volumes import read_volume  # noqa: E402
 from solvar_engine.estimation.bands import change_box  # noqa: E402
-from solvar_engine.imaging.fourier import fourier_crop_volume  # noqa: E402
+from solvar_engine.imaging.fourier import fourier_crop_volume, volume_to_ft  # noqa: E402
 from solvar_engine.imaging.masks import soft_edge  # noqa: E402
-from solvar_engine.imaging.shells import coefficients_per_shell, fsc, resolution_at  # noqa: E402
+from solvar_engine.imaging.shells import coefficients_per_shell, fsc, radial_average, resolution_at  # noqa: E402
 from solvar_engine.jobs.kernel_problem import SETUP_STEPS, KernelProblem, set_up  # noqa: E402
 from solvar_engine.jobs.kernel_states import KernelVolumes, finish_state, kernel_volumes  # noqa: E402
 from solvar_engine.jobs.latent_space import LatentSpace, open_latent_space  # noqa: E402
@@ -187,21 +187,26 @@ class Scale:
 
 
 def difference_in_noise(first: KernelVolumes, second: KernelVolumes, mask: Tensor) -> str:
-    """Correlation between the half-sets of the difference of two volumes, and its standard error without any."""
-    halves = [
-        getattr(first.blend, half) - getattr(second.blend, half) for half in ("half1", "half2")
-    ]
+    """How the difference of two volumes compares with the noise of one, and whether both half-sets see it."""
+    halves = [getattr(first.blend, half) - getattr(second.blend, half) for half in ("half1", "half2")]
     curve, weight = fsc(halves[0], halves[1], mask)[1:], coefficients_per_shell(mask.shape[-1])[1:]
     independent = weight * float((mask**2).mean())
     overall, error = float((curve * weight).sum() / weight.sum()), float(independent.sum()) ** -0.5
     worst = float((curve * independent.sqrt()).max())
-    size = float((0.5 * (halves[0] + halves[1]) * mask).norm() / (0.5 * (halves[0] - halves[1]) * mask).norm())
-    volume = float((0.5 * (first.blend.half1 + first.blend.half2) * mask).norm())
-    relative = float((0.5 * (halves[0] + halves[1]) * mask).norm()) / volume
+    found, noise, volume = (
+        radial_average(volume_to_ft(part * mask).abs() ** 2, mask.shape[-1])[1:] * weight
+        for part in (
+            0.5 * (halves[0] + halves[1]),
+            0.5 * (first.blend.half1 - first.blend.half2),
+            0.5 * (first.blend.half1 + first.blend.half2),
+        )
+    )
     return (
-        f"correlation {overall:.4f} with a standard error of {error:.4f}, at most {worst:.1f} standard errors in one of"
-        f" {len(curve)} shells; norm of the difference over that of half the difference between the half-sets"
-        f" {size:.3f}, over that of the volume {relative:.4f}"
+        f"The volumes differ by {float((found.sum() / noise.sum()).sqrt()):.3f} times the noise that their half-maps"
+        f" show, at most {float((found / noise).max().sqrt()):.2f} times in one shell, and by"
+        f" {100 * float((found.sum() / volume.sum()).sqrt()):.2f} % of the volume. The differences in both half-sets"
+        f" correlate by {overall:.4f}, with a standard error of {error:.4f} if there is nothing to see, and at most by"
+        f" {worst:.1f} standard errors in one of {len(curve)} shells."
     )
 
 

@@ -7,7 +7,7 @@ takes BOX RANK and prints its seconds per image and pass (see projector_speed.py
 was published with makes 47 passes with its defaults. It is called before, between and after the fits, and the median
 counts. The times are those of whole processes: start of the interpreter, reading, half-sets, writing.
 
-The fit that has converged (converged_fit.py) is kept in FOLDER and not repeated.
+The fit that has converged (scheduled_fit.py) is kept in FOLDER and not repeated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from benchmarks.common import (  # noqa: E402
 from benchmarks.projector_speed import DEFAULT_BASELINE, baseline_seconds  # noqa: E402
 
 PASSES = 47
-CONVERGED_FIT = Path(__file__).with_name("converged_fit.py")
+SCHEDULED_FIT = Path(__file__).with_name("scheduled_fit.py")
 SCORES = ("captured_variance", "captured_variance_2", "covariance_error", "covariance_error_scaled", "latent_r2")
 SCORES += ("latent_r2_poly", "fsc_auc_mean", "eigenvalues_estimated", "eigenvalues_true")
 
@@ -80,7 +80,7 @@ def converged_scores(data: Path, arguments: argparse.Namespace) -> dict[str, Any
         engine(
             *(data / "particles.star", "--output", run, "--rank", arguments.rank, "--resume"),
             *("--threads", arguments.threads),
-            program=(str(CONVERGED_FIT),),
+            program=(str(SCHEDULED_FIT), "converged"),
         )
     return evaluated(run, data, arguments.threads)
 

@@ -190,7 +190,7 @@ def _start(params: Params) -> Callable[[], None]:
     try:
         threads = params.threads or allowed_cpus()
         _prepare_libraries(threads)
-        _keep_freed_memory()
+        keep_freed_memory()
         device = resolve_device(params.device)
         job = importlib.import_module(f"solvar_engine.jobs.{params.command}")
         _set_threads(threads)
@@ -293,7 +293,7 @@ def _prepare_libraries(threads: int) -> None:
         os.environ.setdefault("NUMBA_CACHE_DIR", str(_numba_cache()))
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let the C library keep large blocks that were freed for the next ones, where it is glibc.
 
     Transforms and grids come and go by the hundred. Given back to the system each time, every page of the next one has

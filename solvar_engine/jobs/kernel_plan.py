@@ -12,7 +12,7 @@ from solvar_engine.reconstruction.kernel_blending import blending_bytes
 from solvar_engine.reconstruction.kernel_regression import CHANNELS, accumulation_bytes
 from solvar_engine.reconstruction.windows import LocalWindows
 
-_LIBRARIES_BYTES = 650e6  # the interpreter with torch and numba, and its working arrays
+_LIBRARIES_BYTES = 750e6  # the interpreter with torch and numba, and its working arrays
 _METADATA_BYTES = 2500  # per particle: rows of two STAR files, pose, CTF, latent coordinates
 # on one core, measured
 _READING_SECONDS = 4e-8  # of a pixel of an input image
@@ -78,10 +78,9 @@ def plan_kernel_states(
     groups = threads // slabs_per_grid(threads, CHANNELS)
     voxels = float(box_size**3)
     shared = 2 * CHANNELS * 4.0 * voxels + (components + 1) * 2 * 4.0 * working_box**3
-    steps = max(
-        accumulation_bytes(box_size, BANDWIDTHS, groups) + (BANDWIDTHS + 1) * 6.0 * voxels,
-        2 * (BANDWIDTHS + 1) * 6.0 * voxels + blending_bytes(windows),
-    )
+    # not the larger of both: freed memory is kept for other sizes than the next step needs
+    steps = accumulation_bytes(box_size, BANDWIDTHS, groups) + blending_bytes(windows)
+    steps += 2 * (BANDWIDTHS + 1) * 6.0 * voxels  # sums of both half-sets
     memory = _LIBRARIES_BYTES + shared + steps + particles * _METADATA_BYTES + (cache if in_memory else 0.0)
     pixels, working_pixels = len(HalfDisk.create(box_size)), len(HalfDisk.create(working_box))
     reading = _READING_SECONDS * input_box**2 + _PLACING_SECONDS * working_pixels * (components + 2)

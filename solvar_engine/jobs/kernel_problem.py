@@ -64,6 +64,8 @@ class KernelProblem:
         At the working box of the fit.
     columns : ndarray of int
         The compared components.
+    is_reproducible : bool
+        Whether these are; if not, they only tell particles apart, and the model says the same at all points.
     mask : Tensor, shape (z, y, x)
     everything : tuple of two Tensors, shape (2, z, y, x)
         Back-projection of all images of each half-set, see `back_project`.
@@ -79,6 +81,7 @@ class KernelProblem:
     precision: NDArray[np.float64]
     models: tuple[HalfModel, HalfModel]
     columns: NDArray[np.intp]
+    is_reproducible: bool
     mask: Tensor
     everything: tuple[Tensor, Tensor]
     seed: int
@@ -135,9 +138,11 @@ def set_up(
     progress.stage("all particles")
     everything = (back_project(source, rows[0]), back_project(source, rows[1]))
     progress.advance()
+    is_reproducible = bool(space.components.is_reproducible[space.columns].all())
     return KernelProblem(
-        source, stack, row, known.is_outlier, rows, z, precision, models, space.columns, mask, everything, params.seed
-    )
+        source, stack, row, known.is_outlier, rows, z, precision, models, space.columns, is_reproducible, mask,
+        everything, params.seed,
+    )  # fmt: skip
 
 
 def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> int:

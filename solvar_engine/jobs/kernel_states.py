@@ -133,6 +133,8 @@ def finish_state(problem: KernelProblem, volumes: KernelVolumes) -> KernelState:
 def _offsets(problem: KernelProblem, place: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     """Transforms of what the half-sets' models say at a point, at the box of the volumes."""
     box_size = problem.source.box_size
+    if not problem.is_reproducible:
+        place = np.zeros_like(place)
     first, second = (
         volume_to_ft(change_box(model.at(torch.from_numpy(place)), box_size)) for model in problem.models
     )

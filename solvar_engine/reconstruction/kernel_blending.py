@@ -107,4 +107,4 @@ def agreement_gain(first: Tensor, second: Tensor, windows: LocalWindows) -> Tens
 def blending_bytes(windows: LocalWindows) -> float:
     """Memory that :func:`blend_kernels` takes beside the sums, bytes."""
     spectra = 8.0 * windows.count * windows.size**2 * (windows.size // 2 + 1)
-    return 5 * spectra + 40.0 * windows.box_size**3
+    return 6 * spectra + 40.0 * windows.box_size**3

@@ -76,6 +76,25 @@ def test_states_that_an_interrupted_call_has_finished_are_kept(fitted, engine, t
     assert engine(*call, "--output", halted, "--resume").code == 0  # nothing to do
 
 
+def test_components_that_are_not_reproducible_make_no_difference(fitted, engine, tmp_path):
+    """Points far apart differ by what images near them show, and nothing else."""
+    run = RunDir(shutil.copytree(fitted.path, tmp_path / "run"))
+    table = run.eigenvalues.read_text()
+    (tmp_path / "points.csv").write_text("1e4,0\n-1e4,0\n")  # all particles are equally far from both
+    call = ("reconstruct", run.path, "--points", tmp_path / "points.csv", "--output")
+
+    def difference(output):
+        assert engine(*call, output).code == 0
+        first, second = (read_volume(output / f"state_00{state}_half1.mrc").data for state in (1, 2))
+        return float((first - second).norm() / first.norm())
+
+    assert difference(tmp_path / "trusted") > 1.0
+    rows = [line if number == 0 else line.rpartition(",")[0] + ",not reproducible" for number, line in
+            enumerate(table.splitlines())]
+    run.eigenvalues.write_text("\n".join(rows) + "\n")
+    assert difference(tmp_path / "not trusted") < 0.5
+
+
 def test_rows_are_matched_by_name_by_place_or_by_order():
     names = StarTable.create("particles", {"rlnImageName": ["1@a", "2@a", "3@a"]})
     shuffled = StarTable.create("particles", {"rlnImageName": ["3@a", "1@a", "9@z", "2@a"]})
