@@ -50,6 +50,11 @@ class StateFolder:
         return self.path / f"state_{state:03d}_locres.mrc"
 
     @property
+    def checkpoint(self) -> Path:
+        """List of the finished states of a reconstruction that was interrupted."""
+        return self.path / "checkpoint.json"
+
+    @property
     def owners(self) -> Path:
         """State of every particle: row of the run's particles, from 0, and number of the state, from 1."""
         return self.path / "particles.csv"

@@ -11,7 +11,7 @@ from typing import Any
 from pyworkflow import BETA
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import write_csv
+from solvar_engine.contract.files import read_json, write_csv, write_json
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status, status_path
 from solvar_plugin.convert.particles import ID_COLUMN, write_particles
@@ -32,7 +32,7 @@ KINDS = ("cluster", "Gaussian", "point", "frame", "frame")
 """What the states of each choice of the form are called."""
 
 FEWEST_IMAGES_USED = 200
-_IRRELEVANT = ("output", "threads", "device", "cache_mb", "scratch", "debug")
+_IRRELEVANT = ("output", "threads", "device", "cache_mb", "scratch", "resume", "debug")
 
 
 class SolvarProtReconstruct(SolvarProtFromRun):
@@ -138,11 +138,19 @@ class SolvarProtReconstruct(SolvarProtFromRun):
         return path
 
     def reconstructStep(self, inputs: str, options: str) -> list[str]:
-        """Make the volumes; an interrupted reconstruction is done anew."""
+        """Make the volumes; those that an interrupted reconstruction of the same has finished are kept."""
         folder = self.getStatesFolder()
-        shutil.rmtree(folder, ignore_errors=True)
+        if not self._goesOn({"inputs": inputs, "options": options}):
+            shutil.rmtree(folder, ignore_errors=True)
         self.runEngine(form_of.reconstruct_params(self), status_path(folder), gpu=self.useGpu.get())
         return [str(self.getStates().table)]
+
+    def _goesOn(self, begun: dict[str, str]) -> bool:
+        """Whether there are finished states of the same input and options; note what is begun."""
+        note = Path(self._getExtraPath("states.json"))
+        is_same = note.exists() and read_json(note) == begun
+        write_json(note, begun)
+        return is_same and self.getStates().checkpoint.exists()
 
     def createOutputStep(self, inputs: str, options: str) -> None:
         """Give Scipion the volumes, their local resolution, and the particles of each state."""

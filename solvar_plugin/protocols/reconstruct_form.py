@@ -245,5 +245,6 @@ def _kernel_options(protocol: Any) -> dict[str, Any]:
         "b_factor": sharpening,
         "particles": None if protocol.fullParticles.get() is None else str(protocol.getFullStarPath()),
         "box": protocol.boxSize.get() if protocol.boxSize.get() != AUTOMATIC_BOX else None,
+        "resume": True,
         **image_storage_options(protocol),
     }

@@ -194,7 +194,7 @@ def _analyze(params: AnalyzeParams, behaviour: str) -> int:
 
 def _reconstruct(params: ReconstructParams, behaviour: str) -> int:
     folder = Path(params.output)
-    folder.mkdir()
+    folder.mkdir(exist_ok=params.resume)
     tracker = StatusTracker(status_path(folder), "reconstruct")
     code = _misbehave(tracker, behaviour)
     if code is not None:

@@ -187,7 +187,7 @@ class TestGui(BaseTest):
         self.assertEqual((run["status"], run["error"]), ("finished", ""))
         # with wrong orientations, some particles may look like outliers
         self.assertEqual([name for name in run["outputs"] if name != "outputOutliers"], OUTPUTS)
-        self.assertTrue(run["summary"].startswith(f"{PARTICLES} particles, mean at "))
+        self.assertRegex(run["summary"], rf"^{PARTICLES} particles, (\d+ of them outliers, )?mean at ")
         for component in (1, 2):
             self.assertRegex(run["summary"], rf"(?m)^Component {component}: eigenvalue [\d.]+ \(\d+% of the variance\)")
         self.assertIn("maximum likelihood with 2 components", run["methods"])

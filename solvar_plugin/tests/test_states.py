@@ -205,6 +205,21 @@ class TestStates(StandInProject, BaseTest):
         self.assertIn("Cluster 1: 5 images, 12.0 Å - few images", protocol.summary())
         self.check_viewer(protocol)
 
+    def test_interrupted_reconstruction_goes_on_unless_options_have_changed(self):
+        protocol = self.reconstruction(states=form.CLUSTERS, numberOfStates=2)
+        self.assertIn(stand_in_engine.SENTENCE, self.run_to_the_end(protocol, "fail"))
+        kept = protocol.getStatesFolder() / "finished"
+        for count, is_kept in ((2, True), (3, False)):
+            for path in (kept, protocol.getStates().checkpoint):
+                path.touch()
+            # a file that is missing makes Scipion do the step once more
+            protocol.getStates().table.unlink(missing_ok=True)
+            protocol.numberOfStates.set(count)
+            self.record.write_text("")
+            self.assertFalse(self.go_on(protocol))
+            self.assertEqual(kept.exists(), is_kept)
+            self.assertIn("--resume", json.loads(self.record.read_text().splitlines()[-1])["arguments"])
+
     def check_viewer(self, protocol):
         """Open all that the viewer has; figures must come, and for programs that are not there a message."""
         viewer = SolvarReconstructViewer(project=self.proj, protocol=protocol)
