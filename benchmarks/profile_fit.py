@@ -32,11 +32,11 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from benchmarks.common import cpu_seconds, provenance, publish, simulated, table, use_threads  # noqa: E402
-from solvar_engine import cli  # noqa: E402
 from solvar_engine.contract.params import FitParams  # noqa: E402
 from solvar_engine.data.stream import PreparedParticles  # noqa: E402
 from solvar_engine.estimation import solvers  # noqa: E402
-from solvar_engine.jobs import fit, fit_start  # noqa: E402
+from solvar_engine.jobs import fit, fit_factors, fit_start  # noqa: E402
+from solvar_engine.jobs.memory import keep_freed_memory  # noqa: E402
 from solvar_engine.jobs.progress import Progress  # noqa: E402
 from solvar_engine.projectors import numba_cpu  # noqa: E402
 from solvar_engine.projectors.numba_cpu import NumbaProjector  # noqa: E402
@@ -215,6 +215,7 @@ _KERNELS: tuple[tuple[Any, str, str, Callable[..., float]], ...] = (
     (NumbaProjector, "to_volumes", "grid to volumes", to_volumes_bytes),
     (solvers, "preconditioned_step", "preconditioned steps", uncounted),
     (fit_start, "estimate_mean", "solution for the mean", uncounted),
+    (fit_factors, "estimate_mean", "solution for the mean", uncounted),
     (fit_start, "prepare_particles", "preparation of the images", uncounted),
 )
 
@@ -240,7 +241,7 @@ def report(profile: Profile, total: float, speed: float) -> str:
 
 def main() -> None:
     arguments = parse_arguments()
-    cli.keep_freed_memory()  # as the command line does
+    keep_freed_memory()  # as the command line does
     use_threads(1)
     options = {"particles": arguments.particles, "box": arguments.box, "snr": 0.1, "seed": 0}
     data = simulated(arguments.work / "data", "hinge", **options, pixel_size=3.0, threads=1)

@@ -15,7 +15,6 @@ none and is quick.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import dataclasses
 import importlib
 import logging
@@ -37,6 +36,7 @@ from solvar_engine import __version__
 from solvar_engine.contract.errors import INTERRUPTED, TERMINATED, UserError
 from solvar_engine.contract.params import COMMANDS, SUPPORTED_DEVICES, Option, Params, exclusive_sets_of, options_of
 from solvar_engine.jobs.failures import user_sentence
+from solvar_engine.jobs.memory import keep_freed_memory
 
 PROGRAM = "solvar-engine"
 _EXIT_INTERNAL, _EXIT_USER, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 1, 2, 130, 143
@@ -291,19 +291,6 @@ def _prepare_libraries(threads: int) -> None:
     if "numba" not in sys.modules:
         os.environ["NUMBA_NUM_THREADS"] = str(threads)
         os.environ.setdefault("NUMBA_CACHE_DIR", str(_numba_cache()))
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep large blocks that were freed for the next ones, where it is glibc.
-
-    Transforms and grids come and go by the hundred. Given back to the system each time, every page of the next one has
-    to be mapped and cleared again: that was half of the time of a transform, and a sixth of a whole fit.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim_threshold, blocks_of_their_own = -1, -4  # names of the parameters in malloc.h
-        mallopt(blocks_of_their_own, 0)
-        mallopt(trim_threshold, 2**31 - 1)
 
 
 def _set_threads(threads: int) -> None:

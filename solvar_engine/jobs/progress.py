@@ -5,6 +5,7 @@ from __future__ import annotations
 from tqdm import tqdm
 
 from solvar_engine.contract.status import FINISHED, StatusTracker
+from solvar_engine.jobs.memory import release_freed_memory
 
 
 class Progress:
@@ -20,12 +21,16 @@ class Progress:
     def __init__(self, status: StatusTracker, steps: int) -> None:
         self._status = status
         self._steps = steps
+        self._stage = ""
         self.step = 0
         self._bar = tqdm(total=steps, desc="starting", unit="step", disable=None, leave=False)
         status.update(step=0, steps=steps)
 
     def stage(self, name: str) -> None:
-        """Enter a stage."""
+        """Enter a stage; memory that the one before has freed goes back to the system."""
+        if name != self._stage:
+            release_freed_memory()
+        self._stage = name
         self._bar.set_description(name)
         self._status.update(stage=name)
 
