@@ -88,6 +88,7 @@ def expectation_pass(
             batch.ctf,
             accumulator,
         )
+    del grid  # as large as the accumulator, and transforms need room
     gradient = projector.to_volumes(accumulator)
     count = int(index.shape[0])
     return Expectation(value, second_moment, information, gradient, count, torch.cat(evidence))

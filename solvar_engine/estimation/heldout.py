@@ -13,6 +13,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.expectation import posterior_pass
+from solvar_engine.estimation.latent_moments import mean_second_moment
 from solvar_engine.estimation.objectives import latent_posterior
 from solvar_engine.estimation.statistics import Statistics
 from solvar_engine.imaging.types import BatchSource
@@ -74,16 +75,7 @@ def latent_covariance(statistics: Statistics, iterations: int = _ITERATIONS) -> 
     rank = statistics.gram.shape[-1]
     gamma = torch.eye(rank, dtype=torch.float64)
     for _ in range(iterations):
-        total = torch.zeros_like(gamma)
-        root = _root(gamma)
-        for chunk in _in_double(statistics):
-            # Written with a root of Gamma, so that a vanishing variance is no division by zero.
-            factor = torch.linalg.cholesky(torch.eye(rank, dtype=torch.float64) + root.T @ chunk.gram @ root)
-            half = torch.linalg.solve_triangular(factor, root.T.expand_as(chunk.gram), upper=False)
-            covariance = half.transpose(1, 2) @ half
-            mean = (covariance @ chunk.inner[..., None])[..., 0]
-            total += covariance.sum(dim=0) + mean.T @ mean
-        previous, gamma = gamma, total / statistics.gram.shape[0]
+        previous, gamma = gamma, mean_second_moment(statistics, _root(gamma))
         if float((gamma - previous).abs().max()) <= _TOLERANCE * float(gamma.abs().max()):
             break
     return gamma

@@ -78,7 +78,8 @@ class NumbaProjector:
     def to_volumes(self, accumulator: Tensor) -> Tensor:
         """See :meth:`~.base.Projector.to_volumes`."""
         self._geometry.check_grid("accumulator", accumulator)
-        return self._geometry.to_volumes(accumulator.sum(dim=0))
+        total = accumulator[0] if accumulator.shape[0] == 1 else accumulator.sum(dim=0)
+        return self._geometry.to_volumes(total)
 
     def project(self, grid: Tensor, rotation: Tensor, factor: Tensor | None = None) -> Tensor:
         """See :meth:`~.base.Projector.project`."""
