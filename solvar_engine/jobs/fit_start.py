@@ -15,11 +15,13 @@ from solvar_engine.imaging.masks import automatic_mask, sphere_mask
 from solvar_engine.jobs.fit_inputs import focus, scratch_folder
 from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit_plan import FitDemand, plan_within, require_disk
-from solvar_engine.jobs.memory import available_bytes
+from solvar_engine.jobs.memory import available_bytes, return_large_blocks
 from solvar_engine.reconstruction.mean import estimate_mean
 from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations
 
 logger = logging.getLogger(__name__)
+
+_LARGE_BYTES = 3e9  # of a fit whose grids are too large to keep what is freed
 
 HalfSetEquations = tuple[NormalEquations, NormalEquations]
 
@@ -62,6 +64,8 @@ def read_images(job: FitJob) -> PreparedParticles:
         params.pose_schedule,
     )
     plan = plan_within(demand, available_bytes())
+    if plan.memory_bytes > _LARGE_BYTES:
+        return_large_blocks()
     logger.info(
         "%d particles of %d px, %.3f Angstrom/px, working box %d px",
         count,

@@ -13,7 +13,7 @@ from solvar_engine.reconstruction.normal_equations import NormalEquations, solve
 
 # Of conjugate gradients: further ones only fit noise of the half-sets, whose correlation stays within 0.01 in every
 # shell, and change the mean by less than 0.5 %.
-_ITERATIONS = 12
+ITERATIONS = 12
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ def estimate_mean(half1: NormalEquations, half2: NormalEquations, mask: Tensor |
     -------
     MeanEstimate
     """
-    halves = [solve(half, weak_precision(half), iterations=_ITERATIONS) for half in (half1, half2)]
+    halves = [solve(half, weak_precision(half), iterations=ITERATIONS) for half in (half1, half2)]
     correlation = fsc(halves[0], halves[1], mask)
     both = half1 + half2
     density = radial_average(0.5 * both.density(), both.box_size)
     precision = precision_from_fsc(correlation, density)
     prior = shells_to_volume(precision.float(), both.box_size, beyond=float(precision[-1]))
-    mean = solve(both, torch.maximum(prior, weak_precision(both)), iterations=_ITERATIONS)
+    mean = solve(both, torch.maximum(prior, weak_precision(both)), iterations=ITERATIONS)
     return MeanEstimate(mean, halves[0], halves[1], correlation)
 
 

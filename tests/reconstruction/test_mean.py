@@ -8,7 +8,7 @@ import torch
 from solvar_engine.imaging.fourier import volume_to_ft
 from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.shells import fsc, radial_average, shell_sum
-from solvar_engine.reconstruction.mean import estimate_mean, precision_from_fsc, weak_precision
+from solvar_engine.reconstruction.mean import ITERATIONS, estimate_mean, precision_from_fsc, weak_precision
 from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations, solve
 from tests.reconstruction.simulated import LinearPhantom, relative_error, simulate
 
@@ -35,9 +35,10 @@ def test_half_set_correlation_predicts_that_to_the_truth(halves) -> None:
     """sqrt(2 F / (1 + F)) of the unfiltered whole (Rosenthal & Henderson 2003)."""
     estimate = estimate_mean(*halves)
     both = halves[0] + halves[1]
-    whole = solve(both, weak_precision(both))
+    whole = solve(both, weak_precision(both), iterations=ITERATIONS)
     predicted = (2 * estimate.fsc / (1 + estimate.fsc)).clamp_min(0).sqrt()
-    torch.testing.assert_close(fsc(whole, PHANTOM.mean(BOX))[1:], predicted[1:], rtol=0, atol=0.06)
+    told = slice(1, 7)  # in the last shell the correlation is no larger than its standard error
+    torch.testing.assert_close(fsc(whole, PHANTOM.mean(BOX))[told], predicted[told], rtol=0, atol=0.04)
 
 
 def test_filtered_mean_is_closer_to_the_truth_than_an_unfiltered_one(halves) -> None:
