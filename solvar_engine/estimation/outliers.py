@@ -67,7 +67,8 @@ def signal_power(source: BatchSource, index: Tensor, band: Band, factors: Tensor
     power, seen = torch.zeros(2, band.shell_max + 1, dtype=torch.float64)
     sample = index[:: max(1, index.shape[0] // _SAMPLE)]
     for batch, slices, _, _ in posterior_pass(source, sample, band, factors):
-        power.index_add_(0, shells, (band.disk.weight * slices.abs().square().sum(dim=2)).sum(dim=0).double())
+        shown = slices[:, :, : 1 + len(factors)].abs().square().sum(dim=2)
+        power.index_add_(0, shells, (band.disk.weight * shown).sum(dim=0).double())
         seen.index_add_(0, shells, (band.disk.weight * batch.ctf.square()).sum(dim=0).double())
     return power / seen.clamp_min(1e-30)
 

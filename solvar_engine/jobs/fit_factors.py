@@ -23,12 +23,13 @@ from solvar_engine.estimation.covariance import (
     half_set_units,
 )
 from solvar_engine.estimation.heldout import collect_statistics
+from solvar_engine.estimation.nuisance import PoseErrors
 from solvar_engine.estimation.objectives import OBJECTIVES
 from solvar_engine.estimation.outliers import find_outliers, image_fits
 from solvar_engine.estimation.residuals import residual_power
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit_job import POSE_STEPS, READING_STEPS, FitJob
-from solvar_engine.jobs.fit_poses import MEASURED_SPREAD, measure_spread, refine_round
+from solvar_engine.jobs.fit_poses import MEASURED_SPREAD, measure_spread, refine_round, with_pose_errors
 from solvar_engine.jobs.fit_start import HalfSetEquations, Masks, half_set_equations
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 
@@ -40,6 +41,9 @@ _JUDGED_SHELL = 16  # what particles look like is decided below; all shells foun
 _MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
 _LEAST_CONTRAST = 0.1  # of an image that is fitted: junk has none, and its sign means nothing
 HELD_OUT_PARTICLES = 50_000  # of each half
+_ROUNDS_BEFORE_MARGINAL = 2
+"""Of refinement, before what is left of the poses' errors is marginalised while factors are fitted: larger errors are
+beyond the first order, and take away from the motions what looks like a turn."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,13 @@ def fit_halves(
             mean, problem = estimate_problem(job, source, masks, outlier, equations if number == 0 else None)
             if refines and number == 0:
                 problem, state = _separate_pose_errors(job, problem, state)
+            if number >= _ROUNDS_BEFORE_MARGINAL:
+                problem = with_pose_errors(job, source, problem)
             state = _advance(job, problem, state, stop)
             if refines:
                 source = refine_round(job, number + 1, source, mean, problem, masks.mean, state)
                 _, problem = estimate_problem(job, source, masks, outlier)
+                problem = with_pose_errors(job, source, problem)
             judged = judge_images(job, source, problem, state)
             saved = {**judged, "rotation": source.pose.rotation, "shift": source.pose.shift}
             job.checkpoint.save(f"noise_{number}", **saved)
@@ -103,16 +110,17 @@ def fit_halves(
     if state is None:
         raise UserError(f"The checkpoint of {job.run.path} is incomplete: start again in a new folder.")
     mean, problem = estimate_problem(job, source, masks, outlier)
-    return HalfSetFit(source, mean, masks, with_contrast_of(problem, state), state, outlier)
+    problem = with_contrast_of(with_pose_errors(job, source, problem), state)
+    return HalfSetFit(source, mean, masks, problem, state, outlier)
 
 
 def _separate_pose_errors(
     job: FitJob, problem: CovarianceProblem, state: HalfSetState | None
 ) -> tuple[CovarianceProblem, HalfSetState]:
     """Begin with the first band, measuring the spread of the poses' errors without factors, and again with some."""
-    problem = replace(problem, pose_spread=measure_spread(job, "spread_0", problem, None))
+    problem = replace(problem, pose_errors=PoseErrors(measure_spread(job, "spread_0", problem, None)))
     state = _advance(job, problem, state, first_round_units(job.inputs.box_size))
-    return replace(problem, pose_spread=measure_spread(job, MEASURED_SPREAD, problem, state)), state
+    return replace(problem, pose_errors=PoseErrors(measure_spread(job, MEASURED_SPREAD, problem, state))), state
 
 
 def with_contrast_of(problem: CovarianceProblem, state: HalfSetState) -> CovarianceProblem:

@@ -20,12 +20,12 @@ from solvar_engine.estimation.bands import Band, change_box
 from solvar_engine.estimation.components import Components
 from solvar_engine.estimation.covariance import CovarianceProblem, HalfSetState
 from solvar_engine.estimation.heldout import collect_statistics, latent_covariance
-from solvar_engine.estimation.nuisance import PoseSpread
+from solvar_engine.estimation.nuisance import PoseErrors, PoseSpread
 from solvar_engine.estimation.pose_descent import descend_poses
 from solvar_engine.estimation.pose_prior import PosePrior
 from solvar_engine.estimation.poses import RefinedPoses, pose_covariance, refine_poses
 from solvar_engine.estimation.solvers import Factors
-from solvar_engine.imaging.gauge import in_frame_of
+from solvar_engine.imaging.gauge import StatePosterior, in_frame_of
 from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit_job import POSE_STEPS, FitJob
@@ -65,18 +65,20 @@ def measure_spread(job: FitJob, name: str, problem: CovarianceProblem, state: Ha
     saved = job.checkpoint.load(name)
     if saved is None:
         job.progress.stage("errors of the poses")
-        problem = problem if state is not None else replace(problem, pose_spread=_FIRST_SPREAD)
+        problem = problem if state is not None else replace(problem, pose_errors=PoseErrors(_FIRST_SPREAD))
         first = problem.first_band(1.0)
+        # measured like factors, so that they must not be marginalised as well
+        nuisance, first = first.nuisance, replace(first, nuisance=first.nuisance[:0])
         moments = []
         for half, index in enumerate(problem.halves):
             sample = index[:: max(1, len(index) // _SPREAD_PARTICLES)]
-            factors = first.nuisance
+            factors = nuisance
             if state is not None:
                 factors = torch.cat((change_box(state.factors[half].volumes, first.box_size), factors))
             statistics = collect_statistics(problem.source, sample, first, factors)
-            count = len(first.nuisance)
+            count = len(nuisance)
             moments.append(latent_covariance(statistics, _SPREAD_ITERATIONS)[-count:, -count:])
-        spread = problem.pose_spread.rescaled(0.5 * (moments[0] + moments[1]))
+        spread = problem.pose_errors.spread.rescaled(0.5 * (moments[0] + moments[1]))
         saved = {"turn_rad": torch.tensor(spread.turn_rad), "move_px": torch.tensor(spread.move_px)}
         job.checkpoint.save(name, **saved)
         logger.info(
@@ -93,6 +95,14 @@ def prior_spread(job: FitJob) -> PoseSpread:
     if saved is None:
         raise AssertionError("poses are refined after their spread has been measured")
     return PoseSpread(float(saved["turn_rad"]), float(saved["move_px"])).at_least(LEAST_SPREAD)
+
+
+def with_pose_errors(job: FitJob, source: PreparedParticles, problem: CovarianceProblem) -> CovarianceProblem:
+    """Same problem, with the errors that refined poses still have; the published schedule takes its poses for true."""
+    if not job.params.refine_poses or job.params.pose_schedule != "newton":
+        return problem
+    given = job.inputs.stack.pose
+    return replace(problem, pose_errors=PoseErrors.about(given, source.pose, source.pixel_size, prior_spread(job)))
 
 
 def refine_round(
@@ -133,21 +143,30 @@ def refine_round(
     for half, index in enumerate(job.inputs.halves):
         band = _band_of_half(problem, filtered_halves(mean)[half] * mask, state.factors[half])
         factors = change_box(state.factors[half].volumes, band.box_size)
-        latents = torch.zeros(len(source), factors.shape[0])
+        states = StatePosterior.certain(torch.zeros(len(source), len(factors)))
         before = after = 0.0
         for refined in _refined(job.params.pose_schedule, source, index, band, factors, prior):
             rotation[refined.index] = refined.rotation
             shift[refined.index] += refined.shift_px * source.pixel_size
-            latents[refined.index] = refined.latents[:, 1:].float()
+            _put(states, refined, source.pixel_size)
             before, after = before + float(refined.objective_start.sum()), after + float(refined.objective.sum())
             done += len(refined.index)
             job.progress.to(first + done * POSE_STEPS // len(source))
-        pose = in_frame_of(Pose(rotation[index], shift[index]), given[index], latents[index])
+        found = states[index] if number == job.pose_rounds else StatePosterior.certain(states.mean[index])
+        pose = in_frame_of(Pose(rotation[index], shift[index]), given[index], found)
         rotation[index], shift[index] = pose.rotation, pose.shift
         job.record_epoch(state.done, "poses", half + 1, band.shell_max, after / len(index))
         logger.info("poses of half %d: objective lowered by %.3f an image", half + 1, (before - after) / len(index))
     _say_change(Pose(rotation, shift), given)
     return source.with_pose(Pose(rotation, shift))
+
+
+def _put(states: StatePosterior, refined: RefinedPoses, pixel_size: float) -> None:
+    """Enter what is known of the states of some particles; the first latent coordinate is that of the contrast."""
+    rows, cross = refined.index, refined.cross_covariance[:, :, 1:].float()
+    states.mean[rows] = refined.latents[:, 1:].float()
+    states.covariance[rows] = refined.latent_covariance[:, 1:, 1:].float()
+    states.with_turn[rows], states.with_shift[rows] = cross[:, :3], pixel_size * cross[:, 3:]
 
 
 def _refined(
@@ -184,7 +203,7 @@ def pose_columns(job: FitJob, problem: CovarianceProblem, components: Components
 
 def _band_of_half(problem: CovarianceProblem, mean: Tensor, factors: Factors) -> Band:
     """The full band around a half-set's own mean."""
-    problem = replace(problem, mean=mean, pose_spread=PoseSpread(), contrast_variance=factors.contrast_variance)
+    problem = replace(problem, mean=mean, pose_errors=PoseErrors(), contrast_variance=factors.contrast_variance)
     return problem.band(problem.source.disk.shell_max, 0.5)
 
 

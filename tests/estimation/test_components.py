@@ -190,7 +190,8 @@ def latents():
     components = Components(eigenvolumes, values, nothing, nothing, nothing)
     band = replace(full_band(simulation), contrast_variance=0.01)
     index = simulation.source.everyone.flip(0)
-    batches = list(latent_coordinates(replace(simulation.source, batch_limit=17), index, band, components))
+    source = replace(simulation.source, batch_limit=17)
+    batches = list(latent_coordinates(source, index, band, components, band.contrast_variance))
     model = DenseModel.of(simulation.source.double(), in_double(band), eigenvolumes.double())
     scores = simulation.z.double() @ factors @ eigenvolumes.flatten(1).double().T
     return batches, model, values, index, scores

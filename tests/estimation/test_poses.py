@@ -12,8 +12,9 @@ from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.heldout import collect_statistics, latent_covariance
 from solvar_engine.estimation.nuisance import PoseSpread
 from solvar_engine.estimation.pose_descent import descend_poses
+from solvar_engine.estimation.pose_likelihood import PoseModel
 from solvar_engine.estimation.pose_prior import PosePrior, precision_of
-from solvar_engine.estimation.poses import PoseModel, pose_covariance, refine_poses
+from solvar_engine.estimation.poses import pose_covariance, refine_poses
 from solvar_engine.imaging.fourier import shift_phases
 from solvar_engine.imaging.rotation import angular_distance_deg, rotation_to_rotvec, rotvec_to_rotation
 from tests.estimation.problems import DenseModel, full_band, in_double
@@ -59,7 +60,8 @@ def test_derivatives_are_those_of_the_marginal_likelihood(simulation, band, fact
 
     start = torch.zeros(5, dtype=torch.float64)
     batch = evaluate(start)
-    gradient, matrix = model.derivatives(batch, model.evaluate(batch))
+    found = model.derivatives(batch, model.evaluate(batch))
+    gradient, matrix = found.gradient, found.matrix
     step = 1e-7  # so short that hardly any pixel leaves its cell
     for k in range(5):
         move = start.clone()
@@ -76,7 +78,7 @@ def test_matrix_equals_that_of_dense_covariances(simulation, band, factors) -> N
     model = PoseModel(exact, factors.double())
     batch = next(iter(source.batches(FEW, source.disk, len(FEW))))
     posterior = model.evaluate(batch)
-    _, matrix = model.derivatives(batch, posterior)
+    matrix = model.derivatives(batch, posterior).matrix
     dense = DenseModel.of(source, exact, factors.double())
     mean = torch.cat((posterior.mean[:, 1:], posterior.mean[:, :1]), dim=1)
 

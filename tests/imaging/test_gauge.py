@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from solvar_engine.imaging.gauge import best_global_rotation, in_frame_of
+from solvar_engine.imaging.gauge import StatePosterior, best_global_rotation, in_frame_of
 from solvar_engine.imaging.rotation import angular_distance_deg, random_rotations, rotvec_to_rotation
 from solvar_engine.imaging.types import Pose
 
@@ -41,7 +41,7 @@ def test_a_frame_that_drifts_with_the_state_comes_back(pose: Pose) -> None:
     z = torch.randn(COUNT, 2, generator=torch.Generator().manual_seed(1))
     turn = z @ torch.tensor([[0.03, 0.0, 0.01], [0.0, -0.02, 0.0]])
     drifted = moved(pose, turn, z @ torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]]))
-    back = in_frame_of(drifted, pose, z)
+    back = in_frame_of(drifted, pose, StatePosterior.certain(z))
     assert float(angular_distance_deg(back.rotation, pose.rotation).mean()) < 0.1
     assert float((back.shift - pose.shift).norm(dim=1).mean()) < 0.1
     assert float(angular_distance_deg(in_frame_of(drifted, pose).rotation, pose.rotation).mean()) > 1
@@ -52,6 +52,6 @@ def test_corrections_of_independent_errors_are_kept(pose: Pose) -> None:
     z = torch.randn(COUNT, 2, generator=generator)
     errors = rotvec_to_rotation(0.05 * torch.randn(COUNT, 3, generator=generator))
     given = Pose(errors @ pose.rotation, pose.shift + torch.randn(COUNT, 2, generator=generator))
-    kept = in_frame_of(pose, given, z)
+    kept = in_frame_of(pose, given, StatePosterior.certain(z))
     assert float(angular_distance_deg(kept.rotation, pose.rotation).mean()) < 0.3
     assert float((kept.shift - pose.shift).norm(dim=1).mean()) < 0.15
