@@ -60,7 +60,7 @@ class CovarianceProblem:
     contrast_variance : float
         Of the relative error of the images' contrasts, where no fit has its own.
     pose_errors : PoseErrors
-        Of the source's poses, marginalised in every pass over images.
+        Of the source's poses, marginalised in passes over images.
     """
 
     source: BatchSource

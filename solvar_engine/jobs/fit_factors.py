@@ -41,9 +41,6 @@ _JUDGED_SHELL = 16  # what particles look like is decided below; all shells foun
 _MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
 _LEAST_CONTRAST = 0.1  # of an image that is fitted: junk has none, and its sign means nothing
 HELD_OUT_PARTICLES = 50_000  # of each half
-_ROUNDS_BEFORE_MARGINAL = 2
-"""Of refinement, before what is left of the poses' errors is marginalised while factors are fitted: larger errors are
-beyond the first order, and take away from the motions what looks like a turn."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +88,11 @@ def fit_halves(
             mean, problem = estimate_problem(job, source, masks, outlier, equations if number == 0 else None)
             if refines and number == 0:
                 problem, state = _separate_pose_errors(job, problem, state)
-            if number >= _ROUNDS_BEFORE_MARGINAL:
-                problem = with_pose_errors(job, source, problem)
             state = _advance(job, problem, state, stop)
             if refines:
                 source = refine_round(job, number + 1, source, mean, problem, masks.mean, state)
                 _, problem = estimate_problem(job, source, masks, outlier)
-                problem = with_pose_errors(job, source, problem)
-            judged = judge_images(job, source, problem, state)
+            judged = judge_images(job, source, with_pose_errors(job, source, problem), state)
             saved = {**judged, "rotation": source.pose.rotation, "shift": source.pose.shift}
             job.checkpoint.save(f"noise_{number}", **saved)
         source, outlier = source.with_noise(saved["noise"]), saved["outlier"]
@@ -110,8 +104,7 @@ def fit_halves(
     if state is None:
         raise UserError(f"The checkpoint of {job.run.path} is incomplete: start again in a new folder.")
     mean, problem = estimate_problem(job, source, masks, outlier)
-    problem = with_contrast_of(with_pose_errors(job, source, problem), state)
-    return HalfSetFit(source, mean, masks, problem, state, outlier)
+    return HalfSetFit(source, mean, masks, with_contrast_of(problem, state), state, outlier)
 
 
 def _separate_pose_errors(

@@ -98,7 +98,12 @@ def prior_spread(job: FitJob) -> PoseSpread:
 
 
 def with_pose_errors(job: FitJob, source: PreparedParticles, problem: CovarianceProblem) -> CovarianceProblem:
-    """Same problem, with the errors that refined poses still have; the published schedule takes its poses for true."""
+    """Same problem, for passes that judge single images, with the errors that refined poses still have.
+
+    The factors are fitted at the poses as they are: to first order in the turns of the mean alone, which is all that
+    factors of errors can describe, errors of two degrees take away from a motion what looks like a turn: on coarse maps
+    a third of the captured variance. The published schedule takes its poses for true throughout.
+    """
     if not job.params.refine_poses or job.params.pose_schedule != "newton":
         return problem
     given = job.inputs.stack.pose

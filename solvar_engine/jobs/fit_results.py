@@ -25,7 +25,7 @@ from solvar_engine.jobs.fit_outputs import (
     write_mean,
     write_spectra,
 )
-from solvar_engine.jobs.fit_poses import pose_columns
+from solvar_engine.jobs.fit_poses import pose_columns, with_pose_errors
 from solvar_engine.jobs.fit_rank import least_gain
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
         torch.empty(count),
         torch.empty(count),
     )
-    band = halves.problem.band(job.shell_max, 1.0)
+    band = with_pose_errors(job, halves.source, halves.problem).band(job.shell_max, 1.0)
     spread = _contrast_variance(halves)
     for batch in latent_coordinates(halves.source, torch.arange(count), band, components, spread):
         latents.z[batch.index] = batch.z
