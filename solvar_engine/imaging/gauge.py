@@ -56,9 +56,6 @@ class StatePosterior:
             z, z.new_zeros(count, rank, rank), z.new_zeros(count, 3, rank), z.new_zeros(count, 2, rank)
         )
 
-    def __getitem__(self, rows: Tensor) -> StatePosterior:
-        return StatePosterior(self.mean[rows], self.covariance[rows], self.with_turn[rows], self.with_shift[rows])
-
 
 def without_global_shift(difference: Tensor, rotation: Tensor, states: StatePosterior | None = None) -> Tensor:
     """Subtract from differences of shifts what moving the whole map explains best.

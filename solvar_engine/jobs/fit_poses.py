@@ -148,16 +148,18 @@ def refine_round(
     for half, index in enumerate(job.inputs.halves):
         band = _band_of_half(problem, filtered_halves(mean)[half] * mask, state.factors[half])
         factors = change_box(state.factors[half].volumes, band.box_size)
-        states = StatePosterior.certain(torch.zeros(len(source), len(factors)))
+        states = StatePosterior.certain(torch.zeros(len(index), len(factors)))
+        seen = 0
         before = after = 0.0
         for refined in _refined(job.params.pose_schedule, source, index, band, factors, prior):
             rotation[refined.index] = refined.rotation
             shift[refined.index] += refined.shift_px * source.pixel_size
-            _put(states, refined, source.pixel_size)
+            seen = _put(states, seen, refined, source.pixel_size)
             before, after = before + float(refined.objective_start.sum()), after + float(refined.objective.sum())
             done += len(refined.index)
             job.progress.to(first + done * POSE_STEPS // len(source))
-        found = states[index] if number == job.pose_rounds else StatePosterior.certain(states.mean[index])
+        # Until the last round volumes are fitted anew afterwards: a step that is too long brings them there faster.
+        found = states if number == job.pose_rounds else StatePosterior.certain(states.mean)
         pose = in_frame_of(Pose(rotation[index], shift[index]), given[index], found)
         rotation[index], shift[index] = pose.rotation, pose.shift
         job.record_epoch(state.done, "poses", half + 1, band.shell_max, after / len(index))
@@ -166,12 +168,17 @@ def refine_round(
     return source.with_pose(Pose(rotation, shift))
 
 
-def _put(states: StatePosterior, refined: RefinedPoses, pixel_size: float) -> None:
-    """Enter what is known of the states of some particles; the first latent coordinate is that of the contrast."""
-    rows, cross = refined.index, refined.cross_covariance[:, :, 1:].float()
+def _put(states: StatePosterior, first: int, refined: RefinedPoses, pixel_size: float) -> int:
+    """Enter what is known of the states of the next particles, and return how many have been entered.
+
+    The first latent coordinate is that of the contrast.
+    """
+    rows = slice(first, first + len(refined.index))
+    cross = refined.cross_covariance[:, :, 1:].float()
     states.mean[rows] = refined.latents[:, 1:].float()
     states.covariance[rows] = refined.latent_covariance[:, 1:, 1:].float()
     states.with_turn[rows], states.with_shift[rows] = cross[:, :3], pixel_size * cross[:, 3:]
+    return rows.stop
 
 
 def _refined(
