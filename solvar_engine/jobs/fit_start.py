@@ -14,8 +14,9 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
 from solvar_engine.jobs.fit_inputs import focus, scratch_folder
 from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
-from solvar_engine.jobs.fit_plan import FitDemand, plan_within, require_disk
+from solvar_engine.jobs.fit_plan import FitDemand, plan_within
 from solvar_engine.jobs.memory import available_bytes, return_large_blocks
+from solvar_engine.jobs.plans import require_disk
 from solvar_engine.reconstruction.mean import estimate_mean
 from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations
 
@@ -75,13 +76,13 @@ def read_images(job: FitJob) -> PreparedParticles:
     )
     logger.info(plan.sentence())
     scratch = job.run.checkpoint if params.scratch is None else scratch_folder(params.scratch)
-    require_disk(plan, job.run.path, scratch, count, box_size)
+    require_disk(plan, job.run.path, scratch)
     job.progress.stage("reading images")
     first = job.progress.step
     return prepare_particles(
         stack,
         box_size,
-        scratch=None if plan.cache_in_memory else scratch,
+        scratch=None if plan.images_in_memory else scratch,
         progress=lambda done, total: job.progress.to(first + done * READING_STEPS // total),
     )
 
