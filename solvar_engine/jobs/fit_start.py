@@ -12,17 +12,16 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
+from solvar_engine.jobs.allocator import FreedMemory
 from solvar_engine.jobs.fit_inputs import focus, scratch_folder
 from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit_plan import FitDemand, plan_within
-from solvar_engine.jobs.memory import available_bytes, return_large_blocks
+from solvar_engine.jobs.memory import available_bytes
 from solvar_engine.jobs.plans import require_disk
 from solvar_engine.reconstruction.mean import estimate_mean
 from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations
 
 logger = logging.getLogger(__name__)
-
-_LARGE_BYTES = 3e9  # of a fit whose grids are too large to keep what is freed
 
 HalfSetEquations = tuple[NormalEquations, NormalEquations]
 
@@ -65,8 +64,7 @@ def read_images(job: FitJob) -> PreparedParticles:
         params.pose_schedule,
     )
     plan = plan_within(demand, available_bytes())
-    if plan.memory_bytes > _LARGE_BYTES:
-        return_large_blocks()
+    FreedMemory.of_fit(plan.memory_bytes).govern(job.progress)
     logger.info(
         "%d particles of %d px, %.3f Angstrom/px, working box %d px",
         count,

@@ -21,6 +21,7 @@ from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.half_models import HalfModel, explain, mean_scale
 from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
 from solvar_engine.imaging.shells import shells_to_volume
+from solvar_engine.jobs.allocator import FreedMemory
 from solvar_engine.jobs.fit_inputs import scratch_folder
 from solvar_engine.jobs.fit_outputs import OutputScale
 from solvar_engine.jobs.kernel_particles import (
@@ -129,6 +130,7 @@ def set_up(
         params.cache_mb,
     )  # fmt: skip
     plan = plan_within(demand, available_bytes())
+    FreedMemory.of_reconstruction().govern(progress)
     logger.info("%d volumes of %d px from %d particles. %s", states, box_size, len(stack), plan.sentence())
     progress.stage("reading images")
     scratch = output if params.scratch is None else scratch_folder(params.scratch)
