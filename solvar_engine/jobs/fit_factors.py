@@ -27,6 +27,7 @@ from solvar_engine.estimation.nuisance import PoseErrors
 from solvar_engine.estimation.objectives import OBJECTIVES
 from solvar_engine.estimation.outliers import find_outliers, image_fits
 from solvar_engine.estimation.residuals import residual_power
+from solvar_engine.estimation.sampling import sample_of
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit_job import POSE_STEPS, READING_STEPS, FitJob
 from solvar_engine.jobs.fit_poses import MEASURED_SPREAD, measure_spread, refine_round, with_pose_errors
@@ -230,11 +231,6 @@ def fit_all(job: FitJob, halves: HalfSetFit) -> FullSetState:
     if state is None:
         raise AssertionError("the fit of all particles has at least one epoch")
     return state
-
-
-def sample_of(index: Tensor, most: int) -> Tensor:
-    """Every so many of the particles of an index, so that at most ``most`` are left."""
-    return index[:: max(1, -(-index.shape[0] // most))]
 
 
 def measure_scale(job: FitJob, halves: HalfSetFit, full: FullSetState) -> Components:
