@@ -24,6 +24,7 @@ from solvar_engine.estimation.nuisance import PoseErrors, PoseSpread
 from solvar_engine.estimation.pose_descent import descend_poses
 from solvar_engine.estimation.pose_prior import PosePrior
 from solvar_engine.estimation.poses import RefinedPoses, pose_covariance, refine_poses
+from solvar_engine.estimation.sampling import sample_of
 from solvar_engine.estimation.solvers import Factors
 from solvar_engine.imaging.gauge import StatePosterior, in_frame_of
 from solvar_engine.imaging.rotation import angular_distance_deg
@@ -34,7 +35,7 @@ from solvar_engine.reconstruction.mean import MeanEstimate, filtered_halves
 logger = logging.getLogger(__name__)
 
 _FIRST_SPREAD = PoseSpread(0.05, 1.0)  # a guess to measure the spread with
-_SPREAD_PARTICLES = 2_000  # of each half-set
+_SPREAD_PARTICLES = 2_500  # of each half-set
 _SPREAD_ITERATIONS = 30
 MEASURED_SPREAD = "spread_1"
 """Name of the last measurement of the spread in the checkpoint."""
@@ -71,7 +72,7 @@ def measure_spread(job: FitJob, name: str, problem: CovarianceProblem, state: Ha
         nuisance, first = first.nuisance, replace(first, nuisance=first.nuisance[:0])
         moments = []
         for half, index in enumerate(problem.halves):
-            sample = index[:: max(1, len(index) // _SPREAD_PARTICLES)]
+            sample = sample_of(index, _SPREAD_PARTICLES)
             factors = nuisance
             if state is not None:
                 factors = torch.cat((change_box(state.factors[half].volumes, first.box_size), factors))
