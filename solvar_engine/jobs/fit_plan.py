@@ -74,7 +74,7 @@ def plan_fit(demand: FitDemand) -> Plan:
     judging = min(particles, 2 * JUDGING_PARTICLES)
     metadata += judging * 8 * (rank + DECOYS) ** 2
     if demand.pose_rounds:
-        metadata += particles / 2 * 4 * rank * (rank + 6)  # what a half-set tells of states, and of poses with them
+        metadata += particles // 2 * 4 * rank * (rank + 6)  # what a half-set tells of states, and of poses with them
     memory = LIBRARIES_BYTES + buffers + grids + volumes + metadata
     results = 4 * box_size**3 * (rank + 4) + particles * (METADATA_BYTES + 4 * (rank + 1) ** 2)
     checkpoint = 4 * box_size**3 * 3 * rank
