@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -145,41 +145,61 @@ def refine_round(
     job.progress.stage(f"poses, round {number} of {job.pose_rounds}")
     first, done = job.progress.step, 0
     given = job.inputs.stack.pose
-    rotation, shift = source.pose.rotation.clone(), source.pose.shift.clone()
+    pose = Pose(source.pose.rotation.clone(), source.pose.shift.clone())
     for half, index in enumerate(job.inputs.halves):
         band = _band_of_half(problem, filtered_halves(mean)[half] * mask, state.factors[half])
         factors = change_box(state.factors[half].volumes, band.box_size)
-        states = StatePosterior.certain(torch.zeros(len(index), len(factors)))
-        seen = 0
-        before = after = 0.0
+        found = _Found(pose, StatePosterior.certain(torch.zeros(len(index), len(factors))), source.pixel_size)
         for refined in _refined(job.params.pose_schedule, source, index, band, factors, prior):
-            rotation[refined.index] = refined.rotation
-            shift[refined.index] += refined.shift_px * source.pixel_size
-            seen = _put(states, seen, refined, source.pixel_size)
-            before, after = before + float(refined.objective_start.sum()), after + float(refined.objective.sum())
-            done += len(refined.index)
-            job.progress.to(first + done * POSE_STEPS // len(source))
+            found.put(refined)
+            job.progress.to(first + (done + found.count) * POSE_STEPS // len(source))
+        done += len(index)
         # Until the last round volumes are fitted anew afterwards: a step that is too long brings them there faster.
-        found = states if number == job.pose_rounds else StatePosterior.certain(states.mean)
-        pose = in_frame_of(Pose(rotation[index], shift[index]), given[index], found)
-        rotation[index], shift[index] = pose.rotation, pose.shift
-        job.record_epoch(state.done, "poses", half + 1, band.shell_max, after / len(index))
-        logger.info("poses of half %d: objective lowered by %.3f an image", half + 1, (before - after) / len(index))
-    _say_change(Pose(rotation, shift), given)
-    return source.with_pose(Pose(rotation, shift))
+        states = found.states if number == job.pose_rounds else StatePosterior.certain(found.states.mean)
+        in_frame = in_frame_of(pose[index], given[index], states)
+        pose.rotation[index], pose.shift[index] = in_frame.rotation, in_frame.shift
+        job.record_epoch(state.done, "poses", half + 1, band.shell_max, found.objective / len(index))
+        logger.info("poses of half %d: objective lowered by %.3f an image", half + 1, found.gain / len(index))
+    _say_change(pose, given)
+    return source.with_pose(pose)
 
 
-def _put(states: StatePosterior, first: int, refined: RefinedPoses, pixel_size: float) -> int:
-    """Enter what is known of the states of the next particles, and return how many have been entered.
+@dataclass
+class _Found:
+    """What a round has found so far in one half-set.
 
-    The first latent coordinate is that of the contrast.
+    Attributes
+    ----------
+    pose : Pose
+        Of all particles of the source; changed in place.
+    states : StatePosterior
+        Of the particles of the half-set, in their order; changed in place.
+    pixel_size : float
+    count : int
+        Particles so far.
+    objective, gain : float
+        Sums of the objective, and of what it was lowered by.
     """
-    rows = slice(first, first + len(refined.index))
-    cross = refined.cross_covariance[:, :, 1:].float()
-    states.mean[rows] = refined.latents[:, 1:].float()
-    states.covariance[rows] = refined.latent_covariance[:, 1:, 1:].float()
-    states.with_turn[rows], states.with_shift[rows] = cross[:, :3], pixel_size * cross[:, 3:]
-    return rows.stop
+
+    pose: Pose
+    states: StatePosterior
+    pixel_size: float
+    count: int = 0
+    objective: float = 0.0
+    gain: float = 0.0
+
+    def put(self, refined: RefinedPoses) -> None:
+        """Enter the next particles; the first of their latent coordinates is that of the contrast."""
+        rows = slice(self.count, self.count + len(refined.index))
+        self.pose.rotation[refined.index] = refined.rotation
+        self.pose.shift[refined.index] += refined.shift_px * self.pixel_size
+        cross = refined.cross_covariance[:, :, 1:].float()
+        self.states.mean[rows] = refined.latents[:, 1:].float()
+        self.states.covariance[rows] = refined.latent_covariance[:, 1:, 1:].float()
+        self.states.with_turn[rows], self.states.with_shift[rows] = cross[:, :3], self.pixel_size * cross[:, 3:]
+        self.count = rows.stop
+        self.objective += float(refined.objective.sum())
+        self.gain += float((refined.objective_start - refined.objective).sum())
 
 
 def _refined(
