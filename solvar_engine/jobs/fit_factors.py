@@ -30,7 +30,8 @@ from solvar_engine.estimation.residuals import residual_power
 from solvar_engine.estimation.sampling import sample_of
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit_job import POSE_STEPS, READING_STEPS, FitJob
-from solvar_engine.jobs.fit_poses import MEASURED_SPREAD, measure_spread, refine_round, with_pose_errors
+from solvar_engine.jobs.fit_pose_errors import MEASURED_SPREAD, measure_spread, with_pose_errors
+from solvar_engine.jobs.fit_poses import refine_round
 from solvar_engine.jobs.fit_start import HalfSetEquations, Masks, half_set_equations
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 

@@ -25,7 +25,8 @@ from solvar_engine.jobs.fit_outputs import (
     write_mean,
     write_spectra,
 )
-from solvar_engine.jobs.fit_poses import pose_columns, with_pose_errors
+from solvar_engine.jobs.fit_pose_errors import with_pose_errors
+from solvar_engine.jobs.fit_poses import pose_columns
 from solvar_engine.jobs.fit_rank import least_gain
 
 logger = logging.getLogger(__name__)
