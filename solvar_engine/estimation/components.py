@@ -205,7 +205,7 @@ class LatentBatch:
 
 
 def latent_coordinates(
-    source: BatchSource, index: Tensor, band: Band, components: Components, contrast_variance: float
+    source: BatchSource, index: Tensor, band: Band, components: Components, contrast_variance: float = 0.0
 ) -> Iterator[LatentBatch]:
     """Yield the posterior of the latent coordinates, batch by batch, the band's nuisance factors marginalised.
 
@@ -216,8 +216,9 @@ def latent_coordinates(
     band : Band
         The last one; its variance of the contrast is what is left beside the contrasts in use.
     components : Components
-    contrast_variance : float
-        Of the relative contrast of an image before it is looked at: prior of the stated uncertainty.
+    contrast_variance : float, optional
+        Of the contrasts of images before they are looked at, the prior of the stated uncertainty, if it is more than
+        that of the band.
 
     Yields
     ------
