@@ -24,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 ENGINE = "solvar_engine"
+FIT = ("-m", ENGINE, "fit")
 _SAMPLING_SECONDS = 0.05
 
 
@@ -144,12 +145,16 @@ def simulated(folder: Path, phantom: str, **options: object) -> Path:
     return data
 
 
-def fitted(folder: Path, data: Path, **options: object) -> Path:
+def fitted(folder: Path, data: Path, *, program: Sequence[str] = FIT, label: str = "", **options: object) -> Path:
     """Finished run of this version of the engine on a data set; fitted, or resumed, unless it is there.
 
     Parameters
     ----------
     folder, data : Path
+    program : sequence of str
+        What Python runs in place of the command `fit`.
+    label : str
+        Of that program, which becomes a part of the run's name.
     **options
         Of `fit`; None stands for an option that is left out.
 
@@ -159,10 +164,23 @@ def fitted(folder: Path, data: Path, **options: object) -> Path:
     """
     given = {key: value for key, value in options.items() if value is not None}
     choices = [f"{key}{value}" for key, value in given.items() if key != "threads"]
-    run = folder / "-".join([data.name, *choices, engine_commit()])
-    if state_of(run) != "finished":
-        engine("fit", data / "particles.star", "--output", run, "--resume", *as_options(given))
+    run = folder / "-".join([data.name, *choices, *([label] if label else []), engine_commit()])
+    state = state_of(run)
+    if state != "finished":
+        call = engine(data / "particles.star", "--output", run, "--resume", *as_options(given), program=program)
+        if not state:  # the cost of what was interrupted is not known
+            _cost_path(run).write_text(json.dumps(call.cpu_seconds), encoding="ascii")
     return run
+
+
+def cpu_seconds_of(run: Path) -> float | None:
+    """CPU-seconds that a run of `fitted` took; None if it was interrupted."""
+    path = _cost_path(run)
+    return float(json.loads(path.read_text(encoding="ascii"))) if path.is_file() else None
+
+
+def _cost_path(run: Path) -> Path:
+    return run.parent / f"{run.name}.cost.json"
 
 
 def evaluated(run: Path, data: Path, threads: int) -> dict[str, Any]:

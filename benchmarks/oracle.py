@@ -30,6 +30,7 @@ from solvar_engine.data.stream import PreparedParticles  # noqa: E402
 from solvar_engine.estimation.bands import Band, ProjectorOptions, make_band  # noqa: E402
 from solvar_engine.estimation.components import Components, latent_coordinates  # noqa: E402
 from solvar_engine.estimation.residuals import residual_power  # noqa: E402
+from solvar_engine.estimation.sampling import sample_of  # noqa: E402
 from solvar_engine.evaluation.covariance_scores import state_factor  # noqa: E402
 from solvar_engine.evaluation.metrics import Estimate, Truth, evaluate_estimate  # noqa: E402
 from solvar_engine.imaging.fourier import nyquist_shell  # noqa: E402
@@ -84,7 +85,7 @@ def with_measured_noise(source: PreparedParticles, band: Band, components: Compo
     """Same particles, whitened by the noise that the true components leave, as a fit measures it."""
     noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
     factors = components.eigenvolumes * components.eigenvalues.sqrt().float()[:, None, None, None]
-    rows = torch.arange(0, len(source), max(1, len(source) // NOISE_PARTICLES))
+    rows = sample_of(torch.arange(len(source)), NOISE_PARTICLES)
     for index, power in residual_power(source, rows, band, factors):
         noise.add(power, source.group[index])
     return source.with_noise(noise.update(source.noise_variance))

@@ -39,7 +39,7 @@ from solvar_engine.imaging.rotation import angular_distance_deg, rotation_to_rot
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.evaluate import match_particles
 from solvar_engine.jobs.fit_outputs import OutputScale
-from solvar_engine.jobs.fit_poses import LEAST_SPREAD
+from solvar_engine.jobs.fit_pose_errors import LEAST_SPREAD
 from solvar_engine.jobs.simulated_files import DataSetFiles
 
 _ROUNDS = 3  # of refinement, until nothing moves

@@ -36,7 +36,6 @@ from solvar_engine.contract.params import FitParams  # noqa: E402
 from solvar_engine.data.stream import PreparedParticles  # noqa: E402
 from solvar_engine.estimation import solvers  # noqa: E402
 from solvar_engine.jobs import fit, fit_factors, fit_start  # noqa: E402
-from solvar_engine.jobs.memory import keep_freed_memory  # noqa: E402
 from solvar_engine.jobs.progress import Progress  # noqa: E402
 from solvar_engine.projectors import numba_cpu  # noqa: E402
 from solvar_engine.projectors.numba_cpu import NumbaProjector  # noqa: E402
@@ -241,7 +240,6 @@ def report(profile: Profile, total: float, speed: float) -> str:
 
 def main() -> None:
     arguments = parse_arguments()
-    keep_freed_memory()  # as the command line does
     use_threads(1)
     options = {"particles": arguments.particles, "box": arguments.box, "snr": 0.1, "seed": 0}
     data = simulated(arguments.work / "data", "hinge", **options, pixel_size=3.0, threads=1)

@@ -41,6 +41,11 @@ SCHEDULES: dict[str, dict[str, object]] = {
 }
 
 
+def scheduled(name: str) -> tuple[str, ...]:
+    """What Python runs for a fit with a schedule, in place of the command `fit`."""
+    return (__file__, name)
+
+
 def apply_schedule(name: str) -> None:
     """Replace constants of the engine.
 

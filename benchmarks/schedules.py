@@ -10,7 +10,6 @@ than the time that passes. Fits are kept in FOLDER and not repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,19 +17,18 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import (  # noqa: E402
-    engine,
-    engine_commit,
+    FIT,
+    cpu_seconds_of,
     evaluated,
+    fitted,
     provenance,
     publish,
     shown,
     simulated,
-    state_of,
     table,
 )
-from benchmarks.scheduled_fit import SCHEDULES  # noqa: E402
+from benchmarks.scheduled_fit import SCHEDULES, scheduled  # noqa: E402
 
-SCHEDULED_FIT = Path(__file__).with_name("scheduled_fit.py")
 DEFAULT = "default"
 SCORES = ("captured_variance", "captured_variance_2", "covariance_error", "latent_r2")
 
@@ -48,33 +46,25 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def cpu_seconds(schedule: str, data: Path, run: Path, arguments: argparse.Namespace) -> float:
-    """CPU-seconds of a fit; fitted unless it is there."""
-    cost = run.parent / f"{run.name}.cost.json"
-    if state_of(run) != "finished" or not cost.is_file():
-        program = ("-m", "solvar_engine", "fit") if schedule == DEFAULT else (str(SCHEDULED_FIT), schedule)
-        call = engine(
-            *(data / "particles.star", "--output", run, "--rank", arguments.rank, "--threads", arguments.threads),
-            program=program,
-            log=run.parent / f"{run.name}.log",
-        )
-        cost.write_text(json.dumps(call.cpu_seconds), encoding="ascii")
-    return float(json.loads(cost.read_text(encoding="ascii")))
-
-
 def measure(phantom: str, arguments: argparse.Namespace) -> str:
     """Table of one data set."""
     options = {"particles": arguments.particles, "box": arguments.box, "snr": arguments.snr, "seed": 0}
     data = simulated(arguments.work / "data", phantom, **options, pixel_size=3.0, threads=arguments.threads)
-    folder = arguments.work / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
-    rows, default = [], 0.0
+    rows: list[list[str]] = []
+    default = None
     for schedule in (DEFAULT, *SCHEDULES):
-        run = folder / f"{data.name}-rank{arguments.rank}-{schedule.replace(' ', '_')}-{engine_commit()}"
-        seconds = cpu_seconds(schedule, data, run, arguments)
-        default = default or seconds
-        scores = evaluated(run, data, arguments.threads)
-        rows.append([schedule, *(shown(scores[key]) for key in SCORES), f"{seconds:.0f}", f"{seconds / default:.2f}"])
+        run = fitted(
+            arguments.work / "runs",
+            data,
+            program=FIT if schedule == DEFAULT else scheduled(schedule),
+            label=schedule.replace(" ", "_"),
+            rank=arguments.rank,
+            threads=arguments.threads,
+        )
+        scores, seconds = evaluated(run, data, arguments.threads), cpu_seconds_of(run)
+        default = seconds if schedule == DEFAULT else default
+        ratio = seconds / default if seconds and default else None
+        rows.append([schedule, *(shown(scores[key]) for key in SCORES), shown(seconds), shown(ratio)])
         print(phantom, *rows[-1], flush=True)
     return f"{phantom}:\n\n{table(['schedule', *SCORES, 'CPU-seconds', 'over default'], rows)}"
 

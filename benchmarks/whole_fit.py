@@ -25,19 +25,18 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.common import (  # noqa: E402
     Call,
     engine,
-    engine_commit,
     evaluated,
+    fitted,
     provenance,
     publish,
     shown,
     simulated,
-    state_of,
     table,
 )
 from benchmarks.projector_speed import DEFAULT_BASELINE, baseline_seconds  # noqa: E402
+from benchmarks.scheduled_fit import scheduled  # noqa: E402
 
 PASSES = 47
-SCHEDULED_FIT = Path(__file__).with_name("scheduled_fit.py")
 SCORES = ("captured_variance", "captured_variance_2", "covariance_error", "covariance_error_scaled", "latent_r2")
 SCORES += ("latent_r2_poly", "fsc_auc_mean", "eigenvalues_estimated", "eigenvalues_true")
 
@@ -75,13 +74,14 @@ def measure(data: Path, arguments: argparse.Namespace) -> tuple[Call, Call, floa
 
 def converged_scores(data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Scores of the fit that has converged; fitted unless it is there."""
-    run = arguments.work / "runs" / f"{data.name}-rank{arguments.rank}-converged-{engine_commit()}"
-    if state_of(run) != "finished":
-        engine(
-            *(data / "particles.star", "--output", run, "--rank", arguments.rank, "--resume"),
-            *("--threads", arguments.threads),
-            program=(str(SCHEDULED_FIT), "converged"),
-        )
+    run = fitted(
+        arguments.work / "runs",
+        data,
+        program=scheduled("converged"),
+        label="converged",
+        rank=arguments.rank,
+        threads=arguments.threads,
+    )
     return evaluated(run, data, arguments.threads)
 
 

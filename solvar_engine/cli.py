@@ -36,7 +36,6 @@ from solvar_engine import __version__
 from solvar_engine.contract.errors import INTERRUPTED, TERMINATED, UserError
 from solvar_engine.contract.params import COMMANDS, SUPPORTED_DEVICES, Option, Params, exclusive_sets_of, options_of
 from solvar_engine.jobs.failures import user_sentence
-from solvar_engine.jobs.memory import keep_freed_memory
 
 PROGRAM = "solvar-engine"
 _EXIT_INTERNAL, _EXIT_USER, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 1, 2, 130, 143
@@ -190,7 +189,6 @@ def _start(params: Params) -> Callable[[], None]:
     try:
         threads = params.threads or allowed_cpus()
         _prepare_libraries(threads)
-        keep_freed_memory()
         device = resolve_device(params.device)
         job = importlib.import_module(f"solvar_engine.jobs.{params.command}")
         _set_threads(threads)

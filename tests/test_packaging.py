@@ -156,6 +156,20 @@ def test_makefile_has_the_two_commands_of_the_readme() -> None:
     assert "make test" in readme
 
 
+def test_readme_lists_every_file_of_a_run() -> None:
+    listed = {
+        name
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`([^`]*)`", line.split("|")[1])
+    }
+    run = RunDir("run")
+    named = [getattr(run, name) for name, member in vars(RunDir).items() if isinstance(member, property)]
+    files = [path.relative_to(run.path).as_posix() for path in (*named, run.eigenvolume(1))]
+    folders = {name.rpartition("/")[0] for name in listed}
+    assert [name for name in files if name not in listed | folders] == []
+
+
 def test_continuous_integration_installs_what_the_readme_names() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)

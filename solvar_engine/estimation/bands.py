@@ -70,6 +70,9 @@ class Band:
         mean; none if the poses are taken as they are.
     contrast_variance : float
         Of the relative error of the images' contrasts.
+    nuisance_mean : Tensor, shape (n, f), float64, optional
+        Where the latent coordinates of the nuisance factors are expected, for every particle of the source; at zero
+        without it.
     """
 
     disk: HalfDisk
@@ -82,11 +85,18 @@ class Band:
     mean: Tensor
     nuisance: Tensor
     contrast_variance: float = 0.0
+    nuisance_mean: Tensor | None = None
 
     @property
     def shell_max(self) -> int:
         """Last shell of the band."""
         return self.disk.shell_max
+
+    def expected_nuisance(self, index: Tensor) -> Tensor:
+        """Where the latent coordinates of the nuisance factors are expected, for some particles; (n, f), float64."""
+        if self.nuisance_mean is None:
+            return torch.zeros(len(index), len(self.nuisance), dtype=torch.float64)
+        return self.nuisance_mean[index]
 
     def bound(self, spectrum: Tensor) -> Tensor:
         """Raise a spectrum to what the mask makes of it.

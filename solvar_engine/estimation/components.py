@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
-from solvar_engine.estimation.expectation import posterior_pass
+from solvar_engine.estimation.expectation import posterior_pass, unfitted_columns
 from solvar_engine.estimation.heldout import latent_covariance, likelihood_gains
 from solvar_engine.estimation.regularization import component_fsc, fix_gauge, inner_products, mix
 from solvar_engine.estimation.solvers import Factors
@@ -18,6 +18,7 @@ from solvar_engine.imaging.fourier import volume_to_ft
 from solvar_engine.imaging.shells import shell_sum
 from solvar_engine.imaging.types import BatchSource
 
+_LEAST_CONTRAST_VARIANCE = 1e-8  # without any, an image could not tell what it knows of its contrast
 _SMALLEST_SHARE = 1e-4  # of the leading eigenvalue: priors of zero variance would make precisions infinite
 
 
@@ -204,17 +205,20 @@ class LatentBatch:
 
 
 def latent_coordinates(
-    source: BatchSource, index: Tensor, band: Band, components: Components
+    source: BatchSource, index: Tensor, band: Band, components: Components, contrast_variance: float = 0.0
 ) -> Iterator[LatentBatch]:
-    """Yield the posterior of the latent coordinates, batch by batch.
+    """Yield the posterior of the latent coordinates, batch by batch, the band's nuisance factors marginalised.
 
     Parameters
     ----------
     source : BatchSource
     index : Tensor, shape (n,), int64
     band : Band
-        The last one.
+        The last one; its variance of the contrast is what is left beside the contrasts in use.
     components : Components
+    contrast_variance : float, optional
+        Of the contrasts of images before they are looked at, the prior of the stated uncertainty, if it is more than
+        that of the band.
 
     Yields
     ------
@@ -223,14 +227,17 @@ def latent_coordinates(
     deviation = components.eigenvalues.sqrt()
     factors = components.eigenvolumes * deviation.to(components.eigenvolumes)[:, None, None, None]
     identity = torch.eye(deviation.shape[0], dtype=torch.float64)
-    rank, spread = deviation.shape[0], band.contrast_variance**0.5
+    rank, variance = deviation.shape[0], max(band.contrast_variance, _LEAST_CONTRAST_VARIANCE)
+    band, spread = replace(band, contrast_variance=variance), variance**0.5
+    missing = variance / max(contrast_variance, variance) - 1  # of the prior's precision
+    unfitted = unfitted_columns(band, rank)
     for batch, _, statistics, posterior in posterior_pass(source, index, band, factors):
-        gram = statistics.integrate_out([rank]).gram
+        gram = statistics.integrate_out(unfitted).gram
         yield LatentBatch(
             batch.index,
             (posterior.mean[:, :rank] * deviation).float(),
             ((identity + gram) / (deviation[:, None] * deviation[None, :])).float(),
             -posterior.objective,
-            (1 + spread * posterior.mean[:, rank]).float(),
-            (spread * posterior.covariance[:, rank, rank].sqrt()).float(),
+            (1 + spread * posterior.mean[:, -1]).float(),
+            (spread * (1 / posterior.covariance[:, -1, -1] + missing).rsqrt()).float(),
         )

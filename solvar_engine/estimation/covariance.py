@@ -14,7 +14,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.bands import Band, ProjectorOptions, change_box, make_band, marching_shells
 from solvar_engine.estimation.expectation import contrast_variance_without_factors
-from solvar_engine.estimation.nuisance import PoseSpread
+from solvar_engine.estimation.nuisance import PoseErrors
 from solvar_engine.estimation.objectives import Objective
 from solvar_engine.estimation.regularization import (
     align_halves,
@@ -59,8 +59,8 @@ class CovarianceProblem:
     objective : Objective
     contrast_variance : float
         Of the relative error of the images' contrasts, where no fit has its own.
-    pose_spread : PoseSpread
-        Errors of the poses that are marginalised while the factors are fitted.
+    pose_errors : PoseErrors
+        Of the source's poses, marginalised in passes over images.
     """
 
     source: BatchSource
@@ -73,15 +73,19 @@ class CovarianceProblem:
     options: ProjectorOptions
     objective: Objective
     contrast_variance: float = 0.0
-    pose_spread: PoseSpread = PoseSpread()
+    pose_errors: PoseErrors = PoseErrors()
 
     def band(self, shell_max: int, share: float) -> Band:
         """Cut to a band; ``share`` of all images count for its density."""
         band = make_band(
             shell_max, self.source.disk, self.mean, self.mask, self.density * share, self.options
         )
-        nuisance = self.pose_spread.factors(band.mean, self.source.box_size)
-        return replace(band, contrast_variance=self.contrast_variance, nuisance=nuisance)
+        return replace(
+            band,
+            contrast_variance=self.contrast_variance,
+            nuisance=self.pose_errors.spread.factors(band.mean, self.source.box_size),
+            nuisance_mean=self.pose_errors.expected,
+        )
 
     def first_band(self, share: float) -> Band:
         """The band that marching begins with."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.contrast import contrast_evidence, contrast_variance
 from solvar_engine.estimation.objectives import ImageTerms, LatentPosterior, Objective, latent_posterior
-from solvar_engine.estimation.statistics import Statistics
+from solvar_engine.estimation.statistics import Statistics, about_expected
 from solvar_engine.imaging.types import Batch, BatchSource
 from solvar_engine.projectors.base import images_per_call
 
@@ -75,6 +75,8 @@ def expectation_pass(
     channels = rank + band.nuisance.shape[0] + 2
     for batch in source.batches(index, band.disk, images_per_call(projector, channels)):
         slices, products = projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
+        expected = band.expected_nuisance(batch.index)
+        products = about_expected(products, expected)
         terms = objective.terms(Statistics.with_contrast_error(products, batch.contrast, deviation), rank)
         evidence.append(contrast_evidence(products, batch.contrast))
         second_moment += terms.second_moment.sum(dim=0)
@@ -83,7 +85,7 @@ def expectation_pass(
         projector.backproject_combination(
             slices,
             batch.images,
-            _gradient_coefficients(terms, batch.contrast, deviation).to(batch.images.real.dtype),
+            _gradient_coefficients(terms, batch.contrast, deviation, expected).to(batch.images.real.dtype),
             batch.rotation,
             batch.ctf,
             accumulator,
@@ -119,12 +121,23 @@ def contrast_variance_without_factors(source: BatchSource, index: Tensor, band: 
     return contrast_variance(torch.cat(evidence))
 
 
-def _gradient_coefficients(terms: ImageTerms, contrast: Tensor, deviation: float) -> Tensor:
-    """Weights of (P mu, P V, P F, Y) in a gradient: a [a (P V, P F, s P mu) moments - (Y - a P mu) weights^T]."""
+def _gradient_coefficients(terms: ImageTerms, contrast: Tensor, deviation: float, expected: Tensor) -> Tensor:
+    """Weights of (P mu, P V, P F, Y) in a gradient: a [a (P V, P F, s p) moments - (Y - a p) weights^T].
+
+    Here p = P mu + P F d is the mean where the nuisance coordinates are as expected.
+    """
     a = contrast.to(terms.weights.dtype)[:, None, None]
     row = terms.weights[:, None, :]
     of_mean = row + deviation * terms.moments[:, -1:]
-    return torch.cat((a**2 * of_mean, a**2 * terms.moments[:, :-1], -a * row), dim=1)
+    moments = terms.moments[:, :-1]
+    fitted = moments.shape[1] - expected.shape[1]
+    of_nuisance = moments[:, fitted:] + expected[:, :, None] * of_mean
+    return torch.cat((a**2 * of_mean, a**2 * moments[:, :fitted], a**2 * of_nuisance, -a * row), dim=1)
+
+
+def unfitted_columns(band: Band, rank: int) -> list[int]:
+    """Columns of the statistics of a pass that are not those of its factors: nuisance and the contrast."""
+    return list(range(rank, rank + len(band.nuisance) + 1))
 
 
 def posterior_pass(
@@ -135,16 +148,23 @@ def posterior_pass(
     Yields
     ------
     batch : Batch
-    slices : Tensor, shape (n, pixels, 1 + r), complex64
-        Of the mean and the factors, at contrast 1.
+    slices : Tensor, shape (n, pixels, 1 + r + f), complex64
+        Of the mean, where the nuisance coordinates are as expected, of the factors and of the band's nuisance factors,
+        at contrast 1.
     statistics : Statistics
-        Of the factors and, as last column, the error of the contrast.
+        Of the factors, the nuisance factors and, as last column, the error of the contrast.
     posterior : LatentPosterior
-        Of the latent coordinates and, last, of that error in units of its standard deviation.
+        Of the latent coordinates, those of the nuisance factors (less what is expected of them) and, last, of the error
+        of the contrast in units of its standard deviation.
     """
     deviation = band.contrast_variance**0.5
-    grid = band.projector.to_grid(torch.cat((band.mean[None], factors)))
-    for batch in source.batches(index, band.disk, images_per_call(band.projector, factors.shape[0] + 2)):
+    grid = band.projector.to_grid(torch.cat((band.mean[None], factors, band.nuisance)))
+    fitted = 1 + len(factors)
+    for batch in source.batches(index, band.disk, images_per_call(band.projector, fitted + len(band.nuisance) + 1)):
         slices, products = band.projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
+        if len(band.nuisance):
+            expected = band.expected_nuisance(batch.index)
+            products = about_expected(products, expected)
+            slices[:, :, 0] += (slices[:, :, fitted:] @ expected[:, :, None].to(slices.dtype))[..., 0]
         statistics = Statistics.with_contrast_error(products, batch.contrast, deviation)
         yield batch, slices, statistics, latent_posterior(statistics)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
-from solvar_engine.estimation.expectation import posterior_pass
+from solvar_engine.estimation.expectation import posterior_pass, unfitted_columns
 from solvar_engine.estimation.latent_moments import mean_second_moment
 from solvar_engine.estimation.objectives import latent_posterior
 from solvar_engine.estimation.statistics import Statistics
@@ -27,7 +27,7 @@ _CHUNK = 4096
 def collect_statistics(source: BatchSource, index: Tensor, band: Band, factors: Tensor) -> Statistics:
     """Statistics of many images under fixed factors, stored as float32: about 4 (r + 1)^2 bytes an image.
 
-    Errors of the contrast, of the band's variance, are marginalised.
+    Errors of the contrast, of the band's variance, are marginalised, and so are the band's nuisance factors.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ def collect_statistics(source: BatchSource, index: Tensor, band: Band, factors: 
     -------
     Statistics
     """
-    contrast_column = [factors.shape[0]]
+    unfitted = unfitted_columns(band, len(factors))
     parts = [
-        statistics.integrate_out(contrast_column)
+        statistics.integrate_out(unfitted)
         for _, _, statistics, _ in posterior_pass(source, index, band, factors)
     ]
     return Statistics(

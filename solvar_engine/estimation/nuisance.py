@@ -9,6 +9,8 @@ from torch import Tensor
 
 from solvar_engine.estimation.regularization import inner_products, orthonormal_basis
 from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
+from solvar_engine.imaging.rotation import rotation_to_rotvec
+from solvar_engine.imaging.types import Pose
 
 
 def nuisance_overlap(eigenvolumes: Tensor, mean: Tensor) -> Tensor:
@@ -110,3 +112,39 @@ class PoseSpread:
         variance = second_moment.diagonal().clamp_min(0)
         move, turn = float(variance[:3].mean()) ** 0.5, float(variance[3:].mean()) ** 0.5
         return PoseSpread(self.turn_rad * turn, self.move_px * move)
+
+
+@dataclass(frozen=True)
+class PoseErrors:
+    """What is known of the errors of the poses in use: they are normally distributed.
+
+    Attributes
+    ----------
+    spread : PoseSpread
+    expected : Tensor, shape (n, 6), float64, optional
+        Mean of the latent coordinates of the spread's factors, for every particle; zero without it.
+    """
+
+    spread: PoseSpread = PoseSpread()
+    expected: Tensor | None = None
+
+    @staticmethod
+    def about(given: Pose, present: Pose, pixel_size: float, spread: PoseSpread) -> PoseErrors:
+        """Errors of the present poses when the true ones are scattered about the given ones.
+
+        A refined pose follows its image and what was given. Where the volumes are fitted to the images, only the given
+        pose counts as prior knowledge, and the refined one is where the model is linear.
+
+        Parameters
+        ----------
+        given, present : Pose
+            Of n particles each.
+        pixel_size : float
+            Of the working box, Angstrom.
+        spread : PoseSpread
+            Not zero.
+        """
+        turn = rotation_to_rotvec(given.rotation.double() @ present.rotation.double().mT)
+        move_px = (given.shift.double() - present.shift.double()) / pixel_size
+        move = (present.rotation.double()[:, :, :2] @ move_px[:, :, None])[..., 0]
+        return PoseErrors(spread, torch.cat((move / spread.move_px, turn / spread.turn_rad), dim=1))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.expectation import posterior_pass
+from solvar_engine.estimation.sampling import sample_of
 from solvar_engine.imaging.types import BatchSource
 
 PRIOR_SHARE = 0.05
@@ -65,9 +66,10 @@ def signal_power(source: BatchSource, index: Tensor, band: Band, factors: Tensor
     """
     shells = band.disk.shell
     power, seen = torch.zeros(2, band.shell_max + 1, dtype=torch.float64)
-    sample = index[:: max(1, index.shape[0] // _SAMPLE)]
+    sample = sample_of(index, _SAMPLE)
     for batch, slices, _, _ in posterior_pass(source, sample, band, factors):
-        power.index_add_(0, shells, (band.disk.weight * slices.abs().square().sum(dim=2)).sum(dim=0).double())
+        shown = slices[:, :, : 1 + len(factors)].abs().square().sum(dim=2)
+        power.index_add_(0, shells, (band.disk.weight * shown).sum(dim=0).double())
         seen.index_add_(0, shells, (band.disk.weight * batch.ctf.square()).sum(dim=0).double())
     return power / seen.clamp_min(1e-30)
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
-from solvar_engine.estimation.poses import PoseModel, RefinedPoses
+from solvar_engine.estimation.pose_likelihood import PoseModel
+from solvar_engine.estimation.poses import RefinedPoses
 from solvar_engine.imaging.fourier import HalfDisk, shift_phases
 from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.types import Batch, BatchSource
@@ -45,7 +46,7 @@ def _descend(model: PoseModel, batch: Batch, disk: HalfDisk) -> RefinedPoses:
     first, second = torch.zeros(2, len(batch), 3, dtype=torch.float64)
     now, posterior = batch, start
     for epoch in range(1, _EPOCHS + 1):
-        gradient = model.derivatives(now, posterior)[0][:, :3]
+        gradient = model.derivatives(now, posterior).gradient[:, :3]
         first = _FIRST_MEMORY * first + (1 - _FIRST_MEMORY) * gradient
         second = _SECOND_MEMORY * second + (1 - _SECOND_MEMORY) * gradient**2
         mean, power = first / (1 - _FIRST_MEMORY**epoch), second / (1 - _SECOND_MEMORY**epoch)
@@ -55,8 +56,9 @@ def _descend(model: PoseModel, batch: Batch, disk: HalfDisk) -> RefinedPoses:
             shift = _newton_shifts(model, now, batch.images, shift, disk)
             now = _moved(now, batch.images, shift, disk)
         posterior = model.evaluate(now)
+    covariance = model.derivatives(now, posterior).joint_covariance()
     return RefinedPoses(
-        batch.index, now.rotation, shift.float(), start.objective, posterior.objective, posterior.mean
+        batch.index, now.rotation, shift.float(), start.objective, posterior.objective, posterior.mean, *covariance
     )
 
 
@@ -65,8 +67,8 @@ def _newton_shifts(model: PoseModel, batch: Batch, images: Tensor, shift: Tensor
     for _ in range(_NEWTON_STEPS):
         now = _moved(batch, images, shift, disk)
         posterior = model.evaluate(now)
-        gradient, matrix = model.derivatives(now, posterior)
-        step = -torch.linalg.solve(matrix[:, 3:, 3:], gradient[:, 3:, None])[..., 0]
+        slope = model.derivatives(now, posterior)
+        step = -torch.linalg.solve(slope.matrix[:, 3:, 3:], slope.gradient[:, 3:, None])[..., 0]
         searching = torch.arange(len(batch))
         for length in _LINE_SEARCH:
             trial = shift[searching] + length * step[searching]

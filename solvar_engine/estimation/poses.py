@@ -1,18 +1,6 @@
-"""Orientations and shifts of particles by damped Gauss-Newton steps on the marginal likelihood.
-
-Homogeneous refinement takes motion for errors of the pose. Here the latent coordinates are integrated out, so motion
-along the factors V weighs no more than it should: with A = P V, e = Y - P mu, S = (I + A* A)^-1 and m = S A* e, the
-derivative of an image's negative log-likelihood by its pose is
-
-    -rho* dP (mu + V m) + tr(S A* dA),   rho = Sigma^-1 e = e - A m,
-
-and with J the derivatives of P (mu + V m) the matrix of the Gauss-Newton step is J* Sigma^-1 J, by Woodbury
-J* J - (A* J)* S (A* J). The trace, from the log-determinant, vanishes for shifts. (The objective is that of Yadgar,
-Lederman & Shkolnisky 2026, eq. 9; their section A.3 descends along its gradient instead.)
+"""Orientations and shifts of particles by damped Gauss-Newton steps on the marginal likelihood (`pose_likelihood`).
 
 What is known of the poses before enters as a normal prior about them (`pose_prior`).
-
-An error of the contrast is one more latent coordinate, of the factor s a P mu for a relative error of deviation s.
 """
 
 from __future__ import annotations
@@ -25,18 +13,16 @@ from torch import Tensor
 
 from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.nuisance import PoseSpread
-from solvar_engine.estimation.objectives import LatentPosterior, latent_posterior
+from solvar_engine.estimation.objectives import LatentPosterior
+from solvar_engine.estimation.pose_likelihood import PoseModel, damped
 from solvar_engine.estimation.pose_prior import PosePrior, precision_of
-from solvar_engine.estimation.statistics import Statistics
 from solvar_engine.imaging.fourier import HalfDisk, shift_phases
 from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.types import Batch, BatchSource
-from solvar_engine.projectors.base import images_per_call
 
 _DAMPING = 0.03  # first share of the diagonal that is added to the matrix
 _DAMPING_FALL, _DAMPING_RISE = 0.2, 10.0  # after a step that lowers the objective, and after one that does not
 _LARGEST_TURN_RAD, _LARGEST_MOVE_PX = 0.1, 2.0  # of one step
-_WEAK_PRECISION = torch.tensor([3.0, 3.0, 3.0, 0.01, 0.01], dtype=torch.float64)  # 30 degrees, 10 px
 _LEAST_GAIN = 0.01  # of the log-likelihood: an image that expects less of a step is within 0.14 standard deviations
 
 
@@ -55,6 +41,10 @@ class RefinedPoses:
         Negative log-likelihood, with the prior, before and after; nowhere larger.
     latents : Tensor, shape (n, 1 + r), float64
         Posterior means of the relative error of the contrast, in standard deviations, and z at the refined poses.
+    latent_covariance : Tensor, shape (n, 1 + r, 1 + r), float64
+        Of these, with the pose integrated out.
+    cross_covariance : Tensor, shape (n, 5, 1 + r), float64
+        Of the rotation vector (radians, frame of the image) and the shift (px of the working box) with these.
     """
 
     index: Tensor
@@ -63,6 +53,8 @@ class RefinedPoses:
     objective_start: Tensor
     objective: Tensor
     latents: Tensor
+    latent_covariance: Tensor
+    cross_covariance: Tensor
 
 
 def refine_poses(
@@ -107,59 +99,10 @@ def pose_covariance(
     """
     model = PoseModel(band, factors)
     for batch in source.batches(index, band.disk, model.images_per_call):
-        _, matrix = model.derivatives(batch, model.evaluate(batch))
-        matrix = matrix if spread is None else matrix + torch.diag(precision_of(spread))
-        yield batch.index, torch.linalg.inv(_damped(matrix, torch.full((len(batch),), 1e-9, dtype=matrix.dtype)))
-
-
-class PoseModel:
-    """The marginal likelihood of images and its derivatives by their poses, under fixed volumes.
-
-    Parameters
-    ----------
-    band : Band
-    factors : Tensor, shape (r, z, y, x)
-    """
-
-    def __init__(self, band: Band, factors: Tensor) -> None:
-        self._projector = band.projector
-        self._grid = band.projector.to_grid(torch.cat((band.mean[None], factors)))
-        self._scales = torch.ones(1 + factors.shape[0], dtype=torch.float64)
-        self._scales[0] = band.contrast_variance**0.5
-        self.images_per_call = images_per_call(band.projector, factors.shape[0] + 2)
-
-    def evaluate(self, batch: Batch) -> LatentPosterior:
-        """Posterior of (contrast, z) and the objective, at the poses of a batch.
-
-        The first coordinate is that of the contrast, in units of its standard deviation.
-        """
-        _, products = self._projector.project_with_gram(self._grid, batch.rotation, batch.ctf, batch.images)
-        contrast, scale = batch.contrast.double()[:, None], self._scale(batch)
-        mean, image = products[:, :-1, 0], products[:, :-1, -1]
-        residual = products[:, -1, -1] - 2 * contrast[:, 0] * image[:, 0] + contrast[:, 0] ** 2 * mean[:, 0]
-        gram = products[:, :-1, :-1] * scale[:, :, None] * scale[:, None, :]
-        return latent_posterior(Statistics(gram, scale * (image - contrast * mean), residual))
-
-    def derivatives(self, batch: Batch, posterior: LatentPosterior) -> tuple[Tensor, Tensor]:
-        """Gradient (n, 5) of the objective by rotation vector and shift, and the Gauss-Newton matrix (n, 5, 5)."""
-        contrast, scale = batch.contrast.double()[:, None], self._scale(batch)
-        coefficients = scale * posterior.mean
-        coefficients[:, :1] += contrast
-        moments = posterior.covariance * scale[:, :, None] * scale[:, None, :]
-        kind = batch.ctf.dtype
-        products, turn = self._projector.pose_products(
-            self._grid, batch.rotation, batch.ctf, batch.images, coefficients.to(kind), moments.to(kind)
-        )
-        channels = scale.shape[1]
-        loadings = products[:, :, :channels] * scale[:, None, :]
-        error = products[:, :, -1] - contrast * products[:, :, 0]
-        gradient = (loadings @ posterior.mean[..., None])[..., 0] - error
-        gradient[:, :3] += turn
-        return gradient, products[:, :, channels:-1] - loadings @ posterior.covariance @ loadings.mT
-
-    def _scale(self, batch: Batch) -> Tensor:
-        """What turns mean and factors into columns of latent coordinates of unit variance, (n, 1 + r)."""
-        return batch.contrast.double()[:, None] * self._scales
+        derivatives = model.derivatives(batch, model.evaluate(batch))
+        if spread is not None:
+            derivatives = replace(derivatives, matrix=derivatives.matrix + torch.diag(precision_of(spread)))
+        yield batch.index, derivatives.pose_covariance()
 
 
 def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int, prior: PosePrior) -> RefinedPoses:
@@ -170,12 +113,12 @@ def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int, prior: P
     posterior = model.evaluate(batch)
     start = posterior.objective + prior.objective(rotation, shift)
     objective, latents = start.clone(), posterior.mean.clone()
-    gradient, matrix = model.derivatives(batch, posterior)
-    gradient, matrix = gradient + prior.gradient(rotation, shift), matrix + prior.matrix
+    derivatives = model.derivatives(batch, posterior).with_prior(prior, rotation, shift)
     rows = torch.arange(count)
     for number in range(1, steps + 1):
-        step = _step(gradient[rows], matrix[rows], damping[rows])
-        hopeful = -0.5 * (gradient[rows] * step).sum(dim=1) > _LEAST_GAIN
+        gradient = derivatives.gradient[rows]
+        step = _step(gradient, derivatives.matrix[rows], damping[rows])
+        hopeful = -0.5 * (gradient * step).sum(dim=1) > _LEAST_GAIN
         rows, step = rows[hopeful], step[hopeful]
         if not len(rows):
             break
@@ -190,24 +133,18 @@ def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int, prior: P
         rotation[gained], shift[gained] = turned[better], moved[better]
         objective[gained], latents[gained] = value[better], posterior.mean[better]
         if number < steps:
-            slope, curvature = model.derivatives(trial[better], _select(posterior, better))
-            gradient[gained] = slope + prior[gained].gradient(turned[better], moved[better])
-            matrix[gained] = curvature + prior.matrix
-    return RefinedPoses(batch.index, rotation.float(), shift.float(), start, objective, latents)
+            there = model.derivatives(trial[better], _select(posterior, better))
+            derivatives.put(gained, there.with_prior(prior[gained], turned[better], moved[better]))
+    covariance = derivatives.joint_covariance()
+    return RefinedPoses(batch.index, rotation.float(), shift.float(), start, objective, latents, *covariance)
 
 
 def _step(gradient: Tensor, matrix: Tensor, damping: Tensor) -> Tensor:
     """Damped Gauss-Newton steps (n, 5), shortened to where the linear model can be trusted."""
-    step = -torch.linalg.solve(_damped(matrix, damping), gradient[..., None])[..., 0]
+    step = -torch.linalg.solve(damped(matrix, damping), gradient[..., None])[..., 0]
     turn, move = step[:, :3].norm(dim=1), step[:, 3:].norm(dim=1)
     excess = torch.maximum(turn / _LARGEST_TURN_RAD, move / _LARGEST_MOVE_PX).clamp_min(1.0)
     return step / excess[:, None]
-
-
-def _damped(matrix: Tensor, damping: Tensor) -> Tensor:
-    """Add a share of the diagonal, and so much that no step is unbounded where an image says nothing."""
-    diagonal = torch.diagonal(matrix, dim1=1, dim2=2).clamp_min(0)
-    return matrix + torch.diag_embed(damping[:, None] * diagonal + _WEAK_PRECISION.to(matrix))
 
 
 def _at_pose(batch: Batch, rotation: Tensor, shift_px: Tensor, disk: HalfDisk) -> Batch:

@@ -92,6 +92,30 @@ class Statistics:
         )
 
 
+def about_expected(products: Tensor, expected: Tensor) -> Tensor:
+    """Inner products with the mean moved to where each image is expected: P mu + P F d in the place of P mu.
+
+    Parameters
+    ----------
+    products : Tensor, shape (n, r + f + 2, r + f + 2), float64
+        Inner products of (P mu, P v_1, ..., P v_r, P F, Y).
+    expected : Tensor, shape (n, f), float64
+        d, along the last f factors.
+
+    Returns
+    -------
+    Tensor, same shape as ``products``
+    """
+    count = expected.shape[1]
+    if not count:
+        return products
+    columns = slice(-1 - count, -1)
+    moved = products.clone()
+    moved[:, :, 0] += (moved[:, :, columns] @ expected[:, :, None])[..., 0]
+    moved[:, 0, :] += (expected[:, None, :] @ moved[:, columns, :])[:, 0]
+    return moved
+
+
 def _evaluate(products: Tensor, contrast: Tensor, columns: list[int], scales: list[float]) -> Statistics:
     """Statistics of some columns of the model, each times a scale."""
     a = contrast.to(products.dtype)

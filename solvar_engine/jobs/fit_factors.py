@@ -23,12 +23,15 @@ from solvar_engine.estimation.covariance import (
     half_set_units,
 )
 from solvar_engine.estimation.heldout import collect_statistics
+from solvar_engine.estimation.nuisance import PoseErrors
 from solvar_engine.estimation.objectives import OBJECTIVES
 from solvar_engine.estimation.outliers import find_outliers, image_fits
 from solvar_engine.estimation.residuals import residual_power
+from solvar_engine.estimation.sampling import sample_of
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit_job import POSE_STEPS, READING_STEPS, FitJob
-from solvar_engine.jobs.fit_poses import MEASURED_SPREAD, measure_spread, refine_round
+from solvar_engine.jobs.fit_pose_errors import MEASURED_SPREAD, measure_spread, with_pose_errors
+from solvar_engine.jobs.fit_poses import refine_round
 from solvar_engine.jobs.fit_start import HalfSetEquations, Masks, half_set_equations
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 
@@ -91,7 +94,7 @@ def fit_halves(
             if refines:
                 source = refine_round(job, number + 1, source, mean, problem, masks.mean, state)
                 _, problem = estimate_problem(job, source, masks, outlier)
-            judged = judge_images(job, source, problem, state)
+            judged = judge_images(job, source, with_pose_errors(job, source, problem), state)
             saved = {**judged, "rotation": source.pose.rotation, "shift": source.pose.shift}
             job.checkpoint.save(f"noise_{number}", **saved)
         source, outlier = source.with_noise(saved["noise"]), saved["outlier"]
@@ -110,9 +113,9 @@ def _separate_pose_errors(
     job: FitJob, problem: CovarianceProblem, state: HalfSetState | None
 ) -> tuple[CovarianceProblem, HalfSetState]:
     """Begin with the first band, measuring the spread of the poses' errors without factors, and again with some."""
-    problem = replace(problem, pose_spread=measure_spread(job, "spread_0", problem, None))
+    problem = replace(problem, pose_errors=PoseErrors(measure_spread(job, "spread_0", problem, None)))
     state = _advance(job, problem, state, first_round_units(job.inputs.box_size))
-    return replace(problem, pose_spread=measure_spread(job, MEASURED_SPREAD, problem, state)), state
+    return replace(problem, pose_errors=PoseErrors(measure_spread(job, MEASURED_SPREAD, problem, state))), state
 
 
 def with_contrast_of(problem: CovarianceProblem, state: HalfSetState) -> CovarianceProblem:
@@ -229,11 +232,6 @@ def fit_all(job: FitJob, halves: HalfSetFit) -> FullSetState:
     if state is None:
         raise AssertionError("the fit of all particles has at least one epoch")
     return state
-
-
-def sample_of(index: Tensor, most: int) -> Tensor:
-    """Every so many of the particles of an index, so that at most ``most`` are left."""
-    return index[:: max(1, -(-index.shape[0] // most))]
 
 
 def measure_scale(job: FitJob, halves: HalfSetFit, full: FullSetState) -> Components:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,80 +19,21 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.bands import Band, change_box
 from solvar_engine.estimation.components import Components
 from solvar_engine.estimation.covariance import CovarianceProblem, HalfSetState
-from solvar_engine.estimation.heldout import collect_statistics, latent_covariance
-from solvar_engine.estimation.nuisance import PoseSpread
+from solvar_engine.estimation.nuisance import PoseErrors
 from solvar_engine.estimation.pose_descent import descend_poses
 from solvar_engine.estimation.pose_prior import PosePrior
 from solvar_engine.estimation.poses import RefinedPoses, pose_covariance, refine_poses
 from solvar_engine.estimation.solvers import Factors
-from solvar_engine.imaging.gauge import in_frame_of
+from solvar_engine.imaging.gauge import StatePosterior, in_frame_of
 from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit_job import POSE_STEPS, FitJob
+from solvar_engine.jobs.fit_pose_errors import prior_spread
 from solvar_engine.reconstruction.mean import MeanEstimate, filtered_halves
 
 logger = logging.getLogger(__name__)
 
-_FIRST_SPREAD = PoseSpread(0.05, 1.0)  # a guess to measure the spread with
-_SPREAD_PARTICLES = 2_000  # of each half-set
-_SPREAD_ITERATIONS = 30
-MEASURED_SPREAD = "spread_1"
-"""Name of the last measurement of the spread in the checkpoint."""
-
-LEAST_SPREAD = PoseSpread(0.052, 1.0)
-"""Of the prior, about 3 degrees and 1 px: errors that follow a motion look like none, and must not be believed in."""
-
 _STEPS = 3  # Gauss-Newton steps on each image in a round
-
-
-def measure_spread(job: FitJob, name: str, problem: CovarianceProblem, state: HalfSetState | None) -> PoseSpread:
-    """Measure the errors of the poses on a sample, in the band of the factors, under each half's own factors.
-
-    Parameters
-    ----------
-    job : FitJob
-    name : str
-        Under which the result is kept for a resumed run.
-    problem : CovarianceProblem
-        With the spread that was known so far.
-    state : HalfSetState or None
-        None to measure under the mean alone, which counts motion in.
-
-    Returns
-    -------
-    PoseSpread
-    """
-    saved = job.checkpoint.load(name)
-    if saved is None:
-        job.progress.stage("errors of the poses")
-        problem = problem if state is not None else replace(problem, pose_spread=_FIRST_SPREAD)
-        first = problem.first_band(1.0)
-        moments = []
-        for half, index in enumerate(problem.halves):
-            sample = index[:: max(1, len(index) // _SPREAD_PARTICLES)]
-            factors = first.nuisance
-            if state is not None:
-                factors = torch.cat((change_box(state.factors[half].volumes, first.box_size), factors))
-            statistics = collect_statistics(problem.source, sample, first, factors)
-            count = len(first.nuisance)
-            moments.append(latent_covariance(statistics, _SPREAD_ITERATIONS)[-count:, -count:])
-        spread = problem.pose_spread.rescaled(0.5 * (moments[0] + moments[1]))
-        saved = {"turn_rad": torch.tensor(spread.turn_rad), "move_px": torch.tensor(spread.move_px)}
-        job.checkpoint.save(name, **saved)
-        logger.info(
-            "errors of the given poses: about %.2f degrees and %.2f Angstrom about each axis",
-            torch.rad2deg(saved["turn_rad"]),
-            spread.move_px * problem.source.pixel_size,
-        )
-    return PoseSpread(float(saved["turn_rad"]), float(saved["move_px"]))
-
-
-def prior_spread(job: FitJob) -> PoseSpread:
-    """Spread of the prior about the given poses: as it was measured, but never narrow."""
-    saved = job.checkpoint.load(MEASURED_SPREAD)
-    if saved is None:
-        raise AssertionError("poses are refined after their spread has been measured")
-    return PoseSpread(float(saved["turn_rad"]), float(saved["move_px"])).at_least(LEAST_SPREAD)
 
 
 def refine_round(
@@ -129,25 +70,61 @@ def refine_round(
     job.progress.stage(f"poses, round {number} of {job.pose_rounds}")
     first, done = job.progress.step, 0
     given = job.inputs.stack.pose
-    rotation, shift = source.pose.rotation.clone(), source.pose.shift.clone()
+    pose = Pose(source.pose.rotation.clone(), source.pose.shift.clone())
     for half, index in enumerate(job.inputs.halves):
         band = _band_of_half(problem, filtered_halves(mean)[half] * mask, state.factors[half])
         factors = change_box(state.factors[half].volumes, band.box_size)
-        latents = torch.zeros(len(source), factors.shape[0])
-        before = after = 0.0
+        found = _Found(pose, StatePosterior.certain(torch.zeros(len(index), len(factors))), source.pixel_size)
         for refined in _refined(job.params.pose_schedule, source, index, band, factors, prior):
-            rotation[refined.index] = refined.rotation
-            shift[refined.index] += refined.shift_px * source.pixel_size
-            latents[refined.index] = refined.latents[:, 1:].float()
-            before, after = before + float(refined.objective_start.sum()), after + float(refined.objective.sum())
-            done += len(refined.index)
-            job.progress.to(first + done * POSE_STEPS // len(source))
-        pose = in_frame_of(Pose(rotation[index], shift[index]), given[index], latents[index])
-        rotation[index], shift[index] = pose.rotation, pose.shift
-        job.record_epoch(state.done, "poses", half + 1, band.shell_max, after / len(index))
-        logger.info("poses of half %d: objective lowered by %.3f an image", half + 1, (before - after) / len(index))
-    _say_change(Pose(rotation, shift), given)
-    return source.with_pose(Pose(rotation, shift))
+            found.put(refined)
+            job.progress.to(first + (done + found.count) * POSE_STEPS // len(source))
+        done += len(index)
+        # Until the last round volumes are fitted anew afterwards: a step that is too long brings them there faster.
+        states = found.states if number == job.pose_rounds else StatePosterior.certain(found.states.mean)
+        in_frame = in_frame_of(pose[index], given[index], states)
+        pose.rotation[index], pose.shift[index] = in_frame.rotation, in_frame.shift
+        job.record_epoch(state.done, "poses", half + 1, band.shell_max, found.objective / len(index))
+        logger.info("poses of half %d: objective lowered by %.3f an image", half + 1, found.gain / len(index))
+    _say_change(pose, given)
+    return source.with_pose(pose)
+
+
+@dataclass
+class _Found:
+    """What a round has found so far in one half-set.
+
+    Attributes
+    ----------
+    pose : Pose
+        Of all particles of the source; changed in place.
+    states : StatePosterior
+        Of the particles of the half-set, in their order; changed in place.
+    pixel_size : float
+    count : int
+        Particles so far.
+    objective, gain : float
+        Sums of the objective, and of what it was lowered by.
+    """
+
+    pose: Pose
+    states: StatePosterior
+    pixel_size: float
+    count: int = 0
+    objective: float = 0.0
+    gain: float = 0.0
+
+    def put(self, refined: RefinedPoses) -> None:
+        """Enter the next particles; the first of their latent coordinates is that of the contrast."""
+        rows = slice(self.count, self.count + len(refined.index))
+        self.pose.rotation[refined.index] = refined.rotation
+        self.pose.shift[refined.index] += refined.shift_px * self.pixel_size
+        cross = refined.cross_covariance[:, :, 1:].float()
+        self.states.mean[rows] = refined.latents[:, 1:].float()
+        self.states.covariance[rows] = refined.latent_covariance[:, 1:, 1:].float()
+        self.states.with_turn[rows], self.states.with_shift[rows] = cross[:, :3], self.pixel_size * cross[:, 3:]
+        self.count = rows.stop
+        self.objective += float(refined.objective.sum())
+        self.gain += float((refined.objective_start - refined.objective).sum())
 
 
 def _refined(
@@ -184,7 +161,7 @@ def pose_columns(job: FitJob, problem: CovarianceProblem, components: Components
 
 def _band_of_half(problem: CovarianceProblem, mean: Tensor, factors: Factors) -> Band:
     """The full band around a half-set's own mean."""
-    problem = replace(problem, mean=mean, pose_spread=PoseSpread(), contrast_variance=factors.contrast_variance)
+    problem = replace(problem, mean=mean, pose_errors=PoseErrors(), contrast_variance=factors.contrast_variance)
     return problem.band(problem.source.disk.shell_max, 0.5)
 
 

@@ -18,7 +18,8 @@ from solvar_engine.estimation.rank import (
     keep_components,
     make_decoys,
 )
-from solvar_engine.jobs.fit_factors import HELD_OUT_PARTICLES, HalfSetFit, sample_of
+from solvar_engine.estimation.sampling import sample_of
+from solvar_engine.jobs.fit_factors import HELD_OUT_PARTICLES, HalfSetFit
 from solvar_engine.jobs.fit_job import FitJob
 
 logger = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from solvar_engine.jobs.fit_outputs import (
     write_mean,
     write_spectra,
 )
+from solvar_engine.jobs.fit_pose_errors import with_pose_errors
 from solvar_engine.jobs.fit_poses import pose_columns
 from solvar_engine.jobs.fit_rank import least_gain
 
@@ -64,8 +65,9 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
         torch.empty(count),
         torch.empty(count),
     )
-    band = halves.problem.band(job.shell_max, 1.0)
-    for batch in latent_coordinates(halves.source, torch.arange(count), band, components):
+    band = with_pose_errors(job, halves.source, halves.problem).band(job.shell_max, 1.0)
+    spread = _contrast_variance(halves)
+    for batch in latent_coordinates(halves.source, torch.arange(count), band, components, spread):
         latents.z[batch.index] = batch.z
         latents.precision[batch.index] = batch.precision
         latents.log_likelihood[batch.index] = batch.log_likelihood
@@ -73,6 +75,15 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
         latents.contrast_std[batch.index] = batch.contrast_std
     job.progress.advance()
     return latents
+
+
+def _contrast_variance(halves: HalfSetFit) -> float:
+    """Variance of the contrasts of images, with that of the estimates that are in use."""
+    left, known = halves.problem.contrast_variance, halves.source.contrast
+    if known is None:
+        return left
+    known = known[~halves.outlier]
+    return left + float((known / known.mean()).var())
 
 
 def write_results(
@@ -98,9 +109,8 @@ def write_results(
         "solvarContrast": contrast.double(),
         "solvarLogLikelihood": latents.log_likelihood,
         "solvarOutlier": halves.outlier.long(),
+        "solvarContrastStd": (known * latents.contrast_std).double(),
     }
-    if source.contrast is None:  # else it is the uncertainty of what is left beside the estimates that are in use
-        columns["solvarContrastStd"] = (known * latents.contrast_std).double()
     refines = job.params.refine_poses
     if refines:
         columns.update(pose_columns(job, halves.problem, components, source.pose))
@@ -117,10 +127,7 @@ def _summarise(halves: HalfSetFit, components: Components, labels: list[str], sc
     found = f"{reproducible} of {len(labels)} components reproducible" if labels else "no reproducible variability"
     summary = f"{len(source)} particles{left_out}, mean at {resolution:.1f} Angstrom, {found}"
     logger.info(summary)
-    spread = halves.problem.contrast_variance**0.5
-    if halves.source.contrast is not None:  # the spread is what is left beside the estimates
-        spread = float(halves.source.contrast[~halves.outlier].std())
-    logger.info("contrast: standard deviation %.3f between images", spread)
+    logger.info("contrast: standard deviation %.3f between images", _contrast_variance(halves) ** 0.5)
     eigenvalues = components.eigenvalues * scale.volume**2
     rows = zip(eigenvalues, components.agreement, components.likelihood_gain, labels, strict=True)
     for number, (value, agreement, gain, label) in enumerate(rows, start=1):

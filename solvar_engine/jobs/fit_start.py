@@ -12,16 +12,16 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
+from solvar_engine.jobs.allocator import FreedMemory
 from solvar_engine.jobs.fit_inputs import focus, scratch_folder
 from solvar_engine.jobs.fit_job import READING_STEPS, FitJob
-from solvar_engine.jobs.fit_plan import FitDemand, plan_within, require_disk
-from solvar_engine.jobs.memory import available_bytes, return_large_blocks
+from solvar_engine.jobs.fit_plan import FitDemand, plan_within
+from solvar_engine.jobs.memory import available_bytes
+from solvar_engine.jobs.plans import require_disk
 from solvar_engine.reconstruction.mean import estimate_mean
 from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations
 
 logger = logging.getLogger(__name__)
-
-_LARGE_BYTES = 3e9  # of a fit whose grids are too large to keep what is freed
 
 HalfSetEquations = tuple[NormalEquations, NormalEquations]
 
@@ -64,8 +64,7 @@ def read_images(job: FitJob) -> PreparedParticles:
         params.pose_schedule,
     )
     plan = plan_within(demand, available_bytes())
-    if plan.memory_bytes > _LARGE_BYTES:
-        return_large_blocks()
+    FreedMemory.of_fit(plan.memory_bytes).govern(job.progress)
     logger.info(
         "%d particles of %d px, %.3f Angstrom/px, working box %d px",
         count,
@@ -75,13 +74,13 @@ def read_images(job: FitJob) -> PreparedParticles:
     )
     logger.info(plan.sentence())
     scratch = job.run.checkpoint if params.scratch is None else scratch_folder(params.scratch)
-    require_disk(plan, job.run.path, scratch, count, box_size)
+    require_disk(plan, job.run.path, scratch)
     job.progress.stage("reading images")
     first = job.progress.step
     return prepare_particles(
         stack,
         box_size,
-        scratch=None if plan.cache_in_memory else scratch,
+        scratch=None if plan.images_in_memory else scratch,
         progress=lambda done, total: job.progress.to(first + done * READING_STEPS // total),
     )
 

@@ -20,10 +20,10 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.particles import ParticleStack
-from solvar_engine.data.preprocess import cache_bytes, prepare_particles
+from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.fit_inputs import HalfSplit, scratch_folder, split_halves
+from solvar_engine.jobs.fit_inputs import HalfSplit, split_halves
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def _keys(table: StarTable, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 def prepare(
     params: ReconstructParams, run: RunDir, stack: ParticleStack, row: NDArray[np.int64], contrast: NDArray[np.float32],
-    box_size: int, output: Path,
+    box_size: int, scratch: Path | None,
 ) -> PreparedParticles:
     """Read the images at the box of the volumes, whitened by the noise of the run where it was measured at that box.
 
@@ -169,16 +169,14 @@ def prepare(
         Row of the stack for each particle of the run.
     contrast : ndarray, shape (particles of the run,)
     box_size : int
-    output : Path
-        Folder for the scratch file, unless the options name one.
+    scratch : Path or None
+        Folder for the scratch file; None keeps the images in memory.
 
     Returns
     -------
     PreparedParticles
     """
-    fits = cache_bytes(len(stack), box_size) <= params.cache_mb * 1e6
-    folder = output if params.scratch is None else scratch_folder(params.scratch)
-    prepared = prepare_particles(stack, box_size, scratch=None if fits else folder)
+    prepared = prepare_particles(stack, box_size, scratch=scratch)
     noise = read_csv(run.noise)["noise_variance"]
     if params.particles is None and noise.size == prepared.noise_variance.numel():
         measured = torch.from_numpy(noise.reshape(prepared.noise_variance.shape))

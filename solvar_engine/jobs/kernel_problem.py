@@ -19,8 +19,11 @@ from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.half_models import HalfModel, explain, mean_scale
+from solvar_engine.estimation.sampling import sample_of
 from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
 from solvar_engine.imaging.shells import shells_to_volume
+from solvar_engine.jobs.allocator import FreedMemory
+from solvar_engine.jobs.fit_inputs import scratch_folder
 from solvar_engine.jobs.fit_outputs import OutputScale
 from solvar_engine.jobs.kernel_particles import (
     check_extent,
@@ -28,8 +31,9 @@ from solvar_engine.jobs.kernel_particles import (
     prepare,
     read_run_particles,
 )
-from solvar_engine.jobs.kernel_plan import plan_kernel_states
+from solvar_engine.jobs.kernel_plan import KernelDemand, plan_within
 from solvar_engine.jobs.latent_space import LatentSpace
+from solvar_engine.jobs.memory import available_bytes
 from solvar_engine.jobs.progress import Progress
 from solvar_engine.reconstruction.kernel_regression import back_project
 from solvar_engine.reconstruction.windows import LocalWindows
@@ -112,7 +116,7 @@ def set_up(
     Raises
     ------
     UserError
-        If the images do not fit the run.
+        If the images do not fit the run, or memory is too small.
     """
     refuse_without_halves(run, space)
     known = read_run_particles(run)
@@ -122,13 +126,18 @@ def set_up(
     box_size = _box_size(params, stack, mean.box_size)
     mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
     windows = LocalWindows.create(box_size, mask)
-    plan = plan_kernel_states(
+    demand = KernelDemand(
         len(stack), stack.box_size, mean.box_size, windows, len(space.columns), states, torch.get_num_threads(),
         params.cache_mb,
     )  # fmt: skip
+    plan = plan_within(demand, available_bytes())
+    FreedMemory.of_reconstruction().govern(progress)
     logger.info("%d volumes of %d px from %d particles. %s", states, box_size, len(stack), plan.sentence())
     progress.stage("reading images")
-    source = prepare(params, run, stack, row, known.latents.contrast, box_size, output)
+    scratch = output if params.scratch is None else scratch_folder(params.scratch)
+    source = prepare(
+        params, run, stack, row, known.latents.contrast, box_size, None if plan.images_in_memory else scratch
+    )
     rows = (torch.from_numpy(row)[known.halves[0]], torch.from_numpy(row)[known.halves[1]])
     models = _half_models(run, space, source, torch.cat(rows))
     progress.advance()
@@ -167,8 +176,7 @@ def _half_models(
         for path in (run.mean_half1, run.mean_half2)
     ]
     disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
-    sample = rows[:: max(1, len(rows) // _SCALE_IMAGES)]
-    scale = mean_scale(source, sample, disk, 0.5 * (means[0] + means[1]))
+    scale = mean_scale(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]))
     variances = torch.from_numpy(space.components.eigenvalue[space.columns])
     first, second = (
         HalfModel(scale * mean, scale * _half_components(run, space, half), variances)

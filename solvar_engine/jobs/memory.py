@@ -1,47 +1,11 @@
-"""How much memory this process may use, and what becomes of memory that is freed."""
+"""How much memory this process may use."""
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path, PurePosixPath
-
-_TRIM_THRESHOLD, _OWN_BLOCK_THRESHOLD, _BLOCKS_OF_THEIR_OWN = -1, -3, -4  # as malloc.h numbers its parameters
 
 _LIMIT_FILES = {"": ("", "memory.max"), "memory": ("memory", "memory.limit_in_bytes")}
 """By the controllers of a hierarchy of control groups (version 2 has no name): folder and file of the limit."""
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep large blocks that were freed for the next ones, where it is glibc.
-
-    Transforms and grids come and go by the hundred. Given back to the system each time, every page of the next one has
-    to be mapped and cleared again: that was half of the time of a transform, and a sixth of a whole fit.
-    """
-    _set_allocator(_BLOCKS_OF_THEIR_OWN, 0)
-    _set_allocator(_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def return_large_blocks() -> None:
-    """Give blocks of more than 32 MB back to the system as soon as they are freed, where the C library is glibc.
-
-    Kept, they are of no use for larger ones, and small ones settle in them: with grids of a gigabyte, twice as much
-    memory was taken as was in use.
-    """
-    _set_allocator(_OWN_BLOCK_THRESHOLD, 32 * 2**20)
-    _set_allocator(_BLOCKS_OF_THEIR_OWN, 65536)
-
-
-def _set_allocator(parameter: int, value: int) -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(parameter, value)
-
-
-def release_freed_memory() -> None:
-    """Give back to the system what was freed, before work that needs blocks of other sizes, where it is glibc."""
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if malloc_trim is not None:
-        malloc_trim(0)
 
 
 def available_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tqdm import tqdm
 
 from solvar_engine.contract.status import FINISHED, StatusTracker
-from solvar_engine.jobs.memory import release_freed_memory
 
 
 class Progress:
@@ -22,14 +23,19 @@ class Progress:
         self._status = status
         self._steps = steps
         self._stage = ""
+        self._before_each_stage: Callable[[], object] | None = None
         self.step = 0
         self._bar = tqdm(total=steps, desc="starting", unit="step", disable=None, leave=False)
         status.update(step=0, steps=steps)
 
+    def before_each_stage(self, action: Callable[[], object]) -> None:
+        """Have something done from now on whenever another stage is entered, between the two."""
+        self._before_each_stage = action
+
     def stage(self, name: str) -> None:
-        """Enter a stage; memory that the one before has freed goes back to the system."""
-        if name != self._stage:
-            release_freed_memory()
+        """Enter a stage, or stay in it."""
+        if name != self._stage and self._before_each_stage is not None:
+            self._before_each_stage()
         self._stage = name
         self._bar.set_description(name)
         self._status.update(stage=name)

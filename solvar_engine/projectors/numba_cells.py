@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-PIXELS_AHEAD = 4  # of the one at work; 3 to 6 are equally fast, 2 and 8 slower
+_PIXELS_AHEAD = 4  # of the one at work; 3 to 6 are equally fast, 2 and 8 slower
 _LINE_FLOATS = 16  # of 4 bytes in a line of the cache
 
 
@@ -63,14 +63,14 @@ def corner_weights(x, y, z):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def lower_corner(rotation, kx, ky, centre):  # type: ignore[no-untyped-def]
+def _lower_corner(rotation, kx, ky, centre):  # type: ignore[no-untyped-def]
     """Index (z, y, x) of the cell that a pixel falls into."""
     x, y, z, _ = place(rotation, kx, ky)
     return int(math.floor(z)) + centre, int(math.floor(y)) + centre, int(math.floor(x))
 
 
 @inlined
-def prefetch_cell(grid, iz, iy, ix):  # type: ignore[no-untyped-def]
+def _prefetch_cell(grid, iz, iy, ix):  # type: ignore[no-untyped-def]
     """Ask for the eight corners of a cell of a grid (z, y, x, floats): four runs of two cells each."""
     run = 2 * grid.shape[3]
     along_y = grid.shape[2] * grid.shape[3]
@@ -80,6 +80,15 @@ def prefetch_cell(grid, iz, iy, ix):  # type: ignore[no-untyped-def]
         for step in range(0, run, _LINE_FLOATS):
             _prefetch(grid, first + step)
         _prefetch(grid, first + run - 1)
+
+
+@inlined
+def prefetch_ahead(grid, rotation, pixels, p, centre, first, end):  # type: ignore[no-untyped-def]
+    """Ask for the corners of a pixel further on than p, if any of them lies in the planes from first up to end."""
+    ahead = min(p + _PIXELS_AHEAD, pixels.shape[0] - 1)
+    iz, iy, ix = _lower_corner(rotation, pixels[ahead, 0], pixels[ahead, 1], centre)
+    if iz + 1 >= first and iz < end:
+        _prefetch_cell(grid, iz, iy, ix)
 
 
 @intrinsic

@@ -28,14 +28,7 @@ from solvar_engine.projectors.checks import (
 )
 from solvar_engine.projectors.combinations import phase_slope
 from solvar_engine.projectors.grid import CHUNK_BYTES, GridGeometry
-from solvar_engine.projectors.numba_cells import (
-    PIXELS_AHEAD,
-    compiled,
-    corner_weights,
-    lower_corner,
-    place,
-    prefetch_cell,
-)
+from solvar_engine.projectors.numba_cells import compiled, corner_weights, place, prefetch_ahead
 from solvar_engine.projectors.numba_poses import pose_products_trilinear
 
 
@@ -232,12 +225,9 @@ def _real_array(values: Tensor) -> np.ndarray:
 def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
     has_factor = factor.shape[1] > 0
     floats = grid.shape[3]
-    last = pixels.shape[0] - 1
     for n in numba.prange(rotation.shape[0]):
         for p in range(pixels.shape[0]):
-            ahead = min(p + PIXELS_AHEAD, last)
-            iz, iy, ix = lower_corner(rotation[n], pixels[ahead, 0], pixels[ahead, 1], centre)
-            prefetch_cell(grid, iz, iy, ix)
+            prefetch_ahead(grid, rotation[n], pixels, p, centre, 0, grid.shape[0])
             x, y, z, flipped = place(rotation[n], pixels[p, 0], pixels[p, 1])
             ix, iy, iz, (wa, wb, wc, wd, we, wf, wg, wh) = corner_weights(x, y, z)
             iy, iz = iy + centre, iz + centre
@@ -265,7 +255,6 @@ def _backproject_trilinear(slices, rotation, pixels, factor, centre, edges, out)
     has_factor = factor.shape[1] > 0
     floats = out.shape[4]
     groups, slabs = out.shape[0], edges.shape[0] - 1
-    last = pixels.shape[0] - 1
     for task in numba.prange(groups * slabs):
         group, slab = task // slabs, task % slabs
         grid = out[group]
@@ -273,10 +262,7 @@ def _backproject_trilinear(slices, rotation, pixels, factor, centre, edges, out)
         value = np.empty(floats, np.float32)
         for n in range(group, rotation.shape[0], groups):
             for p in range(pixels.shape[0]):
-                ahead = min(p + PIXELS_AHEAD, last)
-                iz, iy, ix = lower_corner(rotation[n], pixels[ahead, 0], pixels[ahead, 1], centre)
-                if iz + 1 >= first and iz < end:
-                    prefetch_cell(grid, iz, iy, ix)
+                prefetch_ahead(grid, rotation[n], pixels, p, centre, first, end)
                 x, y, z, flipped = place(rotation[n], pixels[p, 0], pixels[p, 1])
                 ix, iy, iz, (wa, wb, wc, wd, we, wf, wg, wh) = corner_weights(x, y, z)
                 iy, iz = iy + centre, iz + centre

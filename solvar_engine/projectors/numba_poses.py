@@ -9,15 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from solvar_engine.projectors.numba_cells import (
-    PIXELS_AHEAD,
-    compiled,
-    corner_weights,
-    inlined,
-    lower_corner,
-    place,
-    prefetch_cell,
-)
+from solvar_engine.projectors.numba_cells import compiled, corner_weights, inlined, place, prefetch_ahead
 
 _BLOCK = 64  # pixels of a float32 sum, before it is added up in float64
 
@@ -66,9 +58,7 @@ def pose_products_trilinear(  # type: ignore[no-untyped-def]
             partial[:] = 0
             turn_partial[:] = 0
             for p in range(start, min(start + _BLOCK, pixels.shape[0])):
-                ahead = min(p + PIXELS_AHEAD, pixels.shape[0] - 1)
-                iz, iy, ix = lower_corner(matrix, pixels[ahead, 0], pixels[ahead, 1], centre)
-                prefetch_cell(grid, iz, iy, ix)
+                prefetch_ahead(grid, matrix, pixels, p, centre, 0, grid.shape[0])
                 kx, ky = pixels[p, 0], pixels[p, 1]
                 x, y, z, flipped = place(matrix, kx, ky)
                 ix, iy, iz, corner_weight = corner_weights(x, y, z)

@@ -178,8 +178,8 @@ def test_components_stay_inside_the_mask() -> None:
 
 
 @pytest.fixture(scope="module")
-def latents():
-    """Posterior of 60 simulated images of different contrast, with the dense model of the same images."""
+def latent_problem():
+    """60 simulated images of different contrast, their band, the true components and coordinates along these."""
     contrast = torch.linspace(0.5, 1.5, 60)
     simulation = simulate(LinearPhantom.create(2).scaled(3.0), 60, BOX, contrast=contrast)
     factors = simulation.phantom.factors(BOX).flatten(1).double()
@@ -189,11 +189,18 @@ def latents():
     nothing = torch.zeros(2, dtype=torch.float64)
     components = Components(eigenvolumes, values, nothing, nothing, nothing)
     band = replace(full_band(simulation), contrast_variance=0.01)
-    index = simulation.source.everyone.flip(0)
-    batches = list(latent_coordinates(replace(simulation.source, batch_limit=17), index, band, components))
-    model = DenseModel.of(simulation.source.double(), in_double(band), eigenvolumes.double())
     scores = simulation.z.double() @ factors @ eigenvolumes.flatten(1).double().T
-    return batches, model, values, index, scores
+    return simulation.source, band, components, scores
+
+
+@pytest.fixture(scope="module")
+def latents(latent_problem):
+    """Posterior of the images, with the dense model of the same."""
+    source, band, components, scores = latent_problem
+    index = source.everyone.flip(0)
+    batches = list(latent_coordinates(replace(source, batch_limit=17), index, band, components))
+    model = DenseModel.of(source.double(), in_double(band), components.eigenvolumes.double())
+    return batches, model, components.eigenvalues, index, scores
 
 
 def with_contrast(eigenvalues: Tensor) -> Tensor:
@@ -243,3 +250,13 @@ def test_latents_scatter_about_the_truth_by_their_precision(latents) -> None:
     length = torch.einsum("ni,nij,nj->n", error, precision, error)
     assert float(length.mean()) == pytest.approx(2.0, rel=0.3)
     assert relative_error(torch.cat([batch.z for batch in batches]).double(), scores[index]) < 0.8
+
+
+def test_contrast_that_is_in_use_already_is_as_uncertain_as_before(latent_problem) -> None:
+    """With hardly any variance left beside the estimates, what an image knows of its contrast still counts."""
+    source, band, components, _ = latent_problem
+    wide = latent_coordinates(source, source.everyone, band, components)
+    expected = torch.cat([batch.contrast_std for batch in wide])
+    narrow = replace(band, contrast_variance=0.0)
+    found = latent_coordinates(source, source.everyone, narrow, components, contrast_variance=0.01)
+    torch.testing.assert_close(torch.cat([batch.contrast_std for batch in found]), expected, rtol=1e-3, atol=0)

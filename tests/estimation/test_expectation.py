@@ -180,3 +180,34 @@ def test_nuisance_factors_are_marginalised_but_not_fitted(problem, factors) -> N
         assert part.objective == pytest.approx(whole.objective, rel=1e-10), name
         torch.testing.assert_close(part.gradient, whole.gradient[:-1])
         torch.testing.assert_close(part.second_moment, whole.second_moment[:-1, :-1])
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_nuisance_may_be_expected_elsewhere_than_at_zero(problem, factors, operator, name: str) -> None:
+    """As if the mean of every image were moved along the nuisance factors: value, gradient and posterior."""
+    source, band = problem[0].double(), in_double(problem[1])
+    fitted, fixed = factors[:-1].double(), factors[-1:].double()
+    expected = noise(IMAGES, 1, seed=7, dtype=torch.float64)
+    band = replace(band, nuisance=fixed, nuisance_mean=expected)
+    few = source.everyone[:FEW]
+    found = expectation_pass(source, few, band, fitted, OBJECTIVES[name])
+
+    plain = DenseModel.of(source, band, torch.cat((fitted, fixed)))
+    mean = plain.mean + plain.loadings[:, :, RANK - 1] * expected
+    of_contrast = CONTRAST_VARIANCE**0.5 * mean
+    variable = fitted.flatten(1).T.requires_grad_()
+    of_fixed = plain.loadings[:FEW, :, RANK - 1 : RANK]
+    loadings = torch.cat((operator @ variable, of_fixed, of_contrast[:FEW, :, None]), dim=2)
+    dense = DenseModel(plain.images[:FEW], mean[:FEW], loadings)
+    value = DENSE_OBJECTIVES[name](dense).sum()
+    value.backward()
+    assert found.objective == pytest.approx(value.item(), rel=1e-10)
+    exact = {"rtol": 1e-10, "atol": 1e-10 * float(found.gradient.abs().max())}
+    torch.testing.assert_close(found.gradient.flatten(1).T, variable.grad, **exact)
+
+    latents, covariance = DenseModel(dense.images, dense.mean, loadings.detach()).posterior()
+    (_, slices, _, posterior), *_ = posterior_pass(source, few, band, fitted)
+    torch.testing.assert_close(posterior.mean, latents, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(posterior.covariance, covariance, rtol=1e-9, atol=1e-9)
+    seen = real_rows(slices[:, :, 0] * source.contrast[:FEW, None], band.disk)
+    torch.testing.assert_close(seen, mean[:FEW])

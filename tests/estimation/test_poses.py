@@ -12,12 +12,13 @@ from solvar_engine.estimation.bands import Band
 from solvar_engine.estimation.heldout import collect_statistics, latent_covariance
 from solvar_engine.estimation.nuisance import PoseSpread
 from solvar_engine.estimation.pose_descent import descend_poses
+from solvar_engine.estimation.pose_likelihood import PoseModel
 from solvar_engine.estimation.pose_prior import PosePrior, precision_of
-from solvar_engine.estimation.poses import PoseModel, pose_covariance, refine_poses
+from solvar_engine.estimation.poses import pose_covariance, refine_poses
 from solvar_engine.imaging.fourier import shift_phases
 from solvar_engine.imaging.rotation import angular_distance_deg, rotation_to_rotvec, rotvec_to_rotation
 from tests.estimation.problems import DenseModel, full_band, in_double
-from tests.reconstruction.simulated import LinearPhantom, MemorySource, Simulation, noise, simulate
+from tests.reconstruction.simulated import LinearPhantom, MemorySource, Simulation, noise, real_rows, simulate
 
 BOX, IMAGES, RANK = 16, 300, 2
 TURN_RAD, MOVE_PX = 0.06, 0.6
@@ -59,7 +60,8 @@ def test_derivatives_are_those_of_the_marginal_likelihood(simulation, band, fact
 
     start = torch.zeros(5, dtype=torch.float64)
     batch = evaluate(start)
-    gradient, matrix = model.derivatives(batch, model.evaluate(batch))
+    found = model.derivatives(batch, model.evaluate(batch))
+    gradient, matrix = found.gradient, found.matrix
     step = 1e-7  # so short that hardly any pixel leaves its cell
     for k in range(5):
         move = start.clone()
@@ -76,7 +78,7 @@ def test_matrix_equals_that_of_dense_covariances(simulation, band, factors) -> N
     model = PoseModel(exact, factors.double())
     batch = next(iter(source.batches(FEW, source.disk, len(FEW))))
     posterior = model.evaluate(batch)
-    _, matrix = model.derivatives(batch, posterior)
+    matrix = model.derivatives(batch, posterior).matrix
     dense = DenseModel.of(source, exact, factors.double())
     mean = torch.cat((posterior.mean[:, 1:], posterior.mean[:, :1]), dim=1)
 
@@ -181,6 +183,36 @@ def test_given_poses_count_as_much_as_they_are_trusted(simulation, refined, band
     assert float(angular_distance_deg(results[1].rotation, source.rotation).max()) < 0.1
     assert float(results[1].shift_px.abs().max()) < 0.02
     assert all(bool((result.objective <= result.objective_start).all()) for result in results)
+
+
+def test_joint_covariance_is_the_inverse_of_the_joint_matrix(simulation, band, factors) -> None:
+    """Of pose and latents: [[J* J, J* A], [A* J, I + A* A]], with J by small steps at the posterior mean.
+
+    A weak prior, which keeps steps bounded where an image says nothing, makes the small difference.
+    """
+    source, exact = simulation.source.double(), in_double(band)
+    model = PoseModel(exact, factors.double())
+    batch = next(iter(source.batches(FEW, source.disk, len(FEW))))
+    posterior = model.evaluate(batch)
+    latent, cross = model.derivatives(batch, posterior).joint_covariance()
+    grid = exact.projector.to_grid(torch.cat((exact.mean[None], factors.double())))
+    amount = torch.cat((1 + exact.contrast_variance**0.5 * posterior.mean[:, :1], posterior.mean[:, 1:]), dim=1)
+
+    def explained(change: Tensor) -> Tensor:
+        rotation = batch.rotation @ rotvec_to_rotation(change[None, :3])
+        slices = exact.projector.project(grid, rotation, batch.ctf * batch.contrast[:, None])
+        shown = (slices @ amount[:, :, None].to(slices))[..., 0]
+        # an image that is centred by a larger shift shows the particle at a smaller one
+        return real_rows(shown * shift_phases(source.disk, -change[None, 3:], BOX), source.disk)
+
+    steps = 1e-7 * torch.eye(5, dtype=torch.float64)
+    slopes = torch.stack([(explained(step) - explained(-step)) / 2e-7 for step in steps], dim=-1)
+    loadings = DenseModel.of(source, exact, factors.double()).loadings[FEW][:, :, [RANK, *range(RANK)]]
+    columns = torch.cat((slopes, loadings), dim=2)
+    matrix = columns.mT @ columns + torch.diag(torch.tensor([0.0] * 5 + [1.0] * (1 + RANK), dtype=torch.float64))
+    inverse = torch.linalg.inv(matrix)
+    torch.testing.assert_close(latent, inverse[:, 5:, 5:], rtol=1e-2, atol=1e-3 * float(inverse[:, 5:, 5:].max()))
+    torch.testing.assert_close(cross, inverse[:, :5, 5:], rtol=1e-2, atol=1e-2 * float(cross.abs().max()))
 
 
 def test_results_do_not_depend_on_the_batches(refined, band, factors) -> None:

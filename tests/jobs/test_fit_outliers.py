@@ -87,6 +87,9 @@ def test_refined_contrasts_are_those_of_the_images(simulate, engine, tmp_path) -
         latents = read_latents(RunDir(folder).latents)
         assert np.corrcoef(latents.contrast, truth)[0, 1] ** 2 > 0.85
         assert latents.contrast.mean() == pytest.approx(1, abs=0.01)
+        stated = StarFile.read(RunDir(folder).particles).particles.numbers("solvarContrastStd")["solvarContrastStd"]
+        error = np.sqrt(np.mean((latents.contrast - truth / truth.mean()) ** 2))
+        assert 0.7 < error / np.sqrt(np.mean(stated**2)) < 1.5
         motion = read_csv(data.truth.states)["coordinate_1"]
         scores[options] = np.corrcoef(latents.z[:, 0], motion)[0, 1] ** 2
     assert scores["--refine-contrast",] > scores[()] > 0.8
