@@ -26,7 +26,7 @@ def poses_figure(data: RunData) -> ReportFigure | None:
     caption = (
         f"Poses were refined together with the motions. Orientations turned by {data.rotation_change.mean():.2f}°, and"
         f" shifts moved by {data.shift_change.mean():.2f} Å, on average. The uncertainty is the root mean square error"
-        " that each image itself allows under the volumes found: changes much larger than it corrected errors of the"
+        " that image and given pose allow under the volumes found: changes much larger than it corrected errors of the"
         " given poses. Each particle's change and uncertainty are in particles.star (solvarRotationChange,"
         " solvarRotationStd in degrees; solvarShiftChange, solvarShiftStd in Å)."
     )
