@@ -35,8 +35,8 @@ def draw_pose_changes(figure: Figure, changes: PoseChanges) -> None:
         figure,
         "How far each particle's orientation was turned, and its shift moved, from what the input says (bars), and how "
         "uncertain the refined ones are by image and input, under the volumes found (line). Changes much larger than "
-        "the uncertainty have corrected errors of the input; changes of its size are mostly noise. The last bar holds all "
-        "that lies beyond.",
+        "the uncertainty have corrected errors of the input; changes of its size are mostly noise. The last bar holds "
+        "all that lies beyond.",
     )
 
 
