@@ -18,22 +18,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from poses import Model, model_of, spread_of
+from poses import Model, Setting, model_of, refined_once
 from torch import Tensor
 
-from solvar_engine.contract.files import read_csv
-from solvar_engine.data.particles import ParticleStack
-from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.nuisance import PoseSpread
 from solvar_engine.estimation.pose_likelihood import PoseModel
 from solvar_engine.estimation.pose_prior import PosePrior
-from solvar_engine.estimation.poses import pose_covariance, refine_poses
+from solvar_engine.estimation.poses import pose_covariance
 from solvar_engine.evaluation.latent_scores import latent_r2
 from solvar_engine.evaluation.pose_scores import pose_errors
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.fit_outputs import OutputScale
 from solvar_engine.jobs.simulated_files import DataSetFiles
 
 _STEPS = 8  # of Gauss and Newton, in every state
@@ -50,17 +46,12 @@ class Candidate:
 
 def candidate(source: PreparedParticles, index: Tensor, model: Model, true: Pose, spread: PoseSpread) -> Candidate:
     """Hold the only volume of a model against the images."""
-    at_true, integrated = torch.zeros(2, len(index), dtype=torch.float64)
+    at_true = torch.zeros(len(index), dtype=torch.float64)
     likelihood = PoseModel(model.band, model.factors)
     for batch in source.with_pose(true).batches(index, model.band.disk, likelihood.images_per_call):
         at_true[batch.index] = likelihood.evaluate(batch).objective
     prior = PosePrior.about(source.pose, source.pose, source.pixel_size, spread)
-    rotation, shift = source.pose.rotation.clone(), source.pose.shift.clone()
-    for part in refine_poses(source, index, model.band, model.factors, steps=_STEPS, prior=prior):
-        rotation[part.index] = part.rotation
-        shift[part.index] += part.shift_px * source.pixel_size
-        integrated[part.index] = part.objective
-    best = Pose(rotation, shift)
+    best, integrated = refined_once(source, index, model, prior, _STEPS)
     for rows, covariance in pose_covariance(source.with_pose(best), index, model.band, model.factors, spread):
         integrated[rows] -= 0.5 * torch.logdet(covariance)
     return Candidate(at_true, integrated, best[index])
@@ -81,21 +72,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data: DataSetFiles = options.data
-    stack = ParticleStack.from_star(data.particles)
-    source = prepare_particles(stack, stack.box_size, scratch=None)
-    index = torch.arange(min(options.particles, len(source)))
-    truth = read_csv(data.truth.states)
-    true = ParticleStack.from_star(data.truth.particles, data.path).pose
-    spread, scale = spread_of(source.pose, true, source.pixel_size), OutputScale.of(source).volume
+    setting = Setting.read(data, options.particles)
+    source, index, true, truth = setting.source, setting.index, setting.true, setting.truth
     of_state = dict(zip(truth["state"].astype(int).tolist(), truth["coordinate_1"].tolist(), strict=True))
     numbers = sorted(of_state)
     chosen = [numbers[row] for row in np.linspace(0, len(numbers) - 1, options.states).round().astype(int)]
     coordinate = np.array([of_state[number] for number in chosen])
     candidates = []
     for number in chosen:
-        volume = read_volume(data.truth.volume(number)).data / scale
-        model = model_of(source, volume, torch.zeros(0, *volume.shape), float(np.var(truth["contrast"])))
-        candidates.append(candidate(source, index, model, true, spread))
+        volume = read_volume(data.truth.volume(number)).data / setting.scale
+        model = model_of(source, volume, torch.zeros(0, *volume.shape), setting.contrast_variance)
+        candidates.append(candidate(source, index, model, true, setting.spread))
         sys.stderr.write(f"\rstate {len(candidates)} of {len(chosen)}")
     wanted = truth["coordinate_1"][: len(index), None]
     sys.stdout.write("\n| poses | R2 of the posterior mean | latent R2 (30 nearest neighbours) |\n|---|---|---|\n")
@@ -107,7 +94,7 @@ def main() -> None:
     nearest = torch.from_numpy(np.abs(coordinate[:, None] - wanted[:, 0]).argmin(axis=0))
     rotation = torch.stack([c.pose.rotation for c in candidates])[nearest, index]
     shift = torch.stack([c.pose.shift for c in candidates])[nearest, index]
-    turn, move = pose_errors(Pose(rotation, shift), true[index], stack.pixel_size)
+    turn, move = pose_errors(Pose(rotation, shift), true[index], source.pixel_size)
     sys.stdout.write(f"\nErrors of the poses under the volume of the true state: {turn:.3f} degrees, {move:.4f} px\n")
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.contract.files import read_csv
@@ -87,16 +88,71 @@ def spread_of(given: Pose, true: Pose, pixel_size: float) -> PoseSpread:
     return found.at_least(LEAST_SPREAD)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A simulated data set as both benchmarks of poses take it.
+
+    Attributes
+    ----------
+    source : PreparedParticles
+    index : Tensor, shape (n,), int64
+        The first particles.
+    true : Pose
+        Of all particles.
+    truth : dict of ndarray
+        Columns of the table of states.
+    spread : PoseSpread
+        Of the prior about the given poses.
+    scale : float
+        Of volumes in their own units over those of the estimators.
+    contrast_variance : float
+    """
+
+    source: PreparedParticles
+    index: Tensor
+    true: Pose
+    truth: dict[str, NDArray[np.floating]]
+    spread: PoseSpread
+    scale: float
+    contrast_variance: float
+
+    @staticmethod
+    def read(data: DataSetFiles, particles: int) -> Setting:
+        """Prepare the images of a folder that simulate wrote."""
+        stack = ParticleStack.from_star(data.particles)
+        source = prepare_particles(stack, stack.box_size, scratch=None)
+        true = ParticleStack.from_star(data.truth.particles, data.path).pose
+        truth = read_csv(data.truth.states)
+        return Setting(
+            source,
+            torch.arange(min(particles, len(source))),
+            true,
+            truth,
+            spread_of(source.pose, true, source.pixel_size),
+            OutputScale.of(source).volume,
+            float(np.var(truth["contrast"])),
+        )
+
+
+def refined_once(
+    source: PreparedParticles, index: Tensor, model: Model, prior: PosePrior, steps: int
+) -> tuple[Pose, Tensor]:
+    """Poses of all particles after one refinement of some, and what their objective is there."""
+    rotation, shift = source.pose.rotation.clone(), source.pose.shift.clone()
+    objective = torch.zeros(len(source), dtype=torch.float64)
+    for part in refine_poses(source, index, model.band, model.factors, steps=steps, prior=prior):
+        rotation[part.index] = part.rotation
+        shift[part.index] += part.shift_px * source.pixel_size
+        objective[part.index] = part.objective
+    return Pose(rotation, shift), objective[index]
+
+
 def refined(source: PreparedParticles, index: Tensor, model: Model, spread: PoseSpread) -> Pose:
     """Poses after some rounds under the same volumes."""
     given = source.pose
     for _ in range(_ROUNDS):
         prior = PosePrior.about(given, source.pose, source.pixel_size, spread)
-        rotation, shift = source.pose.rotation.clone(), source.pose.shift.clone()
-        for part in refine_poses(source, index, model.band, model.factors, steps=3, prior=prior):
-            rotation[part.index] = part.rotation
-            shift[part.index] += part.shift_px * source.pixel_size
-        source = source.with_pose(Pose(rotation, shift))
+        source = source.with_pose(refined_once(source, index, model, prior, steps=3)[0])
     return source.pose
 
 
@@ -123,18 +179,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data: DataSetFiles = options.data
-    stack = ParticleStack.from_star(data.particles)
-    source = prepare_particles(stack, stack.box_size, scratch=None)
-    truth = read_csv(data.truth.states)
-    angles = np.stack([column for name, column in truth.items() if name.startswith("coordinate_")], axis=1)
-    variance = float(np.var(truth["contrast"]))
-    scale = OutputScale.of(source).volume
-    index = torch.arange(min(options.particles, len(source)))
-    true = ParticleStack.from_star(data.truth.particles, data.path).pose
+    setting = Setting.read(data, options.particles)
+    source, index, true, scale = setting.source, setting.index, setting.true, setting.scale
+    variance = setting.contrast_variance
+    angles = np.stack([column for name, column in setting.truth.items() if name.startswith("coordinate_")], axis=1)
     under_true = model_of(source, *true_volumes(data, options.rank, scale), variance)
     began = time.perf_counter()
-    spread = spread_of(source.pose, true, source.pixel_size)
-    floor = refined(source, index, under_true, spread)
+    floor = refined(source, index, under_true, setting.spread)
     milliseconds = 1e3 * (time.perf_counter() - began) / len(index) / _ROUNDS
     rows = [
         ("true", "given", under_true, source.pose),
@@ -162,7 +213,7 @@ def main() -> None:
     heads = ("volumes", "poses", "rotation, degrees", "shift, px", "frame turned by, degrees", "latent R2")
     sys.stdout.write(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n")
     for volumes, name, model, pose in rows:
-        turn, move = pose_errors(pose[index], true[index], stack.pixel_size)
+        turn, move = pose_errors(pose[index], true[index], source.pixel_size)
         score = latent_r2(latents(source.with_pose(pose), index, model).numpy(), angles[: len(index)])
         frame = frame_turn_deg(pose, true)  # of all particles
         sys.stdout.write(f"| {volumes} | {name} | {turn:.3f} | {move:.4f} | {frame:.3f} | {score:.3f} |\n")
