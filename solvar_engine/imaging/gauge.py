@@ -118,7 +118,7 @@ def in_frame_of(pose: Pose, reference: Pose, states: StatePosterior | None = Non
     turn = rotation_to_rotvec(rotation @ known.mT)
     normal, moment = design.T @ design, design.T @ turn
     if states is not None:
-        normal[1:, 1:] += states.covariance.to(normal).sum(dim=0)
+        normal[1:, 1:] += states.covariance.sum(dim=0, dtype=normal.dtype)
         moment[1:] += torch.einsum("nij,njl->li", rotation, states.with_turn.to(rotation))
     drift = design @ (torch.linalg.pinv(normal, hermitian=True) @ moment)
     rotation = rotvec_to_rotation(-drift) @ rotation
