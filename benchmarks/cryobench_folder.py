@@ -28,7 +28,7 @@ from solvar_engine.data.mrc import read_header
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.imaging.masks import automatic_mask
 from solvar_engine.imaging.types import Volume
-from solvar_engine.jobs.simulated_files import DataSetFiles, TruthFiles
+from solvar_engine.jobs.simulate.files import DataSetFiles, TruthFiles
 
 _SIZE, _PIXEL = "rlnImageSize", "rlnImagePixelSize"
 

@@ -27,16 +27,16 @@ from solvar_engine.data.noise import ResidualNoise  # noqa: E402
 from solvar_engine.data.particles import ParticleStack  # noqa: E402
 from solvar_engine.data.preprocess import prepare_particles  # noqa: E402
 from solvar_engine.data.stream import PreparedParticles  # noqa: E402
-from solvar_engine.estimation.bands import Band, ProjectorOptions, make_band  # noqa: E402
-from solvar_engine.estimation.components import Components, latent_coordinates  # noqa: E402
-from solvar_engine.estimation.residuals import residual_power  # noqa: E402
+from solvar_engine.estimation.judging.components import Components, latent_coordinates  # noqa: E402
+from solvar_engine.estimation.model.bands import Band, ProjectorOptions, make_band  # noqa: E402
+from solvar_engine.estimation.model.residuals import residual_power  # noqa: E402
 from solvar_engine.estimation.sampling import sample_of  # noqa: E402
 from solvar_engine.evaluation.covariance_scores import state_factor  # noqa: E402
 from solvar_engine.evaluation.metrics import Estimate, Truth, evaluate_estimate  # noqa: E402
 from solvar_engine.imaging.fourier import nyquist_shell  # noqa: E402
-from solvar_engine.jobs.evaluate import read_truth  # noqa: E402
-from solvar_engine.jobs.fit_outputs import OutputScale  # noqa: E402
-from solvar_engine.jobs.simulated_files import TruthFiles  # noqa: E402
+from solvar_engine.jobs.fit.outputs import OutputScale  # noqa: E402
+from solvar_engine.jobs.run_evaluate import read_truth  # noqa: E402
+from solvar_engine.jobs.simulate.files import TruthFiles  # noqa: E402
 
 SCORES = ("captured_variance", "latent_r2", "latent_r2_poly", "state_accuracy", "fsc_auc_mean")
 """Scores of the oracle that stand beside those of a fit."""

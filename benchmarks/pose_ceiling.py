@@ -23,14 +23,14 @@ from torch import Tensor
 
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.estimation.nuisance import PoseSpread
-from solvar_engine.estimation.pose_likelihood import PoseModel
-from solvar_engine.estimation.pose_prior import PosePrior
-from solvar_engine.estimation.poses import pose_covariance
+from solvar_engine.estimation.poses.errors import PoseSpread
+from solvar_engine.estimation.poses.likelihood import PoseModel
+from solvar_engine.estimation.poses.prior import PosePrior
+from solvar_engine.estimation.poses.refinement import pose_covariance
 from solvar_engine.evaluation.latent_scores import latent_r2
 from solvar_engine.evaluation.pose_scores import pose_errors
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.simulated_files import DataSetFiles
+from solvar_engine.jobs.simulate.files import DataSetFiles
 
 _STEPS = 8  # of Gauss and Newton, in every state
 

@@ -28,20 +28,20 @@ from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.estimation.bands import Band, ProjectorOptions, make_band
-from solvar_engine.estimation.expectation import posterior_pass
-from solvar_engine.estimation.nuisance import PoseSpread
-from solvar_engine.estimation.pose_prior import PosePrior
-from solvar_engine.estimation.poses import refine_poses
+from solvar_engine.estimation.model.bands import Band, ProjectorOptions, make_band
+from solvar_engine.estimation.model.expectation import posterior_pass
+from solvar_engine.estimation.poses.errors import PoseSpread
+from solvar_engine.estimation.poses.prior import PosePrior
+from solvar_engine.estimation.poses.refinement import refine_poses
 from solvar_engine.evaluation.latent_scores import latent_r2
 from solvar_engine.evaluation.pose_scores import pose_errors
 from solvar_engine.imaging.gauge import best_global_rotation
 from solvar_engine.imaging.rotation import angular_distance_deg, rotation_to_rotvec
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.evaluate import match_particles
-from solvar_engine.jobs.fit_outputs import OutputScale
-from solvar_engine.jobs.fit_pose_errors import LEAST_SPREAD
-from solvar_engine.jobs.simulated_files import DataSetFiles
+from solvar_engine.jobs.fit.outputs import OutputScale
+from solvar_engine.jobs.fit.pose_errors import LEAST_SPREAD
+from solvar_engine.jobs.run_evaluate import match_particles
+from solvar_engine.jobs.simulate.files import DataSetFiles
 
 _ROUNDS = 3  # of refinement, until nothing moves
 

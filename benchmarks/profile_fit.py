@@ -34,9 +34,11 @@ import torch  # noqa: E402
 from benchmarks.common import cpu_seconds, provenance, publish, simulated, table, use_threads  # noqa: E402
 from solvar_engine.contract.params import FitParams  # noqa: E402
 from solvar_engine.data.stream import PreparedParticles  # noqa: E402
-from solvar_engine.estimation import solvers  # noqa: E402
-from solvar_engine.jobs import fit, fit_factors, fit_start  # noqa: E402
-from solvar_engine.jobs.progress import Progress  # noqa: E402
+from solvar_engine.estimation.solver import epochs as solvers  # noqa: E402
+from solvar_engine.jobs import run_fit as fit  # noqa: E402
+from solvar_engine.jobs.fit import halves as fit_factors  # noqa: E402
+from solvar_engine.jobs.fit import start as fit_start  # noqa: E402
+from solvar_engine.jobs.running.progress import Progress  # noqa: E402
 from solvar_engine.projectors import numba_cpu  # noqa: E402
 from solvar_engine.projectors.numba_cpu import NumbaProjector  # noqa: E402
 

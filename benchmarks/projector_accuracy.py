@@ -27,9 +27,9 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks.common import cpu_seconds, provenance, publish, table, use_threads  # noqa: E402
-from solvar_engine.estimation.bands import ProjectorOptions, make_band  # noqa: E402
-from solvar_engine.estimation.expectation import expectation_pass  # noqa: E402
-from solvar_engine.estimation.objectives import OBJECTIVES  # noqa: E402
+from solvar_engine.estimation.model.bands import ProjectorOptions, make_band  # noqa: E402
+from solvar_engine.estimation.model.expectation import expectation_pass  # noqa: E402
+from solvar_engine.estimation.model.objectives import OBJECTIVES  # noqa: E402
 from solvar_engine.imaging.fourier import HalfDisk, nyquist_shell  # noqa: E402
 from solvar_engine.imaging.masks import sphere_mask  # noqa: E402
 from solvar_engine.imaging.rotation import random_rotations  # noqa: E402

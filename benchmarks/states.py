@@ -45,15 +45,15 @@ from solvar_engine.contract.status import StatusTracker  # noqa: E402
 from solvar_engine.data.particles import ParticleStack  # noqa: E402
 from solvar_engine.data.preprocess import prepare_particles  # noqa: E402
 from solvar_engine.data.volumes import read_volume  # noqa: E402
-from solvar_engine.estimation.bands import change_box  # noqa: E402
+from solvar_engine.estimation.model.bands import change_box  # noqa: E402
 from solvar_engine.imaging.fourier import fourier_crop_volume, volume_to_ft  # noqa: E402
 from solvar_engine.imaging.masks import soft_edge  # noqa: E402
 from solvar_engine.imaging.shells import coefficients_per_shell, fsc, radial_average, resolution_at  # noqa: E402
-from solvar_engine.jobs.kernel_problem import SETUP_STEPS, KernelProblem, set_up  # noqa: E402
-from solvar_engine.jobs.kernel_states import KernelVolumes, finish_state, kernel_volumes  # noqa: E402
-from solvar_engine.jobs.latent_space import LatentSpace, open_latent_space  # noqa: E402
-from solvar_engine.jobs.progress import Progress  # noqa: E402
-from solvar_engine.jobs.reconstruct import linear_state  # noqa: E402
+from solvar_engine.jobs.run_reconstruct import linear_state  # noqa: E402
+from solvar_engine.jobs.running.progress import Progress  # noqa: E402
+from solvar_engine.jobs.states.kernel_problem import SETUP_STEPS, KernelProblem, set_up  # noqa: E402
+from solvar_engine.jobs.states.kernel_volumes import KernelVolumes, finish_state, kernel_volumes  # noqa: E402
+from solvar_engine.jobs.states.latent_space import LatentSpace, open_latent_space  # noqa: E402
 from solvar_engine.reconstruction.filtering import corrected_fsc  # noqa: E402
 from solvar_engine.reconstruction.mean import estimate_mean  # noqa: E402
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations  # noqa: E402

@@ -35,7 +35,7 @@ from typing import Any, NoReturn
 from solvar_engine import __version__
 from solvar_engine.contract.errors import INTERRUPTED, TERMINATED, UserError
 from solvar_engine.contract.params import COMMANDS, SUPPORTED_DEVICES, Option, Params, exclusive_sets_of, options_of
-from solvar_engine.jobs.failures import user_sentence
+from solvar_engine.jobs.running.failures import user_sentence
 
 PROGRAM = "solvar-engine"
 _EXIT_INTERNAL, _EXIT_USER, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 1, 2, 130, 143
@@ -190,11 +190,11 @@ def _start(params: Params) -> Callable[[], None]:
         threads = params.threads or allowed_cpus()
         _prepare_libraries(threads)
         device = resolve_device(params.device)
-        job = importlib.import_module(f"solvar_engine.jobs.{params.command}")
+        job = importlib.import_module(f"solvar_engine.jobs.run_{params.command}")
         _set_threads(threads)
     except Exception as error:
         # imported here because it brings NumPy, which must not come before the number of threads is set
-        from solvar_engine.jobs.tracking import record_unstarted
+        from solvar_engine.jobs.running.tracking import record_unstarted
 
         record_unstarted(params, error)
         raise

@@ -28,7 +28,7 @@ def run_job(monkeypatch, capsys):
     monkeypatch.setattr(cli, "_prepare_libraries", lambda threads: None)
 
     def run(job, *extra: str) -> tuple[int, str]:
-        monkeypatch.setitem(sys.modules, "solvar_engine.jobs.analyze", SimpleNamespace(run=job))
+        monkeypatch.setitem(sys.modules, "solvar_engine.jobs.run_analyze", SimpleNamespace(run=job))
         code = cli.main([*ANALYZE, *extra])
         return code, capsys.readouterr().err
 
@@ -264,7 +264,7 @@ def job(params):
     import numba, torch
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     print(torch.get_num_threads(), numba.get_num_threads(), *(os.environ[name] for name in names))
-sys.modules["solvar_engine.jobs.analyze"] = types.SimpleNamespace(run=job)
+sys.modules["solvar_engine.jobs.run_analyze"] = types.SimpleNamespace(run=job)
 from solvar_engine import cli
 sys.exit(cli.main(["analyze", "run", "--threads", "1"]))
 """
@@ -310,7 +310,7 @@ def job(params):
         time.sleep(40)
     finally:
         open(sys.argv[2], "a").write(" done")
-sys.modules["solvar_engine.jobs.analyze"] = types.SimpleNamespace(run=job)
+sys.modules["solvar_engine.jobs.run_analyze"] = types.SimpleNamespace(run=job)
 note = sys.argv.pop()
 sys.argv[1:] = ["analyze", note, "--device", "cpu"]
 sys.exit(cli.main())

@@ -15,9 +15,9 @@ from solvar_engine.contract.params import SimulateParams
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.particles import ParticleStack
-from solvar_engine.jobs import simulate
-from solvar_engine.jobs.evaluate import read_truth
-from solvar_engine.jobs.simulated_files import DataSetFiles
+from solvar_engine.jobs import run_simulate as simulate
+from solvar_engine.jobs.run_evaluate import read_truth
+from solvar_engine.jobs.simulate.files import DataSetFiles
 
 BOX, PARTICLES = 16, 120
 PIXEL_SIZE = DATA_SETS["IgG-1D"].extent / BOX

@@ -11,7 +11,7 @@ from solvar_engine.contract.params import SimulateParams
 from solvar_engine.evaluation.covariance_scores import state_factor
 from solvar_engine.evaluation.metrics import Truth
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs import simulate
+from solvar_engine.jobs import run_simulate as simulate
 
 BOX, PARTICLES = 16, 400
 

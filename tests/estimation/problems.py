@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.bands import Band, ProjectorOptions, make_band
+from solvar_engine.estimation.model.bands import Band, ProjectorOptions, make_band
 from solvar_engine.projectors.torch_ref import TorchProjector
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.reconstruction.simulated import MemorySource, Simulation, real_rows

@@ -13,7 +13,7 @@ import torch
 
 from solvar_engine import cli
 from solvar_engine.contract.run import RunDir
-from solvar_engine.jobs.simulated_files import DataSetFiles
+from solvar_engine.jobs.simulate.files import DataSetFiles
 from tests.jobs.programs import engine_command, engine_environment, heed_signals
 
 BOX, PIXEL_SIZE, PARTICLES, RANK = 24, 8.0, 300, 2

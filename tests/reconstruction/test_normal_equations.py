@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.bands import change_box
+from solvar_engine.estimation.model.bands import change_box
 from solvar_engine.imaging.fourier import (
     HalfDisk,
     ft_to_volume,

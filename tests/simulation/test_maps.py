@@ -19,7 +19,7 @@ from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, images_to_disk, low_pass, shift_phases
 from solvar_engine.imaging.rotation import random_rotations
 from solvar_engine.imaging.types import Volume
-from solvar_engine.jobs.simulate import run
+from solvar_engine.jobs.run_simulate import run
 from solvar_engine.simulation.maps import MapMolecule
 from solvar_engine.simulation.phantoms import make_phantom
 from tests.imaging.closed_form import asymmetric_atoms

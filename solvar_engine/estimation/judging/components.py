@@ -1,0 +1,244 @@
+"""From fitted factors to eigenvolumes, eigenvalues and latent coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.judging.heldout import latent_covariance, likelihood_gains
+from solvar_engine.estimation.model.bands import Band
+from solvar_engine.estimation.model.expectation import posterior_pass, unfitted_columns
+from solvar_engine.estimation.model.statistics import Statistics
+from solvar_engine.estimation.solver.epochs import Factors
+from solvar_engine.estimation.solver.regularization import component_fsc, fix_gauge
+from solvar_engine.imaging.fourier import volume_to_ft
+from solvar_engine.imaging.linear_algebra import inner_products, mix
+from solvar_engine.imaging.shells import shell_sum
+from solvar_engine.imaging.types import BatchSource
+
+_LEAST_CONTRAST_VARIANCE = 1e-8  # without any, an image could not tell what it knows of its contrast
+_SMALLEST_SHARE = 1e-4  # of the leading eigenvalue: priors of zero variance would make precisions infinite
+
+
+@dataclass(frozen=True)
+class Components:
+    """Principal components of the covariance, in descending order of eigenvalue.
+
+    Attributes
+    ----------
+    eigenvolumes : Tensor, shape (r, z, y, x), float32
+        Orthonormal in real space, sign fixed.
+    eigenvalues : Tensor, shape (r,), float64
+        Variance of the latent coordinates, scaled on held-out images.
+    eigenvalues_in_sample : Tensor, shape (r,), float64
+        Variance along the same directions as the fit itself would have it.
+    agreement : Tensor, shape (r,), float64
+        Correlation of the same component in both half-sets, between 0 and 1.
+    likelihood_gain : Tensor, shape (r,), float64
+        What each half-set's version of a component adds to the log-likelihood of the other half, the smaller of both.
+    """
+
+    eigenvolumes: Tensor
+    eigenvalues: Tensor
+    eigenvalues_in_sample: Tensor
+    agreement: Tensor
+    likelihood_gain: Tensor
+
+    @staticmethod
+    def none(box_size: int) -> Components:
+        """No component at all."""
+        nothing = torch.zeros(0, dtype=torch.float64)
+        return Components(torch.zeros(0, box_size, box_size, box_size), nothing, nothing, nothing, nothing)
+
+
+def find_components(
+    full: Factors, halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Statistics], mask: Tensor
+) -> Components:
+    """Combine the factors of all images with the scale that the half-sets measured on each other.
+
+    The variance along a half-set's direction, measured on the other half, is what that direction has of the true
+    component. Twice the images find a better direction: shell by shell, where the halves correlate by F, signal rises
+    from a share F of the power to 2 F / (1 + F) (Spearman-Brown), so the variance found grows by the average of
+    2 / (1 + F) over the component's energy.
+
+    Parameters
+    ----------
+    full : Factors
+        Of all images.
+    halves : tuple of two Tensors, shape (r, z, y, x)
+        Aligned and masked factors of the half-sets.
+    held_out : tuple of two Statistics
+        Of images of the other half under each half's factors.
+    mask : Tensor, shape (z, y, x)
+        Of the factors; the eigenvolumes vanish where it does.
+
+    Returns
+    -------
+    Components
+    """
+    factors = _match(fix_gauge(full.volumes, full.second_moment), 0.5 * (halves[0] + halves[1])) * mask
+    axes = held_out_axes(factors, halves, held_out)
+    gains = [
+        likelihood_gains(statistics, weights, axes.eigenvalues)
+        for statistics, weights in zip(held_out, axes.weights, strict=True)
+    ]
+    return Components(
+        axes.eigenvolumes,
+        axes.eigenvalues,
+        (inner_products(axes.eigenvolumes, factors) ** 2).sum(dim=1),
+        axes.agreement(halves),
+        torch.minimum(*gains),
+    )
+
+
+@dataclass(frozen=True)
+class HeldOutAxes:
+    """Principal axes of the covariance that the half-sets measured on each other.
+
+    Attributes
+    ----------
+    eigenvolumes : Tensor, shape (r, z, y, x), float32
+        Orthonormal in real space, sign fixed.
+    eigenvalues : Tensor, shape (r,), float64
+        Descending, positive.
+    weights : tuple of two Tensors, shape (r, r), float64
+        Each axis as a mixture of the factors of a half-set.
+    """
+
+    eigenvolumes: Tensor
+    eigenvalues: Tensor
+    weights: tuple[Tensor, Tensor]
+
+    def agreement(self, halves: tuple[Tensor, Tensor]) -> Tensor:
+        """Correlation of both half-sets' versions of each axis, between 0 and 1, shape (r,)."""
+        return _agreement(*(mix(half, weights) for half, weights in zip(halves, self.weights, strict=True)))
+
+
+def held_out_axes(
+    factors: Tensor, halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Statistics]
+) -> HeldOutAxes:
+    """Scale the directions of factors by what the half-sets measured on each other, and find the principal axes.
+
+    Parameters
+    ----------
+    factors : Tensor, shape (r, z, y, x)
+        Whose directions count, their norms do not; aligned with the half-sets.
+    halves, held_out
+        As for :func:`find_components`.
+
+    Returns
+    -------
+    HeldOutAxes
+    """
+    norms = factors.flatten(1).double().norm(dim=1).clamp_min(1e-20)
+    directions = factors / norms.to(factors)[:, None, None, None]
+    gain = _gain_of_all_images(*halves).sqrt()
+    gamma = torch.zeros(factors.shape[0], factors.shape[0], dtype=torch.float64)
+    half_norms = [half.flatten(1).double().norm(dim=1).clamp_min(1e-20) for half in halves]
+    for norm, statistics in zip(half_norms, held_out, strict=True):
+        gamma += 0.5 * norm[:, None] * latent_covariance(statistics) * norm[None, :]
+    mixture, eigenvalues = _principal_axes(directions, gain[:, None] * gamma * gain[None, :])
+    eigenvalues = eigenvalues.clamp_min(_SMALLEST_SHARE * float(eigenvalues[0]))
+    first, second = (mixture / norm[:, None] for norm in half_norms)
+    return HeldOutAxes(mix(directions, mixture), eigenvalues, (first, second))
+
+
+def _gain_of_all_images(half1: Tensor, half2: Tensor) -> Tensor:
+    """Growth of the variance along each direction from half of the images to all, between 1 and 2; shape (r,)."""
+    box_size = half1.shape[-1]
+    correlation = component_fsc(half1, half2).clamp(0, 1)
+    energy = shell_sum(volume_to_ft(half1).abs() ** 2 + volume_to_ft(half2).abs() ** 2, box_size)
+    return (energy * 2 / (1 + correlation)).sum(dim=1) / energy.sum(dim=1).clamp_min(1e-300)
+
+
+def _match(factors: Tensor, target: Tensor) -> Tensor:
+    """Rotate factors among themselves to fit a target best (orthogonal Procrustes)."""
+    left, _, right = torch.linalg.svd(inner_products(factors, target))
+    return mix(factors, left @ right)
+
+
+def _principal_axes(directions: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigen-decomposition of D Gamma D^T for directions D that need not be orthogonal: mixtures of D, eigenvalues."""
+    values, vectors = torch.linalg.eigh(inner_products(directions, directions))
+    values = values.clamp_min(1e-10)
+    root = (vectors * values.sqrt()) @ vectors.T
+    inverse_root = (vectors / values.sqrt()) @ vectors.T
+    eigenvalues, rotation = torch.linalg.eigh(root @ gamma @ root)
+    mixture = (inverse_root @ rotation).flip(1)
+    cubes = (mix(directions, mixture).flatten(1).double() ** 3).sum(dim=1)
+    return mixture * torch.where(cubes < 0, -1.0, 1.0), eigenvalues.flip(0)
+
+
+def _agreement(version1: Tensor, version2: Tensor) -> Tensor:
+    """Correlation of the two versions of each component that the same mixture of half-set factors gives."""
+    first, second = version1.flatten(1).double(), version2.flatten(1).double()
+    norms = first.norm(dim=1) * second.norm(dim=1)
+    return ((first * second).sum(dim=1) / norms.clamp_min(1e-30)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """Latent coordinates of some particles.
+
+    Attributes
+    ----------
+    index : Tensor, shape (n,), int64
+    z : Tensor, shape (n, r), float32
+        Posterior mean, for eigenvolumes of unit norm.
+    precision : Tensor, shape (n, r, r), float32
+        Of the posterior, prior included.
+    log_likelihood : Tensor, shape (n,), float64
+    contrast : Tensor, shape (n,), float32
+        Posterior mean of the factor by which each image differs from the contrast that it came with.
+    contrast_std : Tensor, shape (n,), float32
+        Its posterior standard deviation.
+    """
+
+    index: Tensor
+    z: Tensor
+    precision: Tensor
+    log_likelihood: Tensor
+    contrast: Tensor
+    contrast_std: Tensor
+
+
+def latent_coordinates(
+    source: BatchSource, index: Tensor, band: Band, components: Components, contrast_variance: float = 0.0
+) -> Iterator[LatentBatch]:
+    """Yield the posterior of the latent coordinates, batch by batch, the band's nuisance factors marginalised.
+
+    Parameters
+    ----------
+    source : BatchSource
+    index : Tensor, shape (n,), int64
+    band : Band
+        The last one; its variance of the contrast is what is left beside the contrasts in use.
+    components : Components
+    contrast_variance : float, optional
+        Of the contrasts of images before they are looked at, the prior of the stated uncertainty, if it is more than
+        that of the band.
+
+    Yields
+    ------
+    LatentBatch
+    """
+    deviation = components.eigenvalues.sqrt()
+    factors = components.eigenvolumes * deviation.to(components.eigenvolumes)[:, None, None, None]
+    identity = torch.eye(deviation.shape[0], dtype=torch.float64)
+    rank, variance = deviation.shape[0], max(band.contrast_variance, _LEAST_CONTRAST_VARIANCE)
+    band, spread = replace(band, contrast_variance=variance), variance**0.5
+    missing = variance / max(contrast_variance, variance) - 1  # of the prior's precision
+    unfitted = unfitted_columns(band, rank)
+    for batch, _, statistics, posterior in posterior_pass(source, index, band, factors):
+        gram = statistics.integrate_out(unfitted).gram
+        yield LatentBatch(
+            batch.index,
+            (posterior.mean[:, :rank] * deviation).float(),
+            ((identity + gram) / (deviation[:, None] * deviation[None, :])).float(),
+            -posterior.objective,
+            (1 + spread * posterior.mean[:, -1]).float(),
+            (spread * (1 / posterior.covariance[:, -1, -1] + missing).rsqrt()).float(),
+        )

@@ -1,0 +1,131 @@
+"""Images that show no particle, or another one.
+
+Three explanations of an image compete: the model (mean, factors and contrast), noise alone, and some other structure
+that is as strong as the particle at each frequency but otherwise unknown. What tells them apart is coherence: a
+particle that the model describes badly still follows the mean closely enough to be far more likely than something
+unknown, so rare states are not taken for junk. Images that are too strong or too weak as a whole, whatever they show,
+are found by their distance from the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.model.bands import Band
+from solvar_engine.estimation.model.expectation import posterior_pass
+from solvar_engine.estimation.sampling import sample_of
+from solvar_engine.imaging.types import BatchSource
+
+PRIOR_SHARE = 0.05
+"""Of images without a particle, and of images of another one, before an image is looked at."""
+
+LARGEST_DEVIATION = 8.0
+"""Of e^T Sigma^-1 e from its median, in robust standard deviations."""
+
+_SAMPLE = 1_000  # images that tell how strong the particle is
+_DEVIATIONS_PER_MAD = 1.4826  # of a normal distribution
+
+
+@dataclass(frozen=True)
+class ImageFit:
+    """How well n images agree with the model.
+
+    Attributes
+    ----------
+    log_odds : Tensor, shape (n,), float64
+        Of the model against the more likely of noise and another structure, priors included.
+    distance : Tensor, shape (n,), float64
+        e^T Sigma^-1 e, which is the number of real pixels on average.
+    contrast : Tensor, shape (n,), float64
+        Posterior mean under the model.
+    """
+
+    log_odds: Tensor
+    distance: Tensor
+    contrast: Tensor
+
+
+def signal_power(source: BatchSource, index: Tensor, band: Band, factors: Tensor) -> Tensor:
+    """Power per shell of what the model shows in images, transfer function and noise divided out.
+
+    Parameters
+    ----------
+    source : BatchSource
+    index : Tensor, shape (n,), int64
+        A sample of these is looked at.
+    band : Band
+    factors : Tensor, shape (r, z, y, x)
+
+    Returns
+    -------
+    Tensor, shape (shells,), float64
+    """
+    shells = band.disk.shell
+    power, seen = torch.zeros(2, band.shell_max + 1, dtype=torch.float64)
+    sample = sample_of(index, _SAMPLE)
+    for batch, slices, _, _ in posterior_pass(source, sample, band, factors):
+        shown = slices[:, :, : 1 + len(factors)].abs().square().sum(dim=2)
+        power.index_add_(0, shells, (band.disk.weight * shown).sum(dim=0).double())
+        seen.index_add_(0, shells, (band.disk.weight * batch.ctf.square()).sum(dim=0).double())
+    return power / seen.clamp_min(1e-30)
+
+
+def image_fits(source: BatchSource, index: Tensor, band: Band, factors: Tensor) -> Iterator[tuple[Tensor, ImageFit]]:
+    """Compare the explanations of each image.
+
+    Parameters
+    ----------
+    source : BatchSource
+    index : Tensor, shape (n,), int64
+    band : Band
+    factors : Tensor, shape (r, z, y, x)
+        In the gauge z ~ N(0, I).
+
+    Yields
+    ------
+    index : Tensor, shape (m,), int64
+    fit : ImageFit
+    """
+    power = signal_power(source, index, band, factors)[band.disk.shell]
+    weight = band.disk.weight.double()
+    for batch, _, _, posterior in posterior_pass(source, index, band, factors):
+        observed = batch.images.abs().double().square()
+        spread = power * batch.ctf.double().square()
+        noise = 0.5 * (observed @ weight)
+        other = 0.5 * ((observed / (1 + spread) + torch.log1p(spread)) @ weight)
+        log_odds = torch.minimum(noise, other) - posterior.objective
+        prior = torch.tensor((1 - 2 * PRIOR_SHARE) / PRIOR_SHARE, dtype=torch.float64).log()
+        distance = _distance(posterior.objective, posterior.covariance)
+        contrast = batch.contrast.double() * (1 + band.contrast_variance**0.5 * posterior.mean[:, -1])
+        yield batch.index, ImageFit(log_odds + prior, distance, contrast)
+
+
+def _distance(objective: Tensor, covariance: Tensor) -> Tensor:
+    """e^T Sigma^-1 e from the negative log-likelihood, whose determinant is that of the posterior's precision."""
+    return 2 * objective + torch.logdet(covariance)
+
+
+def find_outliers(log_odds: Tensor, distance: Tensor, group: Tensor) -> Tensor:
+    """Decide which images are outliers.
+
+    Parameters
+    ----------
+    log_odds, distance : Tensor, shape (n,)
+        As in `ImageFit`.
+    group : Tensor, shape (n,), int64
+        Optics group: the distances within one are compared with each other, since its noise may be a few percent wrong.
+
+    Returns
+    -------
+    Tensor, shape (n,), bool
+    """
+    deviation = torch.zeros_like(distance)
+    for number in group.unique():
+        members = group == number
+        centred = distance[members] - distance[members].median()
+        deviation[members] = centred / (_DEVIATIONS_PER_MAD * centred.abs().median()).clamp_min(1e-30)
+    return (log_odds < 0) | (deviation.abs() > LARGEST_DEVIATION)

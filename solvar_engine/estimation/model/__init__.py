@@ -1,0 +1,1 @@
+"""What an image is under the model: inner products, objectives, posteriors."""

@@ -1,0 +1,156 @@
+"""A half-set's own version of a finished model, and what it leaves of the half-set's images.
+
+Volumes of states are made for each half-set from its own images, its own mean and its own components, so that the two
+are independent. Half-set components differ from those of all images by a mixture of small size, which the components of
+all images determine: that, and no more, is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.model.bands import Band
+from solvar_engine.estimation.model.expectation import posterior_pass
+from solvar_engine.estimation.model.statistics import Statistics
+from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.imaging.linear_algebra import inner_products, mix
+from solvar_engine.imaging.types import BatchSource
+from solvar_engine.projectors.base import create_projector, images_per_call
+
+_RIDGE = 1e-6  # of the average information of an image's coordinates
+
+
+@dataclass(frozen=True)
+class HalfModel:
+    """Mean and components of one half-set.
+
+    Attributes
+    ----------
+    mean : Tensor, shape (z, y, x), float32
+        In the units of the images that it is compared with.
+    components : Tensor, shape (r, z, y, x), float32
+        Change of the volume per unit of each latent coordinate; no longer orthogonal or of unit norm.
+    variances : Tensor, shape (r,), float64
+        Of the latent coordinates.
+    """
+
+    mean: Tensor
+    components: Tensor
+    variances: Tensor
+
+    def at(self, point: Tensor) -> Tensor:
+        """Volume (z, y, x) at latent coordinates (r,)."""
+        return self.mean + torch.tensordot(point.to(self.components), self.components, dims=1)
+
+
+def half_version(eigenvolumes: Tensor, factors: Tensor) -> Tensor:
+    """Components of a half-set: the eigenvolumes of all images, projected onto the span of the half-set's factors.
+
+    Parameters
+    ----------
+    eigenvolumes : Tensor, shape (r, z, y, x)
+    factors : Tensor, shape (k, z, y, x)
+
+    Returns
+    -------
+    Tensor, shape (r, z, y, x)
+    """
+    coefficients = torch.linalg.lstsq(inner_products(factors, factors), inner_products(factors, eigenvolumes)).solution
+    return mix(factors, coefficients)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Posterior of some images under a model, and the part of them that the model explains.
+
+    Attributes
+    ----------
+    index : Tensor, shape (n,), int64
+    z : Tensor, shape (n, r), float64
+        Posterior mean of the latent coordinates.
+    precision : Tensor, shape (n, r, r), float64
+        Of the posterior, prior included.
+    images : Tensor, shape (n, pixels), complex64
+        Whitened coefficients of the model's projections at z, contrast and transfer function included.
+    """
+
+    index: Tensor
+    z: Tensor
+    precision: Tensor
+    images: Tensor
+
+
+def explain(source: BatchSource, index: Tensor, disk: HalfDisk, model: HalfModel) -> Iterator[Explained]:
+    """Yield batch by batch what a model explains of images.
+
+    Parameters
+    ----------
+    source : BatchSource
+    index : Tensor, shape (n,), int64
+    disk : HalfDisk
+        Band of the model, a prefix of the source's.
+    model : HalfModel
+
+    Yields
+    ------
+    Explained
+    """
+    deviation = model.variances.sqrt()
+    factors = model.components * deviation.to(model.components)[:, None, None, None]
+    band = _projection_band(disk, model.mean)
+    rank = factors.shape[0]
+    identity = torch.eye(rank, dtype=torch.float64)
+    for batch, slices, joint, posterior in posterior_pass(source, index, band, factors):
+        statistics = joint.integrate_out([rank])  # the column of the contrast, which is known: the band has no variance
+        fitted = _least_squares(statistics).float()
+        weights = torch.cat((torch.ones(len(batch), 1), fitted), dim=1) * batch.contrast[:, None]
+        images = torch.einsum("npr,nr->np", slices, weights.to(slices.dtype))
+        # the prior of the scaled coordinates is the identity
+        precision = (identity + statistics.gram) / (deviation[:, None] * deviation)
+        yield Explained(batch.index, posterior.mean[:, :rank] * deviation, precision, images)
+
+
+def _least_squares(statistics: Statistics) -> Tensor:
+    """Coordinates without prior, shape (n, r); those that an image does not determine stay near zero."""
+    gram = statistics.gram
+    ridge = _RIDGE * torch.diagonal(gram, dim1=1, dim2=2).mean(dim=1) + torch.finfo(gram.dtype).tiny
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype)
+    return torch.linalg.solve(gram + ridge[:, None, None] * identity, statistics.inner)
+
+
+def mean_scale(source: BatchSource, index: Tensor, disk: HalfDisk, mean: Tensor) -> float:
+    """Factor on a mean volume that fits images best; negative if their contrast is inverted.
+
+    Parameters
+    ----------
+    source : BatchSource
+    index : Tensor, shape (n,), int64
+    disk : HalfDisk
+        Band of the mean.
+    mean : Tensor, shape (z, y, x)
+
+    Returns
+    -------
+    float
+    """
+    projector = create_projector(mean.shape[-1], disk)
+    grid = projector.to_grid(mean[None])
+    cross = power = 0.0
+    for batch in source.batches(index, disk, images_per_call(projector, 2)):
+        factor = batch.ctf * batch.contrast[:, None]
+        _, products = projector.project_with_gram(grid, batch.rotation, factor, batch.images)
+        cross += float(products[:, 0, 1].sum())
+        power += float(products[:, 0, 0].sum())
+    return cross / max(power, 1e-30)
+
+
+def _projection_band(disk: HalfDisk, mean: Tensor) -> Band:
+    """Band for slicing only: nothing in it bounds a step."""
+    box_size = int(mean.shape[-1])
+    unused, nothing = torch.ones(()), mean.new_zeros(0, *mean.shape)
+    projector = create_projector(box_size, disk)
+    return Band(disk, box_size, box_size, projector, unused, unused, unused, mean, nuisance=nothing)

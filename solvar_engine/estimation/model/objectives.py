@@ -1,0 +1,195 @@
+"""What is minimised over the factors of the covariance, by maximum likelihood or by least squares.
+
+All that an objective sees of an image are its statistics, and all that the solver sees of an objective is what stands
+in `Objective`: another one needs no change elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.model.statistics import Statistics
+from solvar_engine.estimation.solver.regularization import ComponentPrior, Penalty, WeightedPrior
+
+
+@dataclass(frozen=True)
+class LatentPosterior:
+    """Gaussian posterior of the latent coordinates of n images, float64.
+
+    Attributes
+    ----------
+    mean : Tensor, shape (n, r)
+    covariance : Tensor, shape (n, r, r)
+    objective : Tensor, shape (n,)
+        Negative log-likelihood of each image, without the constant (N / 2) log 2 pi.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    objective: Tensor
+
+    def second_moment(self) -> Tensor:
+        """E[z z^T] of each image: S + m m^T, shape (n, r, r)."""
+        return self.covariance + self.mean[:, :, None] * self.mean[:, None, :]
+
+
+def latent_posterior(statistics: Statistics, prior_precision: Tensor | None = None) -> LatentPosterior:
+    """Posterior of z for images of unit noise variance and z ~ N(0, Gamma), with the marginal likelihood.
+
+    -log p(Y) = 1/2 [log det(I + Gamma G) + |e|^2 - b^T (Gamma^-1 + G)^-1 b] (Yadgar, Lederman & Shkolnisky 2026,
+    eq. 9, halved; whitened images, so sigma = 1).
+
+    Parameters
+    ----------
+    statistics : Statistics
+    prior_precision : Tensor, shape (r, r), optional
+        Gamma^-1; identity by default.
+
+    Returns
+    -------
+    LatentPosterior
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 1, 1, dtype=torch.float64)
+    >>> round(latent_posterior(Statistics(one, one[0], one[0, 0])).mean.item(), 12)
+    0.5
+    """
+    rank = statistics.gram.shape[-1]
+    identity = torch.eye(rank, dtype=statistics.gram.dtype, device=statistics.gram.device)
+    precision = identity if prior_precision is None else prior_precision
+    factor = torch.linalg.cholesky(precision + statistics.gram)
+    mean = torch.cholesky_solve(statistics.inner[..., None], factor)[..., 0]
+    covariance = torch.cholesky_solve(identity.expand_as(factor), factor)
+    log_determinant = 2 * torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(dim=-1) - torch.logdet(precision)
+    explained = (mean * statistics.inner).sum(dim=-1)
+    return LatentPosterior(mean, covariance, 0.5 * (log_determinant + statistics.residual - explained))
+
+
+@dataclass(frozen=True)
+class ImageTerms:
+    """What n images add to an objective and to its derivatives with respect to V, float64.
+
+    With A = (P V, P F, s P mu), the last columns for what is not fitted, such as the error of the contrast, and
+    e = Y - P mu, an image's part of the gradient is P*[A moments - e weights^T].
+
+    Attributes
+    ----------
+    value : Tensor, shape (n,)
+    weights : Tensor, shape (n, r)
+    moments : Tensor, shape (n, columns, r)
+    information : Tensor, shape (n, r, r)
+        How well the image determines what V stands for: latent part of the normal matrix of V when everything that V
+        is multiplied by stays fixed.
+    second_moment : Tensor, shape (n, r, r)
+        E[z z^T] under the posterior, which serves the gauge.
+    """
+
+    value: Tensor
+    weights: Tensor
+    moments: Tensor
+    information: Tensor
+    second_moment: Tensor
+
+
+class Objective(Protocol):
+    """A function of V that is a sum over images, to be minimised."""
+
+    def terms(self, statistics: Statistics, rank: int) -> ImageTerms:
+        """Evaluate images of unit noise variance, from statistics of which only the first columns are fitted."""
+        ...
+
+    def known_information(self, second_moment: Tensor) -> Tensor | None:
+        """Average information (r, r) of images of which only the average second moment is known; None if unknown."""
+        ...
+
+    def curvature(self, information: Tensor) -> Tensor:
+        """Latent part (r, r) of a bound of the Hessian, from the average information."""
+        ...
+
+    def penalty(self, precision: Tensor, box_size: int, information: Tensor) -> Penalty:
+        """Regularise so that a coefficient keeps the share D / (D + precision) of what the images make it.
+
+        Parameters
+        ----------
+        precision : Tensor, shape (r, shells)
+            In the units of the density D of the images, as inverse prior variances of latents of unit variance.
+        box_size : int
+        information : Tensor, shape (r, r)
+            Average over the images.
+        """
+        ...
+
+
+class MaximumLikelihood:
+    """Negative log-likelihood of Gaussian heterogeneity (Yadgar et al. 2026, eq. 9, halved)."""
+
+    def terms(self, statistics: Statistics, rank: int) -> ImageTerms:
+        """The gradient is P*[A (S + m m^T) - e m^T] with the posterior's mean m and covariance S."""
+        posterior = latent_posterior(statistics)
+        moments = posterior.second_moment()
+        of_factors = moments[:, :rank, :rank]
+        return ImageTerms(posterior.objective, posterior.mean[:, :rank], moments[:, :, :rank], of_factors, of_factors)
+
+    def known_information(self, second_moment: Tensor) -> Tensor:
+        """The second moment of the latents, by which V is multiplied."""
+        return second_moment
+
+    def curvature(self, information: Tensor) -> Tensor:
+        """That of expectation maximisation, which bounds the likelihood's."""
+        return information
+
+    def penalty(self, precision: Tensor, box_size: int, information: Tensor) -> Penalty:
+        """A Gaussian prior of each coefficient."""
+        return ComponentPrior(precision, box_size)
+
+
+class LeastSquares:
+    """Squared distance of each image's covariance, 1/4 |e e^T - A A^T - I|_F^2 without the constant N / 4.
+
+    A quarter of eq. 6 of Yadgar et al. 2026, in which sigma = 1 for whitened images.
+    """
+
+    def terms(self, statistics: Statistics, rank: int) -> ImageTerms:
+        """The gradient is P*[A (G + I) - e b^T] with the inner products b = A^T e and G = A^T A.
+
+        The covariance that the last columns add is part of A A^T, but they are not fitted.
+        """
+        gram, inner, residual = statistics.gram, statistics.inner, statistics.residual
+        trace = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+        image = residual.square() - 2 * residual
+        model = gram.square().sum(dim=(-2, -1)) + 2 * trace
+        value = 0.25 * (image + model - 2 * inner.square().sum(dim=-1))
+        moments = (gram + _identity_like(gram))[:, :, :rank]
+        second_moment = latent_posterior(statistics).second_moment()
+        return ImageTerms(value, inner[:, :rank], moments, gram[:, :rank, :rank], second_moment[:, :rank, :rank])
+
+    def known_information(self, second_moment: Tensor) -> None:
+        """Nothing: it depends on how strongly V shows in the images, not on the gauge of the latents."""
+        return None
+
+    def curvature(self, information: Tensor) -> Tensor:
+        """2 G + I: twice, since V stands on both sides of V V^T.
+
+        With G alone, full steps would be an iteration such as v <- c / v, which alternates about the root for ever;
+        with twice of it they are Newton's v <- (v + c / v) / 2. The identity, from the noise, bounds the steps of
+        factors that are still weak.
+        """
+        return 2 * information + _identity_like(information)
+
+    def penalty(self, precision: Tensor, box_size: int, information: Tensor) -> Penalty:
+        """The prior in the units of this objective, in which the images count by D G."""
+        return WeightedPrior(precision, box_size, information)
+
+
+def _identity_like(matrices: Tensor) -> Tensor:
+    return torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+
+
+OBJECTIVES: Mapping[str, Objective] = {"ml": MaximumLikelihood(), "ls": LeastSquares()}
+"""By the name of the option."""

@@ -1,0 +1,1 @@
+"""How the factors of the covariance are found."""

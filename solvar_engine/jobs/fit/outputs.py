@@ -1,0 +1,198 @@
+"""The result files of `fit`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from solvar_engine.contract.results import (
+    NOT_REPRODUCIBLE,
+    NUISANCE,
+    OVERFIT,
+    Latents,
+    write_eigenvalues,
+    write_fsc,
+    write_latents,
+    write_noise,
+    write_rank,
+)
+from solvar_engine.contract.run import RunDir
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.data.volumes import write_volume
+from solvar_engine.estimation.judging.components import Components
+from solvar_engine.estimation.judging.rank import LEAST_AGREEMENT, RankDecision
+from solvar_engine.estimation.model.half_models import half_version
+from solvar_engine.imaging.types import Volume
+from solvar_engine.jobs.fit.start import Masks
+from solvar_engine.reconstruction.mean import MeanEstimate
+
+OVERFIT_SHARE = 0.3
+NUISANCE_OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class OutputScale:
+    """From units of the estimators to those of the files.
+
+    Coefficients are kept orthonormal in the input box, so volumes of the working box are larger than averages of the
+    input's voxels by (input box / working box)^2. Grey values are kept in a unit in which the noise is near 1.
+
+    Attributes
+    ----------
+    volume : float
+        Factor on densities and on z; its square is the factor on eigenvalues.
+    image : float
+        Factor on grey values; its square is the factor on noise variances.
+    pixel_size : float
+        Of the working box, Angstrom.
+    """
+
+    volume: float
+    image: float
+    pixel_size: float
+
+    @staticmethod
+    def of(source: PreparedParticles) -> OutputScale:
+        """Scale of a working box."""
+        volume = source.grey_unit * (source.box_size / source.input_box) ** 2
+        return OutputScale(volume, source.grey_unit, source.pixel_size)
+
+    def write(self, path: object, data: Tensor, scale: float | None = None) -> None:
+        """Write a volume with its densities rescaled."""
+        factor = self.volume if scale is None else scale
+        write_volume(path, Volume((data * factor).float(), self.pixel_size))  # type: ignore[arg-type]
+
+
+def write_mean(run: RunDir, mean: MeanEstimate, masks: Masks, scale: OutputScale) -> None:
+    """Write the masked mean, both half-maps as reconstructed, and the mask; the eigenvolumes' mask if it is another."""
+    scale.write(run.mean, mean.mean * masks.mean)
+    scale.write(run.mean_half1, mean.half1)
+    scale.write(run.mean_half2, mean.half2)
+    scale.write(run.mask, masks.mean, scale=1.0)
+    if masks.factors is not masks.mean:
+        scale.write(run.focus_mask, masks.factors, scale=1.0)
+
+
+def write_components(
+    run: RunDir, components: Components, overlap: Tensor, least_gain: float, scale: OutputScale
+) -> list[str]:
+    """Write eigenvolumes and their table; return the label of each component."""
+    run.eigenvolumes.mkdir(exist_ok=True)
+    for number, volume in enumerate(components.eigenvolumes, start=1):
+        scale.write(run.eigenvolume(number), volume, scale=1.0)
+    labels = label_components(components, overlap, least_gain)
+    eigenvalues = components.eigenvalues.numpy() * scale.volume**2
+    write_eigenvalues(
+        run.eigenvalues,
+        {
+            "component": np.arange(1, len(labels) + 1),
+            "eigenvalue": eigenvalues,
+            "eigenvalue_in_sample": components.eigenvalues_in_sample.numpy() * scale.volume**2,
+            "fraction": eigenvalues / eigenvalues.sum(),
+            "half_set_agreement": components.agreement.numpy(),
+            "nuisance_overlap": overlap.numpy(),
+            "label": labels,
+        },
+    )
+    return labels
+
+
+def write_half_components(run: RunDir, components: Components, factors: Tensor, half: int, scale: OutputScale) -> None:
+    """Write a half-set's own version of each eigenvolume.
+
+    Parameters
+    ----------
+    run : RunDir
+    components : Components
+    factors : Tensor, shape (k, z, y, x)
+        Of the half-set, inside the mask.
+    half : int
+        1 or 2.
+    scale : OutputScale
+    """
+    volumes = half_version(components.eigenvolumes, factors) if len(components.eigenvolumes) else ()
+    for number, volume in enumerate(volumes, start=1):
+        scale.write(run.half_eigenvolume(number, half), volume, scale=1.0)
+
+
+def write_candidates(run: RunDir, decision: RankDecision, scale: OutputScale) -> None:
+    """Write the table of the components that were judged on held-out images."""
+    first, second = decision.gains.numpy(), decision.decoy_gains.numpy()
+    write_rank(
+        run.rank,
+        {
+            "candidate": np.arange(1, decision.kept.shape[0] + 1),
+            "eigenvalue": decision.eigenvalues.numpy() * scale.volume**2,
+            "half_set_agreement": decision.agreement.numpy(),
+            "gain_half1": first[0],
+            "gain_half2": first[1],
+            "decoy_max_half1": second[0],
+            "decoy_max_half2": second[1],
+            "kept": decision.kept.int().numpy(),
+        },
+    )
+
+
+def label_components(components: Components, overlap: Tensor, least_gain: float) -> list[str]:
+    """Mark what is not to be taken for a motion.
+
+    A component is not reproducible if the half-sets' versions of it correlate by less than a half, or if it does not
+    make held-out images more likely by at least ``least_gain``, which no decoy does.
+
+    One that is reproducible is overfit if its variance on held-out images is less than three tenths of what the fit
+    itself claims, and a nuisance if more than half of what is reproducible in it looks like one: where
+    half-sets agree by a, a component of all images has a share 2 a / (1 + a) of its power from what is there
+    (Spearman-Brown), and the rest from noise.
+    """
+    share = components.eigenvalues / components.eigenvalues_in_sample.clamp_min(1e-30)
+    real = (components.agreement >= LEAST_AGREEMENT) & (components.likelihood_gain >= least_gain)
+    reliability = 2 * components.agreement / (1 + components.agreement)
+    nuisance = overlap > NUISANCE_OVERLAP * reliability
+    marks = ((~real, NOT_REPRODUCIBLE), (share < OVERFIT_SHARE, OVERFIT), (nuisance, NUISANCE))
+    return [
+        next((label for applies, label in marks if applies[component]), "")
+        for component in range(components.eigenvalues.shape[0])
+    ]
+
+
+def write_spectra(
+    run: RunDir,
+    source: PreparedParticles,
+    stack: ParticleStack,
+    fsc_mean: Tensor,
+    fsc_covariance: Tensor,
+    scale: OutputScale,
+) -> None:
+    """Write the noise spectrum of each optics group, and the half-set correlations."""
+    shells = np.arange(source.disk.shell_max + 1)
+    frequency = shells / (source.box_size * source.pixel_size)
+    groups = len(stack.group_names)
+    write_noise(
+        run.noise,
+        {
+            "shell": np.tile(shells, groups),
+            "frequency": np.tile(frequency, groups),
+            "noise_variance": (source.noise_variance * scale.image**2).numpy().ravel(),
+            "group": np.repeat(list(stack.group_names), len(shells)),
+        },
+    )
+    write_fsc(
+        run.fsc,
+        {
+            "shell": shells,
+            "frequency": frequency,
+            "fsc_mean": fsc_mean[: len(shells)].numpy(),
+            "fsc_covariance": fsc_covariance[: len(shells)].numpy(),
+        },
+    )
+
+
+def write_latent_coordinates(run: RunDir, z: Tensor, precision: Tensor, contrast: Tensor, scale: OutputScale) -> None:
+    """Write where each particle lies, how well that is known, and its contrast."""
+    write_latents(
+        run.latents,
+        Latents((z * scale.volume).numpy(), (precision / scale.volume**2).numpy(), contrast.float().numpy()),
+    )

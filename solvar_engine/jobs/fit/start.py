@@ -1,0 +1,163 @@
+"""First stages of a fit: the images are read, and a first mean settles their sign and the masks."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.data.preprocess import prepare_particles
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.imaging.masks import automatic_mask, sphere_mask
+from solvar_engine.jobs.fit.inputs import focus, scratch_folder
+from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
+from solvar_engine.jobs.fit.plan import FitDemand, plan_within
+from solvar_engine.jobs.running.allocator import FreedMemory
+from solvar_engine.jobs.running.memory import available_bytes
+from solvar_engine.jobs.running.plans import require_disk
+from solvar_engine.reconstruction.mean import estimate_mean
+from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations
+
+logger = logging.getLogger(__name__)
+
+HalfSetEquations = tuple[NormalEquations, NormalEquations]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Soft masks of a fit; without a focus mask both are the same.
+
+    Attributes
+    ----------
+    mean : Tensor, shape (z, y, x)
+        Around the molecule.
+    factors : Tensor, shape (z, y, x)
+        Where variability is sought: nowhere larger than that of the mean.
+    """
+
+    mean: Tensor
+    factors: Tensor
+
+
+def read_images(job: FitJob) -> PreparedParticles:
+    """Say what the fit will need, and bring all images to the working box.
+
+    Raises
+    ------
+    UserError
+        If memory or a disk is too small, or an image cannot be used.
+    """
+    params, stack, box_size = job.params, job.inputs.stack, job.inputs.box_size
+    count, threads = len(stack), torch.get_num_threads()
+    demand = FitDemand(
+        count,
+        box_size,
+        job.tried_rank,
+        params.oversampling,
+        threads,
+        params.cache_mb,
+        params.projector,
+        job.pose_rounds,
+        params.pose_schedule,
+    )
+    plan = plan_within(demand, available_bytes())
+    FreedMemory.of_fit(plan.memory_bytes).govern(job.progress)
+    logger.info(
+        "%d particles of %d px, %.3f Angstrom/px, working box %d px",
+        count,
+        stack.box_size,
+        stack.pixel_size,
+        box_size,
+    )
+    logger.info(plan.sentence())
+    scratch = job.run.checkpoint if params.scratch is None else scratch_folder(params.scratch)
+    require_disk(plan, job.run.path, scratch)
+    job.progress.stage("reading images")
+    first = job.progress.step
+    return prepare_particles(
+        stack,
+        box_size,
+        scratch=None if plan.images_in_memory else scratch,
+        progress=lambda done, total: job.progress.to(first + done * READING_STEPS // total),
+    )
+
+
+def settle_sign_and_masks(
+    job: FitJob, source: PreparedParticles
+) -> tuple[PreparedParticles, Masks, HalfSetEquations | None]:
+    """Find out from a first mean whether the molecule is dark, and make a mask if none is given.
+
+    Returns
+    -------
+    source : PreparedParticles
+        With the sign.
+    masks : Masks
+    equations : tuple of two NormalEquations or None
+        Of the half-sets, with the sign, unless an earlier run has done this stage.
+
+    Raises
+    ------
+    UserError
+        If the molecule does not stand out, or the focus mask holds none of it.
+    """
+    saved = job.checkpoint.load("start")
+    equations = None
+    if saved is None:
+        job.progress.stage("first mean")
+        first, second = half_set_equations(job, source, job.inputs.halves)
+        mean = estimate_mean(first, second).mean
+        sign = _sign(job.params.invert_contrast, mean)
+        equations = (first.scaled(sign), second.scaled(sign))
+        mask = job.inputs.mask
+        if mask is None:
+            mask = _automatic_mask(sign * mean, source.pixel_size, job.params.particles)
+        saved = {"sign": torch.tensor(sign), "mask": mask}
+        job.checkpoint.save("start", **saved)
+    job.progress.advance()
+    return source.with_sign(float(saved["sign"])), _masks(job, saved["mask"]), equations
+
+
+def _masks(job: FitJob, mask: Tensor) -> Masks:
+    """Add the mask of the factors to that of the mean, and say so if it is another one."""
+    path = job.params.focus_mask
+    masks = Masks(mask, focus(mask, job.inputs.focus_mask, path))
+    if path is not None:
+        share = float(masks.factors.sum() / mask.sum())
+        logger.info("Variability is sought inside the focus mask %s only: %.1f %% of the mask", path, 100 * share)
+    return masks
+
+
+def half_set_equations(
+    job: FitJob, source: PreparedParticles, halves: tuple[Tensor, Tensor]
+) -> HalfSetEquations:
+    """Normal equations for the mean of each half-set."""
+    first, second = (
+        accumulate_normal_equations(source, half, interpolation=job.params.projector) for half in halves
+    )
+    return first, second
+
+
+def _sign(choice: str, mean: Tensor) -> float:
+    if choice != "auto":
+        logger.info("Images are taken as they are" if choice == "no" else "Images are inverted, as asked for")
+        return 1.0 if choice == "no" else -1.0
+    inside = mean.double() * sphere_mask(mean.shape[-1], 0.42 * mean.shape[-1])
+    # Density is sparse and of one sign: the third moment of the map tells which.
+    skewness = float((inside**3).sum() / (inside**2).sum().clamp_min(1e-30) ** 1.5)
+    if skewness < 0:
+        logger.info("The molecule is dark in the images (skewness of the mean %.3g): they are inverted", skewness)
+        return -1.0
+    logger.info("The molecule is bright in the images (skewness of the mean %.3g)", skewness)
+    return 1.0
+
+
+def _automatic_mask(mean: Tensor, pixel_size: float, particles: str) -> Tensor:
+    try:
+        mask = automatic_mask(mean, pixel_size)
+    except ValueError as error:
+        raise UserError(f"{particles}: {error}.") from error
+    logger.info("Automatic mask: %.1f %% of the box", 100 * float(mask.mean()))
+    return mask

@@ -1,0 +1,263 @@
+"""`evaluate`: compare a run with the truth of a simulated data set."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import read_csv, write_json
+from solvar_engine.contract.params import EvaluateParams
+from solvar_engine.contract.results import read_latents
+from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
+from solvar_engine.data.metadata import read_metadata
+from solvar_engine.data.volumes import read_volume
+from solvar_engine.evaluation.metrics import Component, Estimate, Evaluation, Truth, evaluate_estimate
+from solvar_engine.imaging.fourier import fourier_crop_volume
+from solvar_engine.imaging.types import Pose
+from solvar_engine.jobs.simulate.files import TruthFiles
+
+logger = logging.getLogger(__name__)
+
+_MEANINGS = {
+    "captured_variance": "true variance inside all components, over the total",
+    "captured_variance_2": "the same for the first two, over the best two",
+    "covariance_error": "relative Frobenius error of the covariance",
+    "covariance_error_scaled": "the same after the best rescaling",
+    "eigenvalues_true": "leading eigenvalues of the true covariance",
+    "eigenvalues_estimated": "held out, in the units of the truth",
+    "latent_r2": "state coordinates from 30 nearest neighbours in z",
+    "latent_r2_poly": "state coordinates from a cubic polynomial in z",
+    "state_accuracy": "states named right by 30 nearest neighbours in z",
+    "fsc_auc_mean": "FSC of 100 particles' volumes with the truth, in the mask",
+    "fsc_auc_std": "its spread over the particles",
+    "fsc_auc_median": "its median",
+    "fsc_auc_mean_only": "with the mean volume for every particle",
+    "rotation_error_deg": "mean, after removing a global rotation",
+    "rotation_error_start_deg": "the same of the poses that the fit was given",
+    "shift_error_px": "mean, after removing a global shift; px of the input box",
+    "shift_error_start_px": "the same of the poses that the fit was given",
+    "contrast_r2": "squared correlation of contrasts",
+    "seconds": "wall time of the fit",
+    "peak_memory_mb": "peak memory of the fit",
+}
+"""Every key of the JSON file, in its order, with what the table says about it."""
+
+_WEAK_COMPONENT = 0.3
+"""Below this share of true variance in its eigenvalue a component is pointed out in the table."""
+
+
+def run(params: EvaluateParams) -> None:
+    """Score a finished run, print a table and write the numbers as JSON if asked to.
+
+    Parameters
+    ----------
+    params : EvaluateParams
+
+    Raises
+    ------
+    UserError
+        If the run is not finished, the truth is incomplete, or they are not of the same particles.
+    """
+    run_dir = RunDir(params.run)
+    run_dir.require_finished()
+    truth_files = TruthFiles.find(params.truth)
+    star = StarFile.read(run_dir.particles)
+    names = star.particles.text("rlnImageName")
+    truth = read_truth(truth_files, names, read_volume(run_dir.mean).box_size)
+    estimate = _read_estimate(run_dir, truth_files, star, names)
+    evaluation = evaluate_estimate(estimate, truth)
+    scores = {**evaluation.scores, **_cost(run_dir)}
+    ordered = {key: scores[key] for key in _MEANINGS}
+    sys.stdout.write(_table(ordered, evaluation))
+    if params.json is not None:
+        write_json(params.json, ordered)
+
+
+def _read_estimate(run_dir: RunDir, truth_files: TruthFiles, star: StarFile, names: list[str]) -> Estimate:
+    """Read the results of a run."""
+    eigenvalues = np.atleast_1d(read_csv(run_dir.eigenvalues)["eigenvalue"]).astype(np.float64)
+    mean = read_volume(run_dir.mean).data.numpy()
+    eigenvolumes = np.zeros((len(eigenvalues), *mean.shape), dtype=np.float32)
+    for component in range(len(eigenvalues)):
+        eigenvolumes[component] = read_volume(run_dir.eigenvolume(component + 1)).data.numpy()
+    latents = read_latents(run_dir.latents)
+    if latents.z.shape != (len(names), len(eigenvalues)):
+        raise UserError(
+            f"{run_dir.latents} has {latents.z.shape[0]} rows and {latents.z.shape[1]} components,"
+            f" but there are {len(names)} particles and {len(eigenvalues)} eigenvalues:"
+            " the run is damaged, fit again."
+        )
+    return Estimate(
+        mean=mean,
+        eigenvolumes=eigenvolumes,
+        eigenvalues=np.nan_to_num(eigenvalues),
+        z=latents.z,
+        contrast=latents.contrast,
+        pose=read_metadata(star).pose,
+        start_pose=_read_start_pose(run_dir, truth_files, names),
+    )
+
+
+def _read_start_pose(run_dir: RunDir, truth_files: TruthFiles, names: list[str]) -> Pose | None:
+    """Poses that the fit was given: of its input, or of the data set if that is gone; None without either."""
+    record = run_dir.read_record()
+    given = Path(record["folder"]) / record["options"]["particles"]
+    for path in (given, truth_files.path.parent / "particles.star"):
+        if path.is_file():
+            star = StarFile.read(path)
+            rows = match_particles(names, star.particles.text("rlnImageName"), path)
+            return read_metadata(star).pose[torch.from_numpy(rows)]
+    return None
+
+
+def read_truth(files: TruthFiles, names: list[str], box_size: int) -> Truth:
+    """Read the truth about the named particles, with volumes Fourier-cropped to a box.
+
+    Parameters
+    ----------
+    files : TruthFiles
+    names : list of str
+        Column rlnImageName of the particles, in the order that the truth shall have.
+    box_size : int
+        Such as the working box of a run, px.
+
+    Returns
+    -------
+    Truth
+
+    Raises
+    ------
+    UserError
+        If the truth is incomplete, or is not of these particles.
+    """
+    star = StarFile.read(files.particles)
+    rows = match_particles(names, star.particles.text("rlnImageName"), files.particles)
+    metadata = read_metadata(star)
+    table = read_csv(files.states)
+    if len(table["state"]) != len(metadata.group):
+        raise UserError(
+            f"{files.states} has {len(table['state'])} rows, but {files.particles} has {len(metadata.group)} "
+            "particles: simulate the data set again."
+        )
+    states = table["state"].astype(np.int64) - 1
+    axes = [column for name, column in table.items() if name.startswith("coordinate_")]
+    n_states = int(states.max()) + 1
+    logger.info(
+        "Evaluating %d particles in %d states: expecting about %.0f MB of memory",
+        len(rows),
+        n_states,
+        400 + 8e-6 * (n_states + 4) * box_size**3,
+    )
+    return Truth(
+        volumes=_read_volumes((files.volume(state + 1) for state in range(n_states)), n_states, box_size),
+        mask=_read_volumes([files.mask], 1, box_size)[0].clip(0.0, 1.0),
+        state=states[rows],
+        coordinates=np.stack(axes, axis=1)[rows] if axes else np.zeros((len(rows), 0)),
+        contrast=table["contrast"][rows],
+        pose=metadata.pose[torch.from_numpy(rows)],
+        pixel_size=metadata.pixel_sizes[0],
+    )
+
+
+def _read_volumes(paths: Iterable[Path], count: int, box_size: int) -> NDArray[np.float32]:
+    """Read volumes and Fourier-crop them, values kept, to the box of the run: (count, z, y, x)."""
+    volumes = np.empty((count, box_size, box_size, box_size), dtype=np.float32)
+    for row, path in enumerate(paths):
+        volume = read_volume(path)
+        if volume.box_size < box_size:
+            raise UserError(
+                f"{path} has {volume.box_size} voxels per edge, but the run has {box_size}:"
+                " give the truth of the data set that was fitted."
+            )
+        volumes[row] = fourier_crop_volume(volume.data, box_size).numpy()
+    return volumes
+
+
+def match_particles(wanted: list[str], known: list[str], source: Path) -> NDArray[np.int64]:
+    """Find particles by their image names.
+
+    Names are compared as they are; if one is not found that way, all are compared by image number and file
+    name without its folder, since other programs rewrite folders.
+
+    Parameters
+    ----------
+    wanted, known : list of str
+        Columns rlnImageName.
+    source : Path
+        File of the known names, for messages.
+
+    Returns
+    -------
+    ndarray, shape (len(wanted),), int64
+        Row of each wanted particle among the known ones.
+
+    Raises
+    ------
+    UserError
+        If a particle is not found or its name stands for several.
+
+    Examples
+    --------
+    >>> match_particles(["2@job/a.mrcs"], ["000001@a.mrcs", "000002@a.mrcs"], Path("a.star")).tolist()
+    [1]
+    """
+    exact = {name: row for row, name in enumerate(known)}
+    if len(exact) == len(known) and all(name in exact for name in wanted):
+        return np.array([exact[name] for name in wanted], dtype=np.int64)
+    short = {_short_name(name): row for row, name in enumerate(known)}
+    if len(short) < len(known):
+        raise UserError(
+            f"Several particles of {source} share an image name: give the truth as `simulate` wrote it."
+        )
+    rows = [short.get(_short_name(name), -1) for name in wanted]
+    if -1 in rows:
+        raise UserError(
+            f"Image {wanted[rows.index(-1)]} of the run is not in {source}:"
+            " give the truth of the data set that was fitted."
+        )
+    return np.array(rows, dtype=np.int64)
+
+
+def _short_name(name: str) -> tuple[str, str]:
+    """Image number without leading zeros, and file name without its folder."""
+    number, _, path = name.rpartition("@")
+    return number.lstrip("0"), path.rpartition("/")[2]
+
+
+def _cost(run_dir: RunDir) -> dict[str, float | list[float] | None]:
+    status = run_dir.read_status()
+    if status is None:
+        return {"seconds": None, "peak_memory_mb": None}
+    return {"seconds": status.seconds, "peak_memory_mb": status.peak_memory_mb}
+
+
+def _table(scores: dict[str, float | list[float] | None], evaluation: Evaluation) -> str:
+    """Lay out the scores, and the components below them, as text."""
+    lines = [f"{key:26s}{_shown(value):>24s}  {_MEANINGS[key]}" for key, value in scores.items()]
+    if evaluation.components:
+        lines += ["", f"{'component':>10s}{'eigenvalue':>14s}{'true variance':>16s}"]
+    for number, component in enumerate(evaluation.components, start=1):
+        lines.append(_component_line(number, component))
+    return "\n".join(lines) + "\n"
+
+
+def _component_line(number: int, component: Component) -> str:
+    line = f"{number:10d}{component.eigenvalue:14.4g}{component.variance_along:16.4g}"
+    is_weak = component.variance_along < _WEAK_COMPONENT * component.eigenvalue
+    return line + ("  mostly not in the truth" if is_weak else "")
+
+
+def _shown(value: float | list[float] | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return " ".join(f"{item:.3g}" for item in value[:4]) + (" ..." if len(value) > 4 else "")
+    return f"{value:.4g}"

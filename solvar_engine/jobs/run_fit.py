@@ -1,0 +1,66 @@
+"""`fit`: from refined particles to eigenvolumes and latent coordinates."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from solvar_engine.contract.params import FitParams
+from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir
+from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
+from solvar_engine.jobs.fit.inputs import read_inputs
+from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.jobs.fit.rank import judge_components, keep_real
+from solvar_engine.jobs.fit.results import find_latents, write_results
+from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
+from solvar_engine.jobs.running.log import run_log
+from solvar_engine.jobs.running.tracking import tracked
+
+logger = logging.getLogger(__name__)
+
+
+def run(params: FitParams) -> None:
+    """Fit the covariance of a set of particles and write the run directory.
+
+    RUN/status.json says how far it is and how it ended, also if the particles cannot be read; a folder that is refused,
+    by the rules of ``--resume``, is not touched.
+
+    Parameters
+    ----------
+    params : FitParams
+
+    Raises
+    ------
+    UserError
+        For a mistake in the options or the data.
+    """
+    params.validate()
+    run_dir = RunDir(params.output)
+    start = run_dir.prepare(params, params.resume)
+    if start == ALREADY_FINISHED:
+        logger.info("%s is finished: nothing to do", run_dir.path)
+        return
+    try:
+        with tracked(run_dir.track_status(params.command)) as status, run_log(run_dir.log):
+            inputs = read_inputs(params)
+            if start == NEW:
+                run_dir.write_params(params, inputs=inputs.files, resolved={"box": inputs.box_size})
+            _fit(FitJob.start(params, run_dir, inputs, status))
+    finally:
+        run_dir.release()
+
+
+def _fit(job: FitJob) -> None:
+    """Do all stages in order; each goes on from what an earlier, interrupted run has saved."""
+    with closing(job.progress), logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
+        source = read_images(job)
+        source, masks, equations = settle_sign_and_masks(job, source)
+        halves = fit_halves(job, source, masks, equations)
+        decision = judge_components(job, halves)
+        halves = keep_real(job, halves, decision)
+        full = fit_all(job, halves)
+        components = measure_scale(job, halves, full)
+        latents = find_latents(job, halves, components)
+        job.progress.finish(write_results(job, halves, components, latents, decision))

@@ -1,0 +1,203 @@
+"""``reconstruct``: volumes of states of a finished run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import write_csv
+from solvar_engine.contract.params import ReconstructParams
+from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
+from solvar_engine.contract.status import StatusTracker
+from solvar_engine.data.volumes import read_volume, write_volume
+from solvar_engine.imaging.types import Volume
+from solvar_engine.jobs.running.progress import Progress
+from solvar_engine.jobs.running.tracking import has_finished_states, track_states, tracked
+from solvar_engine.jobs.states.checkpoint import StateCheckpoint, StateSummary
+from solvar_engine.jobs.states.choice import States, choose_states
+from solvar_engine.jobs.states.files import StateFiles, write_owners, write_particles_of_states
+from solvar_engine.jobs.states.kernel_problem import SETUP_STEPS, KernelProblem, set_up
+from solvar_engine.jobs.states.kernel_volumes import KernelState, reconstruct_state
+from solvar_engine.jobs.states.latent_space import LatentSpace, open_latent_space
+from solvar_engine.jobs.states.particles import outliers_of
+from solvar_engine.reconstruction.sharpening import sharpen
+
+logger = logging.getLogger(__name__)
+
+
+def run(params: ReconstructParams) -> None:
+    """Write the volumes of states, their particles, and the table of states.
+
+    DIR/status.json says how far it is and how it ended; a folder that is refused because it is not empty is not
+    touched. One that holds nothing but the status of a call that failed counts as empty. With ``resume``, kernel
+    volumes that an interrupted call has finished are kept.
+
+    Parameters
+    ----------
+    params : ReconstructParams
+        The options; ``method`` linear: volume = mean + sum over j of z_j times eigenvolume j; kernel: by kernel
+        regression from the images, with half-maps.
+
+    Raises
+    ------
+    UserError
+        If an option is out of range, the folder is not a finished run, the fit kept no component, the table
+        of points or the particles do not fit the run, or the output folder is not empty.
+
+    Examples
+    --------
+    >>> run(ReconstructParams(run="run", output="states", clusters=10))  # doctest: +SKIP
+    """
+    params.validate()
+    output = Path(params.output)
+    if params.resume and has_finished_states(params.output):
+        logger.info("%s is finished: nothing to do", output)
+        return
+    with tracked(track_states(params.output, params.resume)) as status:
+        run_dir = RunDir(params.run)
+        space = open_latent_space(run_dir)
+        if not space.z.shape[1]:
+            raise UserError(f"The fit in {run_dir.path} kept no component: its only state is {run_dir.mean}.")
+        states = choose_states(params, run_dir, space)
+        method = _kernel_states if params.method == "kernel" else _linear_states
+        with logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
+            method(params, run_dir, space, states, status)
+    sys.stdout.write(f"{len(states.points)} volumes and states.csv are in {output}\n")
+
+
+def _kernel_states(
+    params: ReconstructParams, run_dir: RunDir, space: LatentSpace, states: States, status: StatusTracker
+) -> None:
+    count, files = len(states.points), StateFiles(Path(params.output))
+    done = StateCheckpoint.open(files.checkpoint, params, run_dir, states.points)
+    if done.states:
+        logger.info("%d of %d states are finished and kept", len(done.states), count)
+    with closing(Progress(status, count + SETUP_STEPS)) as progress:
+        problem = set_up(params, run_dir, space, count - len(done.states), files.folder, progress)
+        write_particles_of_states(files, problem.stack, problem.row, states, problem.is_outlier)
+        write_owners(files, states, problem.is_outlier)
+        progress.to(SETUP_STEPS + len(done.states))
+        for number in range(len(done.states) + 1, count + 1):
+            progress.stage(f"state {number} of {count}")
+            state = reconstruct_state(problem, states.points[number - 1])
+            _write_state(files, number, state, problem)
+            done.add(StateSummary(state.images_used, state.resolution, state.b_factor))
+            logger.info("State %d: %.1f Angstrom from %d images", number, state.resolution, state.images_used)
+            progress.advance()
+        done.remove()  # volumes that were sharpened must not be taken for such that were not
+        resolution = [state.resolution for state in done.states]
+        _sharpen(params, files, [state.b_factor for state in done.states], float(np.median(resolution)))
+        _write_table(files.table, states, [state.images_used for state in done.states], resolution)
+        progress.finish(f"{count} volumes at {min(resolution):.1f} to {max(resolution):.1f} Angstrom")
+
+
+def _write_state(files: StateFiles, number: int, state: KernelState, problem: KernelProblem) -> None:
+    scale = problem.scale
+    scale.write(files.volume(number), state.volume)
+    scale.write(files.half(number, 1), state.half1)
+    scale.write(files.half(number, 2), state.half2)
+    scale.write(files.local_resolution(number), state.local_resolution, scale=1.0)
+
+
+def _sharpen(params: ReconstructParams, files: StateFiles, fitted: list[float | None], resolution: float) -> None:
+    """Sharpen all volumes alike, up to one resolution: states must not differ by their sharpening."""
+    b_factor = params.fixed_b_factor
+    if params.b_factor == "auto":
+        known = [value for value in fitted if value is not None]
+        if not known:
+            logger.warning("No B-factor: there is too little between 10 Angstrom and the resolution to fit one to.")
+        else:
+            b_factor = float(np.median(known))
+            logger.info("B-factor %.0f Angstrom^2, the median over the states", b_factor)
+    if b_factor is not None:
+        for number in range(1, len(fitted) + 1):
+            volume = read_volume(files.volume(number))
+            sharp = sharpen(volume.data, b_factor, volume.pixel_size, resolution)
+            write_volume(files.volume(number), Volume(sharp, volume.pixel_size))
+
+
+def _linear_states(
+    params: ReconstructParams, run_dir: RunDir, space: LatentSpace, states: States, status: StatusTracker
+) -> None:
+    files = StateFiles(Path(params.output))
+    mean, eigenvolumes = _read_model(run_dir, space.z.shape[1])
+    logger.info(
+        "%d volumes of %d voxels a side: %.0f MB of memory, %.0f MB of disk, a few seconds.",
+        len(states.points),
+        mean.box_size,
+        (len(eigenvolumes) + 3) * mean.data.numel() * 4 / 1e6,
+        len(states.points) * mean.data.numel() * 4 / 1e6,
+    )
+    with closing(Progress(status, len(states.points))) as progress:
+        progress.stage("volumes")
+        for number, point in enumerate(states.points, start=1):
+            write_volume(files.volume(number), linear_state(mean, eigenvolumes, point))
+            progress.advance()
+        write_owners(files, states, outliers_of(StarFile.read(run_dir.particles).particles))
+        # a linear state has no half-maps of its own, and so no resolution
+        _write_table(files.table, states, states.n_particles, [None] * len(states.points))
+        progress.finish(f"{len(states.points)} volumes")
+
+
+def linear_state(mean: Volume, eigenvolumes: torch.Tensor, point: NDArray[np.floating]) -> Volume:
+    """Return the volume at a point of the latent space, mean + sum_j z_j u_j.
+
+    Parameters
+    ----------
+    mean : Volume
+        The mean, (z, y, x).
+    eigenvolumes : Tensor, shape (r, z, y, x), float32
+        Unit-norm eigenvolumes.
+    point : ndarray, shape (r,)
+        Latent coordinates.
+
+    Returns
+    -------
+    Volume
+        Of the mean's box and pixel size.
+
+    Examples
+    --------
+    >>> mean = Volume(torch.zeros(4, 4, 4), 3.0)
+    >>> linear_state(mean, torch.ones(1, 4, 4, 4), np.array([2.0])).data.max()
+    tensor(2.)
+    """
+    coordinates = torch.as_tensor(point, dtype=torch.float32)
+    return Volume(mean.data + torch.tensordot(coordinates, eigenvolumes, dims=1), mean.pixel_size)
+
+
+def _read_model(run_dir: RunDir, n_components: int) -> tuple[Volume, torch.Tensor]:
+    """Read the mean and all eigenvolumes, (r, z, y, x)."""
+    mean = read_volume(run_dir.mean)
+    eigenvolumes = torch.empty((n_components, *mean.data.shape), dtype=torch.float32)
+    for index in range(n_components):
+        path = run_dir.eigenvolume(index + 1)
+        eigenvolume = read_volume(path).data
+        if eigenvolume.shape != mean.data.shape:
+            raise UserError(f"{path} and {run_dir.mean} differ in box: the run is damaged, fit it again.")
+        eigenvolumes[index] = eigenvolume
+    return mean, eigenvolumes
+
+
+def _write_table(
+    path: Path, states: States, used: list[int] | NDArray[np.int64], resolution: list[float] | list[None]
+) -> None:
+    coordinates = {f"z_{axis}": column for axis, column in enumerate(states.points.T, start=1)}
+    write_csv(
+        path,
+        {
+            "state": np.arange(1, len(states.points) + 1),
+            **coordinates,
+            "images_used": used,
+            "resolution": resolution,
+        },
+    )

@@ -1,0 +1,1 @@
+"""What every command needs while it runs: progress, status, memory, log, failures."""

@@ -1,0 +1,1 @@
+"""Files of a simulated data set."""

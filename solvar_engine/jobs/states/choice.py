@@ -1,0 +1,89 @@
+"""Which states are to be reconstructed: clusters, points, or frames along a trajectory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.params import ReconstructParams
+from solvar_engine.contract.results import read_latents
+from solvar_engine.contract.run import RunDir
+from solvar_engine.jobs.states.latent_space import LatentSpace
+from solvar_engine.jobs.states.points import read_points
+from solvar_engine.latent import dense_path, nearest_point, resample_polyline
+from solvar_engine.latent.distances import marginal_precision
+
+
+@dataclass(frozen=True)
+class States:
+    """The states to reconstruct.
+
+    Attributes
+    ----------
+    points : ndarray, shape (states, r), float64
+        Their latent coordinates.
+    owner : ndarray, shape (n,), int64
+        State (from 0) that each particle belongs to: its cluster, or the nearest point.
+    """
+
+    points: NDArray[np.float64]
+    owner: NDArray[np.int64]
+
+    @property
+    def n_particles(self) -> NDArray[np.int64]:
+        """How many particles belong to each state."""
+        return np.bincount(self.owner, minlength=len(self.points))
+
+
+def choose_states(params: ReconstructParams, run: RunDir, space: LatentSpace) -> States:
+    """Find the latent coordinates that the options ask for.
+
+    Raises
+    ------
+    UserError
+        If the table of points does not fit the run, or is no path.
+    """
+    clusters = None
+    if params.clusters is not None:
+        clusters = space.cluster(params.clusters, params.seed)
+    if params.mixture is not None:
+        clusters = space.cluster_by_mixture(params.mixture, params.seed)
+    if clusters is not None:
+        return States(clusters.centres, clusters.labels)
+    n_components = space.z.shape[1]
+    if params.points is not None:
+        points = read_points(params.points, n_components)
+    else:
+        points = _trajectory(params, run, space)
+    return States(points, nearest_point(space.features, points[:, space.columns]))
+
+
+def _trajectory(params: ReconstructParams, run: RunDir, space: LatentSpace) -> NDArray[np.float64]:
+    """Points along the path that the options describe."""
+    name = str(run.centres) if params.trajectory is None else params.trajectory
+    anchors = _cluster_centres(params, run, space) if params.trajectory is None else read_points(name, space.z.shape[1])
+    try:
+        points = resample_polyline(anchors, params.frames)
+        if params.path == "density":
+            # other components are not compared: they change evenly along the path
+            precision = marginal_precision(read_latents(run.latents).precision, space.columns)
+            points[:, space.columns] = dense_path(
+                anchors[:, space.columns], space.features, precision, params.frames, seed=params.seed
+            )
+    except ValueError as error:
+        raise UserError(f"{name} is not a path: {error}.") from error
+    return points
+
+
+def _cluster_centres(params: ReconstructParams, run: RunDir, space: LatentSpace) -> NDArray[np.float64]:
+    assert params.between is not None  # validate() saw to exactly one kind of states
+    if not run.centres.exists():
+        raise UserError(f"--between takes the clusters of `analyze`, but {run.centres} does not exist: run it first.")
+    centres = read_points(run.centres, space.z.shape[1])
+    for cluster in params.between:
+        if cluster > len(centres):
+            raise UserError(f"--between is {cluster}, but {run.centres} has {len(centres)} clusters.")
+    return centres[np.array(params.between) - 1]

@@ -1,0 +1,227 @@
+"""What volumes of states are made from: images less what their half-set's model explains, and where particles lie."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.params import ReconstructParams
+from solvar_engine.contract.run import RunDir
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.data.volumes import read_volume
+from solvar_engine.estimation.model.half_models import HalfModel, explain, mean_scale
+from solvar_engine.estimation.sampling import sample_of
+from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
+from solvar_engine.imaging.shells import shells_to_volume
+from solvar_engine.jobs.fit.inputs import scratch_folder
+from solvar_engine.jobs.fit.outputs import OutputScale
+from solvar_engine.jobs.running.allocator import FreedMemory
+from solvar_engine.jobs.running.memory import available_bytes
+from solvar_engine.jobs.running.progress import Progress
+from solvar_engine.jobs.states.latent_space import LatentSpace
+from solvar_engine.jobs.states.particles import (
+    check_extent,
+    open_stack,
+    prepare,
+    read_run_particles,
+)
+from solvar_engine.jobs.states.plan import KernelDemand, plan_within
+from solvar_engine.reconstruction.kernel_regression import back_project
+from solvar_engine.reconstruction.windows import LocalWindows
+
+logger = logging.getLogger(__name__)
+
+SETUP_STEPS = 3
+"""Of the progress of a reconstruction, before the first state."""
+
+_SCALE_IMAGES = 1000  # on which the scale of the mean is measured
+
+
+@dataclass(frozen=True)
+class KernelProblem:
+    """All that volumes of states are made from.
+
+    Attributes
+    ----------
+    source : PreparedParticles
+        Less what the models explain.
+    stack : ParticleStack
+        With the poses of the run.
+    row : ndarray of int64, shape (particles of the run,)
+        Row of the source for each particle of the run.
+    is_outlier : ndarray of bool, shape (particles of the run,)
+    rows : tuple of two Tensors, int64
+        Rows of the source that belong to each half-set.
+    z : ndarray, shape (rows of the source, k)
+        Coordinates in the compared components.
+    precision : ndarray, shape (rows of the source, k, k)
+    models : tuple of two HalfModel
+        At the working box of the fit.
+    columns : ndarray of int
+        The compared components.
+    is_reproducible : bool
+        Whether these are; if not, they only tell particles apart, and the model says the same at all points.
+    mask : Tensor, shape (z, y, x)
+    everything : tuple of two Tensors, shape (2, z, y, x)
+        Back-projection of all images of each half-set, see `back_project`.
+    seed : int
+    """
+
+    source: PreparedParticles
+    stack: ParticleStack
+    row: NDArray[np.int64]
+    is_outlier: NDArray[np.bool_]
+    rows: tuple[Tensor, Tensor]
+    z: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    models: tuple[HalfModel, HalfModel]
+    columns: NDArray[np.intp]
+    is_reproducible: bool
+    mask: Tensor
+    everything: tuple[Tensor, Tensor]
+    seed: int
+
+    @property
+    def scale(self) -> OutputScale:
+        """From the units of the estimators to those of the files."""
+        return OutputScale.of(self.source)
+
+
+def set_up(
+    params: ReconstructParams, run: RunDir, space: LatentSpace, states: int, output: Path, progress: Progress
+) -> KernelProblem:
+    """Read the particles, place them in latent space half by half, and take the models away from their images.
+
+    Parameters
+    ----------
+    params : ReconstructParams
+    run : RunDir
+    space : LatentSpace
+    states : int
+        How many will be made, to say how long that takes.
+    output : Path
+        Folder for the scratch file, unless the options name one.
+    progress : Progress
+        Goes `SETUP_STEPS` on.
+
+    Raises
+    ------
+    UserError
+        If the images do not fit the run, or memory is too small.
+    """
+    refuse_without_halves(run, space)
+    known = read_run_particles(run)
+    stack, row = open_stack(params, known)
+    mean = read_volume(run.mean)
+    check_extent(stack, mean.box_size, mean.pixel_size, run.mean)
+    box_size = _box_size(params, stack, mean.box_size)
+    mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
+    windows = LocalWindows.create(box_size, mask)
+    demand = KernelDemand(
+        len(stack), stack.box_size, mean.box_size, windows, len(space.columns), states, torch.get_num_threads(),
+        params.cache_mb,
+    )  # fmt: skip
+    plan = plan_within(demand, available_bytes())
+    FreedMemory.of_reconstruction().govern(progress)
+    logger.info("%d volumes of %d px from %d particles. %s", states, box_size, len(stack), plan.sentence())
+    progress.stage("reading images")
+    scratch = output if params.scratch is None else scratch_folder(params.scratch)
+    source = prepare(
+        params, run, stack, row, known.latents.contrast, box_size, None if plan.images_in_memory else scratch
+    )
+    rows = (torch.from_numpy(row)[known.halves[0]], torch.from_numpy(row)[known.halves[1]])
+    models = _half_models(run, space, source, torch.cat(rows))
+    progress.advance()
+    progress.stage("placing particles")
+    z, precision = _place_and_remove(source, rows, models)
+    progress.advance()
+    progress.stage("all particles")
+    everything = (back_project(source, rows[0]), back_project(source, rows[1]))
+    progress.advance()
+    is_reproducible = bool(space.components.is_reproducible[space.columns].all())
+    return KernelProblem(
+        source, stack, row, known.is_outlier, rows, z, precision, models, space.columns, is_reproducible, mask,
+        everything, params.seed,
+    )  # fmt: skip
+
+
+def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> int:
+    default = working if params.particles is None else stack.box_size
+    box_size = default if params.box is None else params.box
+    if not working <= box_size <= stack.box_size:
+        raise UserError(
+            f"--box is {box_size}, but must be from {working}, the working box of the fit, to {stack.box_size}, the box"
+            " of the images."
+        )
+    return box_size
+
+
+def _half_models(
+    run: RunDir, space: LatentSpace, source: PreparedParticles, rows: Tensor
+) -> tuple[HalfModel, HalfModel]:
+    """Each half-set's own mean and components, in the units of the images."""
+    mask = read_volume(run.mask).data
+    gain = _mean_gain(run, mask.shape[-1])
+    means = [
+        ft_to_volume(volume_to_ft(read_volume(path).data) * gain, mask.shape[-1]) * mask
+        for path in (run.mean_half1, run.mean_half2)
+    ]
+    disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
+    scale = mean_scale(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]))
+    variances = torch.from_numpy(space.components.eigenvalue[space.columns])
+    first, second = (
+        HalfModel(scale * mean, scale * _half_components(run, space, half), variances)
+        for half, mean in enumerate(means, start=1)
+    )
+    return first, second
+
+
+def _half_components(run: RunDir, space: LatentSpace, half: int) -> Tensor:
+    """What a half-set alone makes of the compared components."""
+    return torch.stack([read_volume(run.half_eigenvolume(int(column) + 1, half)).data for column in space.columns])
+
+
+def refuse_without_halves(run: RunDir, space: LatentSpace) -> None:
+    """Refuse a run of a version that kept no half-set components: half-maps that share them agree too well.
+
+    Raises
+    ------
+    UserError
+    """
+    paths = [run.half_eigenvolume(int(column) + 1, half) for column in space.columns for half in (1, 2)]
+    for path in paths:
+        if not path.exists():
+            raise UserError(
+                f"{path} does not exist, as in runs of earlier versions, and half-maps cannot be made without it: fit"
+                " again, or take --method linear."
+            )
+
+
+def _mean_gain(run: RunDir, box_size: int) -> Tensor:
+    """Wiener's gain of one half-map of the mean, from the correlation of both."""
+    correlation = torch.from_numpy(read_csv(run.fsc)["fsc_mean"]).clamp(0, 1).float()
+    return shells_to_volume(correlation, box_size)
+
+
+def _place_and_remove(
+    source: PreparedParticles, rows: tuple[Tensor, Tensor], models: tuple[HalfModel, HalfModel]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Latent coordinates of each half-set under its own model, whose projections are taken away from the images."""
+    rank = models[0].components.shape[0]
+    z, precision = np.zeros((len(source), rank)), np.zeros((len(source), rank, rank))
+    disk = source.disk.prefix(nyquist_shell(models[0].mean.shape[-1]))
+    for half, model in zip(rows, models, strict=True):
+        for explained in explain(source, half, disk, model):
+            z[explained.index] = explained.z.numpy()
+            precision[explained.index] = explained.precision.numpy()
+            source.subtract(explained.index, explained.images)
+    return z, precision

@@ -1,0 +1,93 @@
+"""What volumes of states by kernel regression will need, said before they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from solvar_engine.data.preprocess import cache_bytes
+from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.jobs.running.plans import LIBRARIES_BYTES, METADATA_BYTES, Plan
+from solvar_engine.latent.distances import BANDWIDTHS, WIDEST
+from solvar_engine.projectors.numba_cpu import slabs_per_grid
+from solvar_engine.reconstruction.kernel_blending import blending_bytes
+from solvar_engine.reconstruction.kernel_regression import CHANNELS, accumulation_bytes
+from solvar_engine.reconstruction.windows import LocalWindows
+
+_ARRAYS_BYTES = 100e6  # working arrays that a fit has not; measured
+_COORDINATES_BYTES = 1000  # of each particle, beside its metadata: latent coordinates, row of a second STAR file
+# on one core, measured
+_READING_SECONDS = 4e-8  # of a pixel of an input image
+_PLACING_SECONDS = 3e-8  # of a pixel of one channel of the model
+_ADDING_SECONDS = 2.2e-7  # of a pixel that is back-projected
+_VOLUME_SECONDS = 1e-5  # of a voxel of a state: transforms and windows
+
+
+@dataclass(frozen=True)
+class KernelDemand:
+    """What the resources of a reconstruction depend on.
+
+    Attributes
+    ----------
+    particles : int
+    input_box, working_box : int
+        Of the images and the fit, px.
+    windows : LocalWindows
+        Of the volumes.
+    components : int
+        That are compared.
+    states, threads : int
+    cache_mb : int
+        Memory allowed for preprocessed images.
+    """
+
+    particles: int
+    input_box: int
+    working_box: int
+    windows: LocalWindows
+    components: int
+    states: int
+    threads: int
+    cache_mb: int
+
+    @property
+    def thread_groups(self) -> int:
+        """Groups of threads with an accumulator of their own."""
+        return self.threads // slabs_per_grid(self.threads, CHANNELS)
+
+
+def plan_within(demand: KernelDemand, available_bytes: float) -> Plan:
+    """Plan a reconstruction for the memory that there is: with the images in a scratch file, if they take too much.
+
+    Raises
+    ------
+    UserError
+        If the memory is too small all the same; the text says how much is needed, and what needs less.
+    """
+    larger_than_needed = demand.windows.box_size > demand.working_box
+    advice = ["a smaller --box"] if larger_than_needed else []
+    advice += ["fewer --threads"] if demand.thread_groups > 1 else []
+    advice += ["--method linear, which takes no images"]
+    return plan_kernel_states(demand).within(available_bytes, "reconstruction", f"choose {' or '.join(advice)}")
+
+
+def plan_kernel_states(demand: KernelDemand) -> Plan:
+    """Estimate the resources of a reconstruction."""
+    particles, windows, components, states = demand.particles, demand.windows, demand.components, demand.states
+    box_size = windows.box_size
+    voxels = float(box_size**3)
+    shared = 2 * CHANNELS * 4.0 * voxels + (components + 1) * 2 * 4.0 * demand.working_box**3
+    # not the larger of both: freed memory is kept for other sizes than the next step needs
+    steps = accumulation_bytes(box_size, BANDWIDTHS, demand.thread_groups) + blending_bytes(windows)
+    steps += 2 * (BANDWIDTHS + 1) * 6.0 * voxels  # sums of both half-sets
+    metadata = particles * (METADATA_BYTES + _COORDINATES_BYTES)
+    pixels, working_pixels = len(HalfDisk.create(box_size)), len(HalfDisk.create(demand.working_box))
+    reading = _READING_SECONDS * demand.input_box**2 + _PLACING_SECONDS * working_pixels * (components + 2)
+    adding = _ADDING_SECONDS * pixels * (1 + WIDEST * states)
+    seconds = (particles * (reading + adding) + states * _VOLUME_SECONDS * voxels) / demand.threads
+    return Plan(
+        working_bytes=LIBRARIES_BYTES + _ARRAYS_BYTES + shared + steps + metadata,
+        images_bytes=float(cache_bytes(particles, box_size)),
+        cache_mb=demand.cache_mb,
+        disk_bytes=states * 4 * 4.0 * voxels,
+        seconds=15 + seconds,
+    )

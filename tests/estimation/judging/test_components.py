@@ -1,0 +1,262 @@
+"""From factors to eigenvolumes, eigenvalues and latent coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.judging.components import Components, find_components, latent_coordinates
+from solvar_engine.estimation.model.statistics import Statistics
+from solvar_engine.estimation.solver.epochs import Factors
+from solvar_engine.imaging.linear_algebra import inner_products, mix
+from tests.estimation.problems import DenseModel, full_band, in_double
+from tests.reconstruction.simulated import LinearPhantom, noise, relative_error, simulate
+
+BOX, IMAGES = 12, 4000
+EIGENVALUES = torch.tensor([9.0, 4.0, 1.0], dtype=torch.float64)
+EVERYWHERE = torch.ones(BOX, BOX, BOX)
+
+
+def orthonormal(count: int) -> Tensor:
+    """Smooth volumes with a positive third moment, orthonormal."""
+    volumes = LinearPhantom.create(count, seed=2).factors(BOX)
+    basis = torch.linalg.qr(volumes.flatten(1).double().T).Q.T
+    sign = torch.where((basis**3).sum(dim=1) < 0, -1.0, 1.0)
+    return (basis * sign[:, None]).float().reshape(count, BOX, BOX, BOX)
+
+
+def loadings(directions: Tensor, eigenvalues: Tensor) -> Tensor:
+    return directions * eigenvalues.sqrt().float()[:, None, None, None]
+
+
+def observe(
+    factors: Tensor, truth: Tensor, *, strength: float = 1.0, seed: int = 0, images: int = IMAGES
+) -> Statistics:
+    """Statistics of images that show the whole volume truth z, z ~ N(0, I), times a strength, in unit noise."""
+    rank = factors.shape[0]
+    gram = strength**2 * inner_products(factors, factors)
+    z = noise(images, truth.shape[0], seed=seed, dtype=torch.float64)
+    # The noise of the inner products has the Gram matrix for covariance.
+    values, vectors = torch.linalg.eigh(gram)
+    white = noise(images, rank, seed=seed + 1, dtype=torch.float64) @ (vectors * values.clamp_min(0).sqrt()).T
+    inner = strength**2 * z @ inner_products(truth, factors) + white
+    return Statistics(gram.expand(images, -1, -1), inner, torch.full((images,), 1e3, dtype=torch.float64))
+
+
+def rotation(rank: int, seed: int = 3) -> Tensor:
+    return torch.linalg.qr(noise(rank, rank, seed=seed, dtype=torch.float64)).Q
+
+
+# --- eigenvolumes and eigenvalues
+
+
+@pytest.fixture(scope="module")
+def perfect() -> Components:
+    """Halves that found the truth but for its scale, and all images in another gauge."""
+    truth = loadings(orthonormal(3), EIGENVALUES)
+    turned = mix(truth, rotation(3))
+    moment = torch.tensor([[1.5, 0.2, 0.0], [0.2, 0.8, 0.1], [0.0, 0.1, 1.0]], dtype=torch.float64)
+    shrunken = mix(turned, torch.linalg.inv(torch.linalg.cholesky(moment)).T)
+    # V E V^T = truth: undo what the gauge will put back.
+    full = Factors(shrunken, torch.eye(3, dtype=torch.float64))
+    values, vectors = torch.linalg.eigh(moment)
+    root = (vectors * values.sqrt()) @ vectors.T
+    full = Factors(mix(turned, torch.linalg.inv(root)), moment)
+    halves = (1.3 * truth, 0.6 * truth)
+    held_out = (observe(halves[0], truth, seed=10), observe(halves[1], truth, seed=20))
+    return find_components(full, halves, held_out, EVERYWHERE)
+
+
+def test_known_eigenvolumes_are_found_with_their_sign(perfect) -> None:
+    truth = orthonormal(3)
+    cosines = inner_products(perfect.eigenvolumes, truth).diagonal()
+    assert float(cosines.min()) > 0.99
+    assert bool(((perfect.eigenvolumes.flatten(1).double() ** 3).sum(dim=1) > 0).all())
+
+
+def test_eigenvolumes_are_orthonormal(perfect) -> None:
+    inner = inner_products(perfect.eigenvolumes, perfect.eigenvolumes)
+    torch.testing.assert_close(inner, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-4)
+
+
+def test_eigenvalues_are_measured_on_the_other_half(perfect) -> None:
+    """Whatever the scale of the half-sets' own factors; descending."""
+    torch.testing.assert_close(perfect.eigenvalues, EIGENVALUES, rtol=0.1, atol=0)
+    torch.testing.assert_close(perfect.eigenvalues_in_sample, EIGENVALUES, rtol=0.03, atol=0)
+    assert bool((perfect.eigenvalues.diff() < 0).all())
+
+
+def test_perfect_halves_agree_and_explain_each_other(perfect) -> None:
+    torch.testing.assert_close(perfect.agreement, torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-4)
+    assert bool((perfect.likelihood_gain > 100).all())
+
+
+def test_sign_does_not_depend_on_that_of_the_factors(perfect) -> None:
+    truth = loadings(orthonormal(3), EIGENVALUES)
+    flipped = truth * torch.tensor([-1.0, 1.0, -1.0])[:, None, None, None]
+    held_out = (observe(flipped, truth, seed=10), observe(flipped, truth, seed=20))
+    full = Factors(flipped, torch.eye(3, dtype=torch.float64))
+    components = find_components(full, (flipped, flipped), held_out, EVERYWHERE)
+    assert float(inner_products(components.eigenvolumes, perfect.eigenvolumes).diagonal().min()) > 0.99
+
+
+def noisy_halves(share: float) -> tuple[Components, float]:
+    """One component in halves whose independent noise has `share` times its energy, and its true eigenvalue."""
+    eigenvalue = 5.0
+    direction = noise(1, BOX, BOX, BOX, seed=30)
+    truth = direction / direction.norm() * eigenvalue**0.5
+    halves = []
+    for seed in (31, 32):
+        error = noise(1, BOX, BOX, BOX, seed=seed)
+        error -= direction * (error * direction).sum() / direction.square().sum()
+        halves.append(truth + error / error.norm() * (share * eigenvalue) ** 0.5)
+    full = Factors(0.5 * (halves[0] + halves[1]), torch.eye(1, dtype=torch.float64))
+    held_out = (observe(halves[0], truth, seed=40), observe(halves[1], truth, seed=50))
+    return find_components(full, (halves[0], halves[1]), held_out, EVERYWHERE), eigenvalue
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_eigenvalue_is_the_true_variance_along_the_direction_of_all_images(share: float) -> None:
+    """Half-sets see 1 / (1 + share) of the variance, all images 1 / (1 + share / 2)."""
+    components, eigenvalue = noisy_halves(share)
+    assert float(components.eigenvalues) == pytest.approx(eigenvalue / (1 + share / 2), rel=0.08)
+    assert float(components.eigenvalues_in_sample) == pytest.approx(eigenvalue * (1 + share / 2), rel=0.05)
+
+
+def test_agreement_is_the_correlation_of_the_halves() -> None:
+    for share in (0.3, 1.0):
+        assert float(noisy_halves(share)[0].agreement) == pytest.approx(1 / (1 + share), abs=0.05)
+
+
+def test_component_of_noise_has_neither_variance_nor_agreement_nor_gain() -> None:
+    truth = loadings(orthonormal(1), EIGENVALUES[:1])
+    junk = [noise(1, BOX, BOX, BOX, seed=seed) for seed in (61, 62, 63)]
+    junk = [volume / volume.norm() for volume in junk]
+    halves = (torch.cat((truth, 2 * junk[0])), torch.cat((truth, 2 * junk[1])))
+    full = Factors(torch.cat((truth, 2 * junk[2])), torch.eye(2, dtype=torch.float64))
+    held_out = (observe(halves[0], truth, seed=70), observe(halves[1], truth, seed=80))
+    components = find_components(full, halves, held_out, EVERYWHERE)
+    assert float(components.eigenvalues[0]) == pytest.approx(9.0, rel=0.1)
+    assert float(components.eigenvalues[1]) < 0.1
+    assert float(components.eigenvalues_in_sample[1]) > 2.0
+    assert float(components.agreement[1]) < 0.2
+    assert float(components.likelihood_gain[1]) < 15 < 1000 < float(components.likelihood_gain[0])
+    assert float(components.eigenvalues[1]) > 0
+
+
+def test_gain_is_that_of_the_half_that_gains_less() -> None:
+    """A component that only one half shows is not believed."""
+    truth = loadings(orthonormal(2), EIGENVALUES[:2])
+    halves = (truth, truth)
+    only_first = truth * torch.tensor([1.0, 0.0])[:, None, None, None]
+    full = Factors(truth, torch.eye(2, dtype=torch.float64))
+    for held_out in (
+        (observe(truth, truth, seed=10), observe(truth, only_first, seed=20)),
+        (observe(truth, only_first, seed=20), observe(truth, truth, seed=10)),
+    ):
+        gains = find_components(full, halves, held_out, EVERYWHERE).likelihood_gain
+        assert float(gains[1]) < 15 < 1000 < float(gains[0])
+
+
+def test_components_stay_inside_the_mask() -> None:
+    mask = torch.zeros(BOX, BOX, BOX)
+    mask[2:-2, 2:-2, 2:-2] = 1.0
+    truth = loadings(orthonormal(2), EIGENVALUES[:2])
+    halves = (truth * mask, truth * mask)
+    held_out = (observe(halves[0], truth, seed=10), observe(halves[1], truth, seed=20))
+    full = Factors(truth, torch.eye(2, dtype=torch.float64))
+    components = find_components(full, halves, held_out, mask)
+    assert not components.eigenvolumes[:, mask == 0].any()
+    inner = inner_products(components.eigenvolumes, components.eigenvolumes)
+    torch.testing.assert_close(inner, torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-4)
+
+
+# --- latent coordinates
+
+
+@pytest.fixture(scope="module")
+def latent_problem():
+    """60 simulated images of different contrast, their band, the true components and coordinates along these."""
+    contrast = torch.linspace(0.5, 1.5, 60)
+    simulation = simulate(LinearPhantom.create(2).scaled(3.0), 60, BOX, contrast=contrast)
+    factors = simulation.phantom.factors(BOX).flatten(1).double()
+    values, vectors = torch.linalg.eigh(factors @ factors.T)
+    values, vectors = values.flip(0), vectors.flip(1)
+    eigenvolumes = ((vectors / values.sqrt()).T @ factors).float().reshape(2, BOX, BOX, BOX)
+    nothing = torch.zeros(2, dtype=torch.float64)
+    components = Components(eigenvolumes, values, nothing, nothing, nothing)
+    band = replace(full_band(simulation), contrast_variance=0.01)
+    scores = simulation.z.double() @ factors @ eigenvolumes.flatten(1).double().T
+    return simulation.source, band, components, scores
+
+
+@pytest.fixture(scope="module")
+def latents(latent_problem):
+    """Posterior of the images, with the dense model of the same."""
+    source, band, components, scores = latent_problem
+    index = source.everyone.flip(0)
+    batches = list(latent_coordinates(replace(source, batch_limit=17), index, band, components))
+    model = DenseModel.of(source.double(), in_double(band), components.eigenvolumes.double())
+    return batches, model, components.eigenvalues, index, scores
+
+
+def with_contrast(eigenvalues: Tensor) -> Tensor:
+    """Prior covariance of the latents and the error of the contrast."""
+    return torch.diag(torch.cat((eigenvalues, torch.ones(1, dtype=torch.float64))))
+
+
+def test_latents_equal_the_dense_posterior(latents) -> None:
+    batches, model, eigenvalues, index, _ = latents
+    mean, covariance = model.posterior(with_contrast(eigenvalues))
+    contrast, variance = 1 + 0.1 * mean[:, 2], covariance[:, 2, 2]
+    mean, covariance = mean[:, :2], covariance[:, :2, :2]
+    assert torch.equal(torch.cat([batch.index for batch in batches]), index)
+    torch.testing.assert_close(
+        torch.cat([batch.z for batch in batches]).double(), mean[index], rtol=1e-3, atol=1e-3 * float(mean.abs().max())
+    )
+    precision = torch.cat([batch.precision for batch in batches]).double()
+    torch.testing.assert_close(precision, torch.linalg.inv(covariance[index]), rtol=1e-3, atol=1e-4)
+    spread = torch.cat([batch.contrast_std for batch in batches]).double()
+    torch.testing.assert_close(spread, 0.1 * variance[index].sqrt(), rtol=1e-3, atol=1e-5)
+    found = torch.cat([batch.contrast for batch in batches]).double()
+    torch.testing.assert_close(found, contrast[index], rtol=1e-3, atol=1e-4)
+    assert batches[0].z.dtype == batches[0].precision.dtype == torch.float32
+
+
+def test_precision_includes_the_prior(latents) -> None:
+    """What is left without diag(1 / eigenvalue) is what the images say where their contrast is not known exactly."""
+    batches, model, eigenvalues, index, _ = latents
+    factors, error = model.loadings[index, :, :2], model.loadings[index, :, 2:]
+    covariance = torch.eye(error.shape[1], dtype=torch.float64) + error @ error.transpose(1, 2)
+    gram = factors.transpose(1, 2) @ torch.linalg.solve(covariance, factors)
+    precision = torch.cat([batch.precision for batch in batches]).double()
+    torch.testing.assert_close(precision - torch.diag(1 / eigenvalues), gram, rtol=1e-3, atol=1e-4)
+
+
+def test_log_likelihood_is_that_of_the_dense_gaussian(latents) -> None:
+    batches, model, eigenvalues, index, _ = latents
+    found = torch.cat([batch.log_likelihood for batch in batches])
+    torch.testing.assert_close(found, -model.objective(with_contrast(eigenvalues))[index], rtol=1e-4, atol=1e-2)
+
+
+def test_latents_scatter_about_the_truth_by_their_precision(latents) -> None:
+    """The Mahalanobis length of the error is that of r independent normal numbers."""
+    batches, _, _, index, scores = latents
+    error = torch.cat([batch.z for batch in batches]).double() - scores[index]
+    precision = torch.cat([batch.precision for batch in batches]).double()
+    length = torch.einsum("ni,nij,nj->n", error, precision, error)
+    assert float(length.mean()) == pytest.approx(2.0, rel=0.3)
+    assert relative_error(torch.cat([batch.z for batch in batches]).double(), scores[index]) < 0.8
+
+
+def test_contrast_that_is_in_use_already_is_as_uncertain_as_before(latent_problem) -> None:
+    """With hardly any variance left beside the estimates, what an image knows of its contrast still counts."""
+    source, band, components, _ = latent_problem
+    wide = latent_coordinates(source, source.everyone, band, components)
+    expected = torch.cat([batch.contrast_std for batch in wide])
+    narrow = replace(band, contrast_variance=0.0)
+    found = latent_coordinates(source, source.everyone, narrow, components, contrast_variance=0.01)
+    torch.testing.assert_close(torch.cat([batch.contrast_std for batch in found]), expected, rtol=1e-3, atol=0)

@@ -1,0 +1,94 @@
+"""Images of nothing and of another particle, found by comparing explanations of each image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.judging.outliers import PRIOR_SHARE, find_outliers, image_fits, signal_power
+from tests.estimation.problems import DenseModel, full_band, in_double
+from tests.reconstruction.simulated import LinearPhantom, MemorySource, real_rows, simulate
+
+BOX, RANK, IMAGES, JUNK = 12, 2, 400, 40
+
+
+@pytest.fixture(scope="module")
+def good():
+    return simulate(LinearPhantom.create(RANK, strength=0.2).scaled(8.0), IMAGES, BOX)
+
+
+@pytest.fixture(scope="module")
+def mixed(good) -> MemorySource:
+    """The first images show nothing, the next ones another particle."""
+    other = simulate(LinearPhantom.create(RANK, strength=0.2, seed=5).scaled(8.0), IMAGES, BOX, seed=1)
+    nothing = simulate(LinearPhantom.create(RANK).scaled(0.0), IMAGES, BOX, seed=2)
+    images = good.source.images.clone()
+    images[:JUNK] = nothing.source.images[:JUNK]
+    images[JUNK : 2 * JUNK] = other.source.images[JUNK : 2 * JUNK]
+    return replace(good.source, images=images)
+
+
+def all_fits(source, band, factors: Tensor) -> tuple[Tensor, Tensor]:
+    index, fits = zip(*image_fits(source, source.everyone, band, factors), strict=True)
+    assert torch.equal(torch.cat(index), source.everyone)
+    return torch.cat([fit.log_odds for fit in fits]), torch.cat([fit.distance for fit in fits])
+
+
+def test_log_odds_and_distance_equal_the_dense_gaussians(good) -> None:
+    source = replace(good.source.double(), batch_limit=17)
+    band = replace(in_double(full_band(good)), contrast_variance=0.01)
+    factors = good.phantom.factors(BOX).double()
+    rows = source.everyone[:30]
+    power = signal_power(source, rows, band, factors)[band.disk.shell]
+    fits = [fit for _, fit in image_fits(source, rows, band, factors)]
+    model = DenseModel.of(source, band, factors)
+    covariance = model.covariance()[rows]
+    weighted = torch.linalg.solve(covariance, model.error[rows, :, None])[..., 0]
+    distance = (model.error[rows] * weighted).sum(dim=1)
+    torch.testing.assert_close(torch.cat([fit.distance for fit in fits]), distance, rtol=1e-5, atol=1e-4)
+    of_model = -0.5 * (distance + torch.linalg.slogdet(covariance).logabsdet)
+    data = real_rows(source.images[rows], band.disk)
+    variance = (1 + power * source.ctf[rows] ** 2).repeat(1, 2)
+    variance = torch.cat((variance[:, : len(band.disk)], variance[:, len(band.disk) + 1 :]), dim=1)
+    of_noise = -0.5 * data.square().sum(dim=1)
+    of_other = -0.5 * (data.square() / variance + variance.log()).sum(dim=1)
+    prior = torch.tensor((1 - 2 * PRIOR_SHARE) / PRIOR_SHARE).double().log()
+    expected = of_model - torch.maximum(of_noise, of_other) + prior
+    # the origin, a real number, counts as half of a complex one there
+    torch.testing.assert_close(torch.cat([fit.log_odds for fit in fits]), expected, rtol=1e-4, atol=0.02)
+
+
+def test_images_of_nothing_and_of_another_particle_are_found(good, mixed) -> None:
+    log_odds, distance = all_fits(mixed, full_band(good), good.phantom.factors(BOX))
+    outlier = find_outliers(log_odds, distance, torch.zeros(IMAGES, dtype=torch.int64))
+    assert float(outlier[: 2 * JUNK].float().mean()) > 0.9
+    assert float(outlier[2 * JUNK :].float().mean()) < 0.02
+
+
+def test_a_motion_that_the_model_does_not_know_is_no_outlier(good) -> None:
+    log_odds, distance = all_fits(good.source, full_band(good), 0 * good.phantom.factors(BOX))
+    outlier = find_outliers(log_odds, distance, torch.zeros(IMAGES, dtype=torch.int64))
+    assert float(outlier.float().mean()) < 0.02
+
+
+def test_strength_of_the_signal_is_that_of_its_slices(good) -> None:
+    """Of mean and factors together, where the transfer function does not show."""
+    band, factors = full_band(good), good.phantom.factors(BOX)
+    power = signal_power(good.source, good.source.everyone, band, factors)
+    plain = replace(good.source, ctf=torch.ones_like(good.source.ctf))
+    expected = signal_power(plain, good.source.everyone, band, factors)
+    torch.testing.assert_close(power[1:], expected[1:], rtol=0.2, atol=0.05 * float(expected.max()))
+    assert float(power[:3].min()) > 10 * float(power[-1])
+
+
+def test_distances_are_compared_within_each_group() -> None:
+    generator = torch.Generator().manual_seed(0)
+    distance = 1000 + 30 * torch.randn(200, generator=generator, dtype=torch.float64)
+    distance[100:] += 900  # a group whose noise is estimated far too low
+    distance[[7, 150]] += torch.tensor([600.0, -600.0], dtype=torch.float64)
+    group = torch.arange(200) // 100
+    found = find_outliers(torch.ones(200, dtype=torch.float64), distance, group)
+    assert found.nonzero().flatten().tolist() == [7, 150]

@@ -1,0 +1,250 @@
+"""The whole covariance fit of either objective, by frequency marching, on a problem of two motions and two bands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.judging.components import Components, find_components
+from solvar_engine.estimation.judging.heldout import collect_statistics
+from solvar_engine.estimation.model.bands import ProjectorOptions, marching_shells
+from solvar_engine.estimation.model.objectives import OBJECTIVES
+from solvar_engine.estimation.solver import half_sets as covariance
+from solvar_engine.estimation.solver.epochs import Factors
+from solvar_engine.estimation.solver.half_sets import (
+    CovarianceProblem,
+    FullSetState,
+    HalfSetState,
+    band_ends,
+    fit_full_set,
+    fit_half_sets,
+    full_set_epochs,
+    half_set_units,
+    starting_precision,
+)
+from solvar_engine.imaging.fourier import low_pass, volume_to_ft
+from solvar_engine.imaging.linear_algebra import inner_products
+from solvar_engine.imaging.masks import sphere_mask
+from solvar_engine.imaging.shells import radial_average
+from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
+from tests.estimation.problems import principal_cosines
+from tests.reconstruction.simulated import LinearPhantom, relative_error, simulate
+
+BOX, IMAGES, RANK = 24, 1200, 3
+PHANTOM = LinearPhantom.create(2, sigma=0.05).scaled(4.0)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A problem with all states on the way to its solution, one factor more than there are motions."""
+
+    problem: CovarianceProblem
+    halves: list[HalfSetState]
+    full: list[FullSetState]
+    components: Components
+    truth: Tensor
+
+
+def make_problem(objective: str = "ml") -> CovarianceProblem:
+    source = simulate(PHANTOM, IMAGES, BOX).source
+    mask = sphere_mask(BOX, 8.0)
+    density = accumulate_normal_equations(source, source.everyone).density()
+    halves = (source.everyone[::2], source.everyone[1::2])
+    mean = PHANTOM.mean(BOX) * mask
+    return CovarianceProblem(
+        source, halves, mean, mask, density, RANK, 0, ProjectorOptions(), OBJECTIVES[objective]
+    )
+
+
+@pytest.fixture(scope="module", params=list(OBJECTIVES))
+def fit(request) -> Fit:
+    problem = make_problem(request.param)
+    halves = list(fit_half_sets(problem))
+    full = list(fit_full_set(problem, halves[-1]))
+    band = problem.band(problem.source.disk.shell_max, 1.0)
+    masked = [factors.volumes * problem.mask for factors in halves[-1].factors]
+    held_out = [
+        collect_statistics(problem.source, index, band, volumes)
+        for volumes, index in zip(masked, reversed(problem.halves), strict=True)
+    ]
+    components = find_components(
+        full[-1].factors, (masked[0], masked[1]), (held_out[0], held_out[1]), problem.mask
+    )
+    return Fit(problem, halves, full, components, PHANTOM.factors(BOX))
+
+
+# --- schedule
+
+
+@pytest.mark.parametrize("box_size", [16, 24, 64, 100])
+def test_units_visit_the_bands_in_order_and_end_each_with_a_comparison(box_size: int) -> None:
+    units = half_set_units(box_size)
+    shells = [unit.shell_max for unit in units]
+    assert list(dict.fromkeys(shells)) == marching_shells(box_size)
+    assert shells == sorted(shells)
+    ends = [unit for unit, after in zip(units, units[1:], strict=False) if unit.shell_max != after.shell_max]
+    assert all(unit.ends_round for unit in ends)
+    assert units[-1].ends_round and units[-1].epoch.batches == 1
+    assert band_ends(box_size)[0] == shells.count(marching_shells(box_size)[0])
+    assert len(band_ends(box_size)) == len(marching_shells(box_size)) and band_ends(box_size)[-1] == len(units)
+
+
+def test_most_work_happens_in_low_bands() -> None:
+    """Passes at full resolution cost the most: at most a third of all."""
+    units = half_set_units(128)
+    assert sum(unit.shell_max == 63 for unit in units) <= len(units) / 3
+
+
+def test_random_numbers_are_independent_per_purpose_and_repeatable() -> None:
+    problem = make_problem()
+
+    def first(*purpose: int) -> float:
+        return float(torch.rand(1, generator=problem.generator(*purpose)))
+
+    assert first(1, 0, 3) == first(1, 0, 3)
+    assert len({first(*purpose) for purpose in ((0, 0), (0, 1), (1, 0, 0), (1, 1, 0), (2, 0))}) == 5
+
+
+def test_no_random_number_is_used_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every half, epoch and start has its own stream."""
+    problem, asked = make_problem(), []
+    monkeypatch.setattr(covariance, "run_epoch", lambda source, index, band, state, *_: (state, 0.0))
+    generator = CovarianceProblem.generator
+
+    def record(self: CovarianceProblem, *purpose: int) -> torch.Generator:
+        asked.append(purpose)
+        return generator(self, *purpose)
+
+    monkeypatch.setattr(CovarianceProblem, "generator", record)
+    *_, halves = fit_half_sets(problem)
+    list(fit_full_set(problem, halves))
+    assert len(asked) == len(set(asked)) == 2 * (1 + len(half_set_units(BOX))) + len(full_set_epochs())
+
+
+def test_prior_of_all_images_is_the_one_that_the_halves_agreed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 / tau = D (1 - F) / F with the density of one half-set, not of all images."""
+    problem, used = make_problem(), []
+
+    def record(source, index, band, state, precision, *_):
+        used.append((index, band, precision))
+        return state, 0.0
+
+    monkeypatch.setattr(covariance, "run_epoch", record)
+    factors = Factors(torch.zeros(RANK, BOX, BOX, BOX), torch.eye(RANK, dtype=torch.float64))
+    correlation = torch.linspace(0.9, 0.1, 12, dtype=torch.float64).expand(RANK, -1)
+    list(fit_full_set(problem, HalfSetState(9, (factors, factors), correlation, (0.0, 0.0))))
+    index, band, precision = used[0]
+    assert torch.equal(index, problem.source.everyone)
+    half_density = 0.5 * radial_average(band.density, BOX)
+    expected = half_density * (1 - correlation) / correlation
+    torch.testing.assert_close(precision, expected, rtol=1e-4, atol=0)
+
+
+def test_start_has_a_share_of_the_spectrum_of_the_mean() -> None:
+    problem = make_problem()
+    band = problem.band(8, 0.5)
+    power = radial_average(volume_to_ft(band.mean).abs() ** 2, band.box_size)[:9] / band.box_size
+    share = 1 / starting_precision(band) / power
+    assert float(share[:6].max() - share[:6].min()) < 1e-3
+    assert 0.01 < float(share[0]) < 0.5
+
+
+def test_density_of_a_band_is_that_of_its_share_of_the_images() -> None:
+    problem = make_problem()
+    assert relative_error(2 * problem.band(8, 0.5).density, problem.band(8, 1.0).density) < 1e-6
+
+
+# --- half-sets
+
+
+def test_one_state_per_unit(fit) -> None:
+    assert [state.done for state in fit.halves] == list(range(1, len(half_set_units(BOX)) + 1))
+    assert [state.done for state in fit.full] == list(range(1, len(full_set_epochs()) + 1))
+
+
+def test_objectives_fall_within_each_band(fit) -> None:
+    units = half_set_units(BOX)
+    for shell_max in marching_shells(BOX):
+        objectives = [
+            state.objective for state, unit in zip(fit.halves, units, strict=True) if unit.shell_max == shell_max
+        ]
+        for half in range(2):
+            assert objectives[-1][half] < objectives[0][half]
+
+
+def test_halves_are_aligned_at_the_end(fit) -> None:
+    first, second = (factors.volumes for factors in fit.halves[-1].factors)
+    cross = inner_products(first, second)
+    assert float((cross - torch.diag(cross.diagonal())).abs().max()) < 1e-3 * float(cross.max())
+    assert fit.halves[-1].correlation.shape == (RANK, fit.problem.source.disk.shell_max + 1)
+
+
+def test_motions_correlate_between_the_halves_and_noise_does_not(fit) -> None:
+    correlation = fit.halves[-1].correlation
+    assert float(correlation[:2, 1:4].min()) > 0.6
+    assert float(correlation[2, 1:].mean()) < 0.4
+
+
+def test_factors_stay_in_the_band_and_near_the_mask(fit) -> None:
+    for factors in (*fit.halves[-1].factors, fit.full[-1].factors):
+        volumes = factors.volumes
+        assert relative_error(low_pass(volumes, fit.problem.source.disk.shell_max), volumes) < 1e-4
+        outside = volumes[:, fit.problem.mask == 0].square().mean() / volumes.square().mean()
+        assert float(outside) < 0.02
+
+
+def test_interrupted_fit_goes_on_to_the_same_numbers(fit) -> None:
+    """Within a band, across the change of bands, and in two parts with a stop."""
+    for begin, end in ((2, 4), (band_ends(BOX)[0] - 1, band_ends(BOX)[0] + 1)):
+        *_, state = fit_half_sets(fit.problem, fit.halves[begin - 1], stop=end)
+        expected = fit.halves[end - 1]
+        assert state.done == expected.done
+        for factors, wanted in zip(state.factors, expected.factors, strict=True):
+            assert relative_error(factors.volumes, wanted.volumes) < 1e-4
+            torch.testing.assert_close(factors.second_moment, wanted.second_moment, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(state.correlation, expected.correlation, rtol=0, atol=1e-3)
+
+
+def test_finished_fit_has_nothing_left_to_do(fit) -> None:
+    assert list(fit_half_sets(fit.problem, fit.halves[-1])) == []
+    assert list(fit_full_set(fit.problem, fit.halves[-1], fit.full[-1])) == []
+
+
+def test_interrupted_full_set_goes_on_to_the_same_numbers(fit) -> None:
+    *_, last = fit_full_set(fit.problem, fit.halves[-1], fit.full[0])
+    assert relative_error(last.factors.volumes, fit.full[-1].factors.volumes) < 1e-4
+
+
+# --- result
+
+
+def test_motions_are_found(fit) -> None:
+    cosines = principal_cosines(fit.components.eigenvolumes[:2], fit.truth)
+    assert float(cosines.min()) > 0.9
+
+
+def test_all_images_find_better_directions_than_half_of_them(fit) -> None:
+    def captured(volumes: Tensor) -> float:
+        basis = torch.linalg.qr(volumes.flatten(1).double().T).Q
+        truth = fit.truth.flatten(1).double().T
+        return float((basis.T @ truth).square().sum() / truth.square().sum())
+
+    halves = [captured(factors.volumes) for factors in fit.halves[-1].factors]
+    assert captured(fit.components.eigenvolumes) > max(halves) > 0.8
+
+
+def test_eigenvalues_are_those_of_the_truth(fit) -> None:
+    """No shrinkage, no inflation: within a quarter, the error that held-out images allow."""
+    truth = torch.linalg.eigvalsh(inner_products(fit.truth, fit.truth)).flip(0)
+    ratio = fit.components.eigenvalues[:2] / truth
+    assert 0.75 < float(ratio.min()) and float(ratio.max()) < 1.25
+
+
+def test_superfluous_component_is_seen_through(fit) -> None:
+    assert float(fit.components.eigenvalues[2]) < 0.1 * float(fit.components.eigenvalues[1])
+    assert float(fit.components.likelihood_gain[2]) < 15
+    assert float(fit.components.likelihood_gain[:2].min()) > 50
+    assert float(fit.components.agreement[:2].min()) > 0.7

@@ -1,0 +1,42 @@
+"""What components are marked as."""
+
+from __future__ import annotations
+
+import torch
+
+from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, OVERFIT
+from solvar_engine.estimation.judging.components import Components
+from solvar_engine.jobs.fit.outputs import label_components
+
+
+def labels_of(
+    agreement: float = 0.9, held_out: float = 1.0, in_sample: float = 1.1, gain: float = 500.0, overlap: float = 0.1
+) -> list[str]:
+    numbers = [torch.tensor([value], dtype=torch.float64) for value in (held_out, in_sample, agreement, gain)]
+    components = Components(torch.zeros(1, 2, 2, 2), *numbers)
+    return label_components(components, torch.tensor([overlap], dtype=torch.float64), least_gain=12.0)
+
+
+def test_a_component_that_holds_is_taken_at_face_value() -> None:
+    assert labels_of() == [""]
+
+
+def test_components_of_noise_are_marked() -> None:
+    assert labels_of(agreement=0.4) == labels_of(gain=11.0) == [NOT_REPRODUCIBLE]
+    assert labels_of(agreement=0.4, overlap=0.9, in_sample=100.0) == [NOT_REPRODUCIBLE]
+
+
+def test_a_size_that_other_images_do_not_confirm_is_overfit() -> None:
+    assert labels_of(in_sample=4.0) == [OVERFIT]
+    assert labels_of(in_sample=3.0) == [""]
+
+
+def test_nuisance_is_measured_by_what_is_reproducible() -> None:
+    assert labels_of(overlap=0.55) == [NUISANCE]
+    assert labels_of(overlap=0.45) == [""]
+    assert labels_of(overlap=0.45, agreement=0.6) == [NUISANCE]  # three quarters of it are reproducible
+
+
+def test_no_components_no_labels() -> None:
+    components = Components.none(2)
+    assert label_components(components, torch.zeros(0, dtype=torch.float64), least_gain=12.0) == []

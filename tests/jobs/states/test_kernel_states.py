@@ -1,0 +1,118 @@
+"""`reconstruct --method kernel` from the files of a small fit."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.data.volumes import read_volume
+from solvar_engine.imaging.shells import fsc
+from solvar_engine.jobs import run_reconstruct as reconstruct
+from solvar_engine.jobs.states.kernel_volumes import reconstruct_state
+from solvar_engine.jobs.states.particles import match_rows
+
+
+def test_states_have_half_maps_resolution_and_particles(fitted, hinge, engine, tmp_path):
+    outcome = engine("reconstruct", fitted.path, "--output", tmp_path / "out", "--clusters", 2, "--b-factor", -20)
+    assert outcome.code == 0, outcome.error
+    table = read_csv(tmp_path / "out" / "states.csv")
+    assert (table["resolution"] < 60).all() and (table["images_used"] > 50).all()
+    rows = 0
+    for state in (1, 2):
+        volume, half1, half2, resolution = (
+            read_volume(tmp_path / "out" / f"state_00{state}{kind}.mrc") for kind in ("", "_half1", "_half2", "_locres")
+        )
+        mask = read_volume(fitted.mask).data
+        truth = read_volume(hinge.path / "truth" / "mean.mrc").data
+        assert float(fsc(half1.data, half2.data, mask)[1:4].min()) > 0.8
+        assert float((half1.data - half2.data).abs().max()) > 0
+        assert float(fsc(volume.data, truth, mask)[1:4].min()) > 0.9
+        assert volume.pixel_size == pytest.approx(read_volume(fitted.mean).pixel_size)
+        assert float(resolution.data.min()) > 0
+        rows += len(StarFile.read(tmp_path / "out" / f"state_00{state}_particles.star").particles)
+    assert rows == 300
+
+
+def test_a_run_without_half_set_components_is_refused(fitted, engine, tmp_path):
+    run = RunDir(shutil.copytree(fitted.path, tmp_path / "run"))
+    run.half_eigenvolume(1, 2).unlink()
+    outcome = engine("reconstruct", run.path, "--output", tmp_path / "out", "--clusters", 2)
+    assert outcome.code == 2 and "eigenvolume_001_half2.mrc does not exist" in outcome.error
+
+
+def test_states_that_an_interrupted_call_has_finished_are_kept(fitted, engine, tmp_path, monkeypatch):
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    call = ("reconstruct", fitted.path, "--clusters", 2, "--b-factor", -20)
+    assert engine(*call, "--output", whole, "--resume").code == 0
+    points = []
+
+    def stops_at_the_second(problem, point):
+        points.append(point)
+        if len(points) == 2:
+            raise RuntimeError("stopped")
+        return reconstruct_state(problem, point)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reconstruct, "reconstruct_state", stops_at_the_second)
+        assert engine(*call, "--output", halted).code == 1
+    first = halted / "state_001_half1.mrc"
+    written = first.stat().st_mtime_ns
+    assert "is not empty" in engine(*call, "--output", halted).error
+    assert "begun with other options (seed)" in engine(*call, "--output", halted, "--seed", 1, "--resume").error
+    assert engine(*call, "--output", halted, "--resume").code == 0
+    assert first.stat().st_mtime_ns == written
+    assert {path.name for path in halted.iterdir()} == {path.name for path in whole.iterdir()}
+    for path in whole.iterdir():
+        if path.suffix in (".csv", ".star"):
+            assert (halted / path.name).read_text() == path.read_text()
+        elif path.suffix == ".mrc":
+            assert torch.equal(read_volume(halted / path.name).data, read_volume(path).data)
+    assert engine(*call, "--output", halted, "--resume").code == 0  # nothing to do
+
+
+def test_components_that_are_not_reproducible_make_no_difference(fitted, engine, tmp_path):
+    """Points far apart differ by what images near them show, and nothing else."""
+    run = RunDir(shutil.copytree(fitted.path, tmp_path / "run"))
+    table = run.eigenvalues.read_text()
+    (tmp_path / "points.csv").write_text("1e4,0\n-1e4,0\n")  # all particles are equally far from both
+    call = ("reconstruct", run.path, "--points", tmp_path / "points.csv", "--output")
+
+    def difference(output):
+        assert engine(*call, output).code == 0
+        first, second = (read_volume(output / f"state_00{state}_half1.mrc").data for state in (1, 2))
+        return float((first - second).norm() / first.norm())
+
+    assert difference(tmp_path / "trusted") > 1.0
+    rows = [line if number == 0 else line.rpartition(",")[0] + ",not reproducible" for number, line in
+            enumerate(table.splitlines())]
+    run.eigenvalues.write_text("\n".join(rows) + "\n")
+    assert difference(tmp_path / "not trusted") < 0.5
+
+
+def test_rows_are_matched_by_name_by_place_or_by_order():
+    names = StarTable.create("particles", {"rlnImageName": ["1@a", "2@a", "3@a"]})
+    shuffled = StarTable.create("particles", {"rlnImageName": ["3@a", "1@a", "9@z", "2@a"]})
+    assert match_rows(names, shuffled).tolist() == [1, 3, 0]
+    place = {"rlnMicrographName": ["m", "m", "n"], "rlnCoordinateX": [1, 2, 1], "rlnCoordinateY": [5, 5, 5]}
+    first = StarTable.create("particles", {"rlnImageName": ["1@a", "2@a", "3@a"], **place})
+    turned = {name: values[::-1] for name, values in place.items()}
+    other = StarTable.create("particles", {"rlnImageName": ["1@b", "2@b", "3@b"], **turned})
+    assert match_rows(first, other).tolist() == [2, 1, 0]
+    unknown = StarTable.create("particles", {"rlnImageName": ["1@b", "2@b", "3@b"]})
+    assert match_rows(names, unknown).tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match="same particles in the same order"):
+        match_rows(names, StarTable.create("particles", {"rlnImageName": ["1@b", "2@b"]}))
+
+
+def test_options_of_the_kernel_are_refused_by_the_linear_method(fitted, engine, tmp_path):
+    options = ("reconstruct", fitted.path, "--output", tmp_path / "out", "--clusters", 2)
+    assert "--box belongs to --method kernel" in engine(*options, "--method", "linear", "--box", 24).error
+    assert "--b-factor is 'much'" in engine(*options, "--b-factor", "much").error
+    assert "--path belongs to --trajectory" in engine(*options, "--path", "straight").error
+    assert "--box is 16, but must be from 24" in engine(*options, "--box", 16).error
