@@ -355,6 +355,33 @@ class SimulateParams(Params):
         float, 0.0, help="standard deviation, per axis, of the error of the shifts",
         unit="px", minimum=0, maximum=100, metavar="X",
     )
+    defocus_error: float = option(
+        float, 0.0, help="standard deviation of the error of the defocus", unit="Angstrom",
+        minimum=0, maximum=5000, metavar="X",
+    )
+    background: float = option(
+        float, 0.0, help="slow random background in every image: standard deviation of its offset and of its ramps from"
+        " edge to edge; 1 or 2 are usual",
+        unit="standard deviations of the noise", minimum=0, maximum=100, metavar="X",
+    )
+    coloured_noise: float = option(
+        float, 0.0, help="noise that is stronger at low frequencies: its variance goes as 1 + X / (1 + (50 Angstrom x"
+        " frequency)^2)",
+        minimum=0, maximum=1000, metavar="X",
+    )
+    neighbours: float = option(
+        float, 0.0, help="share of the images that show a part of another particle at the edge",
+        minimum=0, maximum=1, metavar="X",
+    )
+    uneven_views: float = option(
+        float, 0.0, help="share of the particles that are seen from near one of three preferred directions",
+        minimum=0, maximum=1, metavar="X",
+    )
+    junk: float = option(
+        float, 0.0, help="share of the images that do not show the molecule: half of them are empty, a quarter show ice,"
+        " a quarter another molecule",
+        minimum=0, maximum=0.9, metavar="X",
+    )
 
     @property
     def uses_maps(self) -> bool:

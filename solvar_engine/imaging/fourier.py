@@ -225,6 +225,30 @@ def disk_to_images(coefficients: Tensor, disk: HalfDisk, box_size: int) -> Tenso
     return torch.fft.fftshift(images, dim=(-2, -1))
 
 
+def filter_images(images: Tensor, amplitude: Tensor) -> Tensor:
+    """Multiply the transform of real images with a real amplitude, at every frequency of the box.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, y, x), real
+    amplitude : Tensor, shape (y, x // 2 + 1), real
+        ky from -(y // 2), kx from 0; even in ky.
+
+    Returns
+    -------
+    Tensor, shape (n, y, x), real
+
+    Examples
+    --------
+    >>> images = torch.randn(2, 5, 5)
+    >>> torch.allclose(filter_images(images, 2 * torch.ones(5, 3)), 2 * images, atol=1e-6)
+    True
+    """
+    spectrum = torch.fft.ifftshift(_centred_rfft2(images) * amplitude, dim=-2)
+    filtered = torch.fft.irfft2(spectrum, s=images.shape[-2:], norm="ortho")
+    return torch.fft.fftshift(filtered, dim=(-2, -1))
+
+
 def shift_phases(disk: HalfDisk, shift_px: Tensor, box_size: int) -> Tensor:
     """Factors that move images by a shift.
 

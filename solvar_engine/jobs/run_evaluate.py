@@ -72,6 +72,8 @@ def run(params: EvaluateParams) -> None:
     star = StarFile.read(run_dir.particles)
     names = star.particles.text("rlnImageName")
     truth = read_truth(truth_files, names, read_volume(run_dir.mean).box_size)
+    if truth.is_junk.any():
+        logger.info("Leaving out %d images that do not show the molecule", np.count_nonzero(truth.is_junk))
     estimate = _read_estimate(run_dir, truth_files, star, names)
     evaluation = evaluate_estimate(estimate, truth)
     scores = {**evaluation.scores, **_cost(run_dir)}
@@ -164,6 +166,7 @@ def read_truth(files: TruthFiles, names: list[str], box_size: int) -> Truth:
         contrast=table["contrast"][rows],
         pose=metadata.pose[torch.from_numpy(rows)],
         pixel_size=metadata.pixel_sizes[0],
+        is_junk=table["junk"][rows] == 1 if "junk" in table else np.zeros(len(rows), dtype=bool),
     )
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from solvar_engine.imaging.fourier import HalfDisk, low_pass, nyquist_shell
+from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, images_to_disk, low_pass, nyquist_shell
 from solvar_engine.imaging.masks import automatic_mask
 from solvar_engine.projectors.base import create_projector
 from solvar_engine.simulation.molecules import Cost
@@ -75,6 +76,14 @@ class MapMolecule:
             grid = projector.to_grid(self.volumes[number][None])
             slices[rows] = projector.project(grid, rotation[rows])[..., 0]
         return slices
+
+    def project_padded(self, state: Tensor, rotation: Tensor, disk: HalfDisk, factor: int) -> Tensor:
+        """See :meth:`~.molecules.Molecule.project_padded`."""
+        own = HalfDisk.create(self.box_size)
+        images = disk_to_images(self.project(state, rotation, own), own, self.box_size)
+        before = disk.box_size // 2 - self.box_size // 2
+        after = disk.box_size - self.box_size - before
+        return images_to_disk(pad(images, (before, after, before, after)), disk)
 
     def volume(self, state: int, box_size: int) -> Tensor:
         """See :meth:`~.molecules.Molecule.volume`; maps exist at their own box only."""

@@ -38,6 +38,7 @@ def make_truth(states: int = STATES) -> Truth:
         contrast=rng.normal(1, 0.2, COUNT),
         pose=Pose(random_rotations(COUNT, generator), torch.randn(COUNT, 2, generator=generator)),
         pixel_size=2.0,
+        is_junk=np.zeros(COUNT, dtype=bool),
     )
 
 
