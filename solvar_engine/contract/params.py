@@ -378,8 +378,8 @@ class SimulateParams(Params):
         minimum=0, maximum=1, metavar="X",
     )
     junk: float = option(
-        float, 0.0, help="share of the images that do not show the molecule: half of them are empty, a quarter show ice,"
-        " a quarter another molecule",
+        float, 0.0, help="share of the images that do not show the molecule: half of them are empty, a quarter show"
+        " ice, a quarter another molecule",
         minimum=0, maximum=0.9, metavar="X",
     )
 

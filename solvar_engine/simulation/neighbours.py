@@ -60,6 +60,17 @@ class Neighbours:
     scale : float
         Unit of the molecule, in the units of the images.
     seed : int
+
+    Attributes
+    ----------
+    is_shown : Tensor, shape (n,), bool
+        Images that have a neighbour.
+    state : Tensor, shape (n,), int64
+        0-based state of the neighbour.
+    rotation : Tensor, shape (n, 3, 3), float32
+        Its orientation, image to volume.
+    displacement_px : Tensor, shape (n, 2), float32
+        (x, y) from the particle's centre to that of the neighbour.
     """
 
     def __init__(
@@ -81,8 +92,8 @@ class Neighbours:
         has_neighbour = torch.zeros(count, dtype=torch.bool)
         has_neighbour[torch.from_numpy(drawn_share(count, share, rng))] = True
         self.is_shown = has_neighbour & ~particles.is_junk
-        self._state = torch.from_numpy(rng.choice(len(molecule.population), size=count, p=molecule.population))
-        self._rotation = random_rotations(count, torch_stream(seed, Purpose.NEIGHBOUR))
+        self.state = torch.from_numpy(rng.choice(len(molecule.population), size=count, p=molecule.population))
+        self.rotation = random_rotations(count, torch_stream(seed, Purpose.NEIGHBOUR))
         self.displacement_px = _displacements(count, diameter * box_size, rng)
 
     def __call__(self, rows: slice) -> Tensor:
@@ -108,7 +119,7 @@ class Neighbours:
         box_size, disk = self._box_size, self._disk
         field = _LARGER * box_size
         pose, contrast = self._particles.pose[index], self._particles.contrast[index]
-        slices = self._molecule.project_padded(self._state[index], self._rotation[index], disk, _LARGER)
+        slices = self._molecule.project_padded(self.state[index], self.rotation[index], disk, _LARGER)
         centre_px = self.displacement_px[index] - pose.shift / self._pixel_size
         slices *= shift_phases(disk, centre_px, field)
         slices *= ctf_values(self._particles.ctf[index], disk, self._pixel_size)

@@ -1,8 +1,8 @@
 """Simulated particles: what is drawn for each of them, and their images.
 
-An image is contrast x ctf x (shifted projection of its state's volume) + noise of variance 1, so the truth's volumes are
-in units of the noise's standard deviation. The noise is white, and there is nothing else, unless effects of microscopes
-(:mod:`~.effects`) are asked for.
+An image is contrast x ctf x (shifted projection of its state's volume) + noise of variance 1, so the truth's volumes
+are in units of the noise's standard deviation. The noise is white, and there is nothing else, unless effects of
+microscopes (:mod:`~.effects`) are asked for.
 """
 
 from __future__ import annotations

@@ -123,6 +123,16 @@ def test_particles_of_another_data_set_are_refused(tmp_path: Path, data_set: Pat
         evaluate.run(EvaluateParams(run=str(tmp_path / "run"), truth=str(data_set)))
 
 
+def test_junk_is_read_from_the_truth_in_the_order_of_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    simulate.run(SimulateParams(output=str(folder), phantom="static", particles=40, box=16, junk=0.3))
+    files = evaluate.TruthFiles.find(folder)
+    names = StarFile.read(files.particles).particles.text("rlnImageName")
+    is_junk = read_csv(files.states)["junk"] == 1
+    assert int(is_junk.sum()) == 12
+    assert evaluate.read_truth(files, names[::-1], 16).is_junk.tolist() == is_junk[::-1].tolist()
+
+
 def test_names_are_matched_although_folders_changed() -> None:
     known = ["000001@particles.mrcs", "000010@particles.mrcs"]
     found = evaluate.match_particles(
