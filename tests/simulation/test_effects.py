@@ -192,6 +192,11 @@ def test_neighbours_stand_about_a_diameter_away_in_all_directions() -> None:
     assert torch.equal(images.flatten(1).any(dim=1), beside.is_shown[:300])
 
 
+def test_junk_has_no_neighbours() -> None:
+    particles = draw(100, MicroscopeEffects(junk=0.4))
+    assert torch.equal(neighbours(particles, 1.0).is_shown, ~particles.is_junk)
+
+
 @pytest.mark.parametrize("box_size", [32, 33])
 def test_maps_and_atoms_make_the_same_padded_projections(box_size: int) -> None:
     phantom = blobs(2)
