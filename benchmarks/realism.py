@@ -4,8 +4,8 @@
         [--particles 6000] [--box 64] [--pixel-size 3] [--seeds 0 1 2] [--threads 2] [--print]
 
 Simulates with the options in EFFECTS, fits with `--rank auto`, evaluates, and writes one table for each phantom. A
-molecule that does not move has no component: whatever is kept of `static` is an artefact. Data sets and runs are kept in
-FOLDER and taken as they are when the script is called again.
+molecule that does not move has no component: whatever is kept of `static` is an artefact. Data sets and runs are kept
+in FOLDER and taken as they are when the script is called again.
 """
 
 from __future__ import annotations
