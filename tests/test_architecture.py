@@ -26,7 +26,7 @@ SIDE_ROOMS = {
     "data": {"contract", "imaging"},
     "reports": {"contract"},
     "simulation": {"projectors", "imaging"},
-    "latent": set(),
+    "latent": {"imaging"},
     "evaluation": {"imaging"},
 }
 ALLOWED_ROOMS = {

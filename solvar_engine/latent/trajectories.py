@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from solvar_engine.imaging.sampling import sample_of_at_least
 from solvar_engine.latent.checks import as_latent_matrix
 from solvar_engine.latent.density import log_density
 
@@ -111,7 +112,7 @@ def _dense_leg(
     if np.array_equal(start, end):
         return np.stack([start, end])
     line = resample_polyline(np.stack([start, end]), LINE_POINTS)
-    nodes = np.concatenate([line, z[:: max(1, len(z) // PATH_PARTICLES)]])
+    nodes = np.concatenate([line, sample_of_at_least(z, PATH_PARTICLES)])
     count = min(PATH_NEIGHBORS + 1, len(nodes))
     near = NearestNeighbors(n_neighbors=count).fit(nodes).kneighbors(nodes, return_distance=False)
     along = np.arange(LINE_POINTS - 1)

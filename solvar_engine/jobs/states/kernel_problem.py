@@ -18,9 +18,9 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.estimation.model.half_models import HalfModel, explain, mean_scale
-from solvar_engine.estimation.sampling import sample_of
+from solvar_engine.estimation.model.half_models import HalfModel, explain, scale_to_images
 from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
+from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.shells import shells_to_volume
 from solvar_engine.jobs.fit.inputs import scratch_folder
 from solvar_engine.jobs.fit.outputs import OutputScale
@@ -176,7 +176,7 @@ def _half_models(
         for path in (run.mean_half1, run.mean_half2)
     ]
     disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
-    scale = mean_scale(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]))
+    scale = scale_to_images(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]))
     variances = torch.from_numpy(space.components.eigenvalue[space.columns])
     first, second = (
         HalfModel(scale * mean, scale * _half_components(run, space, half), variances)

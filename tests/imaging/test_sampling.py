@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from solvar_engine.estimation.sampling import sample_of
+from solvar_engine.imaging.sampling import sample_of, sample_of_at_least
 
 
 @pytest.mark.parametrize(("count", "kept"), [(1, 1), (7, 7), (8, 4), (14, 7), (15, 5), (700, 7), (0, 0)])
@@ -15,3 +16,11 @@ def test_sample_is_spread_evenly_over_the_particles_and_no_larger_than_asked_for
     assert len(sample) == kept
     stride = -(-count // 7)
     assert torch.equal(sample, 3 * stride * torch.arange(kept) + 5)
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 1), (7, 7), (13, 13), (14, 7), (15, 8), (20, 10), (21, 7), (0, 0)])
+def test_sample_is_no_smaller_than_asked_for(count: int, kept: int) -> None:
+    rows = np.arange(2 * count).reshape(count, 2)
+    sample = sample_of_at_least(rows, 7)
+    assert len(sample) == kept
+    assert np.array_equal(sample, rows[np.arange(kept) * max(1, count // 7)])
