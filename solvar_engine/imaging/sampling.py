@@ -1,4 +1,4 @@
-"""Samples of particles, evenly spread over their rows, for what need not be measured on all."""
+"""Samples of particles, evenly spread over their rows or at random, for what need not be measured on all."""
 
 from __future__ import annotations
 
@@ -52,3 +52,22 @@ def sample_of_at_least(rows: Rows, least: int) -> Rows:
     [0, 2, 4, 6, 8]
     """
     return rows[:: max(1, len(rows) // least)]
+
+
+def random_rows(count: int, most: int, generator: np.random.Generator) -> np.ndarray:
+    """Rows from 0 of a random sample without repeats, in order; all if there are no more than ``most``.
+
+    Parameters
+    ----------
+    count : int
+        Number of particles.
+    most : int
+    generator : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of int64, shape (at most ``most``,)
+    """
+    rows = generator.choice(count, size=min(count, most), replace=False)
+    rows.sort()
+    return rows

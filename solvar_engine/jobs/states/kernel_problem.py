@@ -26,6 +26,7 @@ from solvar_engine.jobs.fit.inputs import scratch_folder
 from solvar_engine.jobs.fit.outputs import OutputScale
 from solvar_engine.jobs.running.allocator import FreedMemory
 from solvar_engine.jobs.running.memory import available_bytes
+from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.jobs.running.progress import Progress
 from solvar_engine.jobs.states.latent_space import LatentSpace
 from solvar_engine.jobs.states.particles import (
@@ -109,14 +110,14 @@ def set_up(
     states : int
         How many will be made, to say how long that takes.
     output : Path
-        Folder for the scratch file, unless the options name one.
+        Folder of the volumes, and of the scratch file, unless the options name one.
     progress : Progress
         Goes `SETUP_STEPS` on.
 
     Raises
     ------
     UserError
-        If the images do not fit the run, or memory is too small.
+        If the images do not fit the run, or memory or a disk is too small.
     """
     refuse_without_halves(run, space)
     known = read_run_particles(run)
@@ -133,8 +134,9 @@ def set_up(
     plan = plan_within(demand, available_bytes())
     FreedMemory.of_reconstruction().govern(progress)
     logger.info("%d volumes of %d px from %d particles. %s", states, box_size, len(stack), plan.sentence())
-    progress.stage("reading images")
     scratch = output if params.scratch is None else scratch_folder(params.scratch)
+    require_disk(plan, output, scratch, "reconstruction")
+    progress.stage("reading images")
     source = prepare(
         params, run, stack, row, known.latents.contrast, box_size, None if plan.images_in_memory else scratch
     )
