@@ -30,10 +30,10 @@ from solvar_engine.data.stream import PreparedParticles  # noqa: E402
 from solvar_engine.estimation.judging.components import Components, latent_coordinates  # noqa: E402
 from solvar_engine.estimation.model.bands import Band, ProjectorOptions, make_band  # noqa: E402
 from solvar_engine.estimation.model.residuals import residual_power  # noqa: E402
-from solvar_engine.estimation.sampling import sample_of  # noqa: E402
 from solvar_engine.evaluation.covariance_scores import state_factor  # noqa: E402
 from solvar_engine.evaluation.metrics import Estimate, Truth, evaluate_estimate  # noqa: E402
 from solvar_engine.imaging.fourier import nyquist_shell  # noqa: E402
+from solvar_engine.imaging.sampling import sample_of  # noqa: E402
 from solvar_engine.jobs.fit.outputs import OutputScale  # noqa: E402
 from solvar_engine.jobs.run_evaluate import read_truth  # noqa: E402
 from solvar_engine.jobs.simulate.files import TruthFiles  # noqa: E402

@@ -26,7 +26,7 @@ SIDE_ROOMS = {
     "data": {"contract", "imaging"},
     "reports": {"contract"},
     "simulation": {"projectors", "imaging"},
-    "latent": set(),
+    "latent": {"imaging"},
     "evaluation": {"imaging"},
 }
 ALLOWED_ROOMS = {
@@ -36,6 +36,9 @@ ALLOWED_ROOMS = {
 ALLOWED_ROOMS["jobs"] |= set(SIDE_ROOMS)
 ALLOWED_ROOMS["cli"] |= {"contract"}
 ALLOWED_ROOMS["__main__"] = {"cli"}  # python -m solvar_engine
+
+# Rooms whose `__init__` names every module that others use.
+DESCRIBED_ROOMS = ("contract", "data", "imaging", "latent", "evaluation", "simulation", "reconstruction")
 
 # Libraries that stay outside: Scipion's, and everything that stores code in data files.
 SCIPION = {"pyworkflow", "pwem", "scipion", "relion", "xmipp3", "xmippLib"}
@@ -160,6 +163,17 @@ def test_rooms_import_only_what_the_design_allows() -> None:
             if room and room not in allowed:
                 broken.append(f"{module.at(line)}: {module.room or ENGINE} may not import {target}")
     assert broken == []
+
+
+@pytest.mark.parametrize("room", DESCRIBED_ROOMS)
+def test_each_room_says_what_others_may_use(room: str) -> None:
+    known = {module.name for module in modules()}
+    described = ast.get_docstring(parse(ROOT / ENGINE / room / "__init__.py").tree) or ""
+    below = f"{ENGINE}.{room}."
+    others = [module for module in (*modules(), *modules(PLUGIN)) if module.room != room or PLUGIN in module.name]
+    used = {target for module in others for target, _ in own_imports(module, known) if target.startswith(below)}
+    names = {target[len(below) :].partition(".")[0] for target in used}
+    assert sorted(name for name in names if f"`{name}`" not in described) == []
 
 
 def test_modules_form_no_cycle() -> None:

@@ -29,6 +29,7 @@ from solvar_engine.imaging.fourier import (
     images_to_scaled_disk,
     shift_phases,
 )
+from solvar_engine.imaging.sampling import sample_of
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ def grey_unit(stack: ParticleStack) -> float:
     UserError
         If even the results, which are in the units of the input, would leave that range.
     """
-    rows = np.unique(np.linspace(0, len(stack) - 1, _UNIT_IMAGES).astype(int))
+    rows = sample_of(np.arange(len(stack)), _UNIT_IMAGES)
     deviation = torch.cat([background_statistics(stack.images([row]).double())[1] for row in rows])
     positive = deviation[deviation > 0]
     if not len(positive):  # masked images, which are refused by name later

@@ -81,11 +81,6 @@ class HalfDisk:
     def __len__(self) -> int:
         return int(self.pixels.shape[0])
 
-    @property
-    def coefficient_count(self) -> float:
-        """Number of independent real numbers in one image of the disk."""
-        return float(self.weight.sum())
-
     def prefix(self, shell_max: int) -> HalfDisk:
         """Return the same disk cut at a smaller radius: its first pixels."""
         if shell_max > self.shell_max:

@@ -8,7 +8,8 @@ from contextlib import closing
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from solvar_engine.contract.params import FitParams
-from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir
+from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
+from solvar_engine.contract.status import StatusTracker
 from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
@@ -38,18 +39,15 @@ def run(params: FitParams) -> None:
     """
     params.validate()
     run_dir = RunDir(params.output)
-    start = run_dir.prepare(params, params.resume)
-    if start == ALREADY_FINISHED:
-        logger.info("%s is finished: nothing to do", run_dir.path)
-        return
-    try:
-        with tracked(run_dir.track_status(params.command)) as status, run_log(run_dir.log):
+    with prepared(run_dir, params, params.resume) as start:
+        if start == ALREADY_FINISHED:
+            logger.info("%s is finished: nothing to do", run_dir.path)
+            return
+        with tracked(StatusTracker(run_dir.status, params.command)) as status, run_log(run_dir.log):
             inputs = read_inputs(params)
             if start == NEW:
-                run_dir.write_params(params, inputs=inputs.files, resolved={"box": inputs.box_size})
+                write_params(run_dir, params, inputs=inputs.files, resolved={"box": inputs.box_size})
             _fit(FitJob.start(params, run_dir, inputs, status))
-    finally:
-        run_dir.release()
 
 
 def _fit(job: FitJob) -> None:

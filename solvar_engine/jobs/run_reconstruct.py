@@ -20,6 +20,7 @@ from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.imaging.types import Volume
+from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.jobs.running.progress import Progress
 from solvar_engine.jobs.running.tracking import has_finished_states, track_states, tracked
 from solvar_engine.jobs.states.checkpoint import StateCheckpoint, StateSummary
@@ -29,6 +30,7 @@ from solvar_engine.jobs.states.kernel_problem import SETUP_STEPS, KernelProblem,
 from solvar_engine.jobs.states.kernel_volumes import KernelState, reconstruct_state
 from solvar_engine.jobs.states.latent_space import LatentSpace, open_latent_space
 from solvar_engine.jobs.states.particles import outliers_of
+from solvar_engine.jobs.states.plan import plan_linear_states
 from solvar_engine.reconstruction.sharpening import sharpen
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,8 @@ def run(params: ReconstructParams) -> None:
     ------
     UserError
         If an option is out of range, the folder is not a finished run, the fit kept no component, the table
-        of points or the particles do not fit the run, or the output folder is not empty.
+        of points or the particles do not fit the run, the output folder is not empty, or memory or a disk is too
+        small.
 
     Examples
     --------
@@ -130,13 +133,15 @@ def _linear_states(
 ) -> None:
     files = StateFiles(Path(params.output))
     mean, eigenvolumes = _read_model(run_dir, space.z.shape[1])
+    plan = plan_linear_states(mean.box_size, len(eigenvolumes), len(states.points), len(space.z))
     logger.info(
         "%d volumes of %d voxels a side: %.0f MB of memory, %.0f MB of disk, a few seconds.",
         len(states.points),
         mean.box_size,
-        (len(eigenvolumes) + 3) * mean.data.numel() * 4 / 1e6,
-        len(states.points) * mean.data.numel() * 4 / 1e6,
+        plan.memory_bytes / 1e6,
+        plan.disk_bytes / 1e6,
     )
+    require_disk(plan, files.folder, files.folder, "reconstruction")
     with closing(Progress(status, len(states.points))) as progress:
         progress.stage("volumes")
         for number, point in enumerate(states.points, start=1):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import prepare_output_folder, write_csv
-from solvar_engine.contract.params import DEFAULT_BOX, DEFAULT_PIXEL_SIZE, SimulateParams
+from solvar_engine.contract.params import SIMULATED_BOX, SIMULATED_PIXEL_SIZE, SimulateParams
 from solvar_engine.contract.star import StarFile, StarTable, rotation_to_relion
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.volumes import write_volume
@@ -101,7 +101,7 @@ class _DataSet:
             maps = read_map_molecule(params.phantom, params.box, params.pixel_size)
             return cls(params, maps, maps.box_size, maps.pixel_size)
         molecule = make_phantom(params.phantom[0])
-        return cls(params, molecule, params.box or DEFAULT_BOX, params.pixel_size or DEFAULT_PIXEL_SIZE)
+        return cls(params, molecule, params.box or SIMULATED_BOX, params.pixel_size or SIMULATED_PIXEL_SIZE)
 
     @property
     def effects(self) -> MicroscopeEffects:

@@ -159,10 +159,6 @@ class LocalWindows:
         padded = torch.cat((values[..., :1], values, values[..., -1:]), dim=-1)
         return 0.25 * padded[..., :-2] + 0.5 * values + 0.25 * padded[..., 2:]
 
-    def shell_of_box(self) -> Tensor:
-        """Shell of the whole box, as a real number, at which each shell of a window lies; shape (shells,)."""
-        return torch.arange(self.shells, dtype=torch.float64) * (self.box_size / self.size)
-
     def interpolate(self, values: Tensor, outside: float = 0.0) -> Tensor:
         """Smooth field (z, y, x) that has a value (windows,) at the centre of each window, and one outside them."""
         profile = self._profile(torch.zeros((self.size,) * 3)) ** 2

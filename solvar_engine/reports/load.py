@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import as_text, read_csv
 from solvar_engine.contract.results import NOT_REPRODUCIBLE, read_latents
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, read_record
 from solvar_engine.contract.star import StarFile
+from solvar_engine.contract.status import read_status
 from solvar_engine.reports.model import Components, RunData, Table
 
 MAX_EIGENVOLUMES = 8
@@ -75,9 +76,9 @@ def load_run(run: RunDir) -> RunData:
         if eigenvolume is None:
             break
         eigenvolumes.append(eigenvolume[0])
-    status = run.read_status()
+    status = read_status(run.status)
     data = RunData(
-        parameters=run.read_record(),
+        parameters=read_record(run),
         status={} if status is None else dataclasses.asdict(status),
         components=components,
         z=z,

@@ -180,17 +180,3 @@ def fill_plain_particles(output: Any, particles: Any, found: ParticleResults, on
 def _copy(particle: Any, item: Any) -> None:
     """Copy a particle, its id included, without what an earlier analysis knew of it."""
     item.copy(particle, ignoreAttrs=[*FLEX_ATTRIBUTES, *_RUN_ATTRIBUTES])
-
-
-def precision_matrix(item: Any) -> np.ndarray:
-    """Return the posterior precision of an item that `fill_particles` made.
-
-    Returns
-    -------
-    ndarray, shape (r, r), float64
-    """
-    values = np.array([float(value) for value in item._solvarPrecision], dtype=np.float64)
-    rank = int((np.sqrt(8 * len(values) + 1) - 1) / 2)
-    matrix = np.zeros((rank, rank))
-    matrix[np.triu_indices(rank)] = values
-    return matrix + np.triu(matrix, 1).T

@@ -5,7 +5,8 @@ from __future__ import annotations
 from solvar_engine.contract.files import as_text, read_csv
 from solvar_engine.contract.params import AUTO_RANK, FitParams
 from solvar_engine.contract.results import NOT_REPRODUCIBLE
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, read_params, read_record
+from solvar_engine.contract.status import read_status
 from solvar_plugin.convert.rank_table import read_rank_table
 from solvar_plugin.protocols.form_options import choice_in_words
 
@@ -24,7 +25,7 @@ def result_lines(run: RunDir) -> list[str]:
     UserError
         If the run's files are damaged.
     """
-    status = run.read_status()
+    status = read_status(run.status)
     lines = [] if status is None else [f"{status.message}."]
     table = read_csv(run.eigenvalues)
     labels = as_text(table["label"]).tolist()
@@ -60,7 +61,7 @@ def _rank_lines(run: RunDir, rank: int) -> list[str]:
 
 def _tried_automatically(run: RunDir) -> int:
     """Return how many components were tried to choose their number; 0 if it was given."""
-    if run.read_params(FitParams).rank != AUTO_RANK:
+    if read_params(run, FitParams).rank != AUTO_RANK:
         return 0
     table = read_rank_table(run)
     return 0 if table is None else len(table)
@@ -85,8 +86,8 @@ def methods_text(run: RunDir) -> str:
     UserError
         If the run's files are damaged.
     """
-    record = run.read_record()
-    params = run.read_params(FitParams)
+    record = read_record(run)
+    params = read_params(run, FitParams)
     box = record["resolved"].get("box", params.box)
     objective = choice_in_words("objective", params.objective)
     rank = len(read_csv(run.eigenvalues)["component"])

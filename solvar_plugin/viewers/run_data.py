@@ -129,7 +129,7 @@ class RunData:
 
     def progress(self) -> str:
         """Say in one line how far the fit is."""
-        status = self.run.read_status()
+        status = read_status(self.run.status)
         if status is None:
             return "The fit has not begun."
         if status.state == FINISHED:

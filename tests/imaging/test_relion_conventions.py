@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 
+from solvar_engine.contract.angles import relion_to_rotation
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, images_to_disk, shift_phases
-from solvar_engine.imaging.rotation import relion_to_rotation
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.types import Ctf
 from solvar_engine.projectors.base import create_projector
@@ -96,7 +96,7 @@ class Table:
 
     @property
     def rotation(self) -> torch.Tensor:
-        return relion_to_rotation(_double(self.AngleRot), _double(self.AngleTilt), _double(self.AnglePsi))
+        return torch.from_numpy(relion_to_rotation(self.AngleRot, self.AngleTilt, self.AnglePsi))
 
     @property
     def shift_px(self) -> torch.Tensor:

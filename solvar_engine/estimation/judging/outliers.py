@@ -17,7 +17,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass
-from solvar_engine.estimation.sampling import sample_of
+from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.types import BatchSource
 
 PRIOR_SHARE = 0.05

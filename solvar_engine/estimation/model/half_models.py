@@ -122,7 +122,7 @@ def _least_squares(statistics: Statistics) -> Tensor:
     return torch.linalg.solve(gram + ridge[:, None, None] * identity, statistics.inner)
 
 
-def mean_scale(source: BatchSource, index: Tensor, disk: HalfDisk, mean: Tensor) -> float:
+def scale_to_images(source: BatchSource, index: Tensor, disk: HalfDisk, mean: Tensor) -> float:
     """Factor on a mean volume that fits images best; negative if their contrast is inverted.
 
     Parameters

@@ -18,7 +18,6 @@ from solvar_engine.estimation.model.bands import change_box
 from solvar_engine.estimation.model.objectives import OBJECTIVES
 from solvar_engine.estimation.model.residuals import residual_power
 from solvar_engine.estimation.poses.errors import PoseErrors
-from solvar_engine.estimation.sampling import sample_of
 from solvar_engine.estimation.solver.half_sets import (
     CovarianceProblem,
     FullSetState,
@@ -28,6 +27,7 @@ from solvar_engine.estimation.solver.half_sets import (
     fit_half_sets,
     half_set_units,
 )
+from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit.job import POSE_STEPS, READING_STEPS, FitJob
 from solvar_engine.jobs.fit.pose_errors import MEASURED_SPREAD, measure_spread, with_pose_errors

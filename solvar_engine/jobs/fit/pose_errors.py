@@ -11,8 +11,8 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.heldout import collect_statistics, latent_covariance
 from solvar_engine.estimation.model.bands import change_box
 from solvar_engine.estimation.poses.errors import PoseErrors, PoseSpread
-from solvar_engine.estimation.sampling import sample_of
 from solvar_engine.estimation.solver.half_sets import CovarianceProblem, HalfSetState
+from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.jobs.fit.job import FitJob
 
 logger = logging.getLogger(__name__)

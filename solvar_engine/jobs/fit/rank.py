@@ -18,7 +18,7 @@ from solvar_engine.estimation.judging.rank import (
     keep_components,
     make_decoys,
 )
-from solvar_engine.estimation.sampling import sample_of
+from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.jobs.fit.halves import HELD_OUT_PARTICLES, HalfSetFit
 from solvar_engine.jobs.fit.job import FitJob
 

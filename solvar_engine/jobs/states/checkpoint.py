@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_json, write_json
 from solvar_engine.contract.params import ReconstructParams, options_of
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, read_record
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class StateCheckpoint:
         kept = [spec.name for spec in options_of(type(params)) if not spec.may_differ_on_resume]
         call = {name: options[name] for name in kept if name not in ("run", "output", "particles", "points", "root")}
         # coordinates as they are written: 17 digits come back the same
-        call |= {"fit": run.read_record().get("created"), "points": np.asarray(points).tolist()}
+        call |= {"fit": read_record(run).get("created"), "points": np.asarray(points).tolist()}
         call["larger_images"] = params.particles is not None
         checkpoint = StateCheckpoint(path, call)
         if path.exists():

@@ -18,14 +18,15 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.estimation.model.half_models import HalfModel, explain, mean_scale
-from solvar_engine.estimation.sampling import sample_of
+from solvar_engine.estimation.model.half_models import HalfModel, explain, scale_to_images
 from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
+from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.shells import shells_to_volume
 from solvar_engine.jobs.fit.inputs import scratch_folder
 from solvar_engine.jobs.fit.outputs import OutputScale
 from solvar_engine.jobs.running.allocator import FreedMemory
 from solvar_engine.jobs.running.memory import available_bytes
+from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.jobs.running.progress import Progress
 from solvar_engine.jobs.states.latent_space import LatentSpace
 from solvar_engine.jobs.states.particles import (
@@ -109,14 +110,14 @@ def set_up(
     states : int
         How many will be made, to say how long that takes.
     output : Path
-        Folder for the scratch file, unless the options name one.
+        Folder of the volumes, and of the scratch file, unless the options name one.
     progress : Progress
         Goes `SETUP_STEPS` on.
 
     Raises
     ------
     UserError
-        If the images do not fit the run, or memory is too small.
+        If the images do not fit the run, or memory or a disk is too small.
     """
     refuse_without_halves(run, space)
     known = read_run_particles(run)
@@ -133,8 +134,9 @@ def set_up(
     plan = plan_within(demand, available_bytes())
     FreedMemory.of_reconstruction().govern(progress)
     logger.info("%d volumes of %d px from %d particles. %s", states, box_size, len(stack), plan.sentence())
-    progress.stage("reading images")
     scratch = output if params.scratch is None else scratch_folder(params.scratch)
+    require_disk(plan, output, scratch, "reconstruction")
+    progress.stage("reading images")
     source = prepare(
         params, run, stack, row, known.latents.contrast, box_size, None if plan.images_in_memory else scratch
     )
@@ -176,7 +178,7 @@ def _half_models(
         for path in (run.mean_half1, run.mean_half2)
     ]
     disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
-    scale = mean_scale(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]))
+    scale = scale_to_images(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]))
     variances = torch.from_numpy(space.components.eigenvalue[space.columns])
     first, second = (
         HalfModel(scale * mean, scale * _half_components(run, space, half), variances)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.results import read_latents
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, require_finished
 from solvar_engine.latent import Clusters, kmeans_clusters, mixture_clusters
 from solvar_engine.reports import Components, load_components
 
@@ -73,7 +73,7 @@ def open_latent_space(run: RunDir) -> LatentSpace:
     >>> open_latent_space(RunDir("run")).z.shape  # doctest: +SKIP
     (10000, 6)
     """
-    run.require_finished()
+    require_finished(run)
     components = load_components(run)
     z = read_latents(run.latents).z
     if z.shape[1] != len(components):

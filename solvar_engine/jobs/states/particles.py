@@ -16,7 +16,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import Latents, read_latents
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, read_record
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.particles import ParticleStack
@@ -75,7 +75,7 @@ def read_run_particles(run: RunDir) -> RunParticles:
     UserError
         If a file is absent or damaged.
     """
-    record = run.read_record()
+    record = read_record(run)
     options, folder = record["options"], Path(record["folder"])
     star = StarFile.read(run.particles)
     metadata = read_metadata(star)

@@ -1,4 +1,4 @@
-"""What volumes of states by kernel regression will need, said before they are made."""
+"""What volumes of states will need, said before they are made."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from solvar_engine.reconstruction.windows import LocalWindows
 
 _ARRAYS_BYTES = 100e6  # working arrays that a fit has not; measured
 _COORDINATES_BYTES = 1000  # of each particle, beside its metadata: latent coordinates, row of a second STAR file
+_OWNER_BYTES = 16  # of each particle in the table that says which state it belongs to
 # on one core, measured
 _READING_SECONDS = 4e-8  # of a pixel of an input image
 _PLACING_SECONDS = 3e-8  # of a pixel of one channel of the model
@@ -88,6 +89,28 @@ def plan_kernel_states(demand: KernelDemand) -> Plan:
         working_bytes=LIBRARIES_BYTES + _ARRAYS_BYTES + shared + steps + metadata,
         images_bytes=float(cache_bytes(particles, box_size)),
         cache_mb=demand.cache_mb,
-        disk_bytes=states * 4 * 4.0 * voxels,
+        # volume, two half-maps and local resolution; every particle's row in the STAR file of its state
+        disk_bytes=states * 4 * 4.0 * voxels + particles * (METADATA_BYTES + _OWNER_BYTES),
         seconds=15 + seconds,
+    )
+
+
+def plan_linear_states(box_size: int, components: int, states: int, particles: int) -> Plan:
+    """Estimate the resources of states that are sums of the mean and eigenvolumes.
+
+    Parameters
+    ----------
+    box_size : int
+        Of the volumes, px.
+    components, states : int
+    particles : int
+        Of the run, whose states are listed.
+    """
+    volume = 4.0 * box_size**3
+    return Plan(
+        working_bytes=(components + 3) * volume,
+        images_bytes=0.0,
+        cache_mb=0,
+        disk_bytes=states * volume + particles * _OWNER_BYTES,
+        seconds=5.0,
     )

@@ -12,6 +12,7 @@ from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
+from solvar_engine.contract.status import read_status
 from solvar_engine.jobs.fit import halves as fit_factors
 from solvar_engine.jobs.fit.job import POSE_STEPS
 from solvar_engine.jobs.fit.plan import FitDemand, plan_fit
@@ -74,7 +75,7 @@ def test_an_interrupted_refinement_goes_on_to_the_same_numbers(disturbed, refine
             raise RuntimeError("stopped")
         source = refine_round(job, *arguments)
         assert job.progress.step == rounds[0] + POSE_STEPS
-        assert run.read_status().stage == "poses, round 1 of 2"
+        assert read_status(run.status).stage == "poses, round 1 of 2"
         return source
 
     options = ("--output", run.path, "--rank", 2, "--mask", disturbed.mask, "--refine-poses", "--resume")
