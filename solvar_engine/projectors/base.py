@@ -1,23 +1,12 @@
-"""The interface of all projectors, and the one place where a backend is chosen."""
+"""The interface of all projectors."""
 
 from __future__ import annotations
 
-import logging
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk
-
-logger = logging.getLogger(__name__)
-
-INTERPOLATIONS = ("trilinear", "nearest", "nufft")
-
-DEFAULT_OVERSAMPLING = 2
-
-_NUFFT_BACKENDS = ("finufft_cpu",)
-_GRID_BACKENDS = ("numba_cpu", "torch_ref")
 
 
 class Projector(Protocol):
@@ -176,67 +165,3 @@ def images_per_call(projector: Projector, channels: int) -> int:
         At least 16.
     """
     return max(16, projector.chunk_bytes // (len(projector.disk) * channels * 8))
-
-
-def create_projector(
-    box_size: int,
-    disk: HalfDisk,
-    *,
-    interpolation: str = "trilinear",
-    oversampling: int = DEFAULT_OVERSAMPLING,
-    tolerance: float | None = None,
-    device: torch.device | str = "cpu",
-    backend: str = "auto",
-) -> Projector:
-    """Make the projector for a box and a band.
-
-    Parameters
-    ----------
-    box_size : int
-        Edge of the volumes, px.
-    disk : HalfDisk
-        Pixels of the slices; may belong to a larger box, since Fourier pixels do not depend on it.
-    interpolation : {'trilinear', 'nearest', 'nufft'}
-        How slices are read off a grid, or 'nufft' to evaluate the volumes' transform directly, without one.
-    oversampling : int
-        Zero-padding factor of the Fourier grid; 'nufft' has none and takes the default only.
-    tolerance : float, optional
-        Relative error of the slices, for 'nufft' only.
-    device : torch.device or str
-    backend : {'auto', 'numba_cpu', 'torch_ref', 'finufft_cpu'}
-        ``auto`` takes Numba's kernels on a CPU and plain torch elsewhere, and FINUFFT for 'nufft'. A backend that is
-        named is never replaced.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, a backend that cannot run on the device or has no such interpolation, or an argument that
-        means nothing to it.
-    """
-    if interpolation not in INTERPOLATIONS:
-        raise ValueError(f"interpolation is {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}")
-    known = _NUFFT_BACKENDS if interpolation == "nufft" else _GRID_BACKENDS
-    device_type = torch.device(device).type
-    if backend == "auto":
-        backend = known[0] if device_type == "cpu" else known[-1]
-    if backend not in known:
-        raise ValueError(f"projector backend is {backend!r}, expected auto or {' or '.join(known)} for {interpolation}")
-    if backend.endswith("_cpu") and device_type != "cpu":
-        raise ValueError(f"the backend {backend} runs on the CPU only, not on {device}")
-    if interpolation == "nufft":
-        if oversampling != DEFAULT_OVERSAMPLING:
-            raise ValueError(f"oversampling is {oversampling}, but nufft has no grid to oversample: leave it out")
-        logger.debug("projector %s on %s, %s", backend, device, interpolation)
-        from solvar_engine.projectors.nufft import TOLERANCE, NufftProjector
-
-        return NufftProjector(box_size, disk, tolerance=TOLERANCE if tolerance is None else tolerance)
-    if tolerance is not None:
-        raise ValueError(f"tolerance is {tolerance}, but {interpolation} has none: leave it out")
-    logger.debug("projector %s on %s, %s, oversampling %d", backend, device, interpolation, oversampling)
-    if backend == "numba_cpu":
-        from solvar_engine.projectors.numba_cpu import NumbaProjector
-
-        return NumbaProjector(box_size, disk, interpolation=interpolation, oversampling=oversampling)
-    from solvar_engine.projectors.torch_ref import TorchProjector
-
-    return TorchProjector(box_size, disk, interpolation=interpolation, oversampling=oversampling, device=device)

@@ -24,8 +24,11 @@ from solvar_engine.imaging.fourier import (
 )
 from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.types import BatchSource
-from solvar_engine.projectors.base import create_projector, images_per_call
+from solvar_engine.projectors.base import images_per_call
+from solvar_engine.projectors.create import create_projector
 from solvar_engine.projectors.grid import GridGeometry
+from solvar_engine.projectors.nufft import NufftProjector
+from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
 
 _EDGE = 2.0  # px, of the ball that holds the molecule
 _OVERSAMPLING = 2  # the kernel of the convolution needs exactly twice the box
@@ -78,16 +81,16 @@ class NormalEquations:
             never negative, as rounding makes it where few images contribute.
         """
         box_size = self.box_size
-        kernel = torch.zeros(box_size, box_size, box_size)
+        kernel = self.right_side.new_zeros(box_size, box_size, box_size)
         kernel[(box_size // 2,) * 3] = 1.0
         # The response to a central delta is the kernel, cropped to the box.
         response = self.apply(kernel)
         density = volume_to_ft(response).real * box_size
-        return density.clamp_min(0) * (volume_radius(box_size) <= self.shell_max)
+        return density.clamp_min(0) * (volume_radius(box_size, density.device) <= self.shell_max)
 
 
 def accumulate_normal_equations(
-    source: BatchSource, index: Tensor, *, interpolation: str = "trilinear", batch_size: int | None = None
+    source: BatchSource, index: Tensor, options: SliceOptions = DEFAULT_OPTIONS, *, batch_size: int | None = None
 ) -> NormalEquations:
     """Back-project images and squared transfer functions in one pass.
 
@@ -96,7 +99,8 @@ def accumulate_normal_equations(
     source : BatchSource
     index : Tensor, shape (n,), int64
         Particles to use.
-    interpolation : {'trilinear', 'nearest', 'nufft'}
+    options : SliceOptions
+        Whose oversampling does not count: the operator needs exactly twice the box.
     batch_size : int, optional
         Images per batch, as many as the projector likes best without it; the result does not depend on it beyond
         rounding.
@@ -106,7 +110,8 @@ def accumulate_normal_equations(
     NormalEquations
     """
     disk = source.disk
-    sums: _NufftSums | _GridSums = _NufftSums(source) if interpolation == "nufft" else _GridSums(source, interpolation)
+    is_nufft = options.interpolation == "nufft"
+    sums: _NufftSums | _GridSums = _NufftSums(source) if is_nufft else _GridSums(source, options)
     for batch in source.batches(index, disk, batch_size or images_per_call(sums.projector, 2)):
         ctf = batch.ctf * batch.contrast[:, None]
         weighted = disk.weight * ctf
@@ -120,13 +125,11 @@ def accumulate_normal_equations(
 class _GridSums:
     """Sums on one oversampled grid: cropped to the box it gives the right-hand side, in full the kernel."""
 
-    def __init__(self, source: BatchSource, interpolation: str) -> None:
-        self.projector = create_projector(
-            source.box_size, source.disk, interpolation=interpolation, oversampling=_OVERSAMPLING
-        )
+    def __init__(self, source: BatchSource, options: SliceOptions) -> None:
+        self.projector = create_projector(source.box_size, source.disk, replace(options, oversampling=_OVERSAMPLING))
         self._accumulator = self.projector.new_accumulator(2)
         self._doubled = GridGeometry(
-            _OVERSAMPLING * source.box_size, _OVERSAMPLING * source.disk.shell_max, 1, interpolation
+            _OVERSAMPLING * source.box_size, _OVERSAMPLING * source.disk.shell_max, 1, options.interpolation
         )
 
     def add(self, images: Tensor, power: Tensor, rotation: Tensor) -> None:
@@ -156,10 +159,8 @@ class _NufftSums:
             disk.weight,
             _OVERSAMPLING * disk.shell,
         )
-        self.projector = create_projector(source.box_size, disk, interpolation="nufft")
-        self._doubled = create_projector(
-            doubled.box_size, doubled, interpolation="nufft", tolerance=_KERNEL_TOLERANCE
-        )
+        self.projector = NufftProjector(source.box_size, disk)
+        self._doubled = NufftProjector(doubled.box_size, doubled, tolerance=_KERNEL_TOLERANCE)
         self._right_side = self.projector.new_accumulator(1)
         self._kernel = self._doubled.new_accumulator(1)
 
@@ -206,9 +207,10 @@ def solve(
         Band-limited to the images' band, and inside the ball up to that.
     """
     box_size = normal.box_size
-    band = volume_radius(box_size) <= normal.shell_max
+    device = normal.right_side.device
+    band = volume_radius(box_size, device) <= normal.shell_max
     inverse = torch.where(band, 1.0 / (normal.density() + precision).clamp_min(1e-20), 0.0)
-    root = sphere_mask(box_size, 0.5 * box_size - _EDGE, _EDGE).sqrt()
+    root = sphere_mask(box_size, 0.5 * box_size - _EDGE, _EDGE, device).sqrt()
 
     def operator(volume: Tensor) -> Tensor:
         inside = root * volume

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.model.bands import Band, ProjectorOptions, make_band
+from solvar_engine.estimation.model.bands import Band, make_band
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.projectors.torch_ref import TorchProjector
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.reconstruction.simulated import MemorySource, Simulation, real_rows
@@ -20,7 +21,7 @@ def full_band(simulation: Simulation, mask: Tensor | None = None, *, share: floa
     box_size = source.box_size
     mask = torch.ones(box_size, box_size, box_size) if mask is None else mask
     mean = simulation.phantom.mean(box_size)
-    return make_band(source.disk.shell_max, source.disk, mean, mask, density * share, ProjectorOptions())
+    return make_band(source.disk.shell_max, source.disk, mean, mask, density * share, SliceOptions())
 
 
 def in_double(band: Band) -> Band:
