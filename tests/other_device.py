@@ -7,14 +7,14 @@ indices), random numbers by a generator of the CPU, arrays of NumPy that share m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 OTHER = torch.device("lazy", 0)
 """The name under which tensors lie elsewhere: one that PyTorch knows and starts nothing for."""
@@ -22,6 +22,8 @@ OTHER = torch.device("lazy", 0)
 _aten = torch.ops.aten
 # Those whose indices may lie on the CPU, where PyTorch moves them: the arguments behind the first.
 _INDEXING = {_aten.index.Tensor, _aten.index_put_.default, _aten.index_put.default, _aten._index_put_impl_.default}
+# A conjugate is a view with a mark that nothing below heeds: here it is computed.
+_COMPUTED = {_aten._conj.default: _aten.conj_physical.default, _aten._neg_view.default: _aten.neg.default}
 _MOVING = {_aten.copy_.default, _aten._to_copy.default}
 
 
@@ -49,11 +51,30 @@ class Elsewhere(Tensor):
     def tolist(self) -> Any:
         return self.values.tolist()
 
+    def __getitem__(self, place: Any) -> Tensor:
+        return super().__getitem__(_without_lists(place))
+
+    def __setitem__(self, place: Any, value: Any) -> None:
+        super().__setitem__(_without_lists(place), value)
+
+    def new_tensor(self, data: Any, **options: Any) -> Tensor:  # type: ignore[override]
+        return Elsewhere(self.values.new_tensor(data, **options))
+
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(function, args, kwargs or {})
+
+
+class _FromData(TorchFunctionMode):
+    """Lets `torch.tensor` make tensors on the other device, which it does beneath all dispatch."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if function is not torch.tensor or torch.device(kwargs.get("device") or "cpu").type != OTHER.type:
+            return function(*args, **kwargs)
+        return Elsewhere(torch.tensor(*args, **{**kwargs, "device": "cpu"}))
 
 
 class _AnyDevice(TorchDispatchMode):
@@ -64,7 +85,7 @@ class _AnyDevice(TorchDispatchMode):
 
 
 def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+    tensors = list(_tensors(args))
     elsewhere = any(isinstance(value, Elsewhere) for value in tensors)
     _refuse_mixtures(function, args, tensors)
     device = kwargs.get("device")
@@ -75,12 +96,27 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         raise RuntimeError(f"{function}: a generator of the CPU cannot draw random numbers on {OTHER}")
     if function is _aten.copy_.default:
         elsewhere = isinstance(args[0], Elsewhere)
-    plain_args, plain_kwargs = tree_map(_plain, (args, kwargs))
-    result = function(*plain_args, **plain_kwargs)
+    plain_args, plain_kwargs = _each(_plain, args), {name: _plain(value) for name, value in kwargs.items()}
     if not elsewhere:
-        return result
+        return function(*plain_args, **plain_kwargs)
+    result = _COMPUTED.get(function, function)(*plain_args, **plain_kwargs)
     known = {id(value.values): value for value in tensors if isinstance(value, Elsewhere)}
-    return tree_map(lambda value: _wrapped(value, known), result)
+    return _each(lambda value: _wrapped(value, known), result)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    """Apply a function to all that nested lists hold."""
+    if isinstance(value, (list, tuple)):
+        return type(value)([_each(function, part) for part in value])
+    return function(value)
 
 
 def _refuse_mixtures(function: Any, args: Any, tensors: list[Tensor]) -> None:
@@ -98,6 +134,16 @@ def _refuse_mixtures(function: Any, args: Any, tensors: list[Tensor]) -> None:
         raise RuntimeError(f"{function}: a tensor on the CPU cannot be changed by one on {OTHER}")
 
 
+def _without_lists(place: Any) -> Any:
+    """Lists of numbers become indices on the CPU: PyTorch makes tensors of lists beneath all dispatch."""
+    parts = tuple(torch.tensor(part, dtype=torch.long) if isinstance(part, list) else part for part in _as_tuple(place))
+    return parts if isinstance(place, tuple) else parts[0]
+
+
+def _as_tuple(place: Any) -> tuple[Any, ...]:
+    return place if isinstance(place, tuple) else (place,)
+
+
 def _plain(value: Any) -> Any:
     return value.values if isinstance(value, Elsewhere) else value
 
@@ -111,5 +157,5 @@ def _wrapped(value: Any, known: dict[int, Elsewhere]) -> Any:
 @contextmanager
 def other_device() -> Iterator[torch.device]:
     """Make the other device known for a while."""
-    with _AnyDevice():
+    with _FromData(), _AnyDevice():
         yield OTHER
