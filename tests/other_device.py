@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 OTHER = torch.device("lazy", 0)
@@ -67,18 +67,22 @@ class Elsewhere(Tensor):
         return _run(function, args, kwargs or {})
 
 
-class _FromData(TorchFunctionMode):
-    """Lets `torch.tensor` make tensors on the other device, which it does beneath all dispatch."""
+_tensor_on_cpu = torch.tensor
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if function is not torch.tensor or torch.device(kwargs.get("device") or "cpu").type != OTHER.type:
-            return function(*args, **kwargs)
-        return Elsewhere(torch.tensor(*args, **{**kwargs, "device": "cpu"}))
+
+def _tensor(*args: Any, **options: Any) -> Tensor:
+    """Make a tensor on any device from data: `torch.tensor` does it beneath all dispatch."""
+    if torch.device(options.get("device") or "cpu").type != OTHER.type:
+        return _tensor_on_cpu(*args, **options)
+    return Elsewhere(_tensor_on_cpu(*args, **{**options, "device": "cpu"}))
 
 
 class _AnyDevice(TorchDispatchMode):
     """Lets tensors be made on the other device."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or else the first operation imports the compiler, which takes seconds
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(function, args, kwargs or {})
@@ -157,5 +161,5 @@ def _wrapped(value: Any, known: dict[int, Elsewhere]) -> Any:
 @contextmanager
 def other_device() -> Iterator[torch.device]:
     """Make the other device known for a while."""
-    with _FromData(), _AnyDevice():
+    with mock.patch.object(torch, "tensor", _tensor), _AnyDevice():
         yield OTHER

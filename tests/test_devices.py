@@ -29,7 +29,14 @@ from solvar_engine.estimation.poses.descent import descend_poses
 from solvar_engine.estimation.poses.errors import PoseErrors, PoseSpread
 from solvar_engine.estimation.poses.prior import PosePrior, precision_of
 from solvar_engine.estimation.poses.refinement import pose_covariance, refine_poses
-from solvar_engine.estimation.solver.half_sets import CovarianceProblem, HalfSetState, fit_full_set, fit_half_sets
+from solvar_engine.estimation.solver.epochs import Factors
+from solvar_engine.estimation.solver.half_sets import (
+    CovarianceProblem,
+    FullSetState,
+    HalfSetState,
+    fit_full_set,
+    fit_half_sets,
+)
 from solvar_engine.estimation.solver.regularization import covariance_fsc
 from solvar_engine.imaging.fourier import HalfDisk, volume_to_ft
 from solvar_engine.imaging.masks import automatic_mask, soft_edge
@@ -130,25 +137,27 @@ def passes(place: Place, objective: str) -> Any:
 def half_sets(place: Place, objective: str) -> Any:
     problem = replace(place.problem, objective=OBJECTIVES[objective])
     start = next(iter(fit_half_sets(problem)))
-    aligned = list(fit_half_sets(problem, replace(start, done=2), 3))[-1]
-    later = next(iter(fit_half_sets(problem, aligned)))
-    full = next(iter(fit_full_set(problem, replace(aligned, correlation=aligned.correlation.clamp(0.1, 0.9)))))
-    return start, aligned, later, full
+    aligned = next(iter(fit_half_sets(problem, replace(start, done=5))))  # the last epoch of a round
+    known = replace(aligned, correlation=aligned.correlation.clamp(0.1, 0.9))
+    full = FullSetState(2, known.factors[0], 0.0)
+    return start, aligned, next(iter(fit_full_set(problem, known, full)))
 
 
 def rank_and_components(place: Place) -> Any:
     band, mean, mask = place.band(), place.mean, place.mask
     halves = (place.factors, 1.1 * place.factors)
     decoys = make_decoys(place.factors, mean, mask, 3, torch.Generator().manual_seed(0))
-    held_out = [
-        collect_statistics(place.source, index, band, torch.cat((half, decoys)))
-        for half, index in zip(halves, (SECOND, FIRST), strict=True)
-    ]
+    held_out, fitted = (
+        [
+            collect_statistics(place.source, index, band, torch.cat((half, further)))
+            for half, index in zip(halves, (SECOND, FIRST), strict=True)
+        ]
+        for further in (decoys, decoys[:0])
+    )
     decision = decide_rank(halves, (held_out[0], held_out[1]))
-    state = next(iter(fit_half_sets(place.problem)))
-    fitted = [collect_statistics(place.source, index, band, half) for half, index in zip(halves, (SECOND, FIRST))]
-    full = replace(state.factors[0], volumes=place.factors)
-    components = find_components(full, halves, (fitted[0], fitted[1]), mask)
+    first, second = (Factors(half, place.put(torch.eye(RANK, dtype=torch.float64))) for half in halves)
+    state = HalfSetState(0, (first, second), place.put(torch.full((RANK, BOX // 2), 0.5)), (0.0, 0.0))
+    components = find_components(first, halves, (fitted[0], fitted[1]), mask)
     none = Components.none(BOX, place.device)
     return decoys, decision, keep_components(state, decision), components, none, covariance_fsc(*halves)
 
