@@ -17,9 +17,8 @@ from solvar_engine.imaging.fourier import ft_to_volume, volume_radius, volume_to
 from solvar_engine.imaging.masks import real_radius, sphere_mask
 from solvar_engine.imaging.shells import fsc, radial_average, shells_to_volume
 from solvar_engine.imaging.types import BatchSource
-from solvar_engine.projectors.base import images_per_call
+from solvar_engine.projectors.base import Projector, images_per_call
 from solvar_engine.projectors.create import create_projector
-from solvar_engine.projectors.grid import GridGeometry
 from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
 from solvar_engine.reconstruction.mean import precision_from_fsc
 
@@ -229,19 +228,18 @@ def ball_overlap(box_size: int, device: torch.device | str = "cpu") -> Tensor:
     return torch.where(relative < 2, 1 - 0.75 * relative + relative**3 / 16, 0.0)
 
 
-def accumulation_bytes(box_size: int, bandwidths: int, groups: int) -> float:
+def accumulation_bytes(projector: Projector, bandwidths: int, threads: int) -> float:
     """Memory that :func:`accumulate_kernels` takes for one half-set, its result included, bytes.
 
     Parameters
     ----------
-    box_size, bandwidths : int
-    groups : int
-        Groups of threads with an accumulator of their own.
+    projector : Projector
+        Of the box of the volumes.
+    bandwidths, threads : int
     """
-    planes, rows, columns, _ = GridGeometry(box_size, (box_size - 1) // 2, 2, "trilinear").shape(1)
-    # the accumulators of all groups, their sum, and its transform with two copies
-    grids = 8.0 * planes * rows * columns * CHANNELS * (groups + 4)
-    voxels = float(box_size**3)
+    # the accumulator, and its transform with two copies
+    grids = projector.accumulator_bytes(CHANNELS, threads) + 3 * projector.grid_bytes(CHANNELS)
+    voxels = float(projector.box_size**3)
     return max(grids, (bandwidths + 1) * 6.0 * voxels) + (bandwidths + 2) * 4.0 * CHANNELS * voxels
 
 

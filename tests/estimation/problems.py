@@ -42,12 +42,12 @@ class DenseModel:
     def of(source: MemorySource, band: Band, factors: Tensor) -> DenseModel:
         """Slice mean and factors by the band's projector, at each image's own contrast.
 
-        The error of that contrast is one more factor, the last one: the slice of the mean times its deviation.
+        The error of that contrast is one more ctf, the last one: the slice of the mean times its deviation.
         """
         projector = band.projector
         grid = projector.to_grid(torch.cat((band.mean[None], factors)))
-        factor = source.ctf[:, : len(band.disk)] * source.contrast[:, None]
-        slices = projector.project(grid, source.rotation, factor).to(torch.complex128)
+        ctf = source.ctf[:, : len(band.disk)] * source.contrast[:, None]
+        slices = projector.project(grid, source.rotation, ctf).to(torch.complex128)
         columns = torch.stack([real_rows(slices[..., j], band.disk) for j in range(slices.shape[-1])], dim=-1)
         images = real_rows(source.images[:, : len(band.disk)].to(torch.complex128), band.disk)
         loadings = torch.cat((columns[..., 1:], band.contrast_variance**0.5 * columns[..., :1]), dim=-1)

@@ -78,10 +78,10 @@ def test_operator_equals_projection_and_backprojection(box_size: int) -> None:
     source = small_source(box_size)
     projector = create_projector(box_size, source.disk, SliceOptions())
     volume = LinearPhantom.create(1).mean(box_size)
-    factor = transfer(source).float()
-    slices = projector.project(projector.to_grid(volume[None]), source.rotation, factor)
+    ctf = transfer(source).float()
+    slices = projector.project(projector.to_grid(volume[None]), source.rotation, ctf)
     accumulator = projector.new_accumulator(1)
-    projector.backproject(slices * source.disk.weight[:, None], source.rotation, accumulator, factor)
+    projector.backproject(slices * source.disk.weight[:, None], source.rotation, accumulator, ctf)
     expected = projector.to_volumes(accumulator)[0]
     ball = sphere_mask(box_size, box_size / 2, 0.0)
     assert relative_error(accumulate(source).apply(volume) * ball, expected * ball) < 0.02

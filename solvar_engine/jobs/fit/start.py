@@ -62,6 +62,7 @@ def read_images(job: FitJob) -> PreparedParticles:
         params.projector,
         job.pose_rounds,
         params.pose_schedule,
+        job.projector_options.device,
     )
     plan = plan_within(demand, available_bytes())
     FreedMemory.of_fit(plan.memory_bytes).govern(job.progress)

@@ -131,9 +131,10 @@ def set_up(
     box_size = _box_size(params, stack, mean.box_size)
     mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
     windows = LocalWindows.create(box_size, mask)
+    options = SliceOptions(device=compute_device(params))
     demand = KernelDemand(
         len(stack), stack.box_size, mean.box_size, windows, len(space.columns), states, torch.get_num_threads(),
-        params.cache_mb,
+        params.cache_mb, options,
     )  # fmt: skip
     plan = plan_within(demand, available_bytes())
     FreedMemory.of_reconstruction().govern(progress)
@@ -144,7 +145,6 @@ def set_up(
         params, run, stack, row, known.latents.contrast, box_size, None if plan.images_in_memory else scratch
     )
     rows = (torch.from_numpy(row)[known.halves[0]], torch.from_numpy(row)[known.halves[1]])
-    options = SliceOptions(device=compute_device(params))
     models = _half_models(run, space, source, torch.cat(rows), options)
     progress.advance()
     progress.stage("placing particles")
