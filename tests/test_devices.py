@@ -40,6 +40,7 @@ from solvar_engine.estimation.solver.regularization import covariance_fsc
 from solvar_engine.imaging.fourier import HalfDisk, volume_to_ft
 from solvar_engine.imaging.masks import automatic_mask, soft_edge
 from solvar_engine.imaging.types import Ctf, Pose
+from solvar_engine.projectors.create import create_projector
 from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.filtering import corrected_fsc, local_filter, local_fsc, local_resolution
 from solvar_engine.reconstruction.kernel_blending import blend_kernels
@@ -245,7 +246,22 @@ def prepared_particles(place: Place) -> Any:
     return [list(some.batches(rows, part, 2)) for some in (particles, known, moved)]
 
 
+def slices(place: Place) -> Any:
+    """All that a projector does by plain torch."""
+    source = place.source
+    projector = create_projector(BOX, source.disk, place.options)
+    grid, accumulator = projector.to_grid(place.factors), projector.new_accumulator(1)
+    batch = next(source.batches(FIRST, source.disk, 8))
+    read, gram = projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
+    ones = place.put(torch.ones(8, RANK + 1, 1))
+    projector.backproject_combination(read, batch.images, ones, batch.rotation, batch.ctf, accumulator)
+    weights, moments = ones[:, :RANK, 0], place.put(torch.eye(RANK).expand(8, -1, -1))
+    products = projector.pose_products(grid, batch.rotation, batch.ctf, batch.images, weights, moments)
+    return read, gram, projector.to_volumes(accumulator), products
+
+
 COMPUTATIONS: dict[str, Callable[[Place], Any]] = {
+    "slices": slices,
     "mean": mean_volume,
     "pass, likelihood": lambda place: passes(place, "ml"),
     "pass, least squares": lambda place: passes(place, "ls"),
@@ -294,3 +310,63 @@ def test_all_happens_where_the_images_are(name: str, monkeypatch: pytest.MonkeyP
             torch.testing.assert_close(value, expected[key], rtol=1e-5, atol=1e-6, equal_nan=True)
         else:
             assert value == pytest.approx(expected[key]), key
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda there: there + torch.zeros(3),
+        lambda there: torch.where(there > 0, torch.zeros(3), there),
+        lambda there: torch.zeros(3)[there.long()],
+        lambda there: torch.zeros(3).add_(there),
+        lambda there: there.index_add_(0, torch.tensor([0]), there[:1]),
+        lambda there: there @ torch.eye(3),
+        lambda there: there.__setitem__(torch.tensor([0]), torch.ones(1)),
+        lambda there: torch.randn(3, generator=torch.Generator(), device=there.device),
+        lambda there: there.numpy(),
+    ],
+)
+def test_what_a_gpu_refuses_is_refused(mistake: Callable[[Tensor], Any]) -> None:
+    with other_device() as device, pytest.raises(RuntimeError):
+        mistake(torch.ones(3, device=device))
+
+
+def test_what_a_gpu_does_is_done() -> None:
+    with other_device() as device:
+        there = torch.arange(4.0, device=device)
+        there[torch.tensor([0])] = 5.0  # an index on the CPU
+        there[1:3] += torch.tensor(1.0)  # a number
+        there[3:].copy_(torch.tensor([7.0]))
+        assert there.device == device and there.cpu().tolist() == [5.0, 2.0, 3.0, 7.0]
+        assert torch.view_as_real(torch.fft.fft(there).conj())[0].cpu().tolist() == [17.0, 0.0]
+
+
+# Functions above the projectors that take the options of slicing, and the place of these among their arguments.
+PASSED_ON = {
+    "reconstruction.normal_equations.accumulate_normal_equations": 2,
+    "reconstruction.kernel_regression.back_project": 2,
+    "reconstruction.kernel_regression.accumulate_kernels": 5,
+    "estimation.model.half_models.explain": 4,
+    "estimation.model.half_models.mean_scale": 4,
+}
+
+
+def test_every_caller_says_how_volumes_are_sliced() -> None:
+    """Defaults are for tests and for readers: a command that relies on them ignores its device."""
+    silent, calls = [], 0
+    for path in sorted(ENGINE.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = {
+            alias.asname or alias.name: PASSED_ON[f"{node.module}.{alias.name}".removeprefix("solvar_engine.")]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+            if f"{node.module}.{alias.name}".removeprefix("solvar_engine.") in PASSED_ON
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in imported:
+                calls += 1
+                if len(node.args) <= imported[node.func.id] and "options" not in {k.arg for k in node.keywords}:
+                    silent.append(f"{path.relative_to(ENGINE)}:{node.lineno}: {node.func.id} without options")
+    assert silent == []
+    assert calls >= len(PASSED_ON)

@@ -438,3 +438,56 @@ def test_a_band_beyond_nyquist_is_refused(case: Case) -> None:
 def test_impossible_oversampling_is_refused(case: Case, oversampling: float) -> None:
     with pytest.raises(ValueError, match="oversampling"):
         case.backend.create(12, case.disk, oversampling=oversampling)
+
+
+# --- what plans and normal equations ask for
+
+
+@every_case
+def test_memory_is_that_of_the_tensors(case: Case) -> None:
+    projector = case.projector()
+    grid, accumulator = projector.to_grid(case.volumes()), projector.new_accumulator(CHANNELS)
+    merged = projector.merged(accumulator)
+    assert projector.grid_bytes(CHANNELS) == grid.numel() * grid.element_size()
+    threads = torch.get_num_threads()
+    taken = accumulator.numel() * accumulator.element_size()
+    copy = merged.numel() * merged.element_size()
+    assert taken <= projector.accumulator_bytes(CHANNELS, threads) <= taken + copy
+    assert projector.accumulator_bytes(CHANNELS, 64) >= projector.accumulator_bytes(CHANNELS, 1)
+
+
+@every_case
+def test_merged_sums_have_the_layout_of_a_grid(case: Case) -> None:
+    projector = case.projector()
+    grid, accumulator = projector.to_grid(case.volumes()), projector.new_accumulator(CHANNELS)
+    projector.backproject(case.slices(), rotations(), accumulator)
+    merged = projector.merged(accumulator)
+    assert merged.shape == grid.shape and merged.dtype == grid.dtype
+    total = accumulator.flatten().sum()
+    assert abs(complex(merged.sum() - total)) <= 1e-4 * float(accumulator.abs().sum())
+
+
+@every_case
+def test_sums_of_a_convolution_are_back_projections_to_the_box_and_to_twice_the_box(case: Case) -> None:
+    projector, rotation = case.projector(), rotations()
+    images, power = case.slices(1), case.slices(1, seed=3).abs().square().to(case.slices(1).dtype)
+    if case.sampling.oversampling not in (None, 2):
+        with pytest.raises(ValueError, match="has twice the box"):
+            projector.convolution_sums()
+        return
+    sums = projector.convolution_sums()
+    sums.add(images[:4, :, 0], power[:4, :, 0], rotation[:4])
+    sums.add(images[4:, :, 0], power[4:, :, 0], rotation[4:])
+    alone = projector.new_accumulator(1)
+    projector.backproject(images, rotation, alone)
+    expected = projector.to_volumes(alone)[0]
+    assert relative_error(sums.right_side().numpy(), expected.numpy()) < case.backend.rounding
+    # from the definition of the transform, at twice the frequencies of a box of twice the size
+    kernel = sums.kernel().numpy()
+    axis = np.arange(2 * case.box_size) - case.box_size
+    frequency = np.einsum("pj,nij->npi", case.disk.pixels.numpy(), rotation.double().numpy()[:, :, :2])
+    waves = [np.exp(2j * np.pi * np.multiply.outer(k, axis) / case.box_size) for k in np.moveaxis(frequency, -1, 0)]
+    direct = np.einsum("np,npx,npy,npz->zyx", power[..., 0].to(torch.complex128).numpy(), *waves, optimize=True).real
+    middle = slice(case.box_size - 2, case.box_size + 3)  # further out the errors of interpolation grow
+    error = relative_error(kernel[middle, middle, middle], direct[middle, middle, middle] / (2 * case.box_size))
+    assert error < {"nufft": 1e-4, "trilinear": 0.02, "nearest": 0.1}[case.sampling.interpolation]
