@@ -322,7 +322,7 @@ def test_all_happens_where_the_images_are(name: str, monkeypatch: pytest.MonkeyP
         lambda there: torch.zeros(3).add_(there),
         lambda there: there.index_add_(0, torch.tensor([0]), there[:1]),
         lambda there: there @ torch.eye(3),
-        lambda there: there.__setitem__(torch.tensor([0]), torch.ones(1)),
+        lambda there: there.__setitem__(torch.tensor([0, 1]), torch.ones(2)),
         lambda there: torch.randn(3, generator=torch.Generator(), device=there.device),
         lambda there: there.numpy(),
     ],
