@@ -11,7 +11,7 @@ the kernel cannot avoid to read or write, counted from the sizes of each call:
 - back-projection: slices read, eight corners read and written;
 - volumes to grid and back: the volumes on one side, the padded grid on the other, once, and each thread's grid for
   their sum;
-- batches: coefficients read, images and factors written.
+- batches: coefficients read, images and transfer functions written.
 
 What the caches save of the corners is not counted, nor that they are read in whole cache lines.
 """
