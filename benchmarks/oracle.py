@@ -28,7 +28,7 @@ from solvar_engine.data.particles import ParticleStack  # noqa: E402
 from solvar_engine.data.preprocess import prepare_particles  # noqa: E402
 from solvar_engine.data.stream import PreparedParticles  # noqa: E402
 from solvar_engine.estimation.judging.components import Components, latent_coordinates  # noqa: E402
-from solvar_engine.estimation.model.bands import Band, ProjectorOptions, make_band  # noqa: E402
+from solvar_engine.estimation.model.bands import Band, make_band  # noqa: E402
 from solvar_engine.estimation.model.residuals import residual_power  # noqa: E402
 from solvar_engine.evaluation.covariance_scores import state_factor  # noqa: E402
 from solvar_engine.evaluation.metrics import Estimate, Truth, evaluate_estimate  # noqa: E402
@@ -37,6 +37,7 @@ from solvar_engine.imaging.sampling import sample_of  # noqa: E402
 from solvar_engine.jobs.fit.outputs import OutputScale  # noqa: E402
 from solvar_engine.jobs.run_evaluate import read_truth  # noqa: E402
 from solvar_engine.jobs.simulate.files import TruthFiles  # noqa: E402
+from solvar_engine.projectors.options import SliceOptions  # noqa: E402
 
 SCORES = ("captured_variance", "latent_r2", "latent_r2_poly", "state_accuracy", "fsc_auc_mean")
 """Scores of the oracle that stand beside those of a fit."""
@@ -128,7 +129,7 @@ def oracle_estimate(data: Path, rank: int, box_size: int | None = None) -> tuple
         mean / unit,
         torch.from_numpy(truth.mask),
         torch.ones(box_size, box_size, box_size // 2 + 1),
-        ProjectorOptions(),
+        SliceOptions(),
     )
     z = torch.zeros(len(stack), len(known.eigenvalues))
     if len(known.eigenvalues):

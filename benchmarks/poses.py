@@ -28,7 +28,7 @@ from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.estimation.model.bands import Band, ProjectorOptions, make_band
+from solvar_engine.estimation.model.bands import Band, make_band
 from solvar_engine.estimation.model.expectation import posterior_pass
 from solvar_engine.estimation.poses.errors import PoseSpread
 from solvar_engine.estimation.poses.prior import PosePrior
@@ -42,6 +42,7 @@ from solvar_engine.jobs.fit.outputs import OutputScale
 from solvar_engine.jobs.fit.pose_errors import LEAST_SPREAD
 from solvar_engine.jobs.run_evaluate import match_particles
 from solvar_engine.jobs.simulate.files import DataSetFiles
+from solvar_engine.projectors.options import SliceOptions
 
 _ROUNDS = 3  # of refinement, until nothing moves
 
@@ -76,7 +77,7 @@ def model_of(source: PreparedParticles, mean: Tensor, factors: Tensor, contrast_
     """Volumes with what passes over images under them need."""
     box = source.box_size
     everywhere, nothing = torch.ones(box, box, box), torch.ones(box, box, box // 2 + 1)
-    band = make_band(source.disk.shell_max, source.disk, mean, everywhere, nothing, ProjectorOptions())
+    band = make_band(source.disk.shell_max, source.disk, mean, everywhere, nothing, SliceOptions())
     return Model(replace(band, contrast_variance=contrast_variance), factors)
 
 

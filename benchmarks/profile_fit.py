@@ -11,7 +11,7 @@ the kernel cannot avoid to read or write, counted from the sizes of each call:
 - back-projection: slices read, eight corners read and written;
 - volumes to grid and back: the volumes on one side, the padded grid on the other, once, and each thread's grid for
   their sum;
-- batches: coefficients read, images and factors written.
+- batches: coefficients read, images and transfer functions written.
 
 What the caches save of the corners is not counted, nor that they are read in whole cache lines.
 """
@@ -127,7 +127,7 @@ class Profile:
 
 
 def slice_bytes(projector: NumbaProjector, grid: Any, rotation: Any, *_: Any) -> float:
-    """Corners read, slices written, factor read."""
+    """Corners read, slices written, transfer functions read."""
     return len(rotation) * len(projector.disk) * ((CORNERS + 1) * grid.shape[-1] * COMPLEX + REAL)
 
 
@@ -142,7 +142,7 @@ def combination_bytes(slices: Any, images: Any, coefficients: Any, weight: Any, 
 
 
 def backprojection_bytes(projector: NumbaProjector, slices: Any, rotation: Any, *_: Any, **__: Any) -> float:
-    """Slices and factor read, corners read and written."""
+    """Slices and transfer functions read, corners read and written."""
     return len(rotation) * len(projector.disk) * (slices.shape[-1] * (2 * CORNERS + 1) * COMPLEX + REAL)
 
 

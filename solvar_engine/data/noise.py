@@ -12,9 +12,9 @@ BACKGROUND_RADIUS = 0.47  # of the box: outside this circle an image is taken fo
 _STRANGE = 10.0  # sampling errors between an image's background deviation and the median
 
 
-def background_mask(box_size: int) -> Tensor:
+def background_mask(box_size: int, device: torch.device | str = "cpu") -> Tensor:
     """Pixels outside the particle, shape (y, x), bool."""
-    return real_radius(box_size, 2) > BACKGROUND_RADIUS * box_size
+    return real_radius(box_size, 2, device) > BACKGROUND_RADIUS * box_size
 
 
 def background_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,7 +33,7 @@ def background_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     >>> background_statistics(torch.full((1, 16, 16), 2.0))[0].item()
     2.0
     """
-    background = images[:, background_mask(images.shape[-1])]
+    background = images[:, background_mask(images.shape[-1], images.device)]
     return background.mean(dim=1), background.std(dim=1)
 
 
@@ -50,7 +50,7 @@ def background_power(images: Tensor, disk: HalfDisk) -> Tensor:
     Tensor, shape (n, shells), float64
         Smoothed by the transform of the background's shape.
     """
-    background = background_mask(images.shape[-1]).to(images.dtype)
+    background = background_mask(images.shape[-1], images.device).to(images.dtype)
     power = images_to_disk(images * background, disk).abs().double() ** 2 / float(background.mean())
     return shell_means(power, disk)
 
@@ -118,11 +118,12 @@ class ResidualNoise:
 
     def __init__(self, groups: int, disk: HalfDisk) -> None:
         self._disk = disk
-        self._power = torch.zeros(groups, len(disk), dtype=torch.float64)
-        self._count = torch.zeros(groups, dtype=torch.int64)
+        self._power = torch.zeros(groups, len(disk), dtype=torch.float64, device=disk.weight.device)
+        self._count = torch.zeros(groups, dtype=torch.int64, device=disk.weight.device)
 
     def add(self, power: Tensor, group: Tensor) -> None:
         """Add the residual powers (n, pixels) of whitened images of some groups (n,)."""
+        group = group.to(self._power.device)
         self._power.index_add_(0, group, power.double())
         self._count += torch.bincount(group, minlength=self._count.shape[0])
 

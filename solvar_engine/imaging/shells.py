@@ -49,9 +49,9 @@ def shell_sum(values: Tensor, box_size: int) -> Tensor:
     return result[..., :shells]
 
 
-def coefficients_per_shell(box_size: int) -> Tensor:
+def coefficients_per_shell(box_size: int, device: torch.device | str = "cpu") -> Tensor:
     """Number of coefficients of each full shell, shape (shells,), float64."""
-    return shell_sum(torch.ones(box_size, box_size, box_size // 2 + 1), box_size)
+    return shell_sum(torch.ones(box_size, box_size, box_size // 2 + 1, device=device), box_size)
 
 
 def radial_average(values: Tensor, box_size: int) -> Tensor:
@@ -71,7 +71,7 @@ def radial_average(values: Tensor, box_size: int) -> Tensor:
     >>> radial_average(torch.full((8, 8, 5), 3.0), 8).tolist()
     [3.0, 3.0, 3.0, 3.0]
     """
-    return shell_sum(values, box_size) / coefficients_per_shell(box_size).to(values.device)
+    return shell_sum(values, box_size) / coefficients_per_shell(box_size, values.device)
 
 
 def shells_to_volume(values: Tensor, box_size: int, beyond: float = 0.0) -> Tensor:

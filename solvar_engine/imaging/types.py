@@ -118,7 +118,7 @@ class Batch(_PerParticle):
     contrast : Tensor, shape (n,), float32
         Scale of the signal in each image.
     index : Tensor, shape (n,), int64
-        Row of each particle in its set.
+        Row of each particle in its set; always on the CPU, where the tables of all particles are.
     """
 
     images: Tensor
@@ -126,6 +126,17 @@ class Batch(_PerParticle):
     rotation: Tensor
     contrast: Tensor
     index: Tensor
+
+    def __getitem__(self, index: Tensor | slice) -> Batch:
+        rows = index.cpu() if isinstance(index, Tensor) else index
+        return Batch(self.images[index], self.ctf[index], self.rotation[index], self.contrast[index], self.index[rows])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Copy to a device all but the index."""
+        images, ctf, rotation, contrast = (
+            part.to(device) for part in (self.images, self.ctf, self.rotation, self.contrast)
+        )
+        return Batch(images, ctf, rotation, contrast, self.index)
 
 
 class BatchSource(Protocol):

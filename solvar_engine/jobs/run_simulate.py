@@ -20,6 +20,7 @@ from solvar_engine.contract.star import StarFile, StarTable, rotation_to_relion
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.volumes import write_volume
 from solvar_engine.imaging.types import Ctf, Pose, Volume
+from solvar_engine.jobs.running.devices import compute_device
 from solvar_engine.jobs.simulate.files import DataSetFiles
 from solvar_engine.jobs.simulate.maps import read_map_molecule
 from solvar_engine.simulation.additions import additions
@@ -98,7 +99,7 @@ class _DataSet:
     def plan(cls, params: SimulateParams) -> _DataSet:
         """Make the molecule, or read it."""
         if params.uses_maps:
-            maps = read_map_molecule(params.phantom, params.box, params.pixel_size)
+            maps = read_map_molecule(params.phantom, params.box, params.pixel_size, compute_device(params))
             return cls(params, maps, maps.box_size, maps.pixel_size)
         molecule = make_phantom(params.phantom[0])
         return cls(params, molecule, params.box or SIMULATED_BOX, params.pixel_size or SIMULATED_PIXEL_SIZE)

@@ -55,8 +55,8 @@ def fit_b_factor(
     """
     box_size = volume.shape[-1]
     extent = box_size * pixel_size
-    amplitude = radial_average(volume_to_ft(volume).abs(), box_size).numpy()
-    known = correlation.double().clamp(0, 1).numpy()
+    amplitude = radial_average(volume_to_ft(volume).abs(), box_size).cpu().numpy()
+    known = correlation.double().clamp(0, 1).cpu().numpy()
     shells = np.arange(len(known))
     with np.errstate(divide="ignore"):
         logarithm = np.log(amplitude * np.sqrt(2 * known / (1 + known)))

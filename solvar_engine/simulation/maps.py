@@ -12,7 +12,8 @@ from torch.nn.functional import pad
 
 from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, images_to_disk, low_pass, nyquist_shell
 from solvar_engine.imaging.masks import automatic_mask
-from solvar_engine.projectors.base import create_projector
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.simulation.molecules import Cost
 
 _BATCH_BYTES = 128e6
@@ -69,8 +70,8 @@ class MapMolecule:
 
     def project(self, state: Tensor, rotation: Tensor, disk: HalfDisk) -> Tensor:
         """See :meth:`~.molecules.Molecule.project`."""
-        projector = create_projector(self.box_size, disk, interpolation="nufft")
-        slices = torch.empty(len(state), len(disk), dtype=torch.complex64)
+        projector = create_projector(self.box_size, disk, SliceOptions("nufft", device=str(self.volumes.device)))
+        slices = torch.empty(len(state), len(disk), dtype=torch.complex64, device=self.volumes.device)
         for number in state.unique():
             rows = state == number
             grid = projector.to_grid(self.volumes[number][None])
@@ -99,7 +100,7 @@ class MapMolecule:
         ValueError
             If a map holds nothing that stands out.
         """
-        union = torch.zeros((box_size,) * 3)
+        union = self.volumes.new_zeros((box_size,) * 3)
         for state in range(len(self.volumes)):
             try:
                 mask = automatic_mask(self.volume(state, box_size), self.pixel_size)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvar_engine.imaging.rotation import random_rotations, relion_to_rotation
+from solvar_engine.imaging.rotation import random_rotations, rotvec_to_rotation
 from solvar_engine.simulation.streams import Purpose, drawn_share, stream, torch_stream
 
 CONCENTRATION = 10.0
@@ -48,12 +48,12 @@ def with_preferred_views(rotation: Tensor, share: float, seed: int) -> Tensor:
     rows = drawn_share(count, share, rng)
     axis = rng.choice(len(AXIS_SHARES), size=count, p=AXIS_SHARES)
     cosine = _cosines(rng.random(count))
-    longitude, in_plane = 360.0 * rng.random((2, count))
-    tilt = np.degrees(np.arccos(cosine))
+    longitude, in_plane = 2 * np.pi * rng.random((2, count))
+    tilt = np.arccos(cosine)
     # the axes are the columns of a random rotation; z of each frame is turned onto its axis
     frame = random_rotations(1, torch_stream(seed, Purpose.VIEW))[0]
     frames = torch.stack([frame.roll(-number, dims=1) for number in (1, 2, 0)])
-    near_z = relion_to_rotation(*(torch.from_numpy(angle).float() for angle in (longitude, tilt, in_plane)))
+    near_z = _turns(longitude, 2) @ _turns(tilt, 1) @ _turns(in_plane, 2)
     preferred = frames[torch.from_numpy(axis)] @ near_z
     result = rotation.clone()
     result[torch.from_numpy(rows)] = preferred[torch.from_numpy(rows)]
@@ -64,3 +64,10 @@ def _cosines(uniform: np.ndarray) -> np.ndarray:
     """Turn uniform numbers into cosines of the angle to the axis, by the inverse of their distribution."""
     smallest = np.exp(-2.0 * CONCENTRATION)
     return np.clip(1.0 + np.log(smallest + (1.0 - smallest) * uniform) / CONCENTRATION, -1.0, 1.0)
+
+
+def _turns(angle: np.ndarray, axis: int) -> Tensor:
+    """Rotations (n, 3, 3) by angles (n,), radians, about one of the axes x, y and z."""
+    vector = torch.zeros(len(angle), 3)
+    vector[:, axis] = torch.from_numpy(angle).float()
+    return rotvec_to_rotation(vector)

@@ -89,9 +89,9 @@ def test_slabs_add_up_to_the_whole_and_are_equally_full(interpolation: str, kern
     edges = projector._slab_edges(slabs)
     assert edges[0] == 0 and edges[-1] == expected.shape[1] and (np.diff(edges) > 0).all()
     out = torch.zeros_like(expected)
-    pixels, no_factor = projector._pixels, np.ones((1, 0), dtype=np.float32)
+    pixels, no_ctf = projector._pixels, np.ones((1, 0), dtype=np.float32)
     arrays = slices.numpy().view(np.float32), rotation.numpy()
-    kernel(*arrays, pixels, no_factor, projector._geometry.centre, edges, out.numpy().view(np.float32))
+    kernel(*arrays, pixels, no_ctf, projector._geometry.centre, edges, out.numpy().view(np.float32))
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-4)
     shares = [float(expected[0, first:end].real.sum()) for first, end in itertools.pairwise(edges)]
     assert max(shares) < 1.25 * min(shares)

@@ -48,10 +48,11 @@ class Components:
     likelihood_gain: Tensor
 
     @staticmethod
-    def none(box_size: int) -> Components:
+    def none(box_size: int, device: torch.device | str = "cpu") -> Components:
         """No component at all."""
-        nothing = torch.zeros(0, dtype=torch.float64)
-        return Components(torch.zeros(0, box_size, box_size, box_size), nothing, nothing, nothing, nothing)
+        nothing = torch.zeros(0, dtype=torch.float64, device=device)
+        no_volumes = torch.zeros(0, box_size, box_size, box_size, device=device)
+        return Components(no_volumes, nothing, nothing, nothing, nothing)
 
 
 def find_components(
@@ -136,7 +137,7 @@ def held_out_axes(
     norms = factors.flatten(1).double().norm(dim=1).clamp_min(1e-20)
     directions = factors / norms.to(factors)[:, None, None, None]
     gain = _gain_of_all_images(*halves).sqrt()
-    gamma = torch.zeros(factors.shape[0], factors.shape[0], dtype=torch.float64)
+    gamma = gain.new_zeros(factors.shape[0], factors.shape[0])
     half_norms = [half.flatten(1).double().norm(dim=1).clamp_min(1e-20) for half in halves]
     for norm, statistics in zip(half_norms, held_out, strict=True):
         gamma += 0.5 * norm[:, None] * latent_covariance(statistics) * norm[None, :]
@@ -227,7 +228,7 @@ def latent_coordinates(
     """
     deviation = components.eigenvalues.sqrt()
     factors = components.eigenvolumes * deviation.to(components.eigenvolumes)[:, None, None, None]
-    identity = torch.eye(deviation.shape[0], dtype=torch.float64)
+    identity = torch.eye(deviation.shape[0], dtype=torch.float64, device=deviation.device)
     rank, variance = deviation.shape[0], max(band.contrast_variance, _LEAST_CONTRAST_VARIANCE)
     band, spread = replace(band, contrast_variance=variance), variance**0.5
     missing = variance / max(contrast_variance, variance) - 1  # of the prior's precision

@@ -73,7 +73,7 @@ def latent_covariance(statistics: Statistics, iterations: int = _ITERATIONS) -> 
     Tensor, shape (r, r), float64
     """
     rank = statistics.gram.shape[-1]
-    gamma = torch.eye(rank, dtype=torch.float64)
+    gamma = torch.eye(rank, dtype=torch.float64, device=statistics.gram.device)
     for _ in range(iterations):
         previous, gamma = gamma, mean_second_moment(statistics, _root(gamma))
         if float((gamma - previous).abs().max()) <= _TOLERANCE * float(gamma.abs().max()):

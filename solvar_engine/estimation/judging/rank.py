@@ -86,7 +86,7 @@ def make_decoys(factors: Tensor, mean: Tensor, mask: Tensor, count: int, generat
     box_size = mask.shape[-1]
     decoys = factors.new_empty(count, box_size, box_size, box_size)
     for number in range(count):
-        noise_ft = volume_to_ft(torch.randn(box_size, box_size, box_size, generator=generator))
+        noise_ft = volume_to_ft(torch.randn((box_size,) * 3, generator=generator).to(factors.device))
         phases = noise_ft / noise_ft.abs().clamp_min(1e-20)
         power = volume_to_ft(factors[number % factors.shape[0]]).abs()
         decoys[number] = mask * ft_to_volume(power * phases, box_size)
@@ -118,9 +118,9 @@ def decide_rank(halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Stati
     first, second = (replace(part, gram=part.gram[:, :rank, :rank], inner=part.inner[:, :rank]) for part in held_out)
     axes = held_out_axes(0.5 * (halves[0] + halves[1]), halves, (first, second))
     agreement = axes.agreement(halves)
-    gains = torch.zeros(2, rank, dtype=torch.float64)
+    gains = agreement.new_zeros(2, rank)
     decoy_gains = torch.zeros_like(gains)
-    kept = torch.ones(rank, dtype=torch.bool)
+    kept = torch.ones(rank, dtype=torch.bool, device=agreement.device)
     while kept.any():
         gains[:, kept], decoy_gains[:, kept] = _gains_beside_each_other(axes, held_out, kept)
         excess = (gains - decoy_gains - MARGIN).amin(dim=0)
@@ -162,7 +162,7 @@ def keep_components(state: HalfSetState, decision: RankDecision) -> HalfSetState
         Factors along the components, each with the variance that its half-set's own fit has along it.
     """
     kept = int(decision.kept.sum())
-    identity = torch.eye(kept, dtype=torch.float64)
+    identity = torch.eye(kept, dtype=torch.float64, device=decision.kept.device)
     reduced = []
     for factors, weights in zip(state.factors, decision.weights, strict=True):
         axes = mix(factors.volumes, weights[:, decision.kept])

@@ -17,31 +17,12 @@ from solvar_engine.imaging.fourier import (
     resize_volume_ft,
     volume_to_ft,
 )
-from solvar_engine.projectors.base import Projector, create_projector
+from solvar_engine.projectors.base import Projector
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.normal_equations import crop_density
 
 _FIRST_SHELL = 8
-
-
-@dataclass(frozen=True)
-class ProjectorOptions:
-    """How slices are taken: interpolation, oversampling, device and backend."""
-
-    interpolation: str = "trilinear"
-    oversampling: int = 2
-    device: str = "cpu"
-    backend: str = "auto"
-
-    def create(self, box_size: int, disk: HalfDisk) -> Projector:
-        """Make the projector of a box and a band."""
-        return create_projector(
-            box_size,
-            disk,
-            interpolation=self.interpolation,
-            oversampling=self.oversampling,
-            device=self.device,
-            backend=self.backend,
-        )
 
 
 @dataclass(frozen=True)
@@ -71,8 +52,8 @@ class Band:
     contrast_variance : float
         Of the relative error of the images' contrasts.
     nuisance_mean : Tensor, shape (n, f), float64, optional
-        Where the latent coordinates of the nuisance factors are expected, for every particle of the source; at zero
-        without it.
+        Where the latent coordinates of the nuisance factors are expected, for every particle of the source (a table on
+        the CPU, like all of these); at zero without it.
     """
 
     disk: HalfDisk
@@ -95,8 +76,8 @@ class Band:
     def expected_nuisance(self, index: Tensor) -> Tensor:
         """Where the latent coordinates of the nuisance factors are expected, for some particles; (n, f), float64."""
         if self.nuisance_mean is None:
-            return torch.zeros(len(index), len(self.nuisance), dtype=torch.float64)
-        return self.nuisance_mean[index]
+            return torch.zeros(len(index), len(self.nuisance), dtype=torch.float64, device=self.nuisance.device)
+        return self.nuisance_mean[index].to(self.nuisance.device)
 
     def bound(self, spectrum: Tensor) -> Tensor:
         """Raise a spectrum to what the mask makes of it.
@@ -143,7 +124,7 @@ def band_box(shell_max: int, full_box_size: int) -> int:
 
 
 def make_band(
-    shell_max: int, disk: HalfDisk, mean: Tensor, mask: Tensor, density: Tensor, options: ProjectorOptions
+    shell_max: int, disk: HalfDisk, mean: Tensor, mask: Tensor, density: Tensor, options: SliceOptions
 ) -> Band:
     """Cut the working problem to a band.
 
@@ -156,7 +137,7 @@ def make_band(
         At the working box; the mean already masked, the mask that of the factors.
     density : Tensor, shape (z, y, x // 2 + 1)
         At the working box.
-    options : ProjectorOptions
+    options : SliceOptions
 
     Returns
     -------
@@ -170,12 +151,12 @@ def make_band(
         disk=band_disk,
         box_size=box_size,
         full_box_size=full,
-        projector=options.create(box_size, band_disk),
+        projector=create_projector(box_size, band_disk, options),
         mask_root=mask_root,
         mask_overlap=_overlap(mask_root),
         density=crop_density(density, full, box_size),
         mean=change_box(mean, box_size, shell_max),
-        nuisance=torch.zeros(0, box_size, box_size, box_size),
+        nuisance=mean.new_zeros(0, box_size, box_size, box_size),
     )
 
 

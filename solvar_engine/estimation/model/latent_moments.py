@@ -33,12 +33,12 @@ def mean_second_moment(statistics: Statistics, root: Tensor) -> Tensor:
     """
     sums = np.zeros((_BLOCKS, *root.shape))
     _add_second_moments(
-        np.ascontiguousarray(statistics.gram.numpy()),
-        np.ascontiguousarray(statistics.inner.numpy()),
-        np.ascontiguousarray(root.numpy()),
+        np.ascontiguousarray(statistics.gram.cpu().numpy()),
+        np.ascontiguousarray(statistics.inner.cpu().numpy()),
+        np.ascontiguousarray(root.cpu().numpy()),
         sums,
     )
-    return torch.from_numpy(sums.sum(axis=0)) / statistics.gram.shape[0]
+    return torch.from_numpy(sums.sum(axis=0)).to(root.device) / statistics.gram.shape[0]
 
 
 @compiled

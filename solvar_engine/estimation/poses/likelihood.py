@@ -85,7 +85,7 @@ class PoseModel:
     def __init__(self, band: Band, factors: Tensor) -> None:
         self._projector = band.projector
         self._grid = band.projector.to_grid(torch.cat((band.mean[None], factors)))
-        self._scales = torch.ones(1 + factors.shape[0], dtype=torch.float64)
+        self._scales = torch.ones(1 + factors.shape[0], dtype=torch.float64, device=factors.device)
         self._scales[0] = band.contrast_variance**0.5
         self.images_per_call = images_per_call(band.projector, factors.shape[0] + 2)
 
@@ -128,4 +128,4 @@ class PoseModel:
 def damped(matrix: Tensor, damping: Tensor) -> Tensor:
     """Add a share of the diagonal, and so much that no step is unbounded where an image says nothing."""
     diagonal = torch.diagonal(matrix, dim1=1, dim2=2).clamp_min(0)
-    return matrix + torch.diag_embed(damping[..., None] * diagonal + _WEAK_PRECISION.to(matrix))
+    return matrix + torch.diag_embed(damping.to(matrix)[..., None] * diagonal + _WEAK_PRECISION.to(matrix))

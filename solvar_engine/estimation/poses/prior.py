@@ -34,9 +34,9 @@ class PosePrior:
     precision: Tensor
 
     @staticmethod
-    def none(count: int) -> PosePrior:
+    def none(count: int, device: torch.device | str = "cpu") -> PosePrior:
         """Nothing is known."""
-        anywhere = torch.eye(3, dtype=torch.float64).expand(count, 3, 3)
+        anywhere = torch.eye(3, dtype=torch.float64, device=device).expand(count, 3, 3)
         return PosePrior(anywhere, anywhere.new_zeros(count, 2), anywhere.new_zeros(5))
 
     @staticmethod
@@ -47,6 +47,10 @@ class PosePrior:
 
     def __getitem__(self, rows: Tensor) -> PosePrior:
         return PosePrior(self.rotation[rows], self.shift_px[rows], self.precision)
+
+    def to(self, device: torch.device | str) -> PosePrior:
+        """Copy to a device."""
+        return PosePrior(self.rotation.to(device), self.shift_px.to(device), self.precision.to(device))
 
     @property
     def matrix(self) -> Tensor:
@@ -67,5 +71,5 @@ class PosePrior:
 
 
 def precision_of(spread: PoseSpread) -> Tensor:
-    """Precision of the five parameters of a pose when errors have a spread that is not zero, (5,), float64."""
+    """Precision (5,), float64, of the parameters of a pose when errors have a spread that is not zero; on the CPU."""
     return torch.tensor([spread.turn_rad**-2] * 3 + [spread.move_px**-2] * 2, dtype=torch.float64)

@@ -82,7 +82,9 @@ def refine_poses(
     """
     model = PoseModel(band, factors)
     for batch in source.batches(index, band.disk, model.images_per_call):
-        known = PosePrior.none(len(batch)) if prior is None else prior[batch.index]
+        # a prior is a table of all particles, on the CPU
+        device = batch.images.device
+        known = PosePrior.none(len(batch), device) if prior is None else prior[batch.index].to(device)
         yield _refine(model, batch, band.disk, steps, known)
 
 
@@ -101,20 +103,22 @@ def pose_covariance(
     for batch in source.batches(index, band.disk, model.images_per_call):
         derivatives = model.derivatives(batch, model.evaluate(batch))
         if spread is not None:
-            derivatives = replace(derivatives, matrix=derivatives.matrix + torch.diag(precision_of(spread)))
+            known = torch.diag(precision_of(spread)).to(batch.images.device)
+            derivatives = replace(derivatives, matrix=derivatives.matrix + known)
         yield batch.index, derivatives.pose_covariance()
 
 
 def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int, prior: PosePrior) -> RefinedPoses:
     """Try steps on all images of a batch, each with its own damping, until it moves no more."""
     count = len(batch)
-    rotation, shift = batch.rotation.double(), torch.zeros(count, 2, dtype=torch.float64)
-    damping = torch.full((count,), _DAMPING, dtype=torch.float64)
+    rotation, device = batch.rotation.double(), batch.images.device
+    shift = torch.zeros(count, 2, dtype=torch.float64, device=device)
+    damping = torch.full((count,), _DAMPING, dtype=torch.float64, device=device)
     posterior = model.evaluate(batch)
     start = posterior.objective + prior.objective(rotation, shift)
     objective, latents = start.clone(), posterior.mean.clone()
     derivatives = model.derivatives(batch, posterior).with_prior(prior, rotation, shift)
-    rows = torch.arange(count)
+    rows = torch.arange(count, device=device)
     for number in range(1, steps + 1):
         gradient = derivatives.gradient[rows]
         step = _step(gradient, derivatives.matrix[rows], damping[rows])

@@ -141,7 +141,7 @@ def preconditioned_step(
     values = (vectors.T @ curvature @ vectors).abs().sum(dim=1).clamp_min(1e-6).to(gradient)
     denominator = band.bound(band.density * values[:, None, None, None] + penalty.diagonal(vectors))
     step_ft = mix(mix(residual_ft, vectors) / denominator, vectors.T)
-    inside = volume_radius(band.box_size) <= band.shell_max
+    inside = volume_radius(band.box_size, gradient.device) <= band.shell_max
     step = band.mask_root * ft_to_volume(step_ft * inside, band.box_size)
     return ft_to_volume(volume_to_ft(step) * inside, band.box_size)
 
@@ -154,7 +154,7 @@ def _basis(band: Band, curvature: Tensor, penalty: Penalty) -> Tensor:
     would be up to r times too long. So factors are first told apart by how much the prior holds them down.
     """
     held = penalty.precision()
-    inside = (volume_radius(band.box_size) <= band.shell_max) & (band.density > 0)
+    inside = (volume_radius(band.box_size, held.device) <= band.shell_max) & (band.density > 0)
     share = (held / (held + band.density))[:, inside].mean(dim=1).to(curvature)
     scale = _SEPARATION * curvature.diagonal().mean()
     return torch.linalg.eigh(curvature + scale * torch.diag(share)).eigenvectors
@@ -177,13 +177,13 @@ def random_factors(band: Band, rank: int, prior: Tensor, generator: torch.Genera
         With the second moment set to one.
     """
     box_size = band.box_size
-    noise = torch.randn(rank, box_size, box_size, box_size, generator=generator)
+    # drawn on the CPU, so that a seed means the same numbers on every device
+    noise = torch.randn(rank, box_size, box_size, box_size, generator=generator).to(band.mean.device)
     deviation = shells_to_volume(extend_shells(prior, shell_count(box_size)).float().rsqrt(), box_size)
-    inside = volume_radius(box_size) <= band.shell_max
+    inside = volume_radius(box_size, noise.device) <= band.shell_max
     volumes = band.mask_root**2 * ft_to_volume(volume_to_ft(noise) * deviation * inside, box_size)
-    return Factors(
-        ft_to_volume(volume_to_ft(volumes) * inside, box_size), torch.eye(rank, dtype=torch.float64)
-    )
+    identity = torch.eye(rank, dtype=torch.float64, device=volumes.device)
+    return Factors(ft_to_volume(volume_to_ft(volumes) * inside, box_size), identity)
 
 
 def epochs_of(schedule: str) -> Iterator[Epoch]:

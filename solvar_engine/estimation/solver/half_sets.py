@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.model.bands import Band, ProjectorOptions, change_box, make_band, marching_shells
+from solvar_engine.estimation.model.bands import Band, change_box, make_band, marching_shells
 from solvar_engine.estimation.model.expectation import contrast_variance_without_factors
 from solvar_engine.estimation.model.objectives import Objective
 from solvar_engine.estimation.poses.errors import PoseErrors
@@ -27,6 +27,7 @@ from solvar_engine.estimation.solver.regularization import (
 from solvar_engine.imaging.fourier import volume_to_ft
 from solvar_engine.imaging.shells import radial_average
 from solvar_engine.imaging.types import BatchSource
+from solvar_engine.projectors.options import SliceOptions
 
 # Rounds of epochs (mini-batches x step); after each round the half-sets are aligned and the prior is renewed.
 _FIRST_BAND = ("8x0.7 8x0.7 8x0.5", "4x0.7 4x0.5 2x0.7")
@@ -55,7 +56,7 @@ class CovarianceProblem:
         D(k) of all images.
     rank : int
     seed : int
-    options : ProjectorOptions
+    options : SliceOptions
     objective : Objective
     contrast_variance : float
         Of the relative error of the images' contrasts, where no fit has its own.
@@ -70,7 +71,7 @@ class CovarianceProblem:
     density: Tensor
     rank: int
     seed: int
-    options: ProjectorOptions
+    options: SliceOptions
     objective: Objective
     contrast_variance: float = 0.0
     pose_errors: PoseErrors = PoseErrors()
@@ -196,7 +197,8 @@ def _start(problem: CovarianceProblem, band: Band) -> HalfSetState:
         )
         for half, index in enumerate(problem.halves)
     )
-    return HalfSetState(0, (first, second), torch.zeros(problem.rank, 0, dtype=torch.float64), (0.0, 0.0))
+    nothing = torch.zeros(problem.rank, 0, dtype=torch.float64, device=band.mean.device)
+    return HalfSetState(0, (first, second), nothing, (0.0, 0.0))
 
 
 def starting_precision(band: Band) -> Tensor:
@@ -244,7 +246,7 @@ def _compare(state: HalfSetState, band: Band) -> HalfSetState:
     gauged = [fix_gauge(factors.volumes, factors.second_moment) for factors in state.factors]
     first, second = align_halves(*gauged)
     correlation = component_fsc(first, second)[:, : band.shell_max + 1]
-    identity = torch.eye(first.shape[0], dtype=torch.float64)
+    identity = torch.eye(first.shape[0], dtype=torch.float64, device=first.device)
     factors = tuple(
         replace(old, volumes=volumes, second_moment=identity)
         for old, volumes in zip(state.factors, (first, second), strict=True)

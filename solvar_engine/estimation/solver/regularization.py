@@ -73,7 +73,7 @@ def component_fsc(factors1: Tensor, factors2: Tensor) -> Tensor:
     first, second = volume_to_ft(factors1), volume_to_ft(factors2)
     cross = shell_sum((first * second.conj()).real, box_size)
     power1, power2 = shell_sum(first.abs() ** 2, box_size), shell_sum(second.abs() ** 2, box_size)
-    pool = _pooling(box_size)
+    pool = _pooling(box_size).to(cross.device)
     cross, power1, power2 = cross @ pool.T, power1 @ pool.T, power2 @ pool.T
     return cross / (power1 * power2).clamp_min(1e-300).sqrt()
 
@@ -95,7 +95,7 @@ def covariance_fsc(factors1: Tensor, factors2: Tensor) -> Tensor:
     """
     box_size = factors1.shape[-1]
     if not (factors1.shape[0] and factors2.shape[0]):
-        return torch.zeros(shell_count(box_size), shell_count(box_size), dtype=torch.float64)
+        return factors1.new_zeros(shell_count(box_size), shell_count(box_size), dtype=torch.float64)
     first, second = volume_to_ft(factors1), volume_to_ft(factors2)
 
     def inner(left: Tensor, right: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def covariance_fsc(factors1: Tensor, factors2: Tensor) -> Tensor:
 
 
 def _pooling(box_size: int) -> Tensor:
-    """Rows of weights that average each shell with as many neighbours as it needs."""
+    """Rows of weights that average each shell with as many neighbours as it needs; made on the CPU."""
     counts = coefficients_per_shell(box_size)
     shells = counts.shape[0]
     pooling = torch.zeros(shells, shells, dtype=torch.float64)
@@ -236,5 +236,5 @@ def extend_shells(values: Tensor, shells: int, decay: float = 0.0) -> Tensor:
     if shells <= known:
         return values[..., :shells]
     last = values[..., -3:].mean(dim=-1, keepdim=True)
-    fall = ((known - 1) / torch.arange(known, shells, dtype=values.dtype)) ** decay
+    fall = ((known - 1) / torch.arange(known, shells, dtype=values.dtype, device=values.device)) ** decay
     return torch.cat((values, last * fall), dim=-1)

@@ -9,12 +9,13 @@ from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.results import append_metrics
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import StatusTracker
-from solvar_engine.estimation.model.bands import ProjectorOptions
 from solvar_engine.estimation.solver.half_sets import band_ends, full_set_epochs
 from solvar_engine.imaging.fourier import nyquist_shell
 from solvar_engine.jobs.fit.checkpoint import Checkpoint
 from solvar_engine.jobs.fit.inputs import FitInputs
+from solvar_engine.jobs.running.devices import compute_device
 from solvar_engine.jobs.running.progress import Progress
+from solvar_engine.projectors.options import SliceOptions
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +64,9 @@ class FitJob:
         return len(self.stops) if self.params.refine_poses else 0
 
     @property
-    def projector_options(self) -> ProjectorOptions:
+    def projector_options(self) -> SliceOptions:
         """How volumes are projected."""
-        return ProjectorOptions(self.params.projector, self.params.oversampling)
+        return SliceOptions(self.params.projector, self.params.oversampling, compute_device(self.params))
 
     @property
     def tried_rank(self) -> int:

@@ -62,6 +62,7 @@ def read_images(job: FitJob) -> PreparedParticles:
         params.projector,
         job.pose_rounds,
         params.pose_schedule,
+        job.projector_options.device,
     )
     plan = plan_within(demand, available_bytes())
     FreedMemory.of_fit(plan.memory_bytes).govern(job.progress)
@@ -135,7 +136,7 @@ def half_set_equations(
 ) -> HalfSetEquations:
     """Normal equations for the mean of each half-set."""
     first, second = (
-        accumulate_normal_equations(source, half, interpolation=job.params.projector) for half in halves
+        accumulate_normal_equations(source, half, job.projector_options) for half in halves
     )
     return first, second
 
@@ -144,7 +145,7 @@ def _sign(choice: str, mean: Tensor) -> float:
     if choice != "auto":
         logger.info("Images are taken as they are" if choice == "no" else "Images are inverted, as asked for")
         return 1.0 if choice == "no" else -1.0
-    inside = mean.double() * sphere_mask(mean.shape[-1], 0.42 * mean.shape[-1])
+    inside = mean.double() * sphere_mask(mean.shape[-1], 0.42 * mean.shape[-1], device=mean.device)
     # Density is sparse and of one sign: the third moment of the map tells which.
     skewness = float((inside**3).sum() / (inside**2).sum().clamp_min(1e-30) ** 1.5)
     if skewness < 0:

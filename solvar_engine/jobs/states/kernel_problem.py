@@ -25,6 +25,7 @@ from solvar_engine.imaging.shells import shells_to_volume
 from solvar_engine.jobs.fit.inputs import scratch_folder
 from solvar_engine.jobs.fit.outputs import OutputScale
 from solvar_engine.jobs.running.allocator import FreedMemory
+from solvar_engine.jobs.running.devices import compute_device
 from solvar_engine.jobs.running.memory import available_bytes
 from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.jobs.running.progress import Progress
@@ -36,6 +37,7 @@ from solvar_engine.jobs.states.particles import (
     read_run_particles,
 )
 from solvar_engine.jobs.states.plan import KernelDemand, plan_within
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.kernel_regression import back_project
 from solvar_engine.reconstruction.windows import LocalWindows
 
@@ -74,6 +76,8 @@ class KernelProblem:
     mask : Tensor, shape (z, y, x)
     everything : tuple of two Tensors, shape (2, z, y, x)
         Back-projection of all images of each half-set, see `back_project`.
+    options : SliceOptions
+        How volumes are projected and images back-projected.
     seed : int
     """
 
@@ -89,6 +93,7 @@ class KernelProblem:
     is_reproducible: bool
     mask: Tensor
     everything: tuple[Tensor, Tensor]
+    options: SliceOptions
     seed: int
 
     @property
@@ -127,9 +132,10 @@ def set_up(
     box_size = _box_size(params, stack, mean.box_size)
     mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
     windows = LocalWindows.create(box_size, mask)
+    options = SliceOptions(device=compute_device(params))
     demand = KernelDemand(
         len(stack), stack.box_size, mean.box_size, windows, len(space.columns), states, torch.get_num_threads(),
-        params.cache_mb,
+        params.cache_mb, options,
     )  # fmt: skip
     plan = plan_within(demand, available_bytes())
     FreedMemory.of_reconstruction().govern(progress)
@@ -141,18 +147,18 @@ def set_up(
         params, run, stack, row, known.latents.contrast, box_size, None if plan.images_in_memory else scratch
     )
     rows = (torch.from_numpy(row)[known.halves[0]], torch.from_numpy(row)[known.halves[1]])
-    models = _half_models(run, space, source, torch.cat(rows))
+    models = _half_models(run, space, source, torch.cat(rows), options)
     progress.advance()
     progress.stage("placing particles")
-    z, precision = _place_and_remove(source, rows, models)
+    z, precision = _place_and_remove(source, rows, models, options)
     progress.advance()
     progress.stage("all particles")
-    everything = (back_project(source, rows[0]), back_project(source, rows[1]))
+    everything = (back_project(source, rows[0], options), back_project(source, rows[1], options))
     progress.advance()
     is_reproducible = bool(space.components.is_reproducible[space.columns].all())
     return KernelProblem(
         source, stack, row, known.is_outlier, rows, z, precision, models, space.columns, is_reproducible, mask,
-        everything, params.seed,
+        everything, options, params.seed,
     )  # fmt: skip
 
 
@@ -168,7 +174,7 @@ def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> 
 
 
 def _half_models(
-    run: RunDir, space: LatentSpace, source: PreparedParticles, rows: Tensor
+    run: RunDir, space: LatentSpace, source: PreparedParticles, rows: Tensor, options: SliceOptions
 ) -> tuple[HalfModel, HalfModel]:
     """Each half-set's own mean and components, in the units of the images."""
     mask = read_volume(run.mask).data
@@ -178,7 +184,7 @@ def _half_models(
         for path in (run.mean_half1, run.mean_half2)
     ]
     disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
-    scale = scale_to_images(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]))
+    scale = scale_to_images(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]), options)
     variances = torch.from_numpy(space.components.eigenvalue[space.columns])
     first, second = (
         HalfModel(scale * mean, scale * _half_components(run, space, half), variances)
@@ -215,14 +221,17 @@ def _mean_gain(run: RunDir, box_size: int) -> Tensor:
 
 
 def _place_and_remove(
-    source: PreparedParticles, rows: tuple[Tensor, Tensor], models: tuple[HalfModel, HalfModel]
+    source: PreparedParticles,
+    rows: tuple[Tensor, Tensor],
+    models: tuple[HalfModel, HalfModel],
+    options: SliceOptions,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Latent coordinates of each half-set under its own model, whose projections are taken away from the images."""
     rank = models[0].components.shape[0]
     z, precision = np.zeros((len(source), rank)), np.zeros((len(source), rank, rank))
     disk = source.disk.prefix(nyquist_shell(models[0].mean.shape[-1]))
     for half, model in zip(rows, models, strict=True):
-        for explained in explain(source, half, disk, model):
+        for explained in explain(source, half, disk, model, options):
             z[explained.index] = explained.z.numpy()
             precision[explained.index] = explained.precision.numpy()
             source.subtract(explained.index, explained.images)

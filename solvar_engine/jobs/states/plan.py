@@ -8,7 +8,9 @@ from solvar_engine.data.preprocess import cache_bytes
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.jobs.running.plans import LIBRARIES_BYTES, METADATA_BYTES, Plan
 from solvar_engine.latent.distances import BANDWIDTHS, WIDEST
-from solvar_engine.projectors.numba_cpu import slabs_per_grid
+from solvar_engine.projectors.base import Projector
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
 from solvar_engine.reconstruction.kernel_blending import blending_bytes
 from solvar_engine.reconstruction.kernel_regression import CHANNELS, accumulation_bytes
 from solvar_engine.reconstruction.windows import LocalWindows
@@ -39,6 +41,7 @@ class KernelDemand:
     states, threads : int
     cache_mb : int
         Memory allowed for preprocessed images.
+    options : SliceOptions
     """
 
     particles: int
@@ -49,11 +52,18 @@ class KernelDemand:
     states: int
     threads: int
     cache_mb: int
+    options: SliceOptions = DEFAULT_OPTIONS
 
     @property
-    def thread_groups(self) -> int:
-        """Groups of threads with an accumulator of their own."""
-        return self.threads // slabs_per_grid(self.threads, CHANNELS)
+    def projector(self) -> Projector:
+        """The projector of the volumes' box, which knows what memory it takes."""
+        return create_projector(self.windows.box_size, HalfDisk.create(self.windows.box_size), self.options)
+
+    @property
+    def gains_by_fewer_threads(self) -> bool:
+        """Whether threads have sums of their own."""
+        projector = self.projector
+        return projector.accumulator_bytes(CHANNELS, self.threads) > projector.accumulator_bytes(CHANNELS, 1)
 
 
 def plan_within(demand: KernelDemand, available_bytes: float) -> Plan:
@@ -66,7 +76,7 @@ def plan_within(demand: KernelDemand, available_bytes: float) -> Plan:
     """
     larger_than_needed = demand.windows.box_size > demand.working_box
     advice = ["a smaller --box"] if larger_than_needed else []
-    advice += ["fewer --threads"] if demand.thread_groups > 1 else []
+    advice += ["fewer --threads"] if demand.gains_by_fewer_threads else []
     advice += ["--method linear, which takes no images"]
     return plan_kernel_states(demand).within(available_bytes, "reconstruction", f"choose {' or '.join(advice)}")
 
@@ -78,7 +88,7 @@ def plan_kernel_states(demand: KernelDemand) -> Plan:
     voxels = float(box_size**3)
     shared = 2 * CHANNELS * 4.0 * voxels + (components + 1) * 2 * 4.0 * demand.working_box**3
     # not the larger of both: freed memory is kept for other sizes than the next step needs
-    steps = accumulation_bytes(box_size, BANDWIDTHS, demand.thread_groups) + blending_bytes(windows)
+    steps = accumulation_bytes(demand.projector, BANDWIDTHS, demand.threads) + blending_bytes(windows)
     steps += 2 * (BANDWIDTHS + 1) * 6.0 * voxels  # sums of both half-sets
     metadata = particles * (METADATA_BYTES + _COORDINATES_BYTES)
     pixels, working_pixels = len(HalfDisk.create(box_size)), len(HalfDisk.create(demand.working_box))

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from solvar_engine.estimation.model.bands import (
-    ProjectorOptions,
     band_box,
     change_box,
     make_band,
@@ -15,6 +14,7 @@ from solvar_engine.estimation.model.bands import (
 )
 from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume, low_pass, volume_to_ft
 from solvar_engine.imaging.masks import sphere_mask
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.projectors.torch_ref import TorchProjector
 from tests.reconstruction.simulated import LinearPhantom, noise, relative_error
 
@@ -62,7 +62,7 @@ def band_of(shell_max: int, box_size: int = 24, density: torch.Tensor | None = N
     mask = sphere_mask(box_size, box_size / 3)
     if density is None:
         density = torch.ones(box_size, box_size, box_size // 2 + 1)
-    options = ProjectorOptions(backend="torch_ref", oversampling=3)
+    options = SliceOptions(backend="torch_ref", oversampling=3)
     return make_band(shell_max, HalfDisk.create(box_size), PHANTOM.mean(box_size), mask, density, options)
 
 
@@ -102,7 +102,7 @@ def test_bound_raises_dips_to_what_the_mask_sees_and_keeps_flat_spectra() -> Non
 
 
 def test_bound_without_mask_changes_nothing() -> None:
-    options = ProjectorOptions()
+    options = SliceOptions()
     ones = torch.ones(12, 12, 12)
     density = torch.ones(12, 12, 7)
     band = make_band(5, HalfDisk.create(12), PHANTOM.mean(12), ones, density, options)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.judging.components import Components, find_components
 from solvar_engine.estimation.judging.heldout import collect_statistics
-from solvar_engine.estimation.model.bands import ProjectorOptions, marching_shells
+from solvar_engine.estimation.model.bands import marching_shells
 from solvar_engine.estimation.model.objectives import OBJECTIVES
 from solvar_engine.estimation.solver import half_sets as covariance
 from solvar_engine.estimation.solver.epochs import Factors
@@ -29,6 +29,7 @@ from solvar_engine.imaging.fourier import low_pass, volume_to_ft
 from solvar_engine.imaging.linear_algebra import inner_products
 from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.shells import radial_average
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.estimation.problems import principal_cosines
 from tests.reconstruction.simulated import LinearPhantom, relative_error, simulate
@@ -55,7 +56,7 @@ def make_problem(objective: str = "ml") -> CovarianceProblem:
     halves = (source.everyone[::2], source.everyone[1::2])
     mean = PHANTOM.mean(BOX) * mask
     return CovarianceProblem(
-        source, halves, mean, mask, density, RANK, 0, ProjectorOptions(), OBJECTIVES[objective]
+        source, halves, mean, mask, density, RANK, 0, SliceOptions(), OBJECTIVES[objective]
     )
 
 
