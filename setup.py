@@ -1,8 +1,9 @@
 """All metadata of the distribution `scipion-em-solvar`, which holds the Scipion plugin and the engine.
 
-The base requirements are what the plugin, and the engine's contract and figures, import themselves. The engine usually lives in
-an environment of its own: what it needs is the extra `engine`, listed in `solvar_engine/requirements.txt`; versions
-are pinned in `solvar_engine/constraints.txt` alone. Scipion is no base requirement, so that it stays out of there.
+The base requirements are what the plugin, and the engine's contract and figures, import themselves; a Scipion has them
+all. The engine usually lives in an environment of its own: what it needs is the extra `engine`, listed in
+`solvar_engine/requirements.txt`; versions are pinned in `solvar_engine/constraints.txt` alone. Scipion is no base
+requirement, so that it stays out of there.
 """
 
 import re

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from solvar_engine.contract.run import FIGURE_NAMES
 from solvar_engine.contract.results import ImageResults
+from solvar_engine.contract.run import FIGURE_NAMES
 from solvar_engine.figures.latent import leading_pairs
 from solvar_engine.figures.maps import clearest_axis
 from solvar_engine.figures.poses import direction_density
