@@ -26,8 +26,8 @@ def draw_pose_changes(figure: Figure, changes: PoseChanges) -> str:
     changes : PoseChanges
     """
     left, right = figure.subplots(1, 2)
-    _draw_change(left, changes.rotation, changes.rotation_std, "turn (degrees)", "°")
-    _draw_change(right, changes.shift, changes.shift_std, "move (Å)", " Å")
+    _draw_change(left, changes.rotation, changes.rotation_std, "turn from the given orientation (degrees)", "°")
+    _draw_change(right, changes.shift, changes.shift_std, "move from the given shift (Å)", " Å")
     left.set_ylabel("particles")
     return (
         "How far each particle's orientation was turned, and its shift moved, from what the input says (bars), and how "
