@@ -29,6 +29,15 @@ def grid_of(count: int) -> tuple[int, int]:
     return rows, -(-count // rows)
 
 
+def state_panels(figure: Figure, names: list[str]) -> np.ndarray:
+    """Make one panel for the picture of each state, with its name above."""
+    panels = figure.subplots(*grid_of(len(names)), squeeze=False).ravel()
+    style.hide_unused(panels, len(names))
+    for axes, name in zip(panels, names):
+        axes.set_title(name, fontsize=10, loc="center")
+    return panels
+
+
 @style.styled
 def draw_state_table(figure: Figure, table: StateTable, names: list[str], pixel_size: float) -> str:
     """Draw how many images each state was made from, and its resolution.
@@ -119,12 +128,10 @@ def draw_state_slices(
     axis : str
         Which the slices lie across: x, y or z.
     """
-    panels = figure.subplots(*grid_of(len(volumes)), squeeze=False).ravel()
+    panels = state_panels(figure, names)
     pictures = [central_slice(volume, axis) for volume in volumes]
     limits = color_limits(pictures, False)
-    for axes, picture, name in zip(panels, pictures, names):
+    for axes, picture in zip(panels, pictures):
         draw_picture(axes, picture, limits, is_difference=False)
-        axes.set_title(name, fontsize=10, loc="center")
-    style.hide_unused(panels, len(volumes))
     style.scale_bar(panels[0], volumes[0].shape[0], pixel_size)
     return f"Central slices across {axis}, in the same greys."

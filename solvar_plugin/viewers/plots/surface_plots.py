@@ -118,11 +118,9 @@ def draw_state_surfaces(
     how = "" if level is not None else ", chosen automatically"
     level = automatic_level(np.mean(volumes, axis=0), mask) if level is None else level
     radius = surface_radius([(volume, level) for volume in volumes])
-    panels = figure.subplots(*states.grid_of(len(volumes)), squeeze=False).ravel()
-    for axes, volume, name in zip(panels, volumes, names):
+    panels = states.state_panels(figure, names)
+    for axes, volume in zip(panels, volumes):
         show_picture(axes, shade(Surface(volume, level).look(DIRECTIONS[axis], radius, PIXELS_SMALL), STONE))
-        axes.set_title(name, fontsize=10, loc="center")
-    style.hide_unused(panels, len(volumes))
     show_scale(panels[0], radius, pixel_size, PIXELS_SMALL)
     return f"Seen along {axis}, all at level {level:.4g}{how}."
 
