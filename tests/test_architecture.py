@@ -20,11 +20,12 @@ PLUGIN = "solvar_plugin"
 
 # From the physics of one image up to the command line: a room may import what stands before it.
 CHAIN = ("imaging", "projectors", "reconstruction", "estimation", "abinitio", "jobs", "cli")
-# Rooms beside the chain, with what they may import. Only `jobs` enters them.
+# Rooms beside the chain, with what they may import. Only `jobs` enters them, and the plugin those in `SHARED_ROOMS`.
 SIDE_ROOMS = {
     "contract": set(),
     "data": {"contract", "imaging"},
-    "reports": {"contract"},
+    "figures": {"contract"},
+    "reports": {"contract", "figures"},
     "simulation": {"projectors", "imaging"},
     "latent": {"imaging"},
     "evaluation": {"imaging"},
@@ -39,6 +40,9 @@ ALLOWED_ROOMS["__main__"] = {"cli"}  # python -m solvar_engine
 
 # Rooms whose `__init__` names every module that others use.
 DESCRIBED_ROOMS = ("contract", "data", "imaging", "latent", "evaluation", "simulation", "reconstruction")
+
+# What Scipion's own Python imports too, with the libraries that it has.
+SHARED_ROOMS = {"contract": {"numpy"}, "figures": {"numpy", "matplotlib"}}
 
 # Libraries that stay outside: Scipion's, and everything that stores code in data files.
 SCIPION = {"pyworkflow", "pwem", "scipion", "relion", "xmipp3", "xmippLib"}
@@ -200,29 +204,36 @@ def test_engine_knows_nothing_of_scipion() -> None:
     assert findings(modules(), SCIPION | {PLUGIN}) == []
 
 
-def test_contract_needs_only_the_standard_library_and_numpy() -> None:
-    allowed = set(sys.stdlib_module_names) | {"numpy", ENGINE}
+@pytest.mark.parametrize("room", SHARED_ROOMS)
+def test_shared_rooms_need_only_the_standard_library_and_what_scipion_has(room: str) -> None:
+    allowed = set(sys.stdlib_module_names) | SHARED_ROOMS[room] | {ENGINE}
     foreign = [
         f"{module.at(line)}: {name}"
         for module in modules()
-        if module.room == "contract"
+        if module.room == room
         for name, line in module.imports
         if name.split(".")[0] not in allowed
     ]
     assert foreign == []
 
 
-def test_plugin_imports_only_the_contract_and_no_torch() -> None:
+def test_figures_draw_into_what_they_are_given() -> None:
+    drawing = tuple(module for module in modules() if module.room == "figures")
+    assert drawing
+    assert findings(drawing, {"matplotlib.pyplot", "matplotlib.use", "matplotlib.rcParams", "matplotlib.rc"}) == []
+
+
+def test_plugin_imports_only_the_shared_rooms_and_no_torch() -> None:
     if not (ROOT / PLUGIN).is_dir():
         return
     for module in modules(PLUGIN):
         # `solvar_engine` itself holds the version and nothing else: anyone may read it.
         ours = {name for name, _ in module.imports if name.split(".")[0] == ENGINE} - {ENGINE, f"{ENGINE}.__version__"}
-        assert [name for name in ours if not name.startswith(f"{ENGINE}.contract")] == [], module.path
+        assert {name.split(".")[1] for name in ours} <= set(SHARED_ROOMS), module.path
     assert findings(modules(PLUGIN), {"torch"}) == []
 
 
-@pytest.mark.parametrize("folder", [f"{ENGINE}/contract", PLUGIN])
+@pytest.mark.parametrize("folder", [*(f"{ENGINE}/{room}" for room in SHARED_ROOMS), PLUGIN])
 def test_what_scipion_imports_parses_with_python_3_8(folder: str) -> None:
     for path in sorted((ROOT / folder).rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 8))

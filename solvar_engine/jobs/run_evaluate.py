@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv, write_json
 from solvar_engine.contract.params import EvaluateParams
-from solvar_engine.contract.results import read_latents
+from solvar_engine.contract.results import read_components, read_latents
 from solvar_engine.contract.run import RunDir, read_record, require_finished
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status
@@ -86,7 +86,7 @@ def run(params: EvaluateParams) -> None:
 
 def _read_estimate(run_dir: RunDir, truth_files: TruthFiles, star: StarFile, names: list[str]) -> Estimate:
     """Read the results of a run."""
-    eigenvalues = np.atleast_1d(read_csv(run_dir.eigenvalues)["eigenvalue"]).astype(np.float64)
+    eigenvalues = read_components(run_dir.eigenvalues).eigenvalue
     mean = read_volume(run_dir.mean).data.numpy()
     eigenvolumes = np.zeros((len(eigenvalues), *mean.shape), dtype=np.float32)
     for component in range(len(eigenvalues)):

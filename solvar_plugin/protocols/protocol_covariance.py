@@ -102,7 +102,7 @@ class SolvarProtCovariance(SolvarProtParticles):
         """Make the volumes of the states; there are none without any component."""
         folder = self.getStatesFolder()
         self._removeStates()
-        if not volumes.write_points(self.getRunDir(), self.getPointsPath()):
+        if not volumes.write_points_to_look_at(self.getRunDir(), self.getPointsPath()):
             return []
         command = ReconstructParams(
             run=str(self.getRunDir().path), output=str(folder), points=str(self.getPointsPath()), method="linear",

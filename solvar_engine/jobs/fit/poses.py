@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from solvar_engine.contract.results import POSE_CHANGE_COLUMNS
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.components import Components
 from solvar_engine.estimation.model.bands import Band, change_box
@@ -151,12 +152,8 @@ def pose_columns(job: FitJob, problem: CovarianceProblem, components: Components
         variance = covariance.diagonal(dim1=1, dim2=2)
         turn[index], move[index] = variance[:, :3].sum(dim=1).sqrt(), variance[:, 3:].sum(dim=1).sqrt()
     angle, distance = _change(refined, job.inputs.stack.pose)
-    return {
-        "solvarRotationChange": angle.double(),
-        "solvarShiftChange": distance.double(),
-        "solvarRotationStd": torch.rad2deg(turn),
-        "solvarShiftStd": move * source.pixel_size,
-    }
+    columns = (angle.double(), distance.double(), torch.rad2deg(turn), move * source.pixel_size)
+    return dict(zip(POSE_CHANGE_COLUMNS, columns, strict=True))
 
 
 def _band_of_half(problem: CovarianceProblem, mean: Tensor, factors: Factors) -> Band:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvar_engine.contract.results import NOT_REPRODUCIBLE
+from solvar_engine.contract.results import CONTRAST, CONTRAST_STD, LOG_LIKELIHOOD, NOT_REPRODUCIBLE, OUTLIER
 from solvar_engine.estimation.judging.components import Components, latent_coordinates
 from solvar_engine.estimation.judging.nuisance import nuisance_overlap
 from solvar_engine.estimation.judging.rank import RankDecision
@@ -106,10 +106,10 @@ def write_results(
     contrast = known * latents.contrast
     write_latent_coordinates(run, latents.z, latents.precision, contrast, scale)
     columns = {
-        "solvarContrast": contrast.double(),
-        "solvarLogLikelihood": latents.log_likelihood,
-        "solvarOutlier": halves.outlier.long(),
-        "solvarContrastStd": (known * latents.contrast_std).double(),
+        CONTRAST: contrast.double(),
+        LOG_LIKELIHOOD: latents.log_likelihood,
+        OUTLIER: halves.outlier.long(),
+        CONTRAST_STD: (known * latents.contrast_std).double(),
     }
     refines = job.params.refine_poses
     if refines:

@@ -9,10 +9,10 @@ from pathlib import Path
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import prepare_output_folder
 from solvar_engine.contract.params import AnalyzeParams, FitParams, Params, ReconstructParams
+from solvar_engine.contract.results import StateFolder
 from solvar_engine.contract.run import ALREADY_FINISHED, RunDir, prepared, require_finished
 from solvar_engine.contract.status import FAILED, FINISHED, StatusTracker, is_failed_start, read_status, status_path
 from solvar_engine.jobs.running.failures import sentence_of
-from solvar_engine.jobs.states.files import StateFiles
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def track_states(output: str, resume: bool = False) -> StatusTracker:
         If the folder is not empty, and holds nothing to be resumed, or cannot be made; then nothing is written.
     """
     folder, command = Path(output), ReconstructParams.command
-    goes_on = resume and StateFiles(folder).checkpoint.exists()
+    goes_on = resume and StateFolder(folder).checkpoint.exists()
     if not goes_on and not (folder.is_dir() and is_failed_start(folder, command)):
         prepare_output_folder(folder)
     return StatusTracker(status_path(folder), command, goes_on=goes_on)

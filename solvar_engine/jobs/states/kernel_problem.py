@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import ReconstructParams
+from solvar_engine.contract.results import read_fsc
 from solvar_engine.contract.run import RunDir
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
@@ -216,7 +216,7 @@ def refuse_without_halves(run: RunDir, space: LatentSpace) -> None:
 
 def _mean_gain(run: RunDir, box_size: int) -> Tensor:
     """Wiener's gain of one half-map of the mean, from the correlation of both."""
-    correlation = torch.from_numpy(read_csv(run.fsc)["fsc_mean"]).clamp(0, 1).float()
+    correlation = torch.from_numpy(read_fsc(run.fsc)["fsc_mean"]).clamp(0, 1).float()
     return shells_to_volume(correlation, box_size)
 
 

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import ReconstructParams
-from solvar_engine.contract.results import Latents, read_latents
+from solvar_engine.contract.results import OUTLIER, Latents, read_latents, read_noise
 from solvar_engine.contract.run import RunDir, read_record
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
@@ -27,7 +26,6 @@ from solvar_engine.jobs.fit.inputs import HalfSplit, split_halves
 
 logger = logging.getLogger(__name__)
 
-_OUTLIER = "solvarOutlier"
 _PLACE_COLUMNS = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY")
 _EXTENT_TOLERANCE = 0.02
 
@@ -62,9 +60,9 @@ class RunParticles:
 
 def outliers_of(table: StarTable) -> NDArray[np.bool_]:
     """Return which particles of a run's table are flagged as outliers, shape (n,); none of a run that flags none."""
-    if _OUTLIER not in table:
+    if OUTLIER not in table:
         return np.zeros(len(table), dtype=bool)
-    return table.integers(_OUTLIER) != 0
+    return table.integers(OUTLIER) != 0
 
 
 def read_run_particles(run: RunDir) -> RunParticles:
@@ -177,7 +175,7 @@ def prepare(
     PreparedParticles
     """
     prepared = prepare_particles(stack, box_size, scratch=scratch)
-    noise = read_csv(run.noise)["noise_variance"]
+    noise = read_noise(run.noise)["noise_variance"]
     if params.particles is None and noise.size == prepared.noise_variance.numel():
         measured = torch.from_numpy(noise.reshape(prepared.noise_variance.shape))
         prepared = prepared.with_noise(measured / prepared.grey_unit**2)
