@@ -60,7 +60,7 @@ from solvar_engine.contract.results.states import (
     write_points,
     write_states,
 )
-from solvar_engine.contract.results.tables import Table, coordinate_columns
+from solvar_engine.contract.results.tables import Table
 
 __all__ = [
     "CLUSTERS_COLUMNS",
@@ -88,7 +88,6 @@ __all__ = [
     "StateTable",
     "Table",
     "append_metrics",
-    "coordinate_columns",
     "curves_by_stage",
     "image_results",
     "is_limit",
