@@ -84,6 +84,20 @@ def test_strength_of_the_signal_is_that_of_its_slices(good) -> None:
     assert float(power[:3].min()) > 10 * float(power[-1])
 
 
+def test_strength_of_the_signal_is_that_of_the_full_plane(good) -> None:
+    """Power of mean and factors over that of the transfer function, both summed over full shells, mates included."""
+    source, band = replace(good.source.double(), batch_limit=100), in_double(full_band(good))
+    factors = good.phantom.factors(BOX).double()
+    model = DenseModel.of(replace(source, contrast=torch.ones_like(source.contrast)), band, factors)
+    of_factors = model.loadings[..., :RANK].square().sum(dim=2)
+    shown = (model.mean.square() + of_factors).sum(dim=0)
+    seen = real_rows(source.ctf.to(torch.complex128), band.disk).square().sum(dim=0)
+    shell = torch.cat((band.disk.shell, band.disk.shell[1:]))
+    expected = [float(shown[shell == number].sum() / seen[shell == number].sum()) for number in range(6)]
+    found = signal_power(source, source.everyone, band, factors)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0)
+
+
 def test_distances_are_compared_within_each_group() -> None:
     generator = torch.Generator().manual_seed(0)
     distance = 1000 + 30 * torch.randn(200, generator=generator, dtype=torch.float64)
