@@ -171,7 +171,7 @@ def test_images_follow_their_refined_shifts(prepared: PreparedParticles) -> None
 
 
 def test_what_is_subtracted_is_missing_from_the_images(prepared: PreparedParticles) -> None:
-    """In the units of batches: whitened, and at the scale of each image; only of the rows and the band that are named."""
+    """In the units of batches: whitened, and at the scale of each image; only of the rows and the band named."""
     changed = replace(prepared, coefficients=prepared.coefficients.clone())
     band, rows = DISK.prefix(4), torch.tensor([17, 2, 9])
     before = everything(prepared).images

@@ -1,4 +1,4 @@
-"""Local correlation, its filter, and the correction for a mask, against closed forms and transforms window by window."""
+"""Local correlation, its filter, and the correction for a mask, against closed forms and plain transforms."""
 
 from __future__ import annotations
 
@@ -94,7 +94,6 @@ def test_local_resolution_is_read_off_in_the_windows_own_shells(windows) -> None
     curve = torch.zeros(windows.count, windows.shells, dtype=torch.float64)
     curve[:, :4], curve[:, 4] = 1.0, 0.5
     found = local_resolution(curve, windows, 2.0, 0.5)
-    # half a shell further: linear from 0.5 in shell 4 to 0 in shell 5 it is below at once
     torch.testing.assert_close(found, torch.full((BOX,) * 3, 8.0), rtol=0.02, atol=0)
 
 

@@ -140,7 +140,8 @@ def test_field_between_windows_has_their_values_at_their_centres(windows) -> Non
         if all(1 <= voxel < BOX for voxel in centre):
             corner = field[tuple(slice(voxel - 1, voxel + 1) for voxel in centre)]
             assert float(corner.mean()) == pytest.approx(value, abs=0.01 * windows.count)
-    assert float(windows.interpolate(values, outside=5.0)[12, 12, 12]) == pytest.approx(float(field[12, 12, 12]), rel=1e-4)
+    # where windows are, what lies outside does not matter
+    torch.testing.assert_close(windows.interpolate(values, outside=5.0), field, rtol=1e-3, atol=1e-3)
 
 
 def test_weight_of_a_mask_is_its_share_of_each_window(windows) -> None:
