@@ -9,10 +9,11 @@ tests that are named with it run there; it survives if all of them pass. First t
 from __future__ import annotations
 
 import argparse
+import importlib
+import multiprocessing
 import os
 import queue
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,13 +24,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import ENGINE, ROOT, engine_commit, machine, publish, table  # noqa: E402
+from benchmarks.common import ENGINE, ROOT, engine_commit, machine, publish, table, use_threads  # noqa: E402
 from benchmarks.faults import FAULTS, Fault  # noqa: E402
 
 _COPIED = (ENGINE, "tests", "pyproject.toml")
 _MOST_SURVIVORS = 0.05  # of all faults
 _TIMEOUT_SECONDS = 900.0  # a fault may make a loop endless: that is noticed, too
 _PASSED, _FAILED = 0, 1  # exit codes of pytest
+
+# Loading the libraries takes longer than most tests: it is done once, and every run is a fork of that process.
+_LOADED = multiprocessing.get_context("forkserver")
+_LOADED.set_forkserver_preload(["torch", "numba", "scipy.fft", "scipy.spatial.transform", "mrcfile", "pytest"])
 
 
 class OutdatedError(Exception):
@@ -91,6 +96,7 @@ class Workplace:
 
     def __init__(self, folder: Path) -> None:
         self._tree, self._cache, self._compiled = folder / "tree", folder / "cache", folder / "compiled"
+        self._output = folder / "output.txt"
 
     def prepare(self, tests: Sequence[str]) -> None:
         """Run tests without any fault, and keep what they compile.
@@ -101,7 +107,6 @@ class Workplace:
             If they do not pass.
         """
         self._copy_tree()
-        self._check_origin()
         code, output = self._run(tests)
         if code != _PASSED:
             raise OutdatedError(f"The tests do not pass without a fault either:\n{output}")
@@ -139,36 +144,36 @@ class Workplace:
         self._cache.mkdir()
 
     def _run(self, tests: Sequence[str]) -> tuple[int, str]:
-        command = ["pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=no", *tests]
-        try:
-            result = self._python("-m", *command)
-        except subprocess.TimeoutExpired:
+        """Exit code and output of pytest, in a process that has loaded the libraries, but nothing of the engine."""
+        process = _LOADED.Process(target=_run_tests, args=(self._tree, self._cache, self._output, list(tests)))
+        process.start()
+        process.join(_TIMEOUT_SECONDS)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
             return _FAILED, f"FAILED more than {_TIMEOUT_SECONDS:.0f} s"
-        return result.returncode, result.stdout + result.stderr
+        return process.exitcode, self._output.read_text(encoding="utf-8", errors="replace")
 
-    def _check_origin(self) -> None:
-        result = self._python("-c", f"import {ENGINE}; print({ENGINE}.__file__)")
-        if not result.stdout.startswith(str(self._tree)):
-            raise OutdatedError(f"Python takes {ENGINE} from {result.stdout.strip()}, not from the copy.")
 
-    def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        one_thread = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-        environment = {
-            **os.environ,
-            **one_thread,
-            "PYTHONPATH": str(self._tree),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "NUMBA_CACHE_DIR": str(self._cache),
-        }
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self._tree,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
+def _run_tests(tree: Path, cache: Path, output: Path, tests: list[str]) -> None:
+    """Run tests of a tree in this process, and end it with pytest's exit code."""
+    import numba
+    import pytest
+
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.environ["NUMBA_CACHE_DIR"] = numba.config.CACHE_DIR = str(cache)
+    os.environ["PYTHONPATH"] = str(tree)  # of programs that tests start
+    os.chdir(tree)
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(tree))
+    use_threads(1)
+    origin = str(importlib.import_module(ENGINE).__file__)
+    if not origin.startswith(str(tree)):
+        sys.exit(f"Python takes {ENGINE} from {origin}, not from {tree}.")
+    options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=no"]
+    sys.exit(int(pytest.main([*options, *tests])))
 
 
 def _first_failure(output: str) -> str:
