@@ -419,6 +419,7 @@ _JOBS = [
         ("zip(job.inputs.halves, reversed(state.factors), strict=True)",
          "zip(job.inputs.halves, state.factors, strict=True)", "halves judged by their own factors"),
         ("index[~outlier[index]])\n        for rows", "index)\n        for rows", "outliers count for the noise"),
+        ("if share <= _MOST_OUTLIERS:", "if share <= 1:", "all images left out where the model is in doubt"),
     ),
     *_of(
         "tests/jobs/fit/test_pose_rounds.py",

@@ -78,6 +78,15 @@ def test_images_of_nothing_are_outliers_and_have_no_part_in_the_noise(source) ->
     torch.testing.assert_close(found["noise"][:, 1:], torch.ones(2, 5), rtol=0.1, atol=0)
 
 
+def test_if_most_images_look_like_outliers_the_model_is_in_doubt_and_none_is_left_out(source, caplog) -> None:
+    """With poses that have nothing to do with the images."""
+    order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(0))
+    truth = PHANTOM.factors(BOX)
+    found = judged(source.with_pose(source.pose[order]), (truth, truth))
+    assert not found["outlier"].any()
+    assert "None is left out" in caplog.text
+
+
 def test_contrasts_have_mean_one_without_outliers(source) -> None:
     truth = PHANTOM.factors(BOX)
     found = judged(source, (truth, truth))
