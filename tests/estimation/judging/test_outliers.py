@@ -61,6 +61,18 @@ def test_log_odds_and_distance_equal_the_dense_gaussians(good) -> None:
     torch.testing.assert_close(torch.cat([fit.log_odds for fit in fits]), expected, rtol=1e-4, atol=0.02)
 
 
+def test_contrast_is_that_of_the_dense_posterior(good) -> None:
+    """Of the whole image: the one that it came with, times what the model finds on top of it."""
+    contrast = torch.linspace(0.5, 2.0, 20)
+    source = simulate(good.phantom, 20, BOX, contrast=contrast).source
+    source = replace(source, contrast=contrast.flip(0), batch_limit=7).double()  # not those that they were made with
+    band = replace(in_double(full_band(good)), contrast_variance=0.25)
+    factors = good.phantom.factors(BOX).double()
+    mean, _ = DenseModel.of(source, band, factors).posterior()
+    found = torch.cat([fit.contrast for _, fit in image_fits(source, source.everyone, band, factors)])
+    torch.testing.assert_close(found, source.contrast * (1 + 0.5 * mean[:, -1]), rtol=1e-5, atol=1e-5)
+
+
 def test_images_of_nothing_and_of_another_particle_are_found(good, mixed) -> None:
     log_odds, distance = all_fits(mixed, full_band(good), good.phantom.factors(BOX))
     outlier = find_outliers(log_odds, distance, torch.zeros(IMAGES, dtype=torch.int64))

@@ -143,6 +143,23 @@ def test_prior_of_all_images_is_the_one_that_the_halves_agreed_on(monkeypatch: p
     torch.testing.assert_close(precision, expected, rtol=1e-4, atol=0)
 
 
+def test_all_images_start_from_the_average_of_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of volumes and of the variance of contrasts."""
+    problem, starts = make_problem(), []
+
+    def record(source, index, band, state, *_):
+        starts.append(state)
+        return state, 0.0
+
+    monkeypatch.setattr(covariance, "run_epoch", record)
+    one, identity = torch.ones(RANK, BOX, BOX, BOX), torch.eye(RANK, dtype=torch.float64)
+    factors = (Factors(one, identity, 0.01), Factors(3 * one, identity, 0.03))
+    correlation = torch.full((RANK, 12), 0.5, dtype=torch.float64)
+    list(fit_full_set(problem, HalfSetState(9, factors, correlation, (0.0, 0.0))))
+    assert torch.equal(starts[0].volumes, 2 * one)
+    assert starts[0].contrast_variance == pytest.approx(0.02)
+
+
 def test_half_sets_are_weighted_by_the_density_of_their_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are divided by it, and priors are in its units: that of all images would be twice as much."""
     problem, used = make_problem(), []
