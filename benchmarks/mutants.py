@@ -166,7 +166,7 @@ def _run_tests(tree: Path, cache: Path, output: Path, tests: list[str]) -> None:
     os.environ["NUMBA_CACHE_DIR"] = numba.config.CACHE_DIR = str(cache)
     os.environ["PYTHONPATH"] = str(tree)  # of programs that tests start
     os.chdir(tree)
-    sys.dont_write_bytecode = True
+    sys.pycache_prefix = str(cache / "bytecode")
     sys.path.insert(0, str(tree))
     use_threads(1)
     origin = str(importlib.import_module(ENGINE).__file__)
