@@ -228,7 +228,9 @@ def _shown(test: str) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1, help="faults that are tried at a time (default: 1)")
-    parser.add_argument("--only", default="", metavar="TEXT", help="faults whose file or phrase holds this text")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="TEXT", help="faults whose file or phrase holds one of these texts"
+    )
     parser.add_argument("--print", action="store_true", help="leave RESULTS.md alone")
     return parser.parse_args()
 
@@ -239,10 +241,12 @@ def main() -> None:
         texts = engine_texts(ROOT)
         places = [find(fault, texts) for fault in FAULTS]
         chosen = [
-            fault for fault, place in zip(FAULTS, places, strict=True) if arguments.only in f"{place}: {fault.wrong}"
+            fault
+            for fault, place in zip(FAULTS, places, strict=True)
+            if any(text in f"{place}: {fault.wrong}" for text in arguments.only)
         ]
         if not chosen:
-            raise OutdatedError(f"No fault has {arguments.only!r} in its file or phrase.")
+            raise OutdatedError("No fault has one of these texts in its file or phrase.")
         with tempfile.TemporaryDirectory() as folder:
             outcomes = try_all(chosen, Path(folder), arguments.jobs)
     except OutdatedError as error:

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.reconstruction.kernel_blending import agreement_gain
+from solvar_engine.imaging.fourier import ft_to_volume, volume_radius, volume_to_ft
+from solvar_engine.reconstruction.kernel_blending import agreement_gain, blend_kernels
+from solvar_engine.reconstruction.kernel_regression import KernelSums, half_set_estimates
 from solvar_engine.reconstruction.windows import LocalWindows
-from tests.reconstruction.simulated import noise
+from tests.reconstruction.simulated import noise, relative_error
 
 BOX = 48
 
@@ -60,6 +62,26 @@ def test_gain_is_that_of_wiener_for_the_average_of_both(windows, inner) -> None:
         found = certain(agreement_gain(*details, windows)[inner]).mean(dim=0)
         torch.testing.assert_close(found[3:], (share - chance)[3:], rtol=0.1, atol=0)
     assert not agreement_gain(signal, -signal, windows).any()
+
+
+def test_detail_is_added_inside_the_mask_only(windows) -> None:
+    """Windows that do not touch it keep the volume of the flat kernel, though narrower ones agree there as well."""
+    density = torch.ones(2, BOX, BOX, BOX // 2 + 1) * (volume_radius(BOX) < BOX // 2)
+    truth = [volume_to_ft(noise(BOX, BOX, BOX, seed=seed)) for seed in (1, 2)]
+    halves = [
+        KernelSums(torch.stack([part + 0.1 * volume_to_ft(noise(BOX, BOX, BOX, seed=seed)) for part in truth]), density)
+        for seed in (3, 4)
+    ]
+    mask = torch.zeros(BOX, BOX, BOX)
+    mask[4:10, 4:10, 4:10] = 1.0
+    nothing = torch.zeros(BOX, BOX, BOX // 2 + 1, dtype=torch.complex64)
+    blend = blend_kernels((halves[0], halves[1]), (nothing, nothing), windows, mask)
+    flat = half_set_estimates((halves[0], halves[1]), (nothing, nothing), 1, mask)
+    far = (slice(windows.size + 10, None),) * 3
+    for half, estimate in zip((blend.half1, blend.half2), flat, strict=True):
+        volume = ft_to_volume(estimate, BOX)
+        torch.testing.assert_close(half[far], volume[far])
+        assert relative_error(half * mask, volume * mask) > 0.3
 
 
 def test_strength_of_a_half_does_not_matter(windows) -> None:
