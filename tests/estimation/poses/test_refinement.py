@@ -50,8 +50,10 @@ def with_errors(source: MemorySource, turn_rad: float = TURN_RAD, move_px: float
     return perturbed(source, turn_rad * noise(len(source), 3, seed=3), move_px * noise(len(source), 2, seed=4))
 
 
-def test_derivatives_are_those_of_the_marginal_likelihood(simulation, band, factors) -> None:
+@pytest.mark.parametrize("contrast", [1.0, 0.6])
+def test_derivatives_are_those_of_the_marginal_likelihood(simulation, band, factors, contrast: float) -> None:
     source, exact = simulation.source.double(), in_double(band)
+    source = replace(source, contrast=torch.full_like(source.contrast, contrast))
     model = PoseModel(exact, factors.double())
 
     def evaluate(parameters: Tensor):
@@ -183,6 +185,21 @@ def test_given_poses_count_as_much_as_they_are_trusted(simulation, refined, band
     assert float(angular_distance_deg(results[1].rotation, source.rotation).max()) < 0.1
     assert float(results[1].shift_px.abs().max()) < 0.02
     assert all(bool((result.objective <= result.objective_start).all()) for result in results)
+
+
+def test_objective_that_falls_counts_the_prior(simulation, band, factors) -> None:
+    """A step that pleases the image and not the prior is not taken."""
+    source = with_errors(simulation.source)
+    prior = PosePrior(
+        source.rotation.double(), torch.zeros(IMAGES, 2, dtype=torch.float64), precision_of(PoseSpread(0.02, 0.2))
+    )
+    (result,) = refine_poses(source, source.everyone, band, factors, steps=2, prior=prior)
+    images = source.images * shift_phases(source.disk, result.shift_px, BOX)
+    at = replace(source, images=images, rotation=result.rotation)
+    of_images = PoseModel(band, factors).evaluate(next(iter(at.batches(at.everyone, at.disk, IMAGES)))).objective
+    of_prior = prior.objective(result.rotation.double(), result.shift_px.double())
+    assert float(of_prior.mean()) > 0.5
+    torch.testing.assert_close(result.objective, of_images + of_prior, rtol=1e-4, atol=1e-2)
 
 
 def test_joint_covariance_is_the_inverse_of_the_joint_matrix(simulation, band, factors) -> None:

@@ -144,6 +144,48 @@ def test_prior_of_all_images_is_the_one_that_the_halves_agreed_on(monkeypatch: p
     torch.testing.assert_close(precision, expected, rtol=1e-4, atol=0)
 
 
+def test_all_images_start_from_the_average_of_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of volumes and of the variance of contrasts."""
+    problem, starts = make_problem(), []
+
+    def record(source, index, band, state, *_):
+        starts.append(state)
+        return state, 0.0
+
+    monkeypatch.setattr(covariance, "run_epoch", record)
+    one, identity = torch.ones(RANK, BOX, BOX, BOX), torch.eye(RANK, dtype=torch.float64)
+    factors = (Factors(one, identity, 0.01), Factors(3 * one, identity, 0.03))
+    correlation = torch.full((RANK, 12), 0.5, dtype=torch.float64)
+    list(fit_full_set(problem, HalfSetState(9, factors, correlation, (0.0, 0.0))))
+    assert torch.equal(starts[0].volumes, 2 * one)
+    assert starts[0].contrast_variance == pytest.approx(0.02)
+
+
+def test_half_sets_are_weighted_by_the_density_of_their_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are divided by it, and priors are in its units: that of all images would be twice as much."""
+    problem, used = make_problem(), []
+
+    def record(source, index, band, state, precision, *_):
+        used.append((index, band, precision))
+        return state, 0.0
+
+    monkeypatch.setattr(covariance, "run_epoch", record)
+    list(fit_half_sets(problem))
+    for half, index in enumerate(problem.halves):
+        own = accumulate_normal_equations(problem.source, index).density()
+        assert torch.equal(used[-2 + half][0], index)
+        assert float(used[-2 + half][1].density.sum() / own.sum()) == pytest.approx(1.0, abs=0.05)
+    factors = Factors(torch.randn(RANK, BOX, BOX, BOX, generator=torch.Generator().manual_seed(0)), torch.eye(RANK))
+    correlation = torch.linspace(0.9, 0.1, 12, dtype=torch.float64).expand(RANK, -1)
+    used.clear()
+    list(fit_half_sets(problem, HalfSetState(len(half_set_units(BOX)) - 1, (factors, factors), correlation, (0, 0))))
+    for half, (index, _, precision) in enumerate(used):
+        assert torch.equal(index, problem.halves[half])
+        own = radial_average(accumulate_normal_equations(problem.source, index).density(), BOX)
+        expected = own * (1 - correlation) / correlation
+        torch.testing.assert_close(precision[:, 1:], expected[:, 1:], rtol=0.1, atol=0)
+
+
 def test_start_has_a_share_of_the_spectrum_of_the_mean() -> None:
     problem = make_problem()
     band = problem.band(8, 0.5)
