@@ -36,6 +36,8 @@ ALLOWED_ROOMS = {
 ALLOWED_ROOMS["jobs"] |= set(SIDE_ROOMS)
 ALLOWED_ROOMS["cli"] |= {"contract"}
 ALLOWED_ROOMS["__main__"] = {"cli"}  # python -m solvar_engine
+# Inside the estimation: what one image is, poses, factors, what is judged by them, and how all that takes turns.
+ESTIMATION_CHAIN = ("sampling", "model", "poses", "solver", "judging", "alternation")
 
 # Libraries that stay outside: Scipion's, and everything that stores code in data files.
 SCIPION = {"pyworkflow", "pwem", "scipion", "relion", "xmipp3", "xmippLib"}
@@ -159,6 +161,22 @@ def test_rooms_import_only_what_the_design_allows() -> None:
             # `solvar_engine` itself holds the version and nothing else: anyone may read it.
             if room and room not in allowed:
                 broken.append(f"{module.at(line)}: {module.room or ENGINE} may not import {target}")
+    assert broken == []
+
+
+def test_rooms_of_the_estimation_are_in_order() -> None:
+    known = {module.name for module in modules()}
+    inside = f"{ENGINE}.estimation."
+    position = {room: number for number, room in enumerate(ESTIMATION_CHAIN)}
+    rooms = {module.name[len(inside) :].split(".")[0] for module in modules() if module.name.startswith(inside)}
+    assert rooms == set(ESTIMATION_CHAIN)
+    broken = []
+    for module in modules():
+        for target, line in own_imports(module, known) if module.name.startswith(inside) else ():
+            if target.startswith(inside):
+                own, other = (name[len(inside) :].split(".")[0] for name in (module.name, target))
+                if position[other] > position[own]:
+                    broken.append(f"{module.at(line)}: {own} may not import {target}")
     assert broken == []
 
 

@@ -101,7 +101,7 @@ def explain(source: BatchSource, index: Tensor, disk: HalfDisk, model: HalfModel
     """
     deviation = model.variances.sqrt()
     factors = model.components * deviation.to(model.components)[:, None, None, None]
-    band = _projection_band(disk, model.mean)
+    band = _band_of(disk, model.mean)
     rank = factors.shape[0]
     identity = torch.eye(rank, dtype=torch.float64)
     for batch, slices, joint, posterior in posterior_pass(source, index, band, factors):
@@ -141,16 +141,13 @@ def mean_scale(source: BatchSource, index: Tensor, disk: HalfDisk, mean: Tensor)
     grid = projector.to_grid(mean[None])
     cross = power = 0.0
     for batch in source.batches(index, disk, images_per_call(projector, 2)):
-        factor = batch.ctf * batch.contrast[:, None]
-        _, products = projector.project_with_gram(grid, batch.rotation, factor, batch.images)
+        transfer = batch.ctf * batch.contrast[:, None]
+        _, products = projector.project_with_gram(grid, batch.rotation, transfer, batch.images)
         cross += float(products[:, 0, 1].sum())
         power += float(products[:, 0, 0].sum())
     return cross / max(power, 1e-30)
 
 
-def _projection_band(disk: HalfDisk, mean: Tensor) -> Band:
-    """Band for slicing only: nothing in it bounds a step."""
-    box_size = int(mean.shape[-1])
-    unused, nothing = torch.ones(()), mean.new_zeros(0, *mean.shape)
-    projector = create_projector(box_size, disk)
-    return Band(disk, box_size, box_size, projector, unused, unused, unused, mean, nuisance=nothing)
+def _band_of(disk: HalfDisk, mean: Tensor) -> Band:
+    """Images of a mean whose contrasts and poses are known."""
+    return Band(disk, create_projector(int(mean.shape[-1]), disk), mean, nuisance=mean.new_zeros(0, *mean.shape))
