@@ -34,9 +34,9 @@ import torch  # noqa: E402
 from benchmarks.common import cpu_seconds, provenance, publish, simulated, table, use_threads  # noqa: E402
 from solvar_engine.contract.params import FitParams  # noqa: E402
 from solvar_engine.data.stream import PreparedParticles  # noqa: E402
-from solvar_engine.estimation.solver import epochs as solvers  # noqa: E402
+from solvar_engine.estimation.alternation import means  # noqa: E402
+from solvar_engine.estimation.solver import epochs  # noqa: E402
 from solvar_engine.jobs import run_fit as fit  # noqa: E402
-from solvar_engine.jobs.fit import halves as fit_factors  # noqa: E402
 from solvar_engine.jobs.fit import start as fit_start  # noqa: E402
 from solvar_engine.jobs.running.progress import Progress  # noqa: E402
 from solvar_engine.projectors import numba_cpu  # noqa: E402
@@ -214,9 +214,9 @@ _KERNELS: tuple[tuple[Any, str, str, Callable[..., float]], ...] = (
     (NumbaProjector, "backproject", "back-projection", backprojection_bytes),
     (NumbaProjector, "to_grid", "volumes to grid", to_grid_bytes),
     (NumbaProjector, "to_volumes", "grid to volumes", to_volumes_bytes),
-    (solvers, "preconditioned_step", "preconditioned steps", uncounted),
+    (epochs, "preconditioned_step", "preconditioned steps", uncounted),
     (fit_start, "estimate_mean", "solution for the mean", uncounted),
-    (fit_factors, "estimate_mean", "solution for the mean", uncounted),
+    (means, "estimate_mean", "solution for the mean", uncounted),
     (fit_start, "prepare_particles", "preparation of the images", uncounted),
 )
 

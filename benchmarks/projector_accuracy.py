@@ -100,12 +100,7 @@ class Passes:
         self.coefficients = torch.randn(images, rank + 2, rank, generator=generator)
         self.index = torch.arange(images)
         self.band = make_band(
-            nyquist_shell(box_size),
-            self.source.disk,
-            self.volumes[0],
-            torch.ones(box_size, box_size, box_size),
-            torch.ones(box_size, box_size, box_size // 2 + 1),
-            SliceOptions(method),
+            nyquist_shell(box_size), self.source.disk, self.volumes[0], SliceOptions(method)
         )
 
     def run(self, name: str) -> None:

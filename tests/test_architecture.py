@@ -37,6 +37,8 @@ ALLOWED_ROOMS = {
 ALLOWED_ROOMS["jobs"] |= set(SIDE_ROOMS)
 ALLOWED_ROOMS["cli"] |= {"contract"}
 ALLOWED_ROOMS["__main__"] = {"cli"}  # python -m solvar_engine
+# Inside the estimation: what one image is, poses, factors, what is judged by them, and how all that takes turns.
+ESTIMATION_CHAIN = ("model", "poses", "solver", "judging", "alternation")
 
 # Rooms whose `__init__` names every module that others use.
 DESCRIBED_ROOMS = ("contract", "data", "imaging", "latent", "evaluation", "simulation", "reconstruction")
@@ -178,6 +180,22 @@ def test_each_room_says_what_others_may_use(room: str) -> None:
     used = {target for module in others for target, _ in own_imports(module, known) if target.startswith(below)}
     names = {target[len(below) :].partition(".")[0] for target in used}
     assert sorted(name for name in names if f"`{name}`" not in described) == []
+
+
+def test_rooms_of_the_estimation_are_in_order() -> None:
+    known = {module.name for module in modules()}
+    inside = f"{ENGINE}.estimation."
+    position = {room: number for number, room in enumerate(ESTIMATION_CHAIN)}
+    rooms = {module.name[len(inside) :].split(".")[0] for module in modules() if module.name.startswith(inside)}
+    assert rooms == set(ESTIMATION_CHAIN)
+    broken = []
+    for module in modules():
+        for target, line in own_imports(module, known) if module.name.startswith(inside) else ():
+            if target.startswith(inside):
+                own, other = (name[len(inside) :].split(".")[0] for name in (module.name, target))
+                if position[other] > position[own]:
+                    broken.append(f"{module.at(line)}: {own} may not import {target}")
+    assert broken == []
 
 
 def test_modules_form_no_cycle() -> None:

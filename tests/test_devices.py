@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from solvar_engine.estimation.poses.errors import PoseErrors, PoseSpread
+from solvar_engine.estimation.poses.prior import PosePrior, precision_of
+from solvar_engine.estimation.solver.regularization import covariance_fsc
 from torch import Tensor
 
-from solvar_engine.data.noise import ResidualNoise, background_power, background_statistics, repair_origin
+from solvar_engine.data.noise import background_power, background_statistics, repair_origin
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.components import Components, find_components, latent_coordinates
 from solvar_engine.estimation.judging.heldout import collect_statistics
@@ -26,8 +29,6 @@ from solvar_engine.estimation.model.objectives import OBJECTIVES
 from solvar_engine.estimation.model.residuals import residual_power
 from solvar_engine.estimation.poses import descent
 from solvar_engine.estimation.poses.descent import descend_poses
-from solvar_engine.estimation.poses.errors import PoseErrors, PoseSpread
-from solvar_engine.estimation.poses.prior import PosePrior, precision_of
 from solvar_engine.estimation.poses.refinement import pose_covariance, refine_poses
 from solvar_engine.estimation.solver.epochs import Factors
 from solvar_engine.estimation.solver.half_sets import (
@@ -37,7 +38,6 @@ from solvar_engine.estimation.solver.half_sets import (
     fit_full_set,
     fit_half_sets,
 )
-from solvar_engine.estimation.solver.regularization import covariance_fsc
 from solvar_engine.imaging.fourier import HalfDisk, volume_to_ft
 from solvar_engine.imaging.masks import automatic_mask, soft_edge
 from solvar_engine.imaging.types import Ctf, Pose

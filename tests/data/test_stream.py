@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.data.noise import ResidualNoise
 from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.model.residuals import ResidualNoise
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, images_to_disk, shift_phases
 from solvar_engine.imaging.rotation import random_rotations

@@ -8,20 +8,24 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.model.bands import Band, make_band
+from solvar_engine.estimation.solver.preconditioner import Preconditioner, make_preconditioner
 from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.projectors.torch_ref import TorchProjector
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.reconstruction.simulated import MemorySource, Simulation, real_rows
 
 
-def full_band(simulation: Simulation, mask: Tensor | None = None, *, share: float = 1.0) -> Band:
-    """Make the band of all shells, with the true mean and the density of the images."""
+def full_band(simulation: Simulation) -> Band:
+    """Make the band of all shells, with the true mean."""
+    source = simulation.source
+    return make_band(source.disk.shell_max, source.disk, simulation.phantom.mean(source.box_size), SliceOptions())
+
+
+def full_preconditioner(simulation: Simulation, mask: Tensor) -> Preconditioner:
+    """Bound steps in the band of all shells by the density of all images."""
     source = simulation.source
     density = accumulate_normal_equations(source, source.everyone).density()
-    box_size = source.box_size
-    mask = torch.ones(box_size, box_size, box_size) if mask is None else mask
-    mean = simulation.phantom.mean(box_size)
-    return make_band(source.disk.shell_max, source.disk, mean, mask, density * share, SliceOptions())
+    return make_preconditioner(source.disk.shell_max, mask, density)
 
 
 def in_double(band: Band) -> Band:

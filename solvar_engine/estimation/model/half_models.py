@@ -106,7 +106,7 @@ def explain(
     """
     deviation = model.variances.sqrt()
     factors = model.components * deviation.to(model.components)[:, None, None, None]
-    band = _projection_band(disk, model.mean, options)
+    band = _band_of(disk, model.mean, options)
     rank = factors.shape[0]
     identity = torch.eye(rank, dtype=torch.float64, device=factors.device)
     for batch, slices, joint, posterior in posterior_pass(source, index, band, factors):
@@ -149,16 +149,14 @@ def scale_to_images(
     grid = projector.to_grid(mean[None])
     cross = power = 0.0
     for batch in source.batches(index, disk, images_per_call(projector, 2)):
-        ctf = batch.ctf * batch.contrast[:, None]
-        _, products = projector.project_with_gram(grid, batch.rotation, ctf, batch.images)
+        transfer = batch.ctf * batch.contrast[:, None]
+        _, products = projector.project_with_gram(grid, batch.rotation, transfer, batch.images)
         cross += float(products[:, 0, 1].sum())
         power += float(products[:, 0, 0].sum())
     return cross / max(power, 1e-30)
 
 
-def _projection_band(disk: HalfDisk, mean: Tensor, options: SliceOptions) -> Band:
-    """Band for slicing only: nothing in it bounds a step."""
-    box_size = int(mean.shape[-1])
-    unused, nothing = mean.new_ones(()), mean.new_zeros(0, *mean.shape)
-    projector = create_projector(box_size, disk, options)
-    return Band(disk, box_size, box_size, projector, unused, unused, unused, mean, nuisance=nothing)
+def _band_of(disk: HalfDisk, mean: Tensor, options: SliceOptions) -> Band:
+    """Images of a mean whose contrasts and poses are known."""
+    projector = create_projector(int(mean.shape[-1]), disk, options)
+    return Band(disk, projector, mean, nuisance=mean.new_zeros(0, *mean.shape))

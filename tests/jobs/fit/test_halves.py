@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from solvar_engine.data.stream import PreparedParticles
-from solvar_engine.estimation.model.bands import ProjectorOptions
 from solvar_engine.estimation.model.objectives import OBJECTIVES
 from solvar_engine.estimation.solver.epochs import Factors
 from solvar_engine.estimation.solver.half_sets import CovarianceProblem, HalfSetState
 from solvar_engine.jobs.fit.halves import judge_images
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.jobs.prepared import particles_of, silent_progress
 from tests.reconstruction.simulated import LinearPhantom, noise
@@ -43,7 +43,7 @@ def judged(source: PreparedParticles, factors: tuple[Tensor, Tensor]) -> dict[st
         density,
         RANK,
         0,
-        ProjectorOptions(),
+        SliceOptions(),
         OBJECTIVES["ml"],
     )
     identity = torch.eye(RANK, dtype=torch.float64)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.model.bands import ProjectorOptions
 from solvar_engine.estimation.model.objectives import OBJECTIVES
 from solvar_engine.estimation.solver.epochs import Factors
 from solvar_engine.estimation.solver.half_sets import CovarianceProblem, HalfSetState
@@ -16,6 +15,7 @@ from solvar_engine.imaging.gauge import StatePosterior
 from solvar_engine.imaging.rotation import angular_distance_deg, rotvec_to_rotation
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit import poses
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.mean import MeanEstimate
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.jobs.prepared import PIXEL_SIZE, particles_of, silent_progress
@@ -54,7 +54,7 @@ class Round:
             accumulate_normal_equations(source, everyone).density(),
             RANK,
             0,
-            ProjectorOptions(),
+            SliceOptions(),
             OBJECTIVES["ml"],
         )
         identity = torch.eye(RANK, dtype=torch.float64)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from solvar_engine.estimation.judging.components import Components
-from solvar_engine.estimation.model.bands import ProjectorOptions
 from solvar_engine.estimation.model.objectives import OBJECTIVES
 from solvar_engine.estimation.solver.half_sets import CovarianceProblem
 from solvar_engine.jobs.fit.results import find_latents
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.estimation.problems import DenseModel, in_double
 from tests.jobs.prepared import in_memory, particles_of, silent_progress
@@ -48,7 +48,7 @@ def test_stated_contrasts_count_the_spread_of_those_in_use(known: bool) -> None:
         accumulate_normal_equations(source, everyone).density(),
         RANK,
         0,
-        ProjectorOptions(),
+        SliceOptions(),
         OBJECTIVES["ml"],
         LEFT,
     )
