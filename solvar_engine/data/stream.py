@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from solvar_engine.imaging.background import ORIGIN_WEIGHT, Background, background_columns, phases_of_centring
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, scaled_disk_is_inside, shift_phases
 from solvar_engine.imaging.types import Batch, Ctf, Pose
@@ -108,6 +109,8 @@ class PreparedParticles:
     def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
         """See :meth:`solvar_engine.imaging.types.BatchSource.batches`."""
         inverse_deviation = self.noise_variance.rsqrt()[:, disk.shell]
+        inverse_deviation[:, disk.shell == 0] *= ORIGIN_WEIGHT
+        columns = self._background_columns(disk, inverse_deviation)
         seen = self._seen_pixels(disk)
         for start in range(0, index.shape[0], batch_size):
             rows = index[start : start + batch_size]
@@ -121,7 +124,20 @@ class PreparedParticles:
             if seen is not None:
                 ctf = ctf * seen[group]
             contrast = ctf.new_ones(len(rows)) if self.contrast is None else self.contrast[rows]
-            yield Batch(images, ctf * self.sign, self.pose.rotation[rows], contrast, rows)
+            phases = phases_of_centring(disk, self.pose.shift[rows] / self.pixel_size)
+            of_group = torch.stack([columns[g] for g in group.tolist()]) if len(columns) > 1 else columns[0][None]
+            background = Background(of_group * phases[:, :, None], contrast)
+            coordinates = background.take_from(images[..., None], disk.weight)[..., 0]
+            background = replace(background, coordinates=coordinates)
+            yield Batch(images, ctf * self.sign, self.pose.rotation[rows], contrast, rows, background)
+
+    def _background_columns(self, disk: HalfDisk, whitening: Tensor) -> list[Tensor]:
+        """Columns (p, k) of the slow background in images of each optics group."""
+        ratios = self.frequency_ratio.tolist()
+        return [
+            background_columns(disk, self.input_box, ratio, of_group)
+            for ratio, of_group in zip(ratios, whitening, strict=True)
+        ]
 
     def _seen_pixels(self, disk: HalfDisk) -> Tensor | None:
         """Pixels within each group's own Nyquist, or None if all groups see all."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.imaging.background import Background
+from solvar_engine.imaging.fourier import HalfDisk, shift_phases
 
 Self = TypeVar("Self", bound="_PerParticle")
 
@@ -119,6 +120,9 @@ class Batch(_PerParticle):
         Scale of the signal in each image.
     index : Tensor, shape (n,), int64
         Row of each particle in its set; always on the CPU, where the tables of all particles are.
+    background : Background, optional
+        Slow background that has been removed from the images, and must be removed from what they are compared with;
+        None if there is none.
     """
 
     images: Tensor
@@ -126,17 +130,44 @@ class Batch(_PerParticle):
     rotation: Tensor
     contrast: Tensor
     index: Tensor
+    background: Background | None = None
 
     def __getitem__(self, index: Tensor | slice) -> Batch:
         rows = index.cpu() if isinstance(index, Tensor) else index
-        return Batch(self.images[index], self.ctf[index], self.rotation[index], self.contrast[index], self.index[rows])
+        background = None if self.background is None else self.background[index]
+        return Batch(
+            self.images[index],
+            self.ctf[index],
+            self.rotation[index],
+            self.contrast[index],
+            self.index[rows],
+            background,
+        )
+
+    def moved(self, shift_px: Tensor, disk: HalfDisk) -> Batch:
+        """Same images, moved by shifts (n, 2), px of the box of their disk."""
+        phases = shift_phases(disk, shift_px.float(), disk.box_size)
+        background = None if self.background is None else self.background.moved(phases)
+        return replace(self, images=self.images * phases, background=background)
+
+    def with_background(self, coordinates: Tensor | None = None) -> Tensor:
+        """Images (n, pixels) with their own background, or one of other coordinates (n, k), put back."""
+        if self.background is None:
+            return self.images
+        if coordinates is None:
+            coordinates = self.background.coordinates
+        images = self.images.clone()
+        added = self.background.images_of(coordinates)
+        images[:, : added.shape[1]] += added
+        return images
 
     def to(self, device: torch.device | str) -> Batch:
         """Copy to a device all but the index."""
         images, ctf, rotation, contrast = (
             part.to(device) for part in (self.images, self.ctf, self.rotation, self.contrast)
         )
-        return Batch(images, ctf, rotation, contrast, self.index)
+        background = None if self.background is None else self.background.to(device)
+        return Batch(images, ctf, rotation, contrast, self.index, background)
 
 
 class BatchSource(Protocol):

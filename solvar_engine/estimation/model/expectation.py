@@ -11,6 +11,7 @@ from torch import Tensor
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.contrast import contrast_evidence, contrast_variance
 from solvar_engine.estimation.model.objectives import ImageTerms, LatentPosterior, Objective, latent_posterior
+from solvar_engine.estimation.model.slices import slices_of_batch
 from solvar_engine.estimation.model.statistics import Statistics, about_expected
 from solvar_engine.imaging.types import Batch, BatchSource
 from solvar_engine.projectors.base import images_per_call
@@ -74,7 +75,7 @@ def expectation_pass(
     evidence = []
     channels = rank + band.nuisance.shape[0] + 2
     for batch in source.batches(index, band.disk, images_per_call(projector, channels)):
-        slices, products = projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
+        slices, products, _ = slices_of_batch(projector, grid, batch)
         expected = band.expected_nuisance(batch.index)
         products = about_expected(products, expected)
         terms = objective.terms(Statistics.with_contrast_error(products, batch.contrast, deviation), rank)
@@ -116,7 +117,7 @@ def contrast_variance_without_factors(source: BatchSource, index: Tensor, band: 
     grid = projector.to_grid(band.mean[None])
     evidence = []
     for batch in source.batches(index, band.disk, images_per_call(projector, 2)):
-        _, products = projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
+        _, products, _ = slices_of_batch(projector, grid, batch)
         evidence.append(contrast_evidence(products, batch.contrast))
     return contrast_variance(torch.cat(evidence))
 
@@ -161,7 +162,7 @@ def posterior_pass(
     grid = band.projector.to_grid(torch.cat((band.mean[None], factors, band.nuisance)))
     fitted = 1 + len(factors)
     for batch in source.batches(index, band.disk, images_per_call(band.projector, fitted + len(band.nuisance) + 1)):
-        slices, products = band.projector.project_with_gram(grid, batch.rotation, batch.ctf, batch.images)
+        slices, products, _ = slices_of_batch(band.projector, grid, batch)
         if len(band.nuisance):
             expected = band.expected_nuisance(batch.index)
             products = about_expected(products, expected)

@@ -8,13 +8,14 @@ all images determine: that, and no more, is shared.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass
+from solvar_engine.estimation.model.slices import slices_of_batch
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.imaging.linear_algebra import inner_products, mix
@@ -149,8 +150,8 @@ def scale_to_images(
     grid = projector.to_grid(mean[None])
     cross = power = 0.0
     for batch in source.batches(index, disk, images_per_call(projector, 2)):
-        transfer = batch.ctf * batch.contrast[:, None]
-        _, products = projector.project_with_gram(grid, batch.rotation, transfer, batch.images)
+        scaled = replace(batch, ctf=batch.ctf * batch.contrast[:, None])
+        _, products, _ = slices_of_batch(projector, grid, scaled)
         cross += float(products[:, 0, 1].sum())
         power += float(products[:, 0, 0].sum())
     return cross / max(power, 1e-30)

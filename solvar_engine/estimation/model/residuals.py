@@ -42,7 +42,11 @@ def residual_power(
         explained = contrast[..., 0] * slices[:, :, 0]
         explained = explained + (loadings @ posterior.mean[..., None].to(loadings.dtype))[..., 0]
         spread = loadings @ torch.linalg.cholesky(posterior.covariance).to(loadings.dtype)
-        yield batch.index, (batch.images - explained).abs() ** 2 + (spread.abs() ** 2).sum(dim=-1)
+        power = (batch.images - explained).abs() ** 2 + (spread.abs() ** 2).sum(dim=-1)
+        if batch.background is not None:
+            lost = batch.background.variance()
+            power[:, : lost.shape[1]] += lost
+        yield batch.index, power
 
 
 class ResidualNoise:
@@ -68,9 +72,11 @@ class ResidualNoise:
     def update(self, noise_variance: Tensor) -> Tensor:
         """Correct the noise variance (groups, shells) that whitened the images.
 
-        Shells that a group does not see, and groups without images, keep theirs.
+        Shells that a group does not see, and groups without images, keep theirs; so does the origin, which has no noise
+        of its own (`solvar_engine.imaging.background`).
         """
         # Beyond a group's own Nyquist its images hold nothing, and its noise is measured on the rest of the shell.
         seen = shell_means((self._power > 0).double(), self._disk)
+        seen[:, 0] = 0
         power = shell_means(self._power / self._count.clamp_min(1)[:, None], self._disk)
         return torch.where(seen > 0, noise_variance * power / seen, noise_variance.double()).float()

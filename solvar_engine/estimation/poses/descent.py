@@ -16,7 +16,7 @@ from torch import Tensor
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.poses.likelihood import PoseModel
 from solvar_engine.estimation.poses.refinement import RefinedPoses
-from solvar_engine.imaging.fourier import HalfDisk, shift_phases
+from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.types import Batch, BatchSource
 
@@ -53,8 +53,9 @@ def _descend(model: PoseModel, batch: Batch, disk: HalfDisk) -> RefinedPoses:
         turn = rotvec_to_rotation(-_RATE_RAD * mean / (power.sqrt() + 1e-8))
         now = replace(now, rotation=(now.rotation.double() @ turn).float())
         if epoch % _EPOCHS_BETWEEN_SHIFTS == 0:
-            shift = _newton_shifts(model, now, batch.images, shift, disk)
-            now = _moved(now, batch.images, shift, disk)
+            turned = replace(batch, rotation=now.rotation)
+            shift = _newton_shifts(model, turned, shift, disk)
+            now = turned.moved(shift, disk)
         posterior = model.evaluate(now)
     covariance = model.derivatives(now, posterior).joint_covariance()
     return RefinedPoses(
@@ -62,24 +63,20 @@ def _descend(model: PoseModel, batch: Batch, disk: HalfDisk) -> RefinedPoses:
     )
 
 
-def _newton_shifts(model: PoseModel, batch: Batch, images: Tensor, shift: Tensor, disk: HalfDisk) -> Tensor:
-    """Newton steps, each the longest of the line search that lowers the objective of its image."""
+def _newton_shifts(model: PoseModel, batch: Batch, shift: Tensor, disk: HalfDisk) -> Tensor:
+    """Newton steps from shifts of the images of a batch, each the longest of the line search that lowers the objective of its image."""
     for _ in range(_NEWTON_STEPS):
-        now = _moved(batch, images, shift, disk)
+        now = batch.moved(shift, disk)
         posterior = model.evaluate(now)
         slope = model.derivatives(now, posterior)
         step = -torch.linalg.solve(slope.matrix[:, 3:, 3:], slope.gradient[:, 3:, None])[..., 0]
         searching = torch.arange(len(batch), device=step.device)
         for length in _LINE_SEARCH:
             trial = shift[searching] + length * step[searching]
-            objective = model.evaluate(_moved(batch[searching], images[searching], trial, disk)).objective
+            objective = model.evaluate(batch[searching].moved(trial, disk)).objective
             better = objective < posterior.objective[searching]
             shift = shift.index_copy(0, searching[better], trial[better])
             searching = searching[~better]
             if not len(searching):
                 break
     return shift
-
-
-def _moved(batch: Batch, images: Tensor, shift_px: Tensor, disk: HalfDisk) -> Batch:
-    return replace(batch, images=images * shift_phases(disk, shift_px.float(), disk.box_size))

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.objectives import LatentPosterior, latent_posterior
+from solvar_engine.estimation.model.slices import slices_of_batch
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.estimation.poses.uncertainty import PosePrior, PoseSpread, precision_of
 from solvar_engine.imaging.types import Batch, BatchSource
@@ -75,6 +76,23 @@ class PoseDerivatives:
         return self.latent_covariance - self.coupling.mT @ cross, cross
 
 
+@dataclass(frozen=True)
+class PosePosterior(LatentPosterior):
+    """Posterior of the latent coordinates at some poses.
+
+    Attributes
+    ----------
+    removed : Tensor, shape (n, k, 1 + r), or None
+        Coordinates of the slow background that the slices at these poses had, that of the mean first.
+    """
+
+    removed: Tensor | None = None
+
+    def __getitem__(self, rows: Tensor) -> PosePosterior:
+        removed = None if self.removed is None else self.removed[rows]
+        return PosePosterior(self.mean[rows], self.covariance[rows], self.objective[rows], removed)
+
+
 class PoseModel:
     """The marginal likelihood of images and its derivatives by their poses, under fixed volumes.
 
@@ -91,28 +109,38 @@ class PoseModel:
         self._scales = factors.new_tensor([1.0] * len(factors) + [self._deviation], dtype=torch.float64)
         self.images_per_call = images_per_call(band.projector, factors.shape[0] + 2)
 
-    def evaluate(self, batch: Batch) -> LatentPosterior:
+    def evaluate(self, batch: Batch) -> PosePosterior:
         """Posterior of (z, contrast) and the objective, at the poses of a batch.
 
         The last coordinate is that of the contrast, in units of its standard deviation.
         """
-        _, products = self._projector.project_with_gram(self._grid, batch.rotation, batch.ctf, batch.images)
-        return latent_posterior(Statistics.with_contrast_error(products, batch.contrast, self._deviation))
+        _, products, removed = slices_of_batch(self._projector, self._grid, batch)
+        found = latent_posterior(Statistics.with_contrast_error(products, batch.contrast, self._deviation))
+        return PosePosterior(found.mean, found.covariance, found.objective, removed)
 
-    def derivatives(self, batch: Batch, posterior: LatentPosterior) -> PoseDerivatives:
-        """Derivatives of the objective at the poses of a batch, from the posterior there."""
+    def derivatives(self, batch: Batch, posterior: PosePosterior) -> PoseDerivatives:
+        """Derivatives of the objective at the poses of a batch, from the posterior there.
+
+        The gradient is exact; the matrix counts the few coordinates of the background as if they were known.
+        """
         contrast = batch.contrast.double()[:, None]
         scale = contrast * self._scales  # what turns factors and mean into columns of coordinates of unit variance
         coefficients = scale * posterior.mean
         coefficients[:, -1:] += contrast
         moments = posterior.covariance * scale[:, :, None] * scale[:, None, :]
         kind, channels = batch.ctf.dtype, scale.shape[1]
+        mixed = coefficients.roll(1, 1)  # slices have the mean first
+        images = batch.images
+        if posterior.removed is not None:
+            # With columns U, the slices A c are compared without their part U U* A c: that is the same as with it, if
+            # the images have it, too.
+            images = batch.with_background((posterior.removed.double() @ mixed[..., None])[..., 0])
         products, turn = self._projector.pose_products(
             self._grid,
             batch.rotation,
             batch.ctf,
-            batch.images,
-            coefficients.roll(1, 1).to(kind),  # slices have the mean first
+            images,
+            mixed.to(kind),
             moments.roll((1, 1), (1, 2)).to(kind),
         )
         loadings = products[:, :, :channels].roll(-1, 2) * scale[:, None, :]

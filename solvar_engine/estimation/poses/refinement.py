@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.model.bands import Band
-from solvar_engine.estimation.model.objectives import LatentPosterior
 from solvar_engine.estimation.poses.likelihood import PoseModel, damped
 from solvar_engine.estimation.poses.uncertainty import PosePrior
-from solvar_engine.imaging.fourier import HalfDisk, shift_phases
+from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.types import Batch, BatchSource
 
@@ -117,7 +116,7 @@ def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int, prior: P
         rotation[gained], shift[gained] = turned[better], moved[better]
         objective[gained], latents[gained] = value[better], posterior.mean[better]
         if number < steps:
-            there = model.derivatives(trial[better], _select(posterior, better))
+            there = model.derivatives(trial[better], posterior[better])
             derivatives.put(gained, there.with_prior(prior[gained], turned[better], moved[better]))
     covariance = derivatives.joint_covariance()
     return RefinedPoses(batch.index, rotation.float(), shift.float(), start, objective, latents, *covariance)
@@ -133,9 +132,4 @@ def _step(gradient: Tensor, matrix: Tensor, damping: Tensor) -> Tensor:
 
 def _at_pose(batch: Batch, rotation: Tensor, shift_px: Tensor, disk: HalfDisk) -> Batch:
     """Same images, moved by a shift and seen at other orientations."""
-    images = batch.images * shift_phases(disk, shift_px.float(), disk.box_size)
-    return replace(batch, images=images, rotation=rotation.float())
-
-
-def _select(posterior: LatentPosterior, rows: Tensor) -> LatentPosterior:
-    return LatentPosterior(posterior.mean[rows], posterior.covariance[rows], posterior.objective[rows])
+    return replace(batch.moved(shift_px, disk), rotation=rotation.float())
