@@ -12,6 +12,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
+from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.inputs import focus, scratch_folder
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit.plan import FitDemand, plan_within
@@ -117,7 +118,9 @@ def settle_sign_and_masks(
         saved = {"sign": torch.tensor(sign), "mask": mask}
         job.checkpoint.save("start", **saved)
     job.progress.advance()
-    return source.with_sign(float(saved["sign"])), _masks(job, saved["mask"]), equations
+    sign = float(saved["sign"])
+    write_decisions(job.run, ImageDecisions(sign, source.grey_unit))
+    return source.with_sign(sign), _masks(job, saved["mask"]), equations
 
 
 def _masks(job: FitJob, mask: Tensor) -> Masks:
