@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass
 from solvar_engine.contract.files import write_json
 from solvar_engine.contract.run import RunDir
 
+HALF_SET_COLUMN = "solvarHalfSet"
+"""Column of the run's particles.star: half-set of the fit, 1 or 2."""
+
 
 @dataclass(frozen=True)
 class ImageDecisions:

@@ -9,12 +9,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir
+from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.rank import judge_components, keep_real
 from solvar_engine.jobs.fit.results import find_latents, write_results
-from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
+from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks, with_independent_halves
 from solvar_engine.jobs.running.log import run_log
 from solvar_engine.jobs.running.tracking import tracked
 
@@ -56,7 +57,9 @@ def _fit(job: FitJob) -> None:
     """Do all stages in order; each goes on from what an earlier, interrupted run has saved."""
     with closing(job.progress), logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
         source = read_images(job)
+        job = with_independent_halves(job, source)
         source, masks, equations = settle_sign_and_masks(job, source)
+        write_decisions(job.run, ImageDecisions(source.sign, source.grey_unit))
         halves = fit_halves(job, source, masks, equations)
         decision = judge_components(job, halves)
         halves = keep_real(job, halves, decision)

@@ -14,6 +14,7 @@ from solvar_engine.estimation.judging.nuisance import nuisance_overlap
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.solver.regularization import covariance_fsc
 from solvar_engine.imaging.shells import resolution_at
+from solvar_engine.jobs.decisions import HALF_SET_COLUMN
 from solvar_engine.jobs.fit.halves import HalfSetFit
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.outputs import (
@@ -110,12 +111,20 @@ def write_results(
         "solvarLogLikelihood": latents.log_likelihood,
         "solvarOutlier": halves.outlier.long(),
         "solvarContrastStd": (known * latents.contrast_std).double(),
+        HALF_SET_COLUMN: _half_set_numbers(job),
     }
     refines = job.params.refine_poses
     if refines:
         columns.update(pose_columns(job, halves.problem, components, source.pose))
     stack.write_star(run.particles, columns, source.pose if refines else None)
     return _summarise(halves, components, labels, scale)
+
+
+def _half_set_numbers(job: FitJob) -> torch.Tensor:
+    """Half-set, 1 or 2, of each particle."""
+    numbers = torch.ones(len(job.inputs.stack), dtype=torch.int64)
+    numbers[job.inputs.halves[1]] = 2
+    return numbers
 
 
 def _summarise(halves: HalfSetFit, components: Components, labels: list[str], scale: OutputScale) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
-from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
-from solvar_engine.jobs.fit.inputs import focus, scratch_folder
+from solvar_engine.jobs.fit.families import with_equal_pixels
+from solvar_engine.jobs.fit.inputs import focus, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit.plan import FitDemand, plan_within
 from solvar_engine.jobs.running.allocator import FreedMemory
@@ -86,6 +86,14 @@ def read_images(job: FitJob) -> PreparedParticles:
     )
 
 
+def with_independent_halves(job: FitJob, source: PreparedParticles) -> FitJob:
+    """Same job, with images of equal pixels in one half-set."""
+    if source.digest is None:
+        return job
+    families = with_equal_pixels(job.inputs.families, source.digest.numpy())
+    return replace(job, inputs=with_families(job.inputs, families, job.params.seed))
+
+
 def settle_sign_and_masks(
     job: FitJob, source: PreparedParticles
 ) -> tuple[PreparedParticles, Masks, HalfSetEquations | None]:
@@ -118,9 +126,7 @@ def settle_sign_and_masks(
         saved = {"sign": torch.tensor(sign), "mask": mask}
         job.checkpoint.save("start", **saved)
     job.progress.advance()
-    sign = float(saved["sign"])
-    write_decisions(job.run, ImageDecisions(sign, source.grey_unit))
-    return source.with_sign(sign), _masks(job, saved["mask"]), equations
+    return source.with_sign(float(saved["sign"])), _masks(job, saved["mask"]), equations
 
 
 def _masks(job: FitJob, mask: Tensor) -> Masks:

@@ -23,6 +23,7 @@ from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.types import Pose
+from solvar_engine.jobs.decisions import HALF_SET_COLUMN
 from solvar_engine.jobs.fit.inputs import HalfSplit, split_halves
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,12 @@ def read_run_particles(run: RunDir) -> RunParticles:
     options, folder = record["options"], Path(record["folder"])
     star = StarFile.read(run.particles)
     metadata = read_metadata(star)
-    halves = split_halves(HalfSplit(str(run.particles), len(metadata.group), metadata.random_subset), options["seed"])
+    if HALF_SET_COLUMN in star.particles:
+        number = star.particles.integers(HALF_SET_COLUMN)
+        halves = torch.from_numpy(np.flatnonzero(number == 1)), torch.from_numpy(np.flatnonzero(number == 2))
+    else:  # a run of an earlier version
+        split = HalfSplit(str(run.particles), len(metadata.group), metadata.random_subset)
+        halves = split_halves(split, options["seed"])
     is_outlier = outliers_of(star.particles)
     if is_outlier.any():
         logger.info("%d particles are outliers and left out", int(is_outlier.sum()))
