@@ -135,6 +135,16 @@ def read_metadata(star: StarFile) -> ParticleMetadata:
     return metadata
 
 
+def micrograph_pixel_size(star: StarFile) -> float | None:
+    """Pixel size of the micrographs in Angstrom, in which coordinates are given; None if the file does not say one."""
+    for table in (star.optics, star.particles):
+        for column in ("rlnMicrographOriginalPixelSize", "rlnMicrographPixelSize"):
+            if table is not None and column in table:
+                values = np.unique(table.numbers(column)[column])
+                return float(values[0]) if len(values) == 1 and values[0] > 0 else None
+    return None
+
+
 def pose_columns(pose: Pose, star: StarFile, pixel_size: np.ndarray) -> dict[str, np.ndarray]:
     """Turn poses into the columns in which a STAR file keeps them.
 

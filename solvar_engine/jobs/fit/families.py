@@ -17,13 +17,13 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.data.metadata import micrograph_pixel_size
 from solvar_engine.data.particles import ParticleStack
 
 logger = logging.getLogger(__name__)
 
 _SAME_PLACE = 20.0  # Angstrom: molecules do not overlap by more, picks of one molecule do
 _MOST_AT_ONE_PLACE = 60  # images, or a twentieth of all: more are at no real place, such as zeros
-_UNITS = ("rlnMicrographOriginalPixelSize", "rlnMicrographPixelSize")
 _ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
 _COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
 
@@ -118,7 +118,7 @@ def _of_places(star: StarFile, pixel_size: NDArray[np.float64]) -> Labels | None
     if "rlnMicrographName" not in table or len(columns) < 2:
         return None
     place = np.stack(list(table.numbers(*columns).values()), axis=1)
-    unit = _micrograph_pixel_size(star)
+    unit = micrograph_pixel_size(star)
     if unit is not None and all(name in table for name in _ORIGINS):
         place[:, :2] -= np.stack(list(table.numbers(*_ORIGINS).values()), axis=1) / unit
     size = pixel_size if unit is None else np.full(len(table), unit)
@@ -134,16 +134,6 @@ def _micrographs(table: StarTable) -> NDArray[np.float64]:
     """Number of each row's micrograph, by the name of its file."""
     names = [PurePath(name).name for name in table.cells("rlnMicrographName")]
     return np.unique(np.array(names, dtype=object), return_inverse=True)[1].reshape(-1).astype(np.float64)
-
-
-def _micrograph_pixel_size(star: StarFile) -> float | None:
-    """Pixel size of the micrographs, Angstrom, where the file says one for all."""
-    for table in (star.optics, star.particles):
-        for column in _UNITS:
-            if table is not None and column in table:
-                values = np.unique(table.numbers(column)[column])
-                return float(values[0]) if len(values) == 1 and values[0] > 0 else None
-    return None
 
 
 def _connected(first: Labels, second: Labels) -> Labels:

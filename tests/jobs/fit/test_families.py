@@ -43,7 +43,7 @@ def test_rows_of_one_image_are_a_family(tmp_path, write_particles):
 def test_a_stack_under_two_names_is_one(tmp_path, write_particles):
     write_particles(tmp_path)
     (tmp_path / "link.mrcs").symlink_to(tmp_path / "particles.mrcs")
-    names = [f"{image}@{name}" for image, name in zip((1, 2, 3, 3, 4, 5), ["particles.mrcs"] * 3 + ["link.mrcs"] * 3)]
+    names = [f"{image}@particles.mrcs" for image in (1, 2, 3)] + [f"{image}@link.mrcs" for image in (3, 4, 5)]
     assert partners(families(tmp_path, write_particles, rlnImageName=names)) == {(2, 3)}
 
 

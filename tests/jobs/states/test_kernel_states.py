@@ -7,15 +7,13 @@ import shutil
 import pytest
 import torch
 
-from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.run import RunDir
-from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.contract.star import StarFile
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.jobs import run_reconstruct as reconstruct
 from solvar_engine.jobs.states.kernel_volumes import reconstruct_state
-from solvar_engine.jobs.states.particles import match_rows
 
 
 def test_states_have_half_maps_resolution_and_particles(fitted, hinge, engine, tmp_path):
@@ -93,21 +91,6 @@ def test_components_that_are_not_reproducible_make_no_difference(fitted, engine,
             enumerate(table.splitlines())]
     run.eigenvalues.write_text("\n".join(rows) + "\n")
     assert difference(tmp_path / "not trusted") < 0.5
-
-
-def test_rows_are_matched_by_name_by_place_or_by_order():
-    names = StarTable.create("particles", {"rlnImageName": ["1@a", "2@a", "3@a"]})
-    shuffled = StarTable.create("particles", {"rlnImageName": ["3@a", "1@a", "9@z", "2@a"]})
-    assert match_rows(names, shuffled).tolist() == [1, 3, 0]
-    place = {"rlnMicrographName": ["m", "m", "n"], "rlnCoordinateX": [1, 2, 1], "rlnCoordinateY": [5, 5, 5]}
-    first = StarTable.create("particles", {"rlnImageName": ["1@a", "2@a", "3@a"], **place})
-    turned = {name: values[::-1] for name, values in place.items()}
-    other = StarTable.create("particles", {"rlnImageName": ["1@b", "2@b", "3@b"], **turned})
-    assert match_rows(first, other).tolist() == [2, 1, 0]
-    unknown = StarTable.create("particles", {"rlnImageName": ["1@b", "2@b", "3@b"]})
-    assert match_rows(names, unknown).tolist() == [0, 1, 2]
-    with pytest.raises(UserError, match="same particles in the same order"):
-        match_rows(names, StarTable.create("particles", {"rlnImageName": ["1@b", "2@b"]}))
 
 
 def test_options_of_the_kernel_are_refused_by_the_linear_method(fitted, engine, tmp_path):
