@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from solvar_engine.data.images import ImageIndex
 from solvar_engine.data.metadata import ParticleMetadata, pose_columns, read_metadata
 from solvar_engine.data.stacks import StackReader
 from solvar_engine.imaging.types import Ctf, Pose
+
+logger = logging.getLogger(__name__)
+
+_OTHER_PIXEL_SIZE, _WRONG_PIXEL_SIZE = 0.01, 0.1  # a calibration, and what no calibration changes
+_UNKNOWN_PIXEL_SIZES = (1.0,)  # written by programs that do not know
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +81,7 @@ class ParticleStack:
         metadata = read_metadata(star)
         index = ImageIndex.create(star.particles, root)
         _check_boxes(metadata, index, star.source)
+        _check_pixel_sizes(metadata, index, star.source)
         return cls(Path(path), star, metadata, index, StackReader(index.paths, index.headers))
 
     def __len__(self) -> int:
@@ -204,3 +211,28 @@ def _check_boxes(metadata: ParticleMetadata, index: ImageIndex, source: str) -> 
                 f"Optics group {name} of {source} has rlnImageSize {size}, but its images have {box_size} px:"
                 " correct it, and rlnImagePixelSize with it, or bring all groups to one box size."
             )
+
+
+def _check_pixel_sizes(metadata: ParticleMetadata, index: ImageIndex, source: str) -> None:
+    """Refuse pixel sizes that differ much between list and stacks, of which one must be wrong; warn of small ones.
+
+    Headers that say nothing, or 1 as programs do that do not know, are not believed. A stack may have images of several
+    groups, and agrees with all if it does with one.
+    """
+    known = np.array([header.voxel_size[0] for header in index.headers])
+    says = (known > 0) & ~np.isin(known, _UNKNOWN_PIXEL_SIZES)
+    given = np.array(metadata.pixel_sizes)[metadata.group.numpy()]
+    ratio = np.abs(given / np.where(says, known, 1.0)[index.stack] - 1)
+    differs = np.full(len(known), np.inf)
+    np.minimum.at(differs, index.stack, ratio)
+    worst = int(np.where(says, differs, 0.0).argmax())
+    if not says[worst] or differs[worst] <= _OTHER_PIXEL_SIZE:
+        return
+    size, path = given[index.stack == worst][0], index.paths[worst]
+    if differs[worst] > _WRONG_PIXEL_SIZE:
+        raise UserError(
+            f"The pixel size is {size:g} Angstrom in {source}, but {known[worst]:g} in the header of {path}: one of"
+            " them is wrong; correct rlnImagePixelSize, or the header (relion_image_handler --angpix)."
+        )
+    message = "The pixel size is %g Angstrom in %s, but %g in the header of %s: that of the list is used"
+    logger.warning(message, size, source, known[worst], path)
