@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import numpy as np
 from solvar_engine.contract.errors import UserError
 
 _TEMPORARY_SUFFIX = ".tmp"
+_BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -103,6 +105,24 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object.")
     return content
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content.
+
+    Raises
+    ------
+    UserError
+        If the file is absent.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            for block in iter(lambda: stream.read(_BLOCK_BYTES), b""):
+                digest.update(block)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.") from error
+    return digest.hexdigest()
 
 
 def write_csv(path: str | os.PathLike[str], columns: Mapping[str, Any]) -> None:

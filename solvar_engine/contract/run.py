@@ -265,6 +265,7 @@ class RunDir:
             return NEW
         self._refuse_other_options(params)
         if self.is_finished():
+            self._refuse_changed_inputs()
             return ALREADY_FINISHED
         self._folder_lock.acquire()
         try:

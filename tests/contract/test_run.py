@@ -169,6 +169,15 @@ def test_finished_run_is_left_alone(started, params):
     started.require_finished()
 
 
+def test_finished_run_of_other_files_is_told(started, params):
+    started.write_status(Status("fit", state="finished"))
+    before = content_of(started.path)
+    Path(params.particles).write_text("data_particlez\n")
+    with pytest.raises(UserError, match="has changed since the run"):
+        RunDir(params.output).prepare(params, resume=True)
+    assert content_of(started.path) == before
+
+
 def test_differing_options_are_named(started, params):
     started.write_status(Status("fit", state="finished"))
     changed = dataclasses.replace(params, rank=5, projector="nearest")

@@ -42,6 +42,11 @@ class StateFiles:
         """What `--resume` needs; gone when all is done."""
         return self.folder / "checkpoint.json"
 
+    @property
+    def call(self) -> Path:
+        """What finished states were made from, for `--resume` to compare with."""
+        return self.folder / "call.json"
+
     def volume(self, state: int) -> Path:
         """Volume of a state, filtered."""
         return self.folder / f"state_{state:03d}.mrc"
