@@ -311,6 +311,9 @@ def _groups(columns: _Columns, pixel_size: np.ndarray) -> tuple[np.ndarray, tupl
     used, first_rows, group = np.unique(columns.optics_row, return_index=True, return_inverse=True)
     label = "rlnOpticsGroupName" if "rlnOpticsGroupName" in columns.optics else "rlnOpticsGroup"
     names = columns.optics.text(label)
+    if len(set(names)) < len(names):  # a name that stands for several groups does not tell them apart
+        numbers = columns.optics.text("rlnOpticsGroup")
+        names = [f"{name} ({number})" for name, number in zip(names, numbers, strict=True)]
     return group.reshape(-1).astype(np.int64), tuple(names[row] for row in used), first_rows
 
 
