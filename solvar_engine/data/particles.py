@@ -23,6 +23,7 @@ from solvar_engine.imaging.types import Ctf, Pose
 logger = logging.getLogger(__name__)
 
 _OTHER_PIXEL_SIZE, _WRONG_PIXEL_SIZE = 0.01, 0.1  # a calibration, and what no calibration changes
+_SMALLEST_EXTENT = 100.0  # Angstrom, of an image of a molecule
 _UNKNOWN_PIXEL_SIZES = (1.0,)  # written by programs that do not know
 
 
@@ -82,6 +83,7 @@ class ParticleStack:
         index = ImageIndex.create(star.particles, root)
         _check_boxes(metadata, index, star.source)
         _check_pixel_sizes(metadata, index, star.source)
+        _check_origins(metadata, index, star.source)
         return cls(Path(path), star, metadata, index, StackReader(index.paths, index.headers))
 
     def __len__(self) -> int:
@@ -236,3 +238,17 @@ def _check_pixel_sizes(metadata: ParticleMetadata, index: ImageIndex, source: st
         )
     message = "The pixel size is %g Angstrom in %s, but %g in the header of %s: that of the list is used"
     logger.warning(message, size, source, known[worst], path)
+
+
+def _check_origins(metadata: ParticleMetadata, index: ImageIndex, source: str) -> None:
+    """Refuse origins beyond the box: in another unit, or of other images."""
+    extent = np.array(metadata.pixel_sizes)[metadata.group.numpy()] * index.headers[0].shape[-1]
+    largest = metadata.pose.shift.abs().max(dim=1).values.numpy()
+    outside = np.flatnonzero(largest > np.maximum(extent, _SMALLEST_EXTENT))
+    if len(outside):
+        row = int(outside[0])
+        raise UserError(
+            f"The origin in row {row + 1} of {source} is {largest[row]:g} Angstrom, but its image is only"
+            f" {extent[row]:g} Angstrom wide ({len(outside)} such rows): is it in other pixels than rlnImagePixelSize?"
+            " Correct it."
+        )
