@@ -89,8 +89,9 @@ def _is_numbered(name: str) -> bool:
 
 
 def _find_stacks(names: Sequence[str], source: str, root: str | os.PathLike[str] | None) -> list[Path]:
+    # cryoSPARC marks paths within its project with >
     folders = [Path(root)] if root is not None else [Path(source).parent, Path()]
-    relative = [Path(name.removeprefix("@")) for name in names]
+    relative = [Path(name.removeprefix("@").removeprefix(">")) for name in names]
     with ThreadPoolExecutor(_THREADS) as pool:
         paths = list(pool.map(lambda path: _first_existing(path, folders), relative))
     missing = [path for path, found in zip(relative, paths, strict=True) if found is None]

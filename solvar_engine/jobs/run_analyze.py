@@ -8,7 +8,7 @@ from contextlib import closing
 
 import numpy as np
 
-from solvar_engine.contract.files import atomic_path, write_csv
+from solvar_engine.contract.files import atomic_path, printable, write_csv
 from solvar_engine.contract.params import AnalyzeParams
 from solvar_engine.contract.results import CLUSTERS_COLUMNS, EMBEDDING_COLUMNS, write_centres
 from solvar_engine.contract.run import FIGURE_NAMES, RunDir
@@ -122,5 +122,5 @@ def _write_report(run_dir: RunDir, params: AnalyzeParams, progress: Progress) ->
         analysis={"clusters": params.clusters, "seed": params.seed},
     )
     with atomic_path(run_dir.report) as path:
-        path.write_text(page, encoding="utf-8")
+        path.write_text(printable(page), encoding="utf-8")
     return paragraph(data)

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from solvar_engine.contract.files import printable
 from solvar_engine.contract.results import FSC_THRESHOLD, resolution_at_threshold
 from solvar_engine.reports import style
 from solvar_engine.reports.model import Components, ReportFigure, RunData, Table
@@ -191,7 +192,7 @@ def noise_figure(data: RunData) -> ReportFigure | None:
         rows = group == name
         axes.plot(
             noise["frequency"][rows], noise["noise_variance"][rows], color=style.category_color(index),
-            label=f"optics group {name}",
+            label=printable(f"optics group {name}"),
         )  # fmt: skip
     axes.set_yscale("log")
     style.plain_log_axis(axes.yaxis)
