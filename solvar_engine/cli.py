@@ -209,8 +209,9 @@ def _console(debug: bool) -> Iterator[None]:
     A job adds a handler for the log file of its run and leaves it there: the error that ends the job belongs
     into that file too.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # paths may hold bytes that are no text
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # paths may hold bytes that are no text
     before = list(logger.handlers)
     level = logger.level
     handler = logging.StreamHandler(sys.stderr)

@@ -57,7 +57,10 @@ class ParticleStack:
 
     @classmethod
     def from_star(
-        cls, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
+        cls,
+        path: str | os.PathLike[str],
+        root: str | os.PathLike[str] | None = None,
+        allow_truncated: bool = False,
     ) -> ParticleStack:
         """Read a STAR file of RELION 3.0 to 5 and check the header of every stack it names.
 
@@ -68,6 +71,8 @@ class ParticleStack:
         root : path, optional
             Folder that relative stack paths start from; without it, the STAR file's folder, then the
             current one.
+        allow_truncated : bool
+            Take stacks that are cut off, too: images that are not there are among those of `images_with_faults`.
 
         Returns
         -------
@@ -80,7 +85,7 @@ class ParticleStack:
         """
         star = StarFile.read(path)
         metadata = read_metadata(star)
-        index = ImageIndex.create(star.particles, root)
+        index = ImageIndex.create(star.particles, root, allow_truncated)
         _check_boxes(metadata, index, star.source)
         _check_pixel_sizes(metadata, index, star.source)
         _check_origins(metadata, index, star.source)
@@ -158,15 +163,29 @@ class ParticleStack:
         --------
         >>> stack.images([0, 5, 2])  # doctest: +SKIP
         """
-        if isinstance(indices, slice):
-            rows = np.arange(len(self))[indices]
-        else:
-            rows = np.asarray(indices, dtype=np.int64)
-        if len(rows) and not (0 <= rows.min() and rows.max() < len(self)):
-            raise IndexError(f"asked for rows {rows.min()} to {rows.max()} of {len(self)} particles")
+        rows = self._rows(indices)
         if len(rows) == 0:
             return torch.empty(0, self.box_size, self.box_size)
         return torch.from_numpy(self._reader.read(self.index.stack[rows], self.index.image[rows]))
+
+    def images_with_faults(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, dict[int, str]]:
+        """Read images as `images`; those that cannot be used are zero.
+
+        Returns
+        -------
+        images : Tensor, shape (m, y, x), float32
+        faults : dict of int to str
+            Fault in words by row of the particles.
+        """
+        rows = self._rows(indices)
+        images, faults = self._reader.read_with_faults(self.index.stack[rows], self.index.image[rows])
+        return torch.from_numpy(images), {int(rows[place]): fault for place, fault in faults.items()}
+
+    def _rows(self, indices: Sequence[int] | np.ndarray | Tensor | slice) -> np.ndarray:
+        rows = np.arange(len(self))[indices] if isinstance(indices, slice) else np.asarray(indices, dtype=np.int64)
+        if len(rows) and not (0 <= rows.min() and rows.max() < len(self)):
+            raise IndexError(f"asked for rows {rows.min()} to {rows.max()} of {len(self)} particles")
+        return rows
 
     def name_of_image(self, row: int) -> str:
         """Name the image of a row in a sentence: its number from 1, and its file."""

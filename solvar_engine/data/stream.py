@@ -49,6 +49,8 @@ class PreparedParticles:
         Scale of the signal in each image beside what is in `image_scale`; None stands for ones.
     digest : Tensor or None, shape (n,), int64
         Of the pixels of each image on disk: equal images have equal ones.
+    is_bad : Tensor or None, shape (n,), bool
+        Images that could not be used, all zero here.
     """
 
     coefficients: Tensor
@@ -67,6 +69,7 @@ class PreparedParticles:
     centring: Tensor | None = None
     contrast: Tensor | None = None
     digest: Tensor | None = None
+    is_bad: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.coefficients.shape[0])

@@ -185,7 +185,9 @@ def judge_images(
     for index, factors in halves:
         for rows, fit in image_fits(source, index, band, change_box(factors.volumes, band.box_size)):
             log_odds[rows], distance[rows], contrast[rows] = fit.log_odds, fit.distance, fit.contrast
-    outlier = _believable(find_outliers(log_odds, distance, source.group))
+    outlier = torch.ones(len(source), dtype=torch.bool)  # images that cannot be used are in no half-set
+    used = torch.cat(job.inputs.halves).sort().values
+    outlier[used] = _believable(find_outliers(log_odds[used], distance[used], source.group[used]))
     band = problem.band(job.shell_max, 1.0)
     noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
     for index, factors in halves:

@@ -84,7 +84,7 @@ def open_particles(params: FitParams) -> ParticleStack:
     UserError
         For anything wrong with the file, or too few particles.
     """
-    stack = ParticleStack.from_star(params.particles, params.root)
+    stack = ParticleStack.from_star(params.particles, params.root, allow_truncated=params.skip_bad_images)
     count = len(stack)
     if count < MIN_PARTICLES:
         raise UserError(

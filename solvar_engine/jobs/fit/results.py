@@ -74,6 +74,8 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
         latents.log_likelihood[batch.index] = batch.log_likelihood
         latents.contrast[batch.index] = batch.contrast
         latents.contrast_std[batch.index] = batch.contrast_std
+    if halves.source.is_bad is not None:
+        latents.z[halves.source.is_bad] = 0  # nothing is known of them
     job.progress.advance()
     return latents
 
@@ -121,9 +123,10 @@ def write_results(
 
 
 def _half_set_numbers(job: FitJob) -> torch.Tensor:
-    """Half-set, 1 or 2, of each particle."""
-    numbers = torch.ones(len(job.inputs.stack), dtype=torch.int64)
-    numbers[job.inputs.halves[1]] = 2
+    """Half-set, 1 or 2, of each particle; 0 for images that cannot be used."""
+    numbers = torch.zeros(len(job.inputs.stack), dtype=torch.int64)
+    for number, half in enumerate(job.inputs.halves, start=1):
+        numbers[half] = number
     return numbers
 
 

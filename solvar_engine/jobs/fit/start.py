@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.data.faults import BadImages
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
@@ -83,15 +84,19 @@ def read_images(job: FitJob) -> PreparedParticles:
         box_size,
         scratch=None if plan.images_in_memory else scratch,
         progress=lambda done, total: job.progress.to(first + done * READING_STEPS // total),
+        bad_images=BadImages(params.skip_bad_images, job.run.bad_images),
     )
 
 
 def with_independent_halves(job: FitJob, source: PreparedParticles) -> FitJob:
-    """Same job, with images of equal pixels in one half-set."""
-    if source.digest is None:
-        return job
-    families = with_equal_pixels(job.inputs.families, source.digest.numpy())
-    return replace(job, inputs=with_families(job.inputs, families, job.params.seed))
+    """Same job, with images of equal pixels in one half-set, and those that cannot be used in none."""
+    inputs = job.inputs
+    if source.digest is not None:
+        inputs = with_families(inputs, with_equal_pixels(inputs.families, source.digest.numpy()), job.params.seed)
+    if source.is_bad is not None:
+        first, second = (half[~source.is_bad[half]] for half in inputs.halves)
+        inputs = replace(inputs, halves=(first, second))
+    return replace(job, inputs=inputs)
 
 
 def settle_sign_and_masks(

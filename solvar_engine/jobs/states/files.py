@@ -47,6 +47,11 @@ class StateFiles:
         """What finished states were made from, for `--resume` to compare with."""
         return self.folder / "call.json"
 
+    @property
+    def bad_images(self) -> Path:
+        """Table of the images that could not be used; only if there are several."""
+        return self.folder / "bad_images.csv"
+
     def volume(self, state: int) -> Path:
         """Volume of a state, filtered."""
         return self.folder / f"state_{state:03d}.mrc"

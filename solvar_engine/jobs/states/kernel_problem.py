@@ -15,6 +15,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.run import RunDir
+from solvar_engine.data.faults import BadImages
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
@@ -28,6 +29,7 @@ from solvar_engine.jobs.fit.outputs import OutputScale
 from solvar_engine.jobs.running.allocator import FreedMemory
 from solvar_engine.jobs.running.memory import available_bytes
 from solvar_engine.jobs.running.progress import Progress
+from solvar_engine.jobs.states.files import StateFiles
 from solvar_engine.jobs.states.latent_space import LatentSpace
 from solvar_engine.jobs.states.particles import (
     check_extent,
@@ -136,10 +138,17 @@ def set_up(
     logger.info("%d volumes of %d px from %d particles. %s", states, box_size, len(stack), plan.sentence())
     progress.stage("reading images")
     scratch = output if params.scratch is None else scratch_folder(params.scratch)
+    unused = np.ones(len(stack), dtype=bool)
+    unused[row[~known.is_outlier]] = False
     source = prepare(
-        params, run, stack, row, known.latents.contrast, box_size, None if plan.images_in_memory else scratch
-    )
-    rows = (torch.from_numpy(row)[known.halves[0]], torch.from_numpy(row)[known.halves[1]])
+        params, run, stack, row, known.latents.contrast, box_size, None if plan.images_in_memory else scratch,
+        BadImages(params.skip_bad_images, StateFiles(output).bad_images, unused),
+    )  # fmt: skip
+    first, second = (torch.from_numpy(row)[half] for half in known.halves)
+    rows, is_outlier = (first, second), known.is_outlier
+    if source.is_bad is not None:
+        rows = (first[~source.is_bad[first]], second[~source.is_bad[second]])
+        is_outlier = is_outlier | source.is_bad.numpy()[row]
     source, models = _signed_with_half_models(params, run, space, source, stack.path, torch.cat(rows))
     progress.advance()
     progress.stage("placing particles")
@@ -150,7 +159,7 @@ def set_up(
     progress.advance()
     is_reproducible = bool(space.components.is_reproducible[space.columns].all())
     return KernelProblem(
-        source, stack, row, known.is_outlier, rows, z, precision, models, space.columns, is_reproducible, mask,
+        source, stack, row, is_outlier, rows, z, precision, models, space.columns, is_reproducible, mask,
         everything, params.seed,
     )  # fmt: skip
 

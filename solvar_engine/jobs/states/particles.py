@@ -19,6 +19,7 @@ from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import Latents, read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.data.faults import BadImages
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import prepare_particles
@@ -55,6 +56,8 @@ class RunParticles:
         Folder that its stack paths start from, if one was given.
     has_refined_poses : bool
         The fit has changed the poses.
+    may_lack_images : bool
+        Images that could not be used were left out of the fit.
     changed_inputs : tuple of Path
         Files that are no more what they were when they were fitted.
     """
@@ -67,6 +70,7 @@ class RunParticles:
     stack_path: Path
     root: str | None
     has_refined_poses: bool
+    may_lack_images: bool
     changed_inputs: tuple[Path, ...]
 
 
@@ -103,7 +107,7 @@ def read_run_particles(run: RunDir) -> RunParticles:
     path = Path(os.path.abspath(folder / options["particles"]))
     return RunParticles(
         star, metadata, read_latents(run.latents), (first, second), is_outlier, path, root,
-        bool(options.get("refine_poses")), tuple(run.changed_inputs()),
+        bool(options.get("refine_poses")), len(halves[0]) + len(halves[1]) < len(is_outlier), tuple(run.changed_inputs()),
     )  # fmt: skip
 
 
@@ -123,9 +127,11 @@ def open_stack(params: ReconstructParams, particles: RunParticles) -> tuple[Part
         If the file does not hold the particles of the run.
     """
     if params.particles is None:
-        stack = ParticleStack.from_star(particles.stack_path, params.root or particles.root)
+        stack = ParticleStack.from_star(
+            particles.stack_path, params.root or particles.root, params.skip_bad_images or particles.may_lack_images
+        )
     else:
-        stack = ParticleStack.from_star(params.particles, params.root)
+        stack = ParticleStack.from_star(params.particles, params.root, params.skip_bad_images)
     known = _list_of(particles.star, particles.metadata)
     row = match_rows(known, _list_of(stack.star, stack.metadata))
     pose = particles.metadata.pose
@@ -174,7 +180,7 @@ def _compare_orientations(particles: RunParticles, stack: ParticleStack, row: ND
 
 def prepare(
     params: ReconstructParams, run: RunDir, stack: ParticleStack, row: NDArray[np.int64], contrast: NDArray[np.float32],
-    box_size: int, scratch: Path | None,
+    box_size: int, scratch: Path | None, bad_images: BadImages,
 ) -> PreparedParticles:
     """Read the images at the box of the volumes, whitened by the noise of the run where it was measured at that box.
 
@@ -189,12 +195,13 @@ def prepare(
     box_size : int
     scratch : Path or None
         Folder for the scratch file; None keeps the images in memory.
+    bad_images : BadImages
 
     Returns
     -------
     PreparedParticles
     """
-    prepared = prepare_particles(stack, box_size, scratch=scratch)
+    prepared = prepare_particles(stack, box_size, scratch=scratch, bad_images=bad_images)
     noise = read_csv(run.noise)["noise_variance"]
     if params.particles is None and noise.size == prepared.noise_variance.numel():
         measured = torch.from_numpy(noise.reshape(prepared.noise_variance.shape))
