@@ -105,9 +105,10 @@ def read_run_particles(run: RunDir) -> RunParticles:
     first, second = (half[~torch.from_numpy(is_outlier)[half]] for half in halves)
     root = options["root"] and str(folder / options["root"])
     path = Path(os.path.abspath(folder / options["particles"]))
+    lacks_images = len(halves[0]) + len(halves[1]) < len(is_outlier)
     return RunParticles(
         star, metadata, read_latents(run.latents), (first, second), is_outlier, path, root,
-        bool(options.get("refine_poses")), len(halves[0]) + len(halves[1]) < len(is_outlier), tuple(run.changed_inputs()),
+        bool(options.get("refine_poses")), lacks_images, tuple(run.changed_inputs()),
     )  # fmt: skip
 
 
