@@ -67,6 +67,7 @@ def test_names_are_those_of_the_contract(tmp_path):
         "particles": "particles.star",
         "noise": "noise.csv",
         "fsc": "fsc.csv",
+        "bad_images": "bad_images.csv",
         "metrics": "metrics.csv",
         "log": "log.txt",
         "checkpoint": "checkpoint",
