@@ -1,8 +1,9 @@
 """All metadata of the distribution `scipion-em-solvar`, which holds the Scipion plugin and the engine.
 
-The base requirements are what the plugin and the engine's contract import themselves. The engine usually lives in
-an environment of its own: what it needs is the extra `engine`, listed in `solvar_engine/requirements.txt`; versions
-are pinned in `solvar_engine/constraints.txt` alone. Scipion is no base requirement, so that it stays out of there.
+The base requirements are what the plugin, and the engine's contract and figures, import themselves; a Scipion has them
+all. The engine usually lives in an environment of its own: what it needs is the extra `engine`, listed in
+`solvar_engine/requirements.txt`; versions are pinned in `solvar_engine/constraints.txt` alone. Scipion is no base
+requirement, so that it stays out of there.
 """
 
 import re
@@ -61,7 +62,7 @@ setup(
         "solvar_plugin": ["protocols.conf", "*.png"],
     },
     python_requires=">=3.8",
-    install_requires=["numpy", "mrcfile"],
+    install_requires=["numpy", "scipy", "mrcfile", "matplotlib"],
     extras_require={"engine": read_requirements(), "scipion": ["scipion-em>=3.11"], "test": TEST},
     entry_points={
         "console_scripts": ["solvar-engine=solvar_engine.cli:main"],

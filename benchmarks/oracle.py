@@ -23,20 +23,20 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks.common import evaluated, shown, table, use_threads  # noqa: E402
-from solvar_engine.data.noise import ResidualNoise  # noqa: E402
 from solvar_engine.data.particles import ParticleStack  # noqa: E402
 from solvar_engine.data.preprocess import prepare_particles  # noqa: E402
 from solvar_engine.data.stream import PreparedParticles  # noqa: E402
 from solvar_engine.estimation.judging.components import Components, latent_coordinates  # noqa: E402
-from solvar_engine.estimation.model.bands import Band, ProjectorOptions, make_band  # noqa: E402
-from solvar_engine.estimation.model.residuals import residual_power  # noqa: E402
-from solvar_engine.estimation.sampling import sample_of  # noqa: E402
+from solvar_engine.estimation.model.bands import Band, make_band  # noqa: E402
+from solvar_engine.estimation.model.residuals import ResidualNoise, residual_power  # noqa: E402
 from solvar_engine.evaluation.covariance_scores import state_factor  # noqa: E402
 from solvar_engine.evaluation.metrics import Estimate, Truth, evaluate_estimate  # noqa: E402
 from solvar_engine.imaging.fourier import nyquist_shell  # noqa: E402
+from solvar_engine.imaging.sampling import sample_of  # noqa: E402
 from solvar_engine.jobs.fit.outputs import OutputScale  # noqa: E402
 from solvar_engine.jobs.run_evaluate import read_truth  # noqa: E402
 from solvar_engine.jobs.simulate.files import TruthFiles  # noqa: E402
+from solvar_engine.projectors.options import SliceOptions  # noqa: E402
 
 SCORES = ("captured_variance", "latent_r2", "latent_r2_poly", "state_accuracy", "fsc_auc_mean")
 """Scores of the oracle that stand beside those of a fit."""
@@ -84,9 +84,8 @@ def true_components(truth: Truth, rank: int) -> tuple[Tensor, Components]:
 def with_measured_noise(source: PreparedParticles, band: Band, components: Components) -> PreparedParticles:
     """Same particles, whitened by the noise that the true components leave, as a fit measures it."""
     noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
-    factors = components.eigenvolumes * components.eigenvalues.sqrt().float()[:, None, None, None]
     rows = sample_of(torch.arange(len(source)), NOISE_PARTICLES)
-    for index, power in residual_power(source, rows, band, factors):
+    for index, power in residual_power(source, rows, band, components.scaled()):
         noise.add(power, source.group[index])
     return source.with_noise(noise.update(source.noise_variance))
 
@@ -122,14 +121,7 @@ def oracle_estimate(data: Path, rank: int, box_size: int | None = None) -> tuple
         components.agreement,
         components.likelihood_gain,
     )
-    band = make_band(
-        nyquist_shell(box_size),
-        source.disk,
-        mean / unit,
-        torch.from_numpy(truth.mask),
-        torch.ones(box_size, box_size, box_size // 2 + 1),
-        ProjectorOptions(),
-    )
+    band = make_band(nyquist_shell(box_size), source.disk, mean / unit, SliceOptions())
     z = torch.zeros(len(stack), len(known.eigenvalues))
     if len(known.eigenvalues):
         source = with_measured_noise(source, band, known)

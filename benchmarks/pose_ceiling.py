@@ -23,10 +23,8 @@ from torch import Tensor
 
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.estimation.poses.errors import PoseSpread
-from solvar_engine.estimation.poses.likelihood import PoseModel
-from solvar_engine.estimation.poses.prior import PosePrior
-from solvar_engine.estimation.poses.refinement import pose_covariance
+from solvar_engine.estimation.poses.likelihood import PoseModel, pose_covariance
+from solvar_engine.estimation.poses.uncertainty import PosePrior, PoseSpread
 from solvar_engine.evaluation.latent_scores import latent_r2
 from solvar_engine.evaluation.pose_scores import pose_errors
 from solvar_engine.imaging.types import Pose

@@ -28,20 +28,19 @@ from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.estimation.model.bands import Band, ProjectorOptions, make_band
+from solvar_engine.estimation.model.bands import Band, make_band
 from solvar_engine.estimation.model.expectation import posterior_pass
-from solvar_engine.estimation.poses.errors import PoseSpread
-from solvar_engine.estimation.poses.prior import PosePrior
 from solvar_engine.estimation.poses.refinement import refine_poses
+from solvar_engine.estimation.poses.uncertainty import LEAST_SPREAD, PosePrior, PoseSpread
 from solvar_engine.evaluation.latent_scores import latent_r2
 from solvar_engine.evaluation.pose_scores import pose_errors
 from solvar_engine.imaging.gauge import best_global_rotation
 from solvar_engine.imaging.rotation import angular_distance_deg, rotation_to_rotvec
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit.outputs import OutputScale
-from solvar_engine.jobs.fit.pose_errors import LEAST_SPREAD
 from solvar_engine.jobs.run_evaluate import match_particles
 from solvar_engine.jobs.simulate.files import DataSetFiles
+from solvar_engine.projectors.options import SliceOptions
 
 _ROUNDS = 3  # of refinement, until nothing moves
 
@@ -74,9 +73,7 @@ def fitted_volumes(run: RunDir, scale: float) -> tuple[Tensor, Tensor]:
 
 def model_of(source: PreparedParticles, mean: Tensor, factors: Tensor, contrast_variance: float) -> Model:
     """Volumes with what passes over images under them need."""
-    box = source.box_size
-    everywhere, nothing = torch.ones(box, box, box), torch.ones(box, box, box // 2 + 1)
-    band = make_band(source.disk.shell_max, source.disk, mean, everywhere, nothing, ProjectorOptions())
+    band = make_band(source.disk.shell_max, source.disk, mean, SliceOptions())
     return Model(replace(band, contrast_variance=contrast_variance), factors)
 
 

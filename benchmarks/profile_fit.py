@@ -11,7 +11,7 @@ the kernel cannot avoid to read or write, counted from the sizes of each call:
 - back-projection: slices read, eight corners read and written;
 - volumes to grid and back: the volumes on one side, the padded grid on the other, once, and each thread's grid for
   their sum;
-- batches: coefficients read, images and factors written.
+- batches: coefficients read, images and transfer functions written.
 
 What the caches save of the corners is not counted, nor that they are read in whole cache lines.
 """
@@ -34,9 +34,9 @@ import torch  # noqa: E402
 from benchmarks.common import cpu_seconds, provenance, publish, simulated, table, use_threads  # noqa: E402
 from solvar_engine.contract.params import FitParams  # noqa: E402
 from solvar_engine.data.stream import PreparedParticles  # noqa: E402
-from solvar_engine.estimation.solver import epochs as solvers  # noqa: E402
+from solvar_engine.estimation.alternation import means  # noqa: E402
+from solvar_engine.estimation.solver import epochs  # noqa: E402
 from solvar_engine.jobs import run_fit as fit  # noqa: E402
-from solvar_engine.jobs.fit import halves as fit_factors  # noqa: E402
 from solvar_engine.jobs.fit import start as fit_start  # noqa: E402
 from solvar_engine.jobs.running.progress import Progress  # noqa: E402
 from solvar_engine.projectors import numba_cpu  # noqa: E402
@@ -127,7 +127,7 @@ class Profile:
 
 
 def slice_bytes(projector: NumbaProjector, grid: Any, rotation: Any, *_: Any) -> float:
-    """Corners read, slices written, factor read."""
+    """Corners read, slices written, transfer functions read."""
     return len(rotation) * len(projector.disk) * ((CORNERS + 1) * grid.shape[-1] * COMPLEX + REAL)
 
 
@@ -142,7 +142,7 @@ def combination_bytes(slices: Any, images: Any, coefficients: Any, weight: Any, 
 
 
 def backprojection_bytes(projector: NumbaProjector, slices: Any, rotation: Any, *_: Any, **__: Any) -> float:
-    """Slices and factor read, corners read and written."""
+    """Slices and transfer functions read, corners read and written."""
     return len(rotation) * len(projector.disk) * (slices.shape[-1] * (2 * CORNERS + 1) * COMPLEX + REAL)
 
 
@@ -214,9 +214,9 @@ _KERNELS: tuple[tuple[Any, str, str, Callable[..., float]], ...] = (
     (NumbaProjector, "backproject", "back-projection", backprojection_bytes),
     (NumbaProjector, "to_grid", "volumes to grid", to_grid_bytes),
     (NumbaProjector, "to_volumes", "grid to volumes", to_volumes_bytes),
-    (solvers, "preconditioned_step", "preconditioned steps", uncounted),
+    (epochs, "preconditioned_step", "preconditioned steps", uncounted),
     (fit_start, "estimate_mean", "solution for the mean", uncounted),
-    (fit_factors, "estimate_mean", "solution for the mean", uncounted),
+    (means, "estimate_mean", "solution for the mean", uncounted),
     (fit_start, "prepare_particles", "preparation of the images", uncounted),
 )
 

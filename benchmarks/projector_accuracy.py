@@ -27,14 +27,16 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks.common import cpu_seconds, provenance, publish, table, use_threads  # noqa: E402
-from solvar_engine.estimation.model.bands import ProjectorOptions, make_band  # noqa: E402
+from solvar_engine.estimation.model.bands import make_band  # noqa: E402
 from solvar_engine.estimation.model.expectation import expectation_pass  # noqa: E402
 from solvar_engine.estimation.model.objectives import OBJECTIVES  # noqa: E402
 from solvar_engine.imaging.fourier import HalfDisk, nyquist_shell  # noqa: E402
 from solvar_engine.imaging.masks import sphere_mask  # noqa: E402
 from solvar_engine.imaging.rotation import random_rotations  # noqa: E402
 from solvar_engine.imaging.types import Batch  # noqa: E402
-from solvar_engine.projectors.base import Projector, create_projector, images_per_call  # noqa: E402
+from solvar_engine.projectors.base import Projector, images_per_call  # noqa: E402
+from solvar_engine.projectors.create import create_projector  # noqa: E402
+from solvar_engine.projectors.options import SliceOptions  # noqa: E402
 from solvar_engine.simulation.phantoms import MOLECULE_RADIUS, make_phantom  # noqa: E402
 
 METHODS = ("nearest", "trilinear", "nufft")
@@ -93,17 +95,12 @@ class Passes:
     def __init__(self, method: str, box_size: int, rank: int, images: int) -> None:
         generator = torch.Generator().manual_seed(1)
         self.source = RandomImages(box_size, images)
-        self.projector = create_projector(box_size, self.source.disk, interpolation=method)
+        self.projector = create_projector(box_size, self.source.disk, SliceOptions(method))
         self.volumes = torch.randn(rank + 1, box_size, box_size, box_size, generator=generator) / box_size
         self.coefficients = torch.randn(images, rank + 2, rank, generator=generator)
         self.index = torch.arange(images)
         self.band = make_band(
-            nyquist_shell(box_size),
-            self.source.disk,
-            self.volumes[0],
-            torch.ones(box_size, box_size, box_size),
-            torch.ones(box_size, box_size, box_size // 2 + 1),
-            ProjectorOptions(method),
+            nyquist_shell(box_size), self.source.disk, self.volumes[0], SliceOptions(method)
         )
 
     def run(self, name: str) -> None:
@@ -200,7 +197,7 @@ def rows_of(box_size: int, arguments: argparse.Namespace) -> list[list[object]]:
     taken, exact = times(box_size, arguments), Exact(box_size)
     rows: list[list[object]] = []
     for method in METHODS:
-        projector = create_projector(box_size, HalfDisk.create(box_size), interpolation=method)
+        projector = create_projector(box_size, HalfDisk.create(box_size), SliceOptions(method))
         slice_error, back_error = exact.errors(projector)
         milliseconds = [f"{taken[method, name]:.3f}" for name in PASSES]
         ratio = taken[method, "ml"] / taken["trilinear", "ml"]

@@ -26,7 +26,8 @@ import torch  # noqa: E402
 
 from solvar_engine.imaging.fourier import HalfDisk  # noqa: E402
 from solvar_engine.imaging.rotation import random_rotations  # noqa: E402
-from solvar_engine.projectors.base import create_projector  # noqa: E402
+from solvar_engine.projectors.create import create_projector  # noqa: E402
+from solvar_engine.projectors.options import SliceOptions  # noqa: E402
 
 DEFAULT_BASELINE = ROOT.parent / "shared" / "prototype" / "grid_sample_pass.py"
 
@@ -66,7 +67,9 @@ class OurPair:
     def __init__(self, box_size: int, channels: int, images: int, oversampling: int) -> None:
         generator = torch.Generator().manual_seed(0)
         disk = HalfDisk.create(box_size)
-        self.projector = create_projector(box_size, disk, oversampling=oversampling, backend="numba_cpu")
+        self.projector = create_projector(
+            box_size, disk, SliceOptions(oversampling=oversampling, backend="numba_cpu")
+        )
         self.volumes = torch.randn(channels, box_size, box_size, box_size, generator=generator)
         self.rotation = random_rotations(images, generator)
         self.grid = self.projector.to_grid(self.volumes)

@@ -20,13 +20,14 @@ PLUGIN = "solvar_plugin"
 
 # From the physics of one image up to the command line: a room may import what stands before it.
 CHAIN = ("imaging", "projectors", "reconstruction", "estimation", "abinitio", "jobs", "cli")
-# Rooms beside the chain, with what they may import. Only `jobs` enters them.
+# Rooms beside the chain, with what they may import. Only `jobs` enters them, and the plugin those in `SHARED_ROOMS`.
 SIDE_ROOMS = {
     "contract": set(),
     "data": {"contract", "imaging"},
-    "reports": {"contract"},
+    "figures": {"contract"},
+    "reports": {"contract", "figures"},
     "simulation": {"projectors", "imaging"},
-    "latent": set(),
+    "latent": {"imaging"},
     "evaluation": {"imaging"},
 }
 ALLOWED_ROOMS = {
@@ -36,6 +37,14 @@ ALLOWED_ROOMS = {
 ALLOWED_ROOMS["jobs"] |= set(SIDE_ROOMS)
 ALLOWED_ROOMS["cli"] |= {"contract"}
 ALLOWED_ROOMS["__main__"] = {"cli"}  # python -m solvar_engine
+# Inside the estimation: what one image is, poses, factors, what is judged by them, and how all that takes turns.
+ESTIMATION_CHAIN = ("model", "poses", "solver", "judging", "alternation")
+
+# Rooms whose `__init__` names every module that others use.
+DESCRIBED_ROOMS = ("contract", "data", "imaging", "latent", "evaluation", "simulation", "reconstruction")
+
+# What Scipion's own Python imports too, with the libraries that it has.
+SHARED_ROOMS = {"contract": {"numpy"}, "figures": {"numpy", "matplotlib"}}
 
 # Libraries that stay outside: Scipion's, and everything that stores code in data files.
 SCIPION = {"pyworkflow", "pwem", "scipion", "relion", "xmipp3", "xmippLib"}
@@ -162,6 +171,33 @@ def test_rooms_import_only_what_the_design_allows() -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("room", DESCRIBED_ROOMS)
+def test_each_room_says_what_others_may_use(room: str) -> None:
+    known = {module.name for module in modules()}
+    described = ast.get_docstring(parse(ROOT / ENGINE / room / "__init__.py").tree) or ""
+    below = f"{ENGINE}.{room}."
+    others = [module for module in (*modules(), *modules(PLUGIN)) if module.room != room or PLUGIN in module.name]
+    used = {target for module in others for target, _ in own_imports(module, known) if target.startswith(below)}
+    names = {target[len(below) :].partition(".")[0] for target in used}
+    assert sorted(name for name in names if f"`{name}`" not in described) == []
+
+
+def test_rooms_of_the_estimation_are_in_order() -> None:
+    known = {module.name for module in modules()}
+    inside = f"{ENGINE}.estimation."
+    position = {room: number for number, room in enumerate(ESTIMATION_CHAIN)}
+    rooms = {module.name[len(inside) :].split(".")[0] for module in modules() if module.name.startswith(inside)}
+    assert rooms == set(ESTIMATION_CHAIN)
+    broken = []
+    for module in modules():
+        for target, line in own_imports(module, known) if module.name.startswith(inside) else ():
+            if target.startswith(inside):
+                own, other = (name[len(inside) :].split(".")[0] for name in (module.name, target))
+                if position[other] > position[own]:
+                    broken.append(f"{module.at(line)}: {own} may not import {target}")
+    assert broken == []
+
+
 def test_modules_form_no_cycle() -> None:
     known = {module.name for module in modules()}
     graph = {}
@@ -186,29 +222,36 @@ def test_engine_knows_nothing_of_scipion() -> None:
     assert findings(modules(), SCIPION | {PLUGIN}) == []
 
 
-def test_contract_needs_only_the_standard_library_and_numpy() -> None:
-    allowed = set(sys.stdlib_module_names) | {"numpy", ENGINE}
+@pytest.mark.parametrize("room", SHARED_ROOMS)
+def test_shared_rooms_need_only_the_standard_library_and_what_scipion_has(room: str) -> None:
+    allowed = set(sys.stdlib_module_names) | SHARED_ROOMS[room] | {ENGINE}
     foreign = [
         f"{module.at(line)}: {name}"
         for module in modules()
-        if module.room == "contract"
+        if module.room == room
         for name, line in module.imports
         if name.split(".")[0] not in allowed
     ]
     assert foreign == []
 
 
-def test_plugin_imports_only_the_contract_and_no_torch() -> None:
+def test_figures_draw_into_what_they_are_given() -> None:
+    drawing = tuple(module for module in modules() if module.room == "figures")
+    assert drawing
+    assert findings(drawing, {"matplotlib.pyplot", "matplotlib.use", "matplotlib.rcParams", "matplotlib.rc"}) == []
+
+
+def test_plugin_imports_only_the_shared_rooms_and_no_torch() -> None:
     if not (ROOT / PLUGIN).is_dir():
         return
     for module in modules(PLUGIN):
         # `solvar_engine` itself holds the version and nothing else: anyone may read it.
         ours = {name for name, _ in module.imports if name.split(".")[0] == ENGINE} - {ENGINE, f"{ENGINE}.__version__"}
-        assert [name for name in ours if not name.startswith(f"{ENGINE}.contract")] == [], module.path
+        assert {name.split(".")[1] for name in ours} <= set(SHARED_ROOMS), module.path
     assert findings(modules(PLUGIN), {"torch"}) == []
 
 
-@pytest.mark.parametrize("folder", [f"{ENGINE}/contract", PLUGIN])
+@pytest.mark.parametrize("folder", [*(f"{ENGINE}/{room}" for room in SHARED_ROOMS), PLUGIN])
 def test_what_scipion_imports_parses_with_python_3_8(folder: str) -> None:
     for path in sorted((ROOT / folder).rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 8))

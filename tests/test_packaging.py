@@ -137,7 +137,7 @@ def test_base_requirements_are_light_and_without_scipion(wheel: zipfile.ZipFile)
     metadata = email.message_from_string(metadata_file(wheel, "METADATA"))
     requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist")]
     base = {requirement.name for requirement in requirements if requirement.marker is None}
-    assert base == {"numpy", "mrcfile"}
+    assert base == {"numpy", "scipy", "mrcfile", "matplotlib"}
     engine = {item.name for item in requirements if item.marker and item.marker.evaluate({"extra": "engine"})}
     assert engine == {requirement.name for requirement in requirements_of_the_engine()}
     assert [name for name in base | engine if name.lower().startswith(("scipion", "pyworkflow", "pyqt"))] == []

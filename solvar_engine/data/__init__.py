@@ -1,1 +1,7 @@
-"""Particles and volumes on disk: what STAR and MRC files hold, checked, as tensors."""
+"""Particles and volumes on disk: what STAR and MRC files hold, checked, as tensors.
+
+Others use `particles` (`ParticleStack`: images and what is known of them), `metadata` (what the columns mean),
+`preprocess` and `stream` (images as half-disk coefficients, batch by batch), `noise` (of what a model leaves),
+`volumes` (maps and masks) and `mrc` (the format itself); `images` and `stacks` find and read the images of a
+`ParticleStack`.
+"""

@@ -7,14 +7,15 @@ from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk, images_to_disk
 from solvar_engine.imaging.masks import real_radius
+from solvar_engine.imaging.shells import shell_means
 
 BACKGROUND_RADIUS = 0.47  # of the box: outside this circle an image is taken for background
 _STRANGE = 10.0  # sampling errors between an image's background deviation and the median
 
 
-def background_mask(box_size: int) -> Tensor:
+def background_mask(box_size: int, device: torch.device | str = "cpu") -> Tensor:
     """Pixels outside the particle, shape (y, x), bool."""
-    return real_radius(box_size, 2) > BACKGROUND_RADIUS * box_size
+    return real_radius(box_size, 2, device) > BACKGROUND_RADIUS * box_size
 
 
 def background_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,7 +34,7 @@ def background_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     >>> background_statistics(torch.full((1, 16, 16), 2.0))[0].item()
     2.0
     """
-    background = images[:, background_mask(images.shape[-1])]
+    background = images[:, background_mask(images.shape[-1], images.device)]
     return background.mean(dim=1), background.std(dim=1)
 
 
@@ -50,7 +51,7 @@ def background_power(images: Tensor, disk: HalfDisk) -> Tensor:
     Tensor, shape (n, shells), float64
         Smoothed by the transform of the background's shape.
     """
-    background = background_mask(images.shape[-1]).to(images.dtype)
+    background = background_mask(images.shape[-1], images.device).to(images.dtype)
     power = images_to_disk(images * background, disk).abs().double() ** 2 / float(background.mean())
     return shell_means(power, disk)
 
@@ -78,63 +79,6 @@ def repair_origin(noise_variance: Tensor, input_box: int) -> Tensor:
     repaired[..., 0] = level * (1 / float(background_mask(input_box).float().mean()) - 1)
     repaired[..., 1] = torch.maximum(repaired[..., 1], level)
     return repaired
-
-
-def shell_means(values: Tensor, disk: HalfDisk) -> Tensor:
-    """Average fields over the half-disk by shell, Friedel mates counted.
-
-    Parameters
-    ----------
-    values : Tensor, shape (..., pixels)
-    disk : HalfDisk
-
-    Returns
-    -------
-    Tensor, shape (..., shells), float64
-
-    Examples
-    --------
-    >>> disk = HalfDisk.create(8)
-    >>> shell_means(torch.ones(len(disk)), disk).tolist()
-    [1.0, 1.0, 1.0, 1.0]
-    """
-    weight = disk.weight.double().to(values.device)
-    shell = disk.shell.to(values.device)
-    shells = disk.shell_max + 1
-    total = torch.zeros(*values.shape[:-1], shells, dtype=torch.float64, device=values.device)
-    total.index_add_(-1, shell, values.double() * weight)
-    count = torch.zeros(shells, dtype=torch.float64, device=values.device).index_add_(0, shell, weight)
-    return total / count
-
-
-class ResidualNoise:
-    """Collects residual powers and turns them into a noise spectrum per optics group.
-
-    Parameters
-    ----------
-    groups : int
-    disk : HalfDisk
-    """
-
-    def __init__(self, groups: int, disk: HalfDisk) -> None:
-        self._disk = disk
-        self._power = torch.zeros(groups, len(disk), dtype=torch.float64)
-        self._count = torch.zeros(groups, dtype=torch.int64)
-
-    def add(self, power: Tensor, group: Tensor) -> None:
-        """Add the residual powers (n, pixels) of whitened images of some groups (n,)."""
-        self._power.index_add_(0, group, power.double())
-        self._count += torch.bincount(group, minlength=self._count.shape[0])
-
-    def update(self, noise_variance: Tensor) -> Tensor:
-        """Correct the noise variance (groups, shells) that whitened the images.
-
-        Shells that a group does not see, and groups without images, keep theirs.
-        """
-        # Beyond a group's own Nyquist its images hold nothing, and its noise is measured on the rest of the shell.
-        seen = shell_means((self._power > 0).double(), self._disk)
-        power = shell_means(self._power / self._count.clamp_min(1)[:, None], self._disk)
-        return torch.where(seen > 0, noise_variance * power / seen, noise_variance.double()).float()
 
 
 def normalisation(deviation: Tensor, background_pixels: int) -> Tensor:

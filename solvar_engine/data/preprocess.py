@@ -31,6 +31,7 @@ from solvar_engine.imaging.fourier import (
     images_to_scaled_disk,
     shift_phases,
 )
+from solvar_engine.imaging.sampling import sample_of
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ def grey_unit(stack: ParticleStack) -> float:
     UserError
         If even the results, which are in the units of the input, would leave that range.
     """
-    rows = np.unique(np.linspace(0, len(stack) - 1, _UNIT_IMAGES).astype(int))
+    rows = sample_of(np.arange(len(stack)), _UNIT_IMAGES)
     deviation = torch.cat([background_statistics(stack.images_with_faults([row])[0].double())[1] for row in rows])
     positive = deviation[deviation > 0]
     if not len(positive):  # masked images, which are refused by name later

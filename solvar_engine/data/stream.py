@@ -126,7 +126,7 @@ class PreparedParticles:
             ctf = ctf_values(self.ctf[rows], disk, self.pixel_size) * whitening
             if seen is not None:
                 ctf = ctf * seen[group]
-            contrast = torch.ones(rows.shape[0]) if self.contrast is None else self.contrast[rows]
+            contrast = ctf.new_ones(len(rows)) if self.contrast is None else self.contrast[rows]
             yield Batch(images, ctf * self.sign, self.pose.rotation[rows], contrast, rows)
 
     def _seen_pixels(self, disk: HalfDisk) -> Tensor | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import hermitian_weight, volume_radius, volume_to_ft
+from solvar_engine.imaging.sampling import sample_of_at_least
 
 PARTICLES = 100
 
@@ -58,7 +59,7 @@ def evaluated_particles(count: int, wanted: int = PARTICLES) -> NDArray[np.int64
     >>> evaluated_particles(1000)[:3].tolist()
     [0, 10, 20]
     """
-    return np.arange(0, count, max(1, count // wanted))
+    return sample_of_at_least(np.arange(count), wanted)
 
 
 def fsc_auc(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ class Truth:
     pose : Pose
     pixel_size : float
         Angstrom per pixel of the input box, in which shift errors are counted.
+    is_junk : ndarray, shape (n,), bool
+        Images that do not show the molecule: they have no state, contrast and pose that could be found.
     """
 
     volumes: NDArray[np.float32]
@@ -49,6 +51,18 @@ class Truth:
     contrast: NDArray[np.float64]
     pose: Pose
     pixel_size: float
+    is_junk: NDArray[np.bool_]
+
+    def of(self, rows: NDArray[np.int64]) -> Truth:
+        """Truth about some of the particles."""
+        return replace(
+            self,
+            state=self.state[rows],
+            coordinates=self.coordinates[rows],
+            contrast=self.contrast[rows],
+            pose=self.pose[torch.from_numpy(rows)],
+            is_junk=self.is_junk[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,17 @@ class Estimate:
     contrast: NDArray[np.float32]
     pose: Pose
     start_pose: Pose | None
+
+    def of(self, rows: NDArray[np.int64]) -> Estimate:
+        """Estimate for some of the particles."""
+        index = torch.from_numpy(rows)
+        return replace(
+            self,
+            z=self.z[rows],
+            contrast=self.contrast[rows],
+            pose=self.pose[index],
+            start_pose=None if self.start_pose is None else self.start_pose[index],
+        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +140,7 @@ def evaluate_estimate(estimate: Estimate, truth: Truth) -> Evaluation:
 
     Estimated eigenvalues are first brought to the truth's units: times the square of the least-squares scale
     of the estimated mean onto the true mean inside the mask. The true mean and covariance weigh every state
-    by the number of its particles.
+    by the number of its particles. Images that do not show the molecule are left out of everything.
 
     Parameters
     ----------
@@ -129,12 +154,17 @@ def evaluate_estimate(estimate: Estimate, truth: Truth) -> Evaluation:
     Raises
     ------
     ValueError
-        If shapes disagree.
+        If shapes disagree, or no image shows the molecule.
     """
+    if truth.is_junk.all():
+        raise ValueError("no image shows the molecule: there is nothing to compare with")
     if truth.volumes.shape[1:] != estimate.mean.shape:
         raise ValueError(
             f"true volumes of {truth.volumes.shape[1:]} and a mean of {estimate.mean.shape} voxels"
         )
+    if truth.is_junk.any():
+        shown = np.flatnonzero(~truth.is_junk)
+        estimate, truth = estimate.of(shown), truth.of(shown)
     covariance, components = _covariance(estimate, truth)
     scores = {
         **covariance,

@@ -1,1 +1,6 @@
-"""The physics of one image: poses, contrast transfer, Fourier transforms, shells and masks."""
+"""The physics of one image: poses, contrast transfer, Fourier transforms, shells and masks.
+
+The lowest room, whose modules are all for others: `types` (poses, CTF parameters, volumes, batches of images), `ctf`,
+`fourier` (the only transforms, and `HalfDisk`, the pixels of an image), `rotation`, `pose_derivatives`, `gauge` (what
+no image can tell of poses), `shells`, `masks`, `linear_algebra` (of sets of volumes) and `sampling` (of rows).
+"""

@@ -81,11 +81,6 @@ class HalfDisk:
     def __len__(self) -> int:
         return int(self.pixels.shape[0])
 
-    @property
-    def coefficient_count(self) -> float:
-        """Number of independent real numbers in one image of the disk."""
-        return float(self.weight.sum())
-
     def prefix(self, shell_max: int) -> HalfDisk:
         """Return the same disk cut at a smaller radius: its first pixels."""
         if shell_max > self.shell_max:
@@ -223,6 +218,30 @@ def disk_to_images(coefficients: Tensor, disk: HalfDisk, box_size: int) -> Tenso
     shifted = torch.fft.ifftshift(spectrum, dim=-2)
     images = torch.fft.irfft2(shifted, s=(box_size, box_size), norm="ortho")
     return torch.fft.fftshift(images, dim=(-2, -1))
+
+
+def filter_images(images: Tensor, amplitude: Tensor) -> Tensor:
+    """Multiply the transform of real images with a real amplitude, at every frequency of the box.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, y, x), real
+    amplitude : Tensor, shape (y, x // 2 + 1), real
+        ky from -(y // 2), kx from 0; even in ky.
+
+    Returns
+    -------
+    Tensor, shape (n, y, x), real
+
+    Examples
+    --------
+    >>> images = torch.randn(2, 5, 5)
+    >>> torch.allclose(filter_images(images, 2 * torch.ones(5, 3)), 2 * images, atol=1e-6)
+    True
+    """
+    spectrum = torch.fft.ifftshift(_centred_rfft2(images) * amplitude, dim=-2)
+    filtered = torch.fft.irfft2(spectrum, s=images.shape[-2:], norm="ortho")
+    return torch.fft.fftshift(filtered, dim=(-2, -1))
 
 
 def shift_phases(disk: HalfDisk, shift_px: Tensor, box_size: int) -> Tensor:

@@ -23,7 +23,7 @@ def best_global_rotation(rotation: Tensor, reference: Tensor) -> Tensor:
     Tensor, shape (3, 3)
     """
     left, _, right = torch.linalg.svd(torch.einsum("nij,nkj->ik", rotation, reference))
-    sign = torch.ones(3, dtype=left.dtype)
+    sign = torch.ones(3, dtype=left.dtype, device=left.device)
     sign[2] = torch.sign(torch.det(left @ right))
     return left @ torch.diag(sign) @ right
 

@@ -10,14 +10,16 @@ from torch import Tensor
 from solvar_engine.imaging.fourier import low_pass
 
 
-def real_radius(box_size: int, dimensions: int) -> Tensor:
+def real_radius(box_size: int, dimensions: int, device: torch.device | str = "cpu") -> Tensor:
     """Distance of each pixel or voxel from the centre, px, float32."""
-    axis = torch.arange(box_size, dtype=torch.float32) - box_size // 2
+    axis = torch.arange(box_size, dtype=torch.float32, device=device) - box_size // 2
     grids = torch.meshgrid(*[axis] * dimensions, indexing="ij")
     return torch.stack([grid**2 for grid in grids]).sum(dim=0).sqrt()
 
 
-def sphere_mask(box_size: int, radius_px: float, edge_px: float = 3.0) -> Tensor:
+def sphere_mask(
+    box_size: int, radius_px: float, edge_px: float = 3.0, device: torch.device | str = "cpu"
+) -> Tensor:
     """Ball of ones with a raised-cosine edge outside ``radius_px``.
 
     Parameters
@@ -25,6 +27,7 @@ def sphere_mask(box_size: int, radius_px: float, edge_px: float = 3.0) -> Tensor
     box_size : int
     radius_px, edge_px : float
         Pixels.
+    device : torch.device or str
 
     Returns
     -------
@@ -35,7 +38,7 @@ def sphere_mask(box_size: int, radius_px: float, edge_px: float = 3.0) -> Tensor
     >>> sphere_mask(8, 3)[4, 4, 4].item()
     1.0
     """
-    return _raised_cosine(real_radius(box_size, 3) - radius_px, edge_px)
+    return _raised_cosine(real_radius(box_size, 3, device) - radius_px, edge_px)
 
 
 def soft_edge(binary: Tensor, edge_px: float) -> Tensor:
@@ -51,8 +54,8 @@ def soft_edge(binary: Tensor, edge_px: float) -> Tensor:
     -------
     Tensor, shape (z, y, x), float32, between 0 and 1
     """
-    distance = ndimage.distance_transform_edt(~binary.numpy()).astype(np.float32)
-    return _raised_cosine(torch.from_numpy(distance), edge_px)
+    distance = ndimage.distance_transform_edt(~binary.cpu().numpy()).astype(np.float32)
+    return _raised_cosine(torch.from_numpy(distance).to(binary.device), edge_px)
 
 
 def automatic_mask(volume: Tensor, pixel_size: float) -> Tensor:
@@ -81,18 +84,18 @@ def automatic_mask(volume: Tensor, pixel_size: float) -> Tensor:
     box_size = volume.shape[-1]
     cutoff = min(max(box_size * pixel_size / 15.0, box_size / 8), box_size / 2 - 1)
     smooth = low_pass(volume, cutoff)
-    radius = real_radius(box_size, 3)
+    radius = real_radius(box_size, 3, volume.device)
     inside = radius < box_size / 2 - 1
     background = smooth[inside & (radius > 0.42 * box_size)]
     peak = torch.quantile(smooth[inside & (radius < 0.4 * box_size)], 0.999)
     level = max(0.12 * float(peak), float(background.mean() + 4 * background.std()))
-    bodies = _relevant_bodies((smooth > level) & inside)
+    bodies = _relevant_bodies(((smooth > level) & inside).cpu())  # SciPy works on the CPU
     if not bool(bodies.any()):
         raise ValueError("no density stands out in the mean volume, so no mask can be made: pass --mask")
     margin = 0.05 * box_size
     grown = torch.from_numpy(ndimage.distance_transform_edt(~bodies.numpy()) <= margin)
     mask = soft_edge(torch.from_numpy(ndimage.binary_fill_holes(grown.numpy())), 0.05 * box_size)
-    return mask * sphere_mask(box_size, 0.47 * box_size, 0.03 * box_size)
+    return (mask * sphere_mask(box_size, 0.47 * box_size, 0.03 * box_size)).to(volume.device)
 
 
 def _relevant_bodies(binary: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ def pose_derivatives(volume: Tensor) -> Tensor:
         Per voxel of shift and per radian of turn.
     """
     box_size = volume.shape[-1]
-    centred = torch.arange(box_size, dtype=torch.float32) - box_size // 2
-    half = torch.arange(box_size // 2 + 1, dtype=torch.float32)
+    centred = torch.arange(box_size, dtype=torch.float32, device=volume.device) - box_size // 2
+    half = torch.arange(box_size // 2 + 1, dtype=torch.float32, device=volume.device)
     frequency = {"x": half[None, None, :], "y": centred[None, :, None], "z": centred[:, None, None]}
     spectrum = volume_to_ft(volume)
     slope = {

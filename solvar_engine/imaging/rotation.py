@@ -1,4 +1,4 @@
-"""Rotations: matrices, RELION's Euler angles, rotation vectors, uniform sampling."""
+"""Rotations: matrices, rotation vectors, uniform sampling; RELION's Euler angles are in `contract.angles`."""
 
 from __future__ import annotations
 
@@ -6,73 +6,6 @@ import math
 
 import torch
 from torch import Tensor
-
-
-def _axis_rotation(angle_rad: Tensor, axis: str) -> Tensor:
-    cosine, sine = torch.cos(angle_rad), torch.sin(angle_rad)
-    zero, one = torch.zeros_like(cosine), torch.ones_like(cosine)
-    if axis == "z":
-        rows = (cosine, -sine, zero, sine, cosine, zero, zero, zero, one)
-    else:
-        rows = (cosine, zero, sine, zero, one, zero, -sine, zero, cosine)
-    return torch.stack(rows, dim=-1).reshape(*angle_rad.shape, 3, 3)
-
-
-def relion_to_rotation(angle_rot: Tensor, angle_tilt: Tensor, angle_psi: Tensor) -> Tensor:
-    """Turn RELION's Euler angles into image-to-volume rotations.
-
-    The result is Rz(rot) Ry(tilt) Rz(psi), the transpose of the matrix A of RELION's documentation.
-
-    Parameters
-    ----------
-    angle_rot, angle_tilt, angle_psi : Tensor, shape (n,)
-        Degrees.
-
-    Returns
-    -------
-    Tensor, shape (n, 3, 3)
-        In the dtype of the angles.
-
-    Examples
-    --------
-    >>> relion_to_rotation(*torch.zeros(3, 1))[0].diagonal().tolist()
-    [1.0, 1.0, 1.0]
-    """
-    rot, tilt, psi = (torch.deg2rad(angle) for angle in (angle_rot, angle_tilt, angle_psi))
-    return _axis_rotation(rot, "z") @ _axis_rotation(tilt, "y") @ _axis_rotation(psi, "z")
-
-
-def rotation_to_relion(rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn image-to-volume rotations into RELION's Euler angles (rot, tilt, psi) in degrees.
-
-    At the poles (tilt 0 or 180), where only rot + psi or rot - psi is defined, rot is set to zero.
-
-    Parameters
-    ----------
-    rotation : Tensor, shape (n, 3, 3)
-
-    Returns
-    -------
-    tuple of three Tensors, each of shape (n,)
-        Degrees; tilt between 0 and 180.
-
-    Examples
-    --------
-    >>> angles = rotation_to_relion(relion_to_rotation(*torch.tensor([[10.0], [20.0], [30.0]])))
-    >>> [round(angle.item(), 3) for angle in angles]
-    [10.0, 20.0, 30.0]
-    """
-    matrix = rotation.double()
-    sine = torch.hypot(matrix[..., 0, 2], matrix[..., 1, 2])
-    tilt = torch.atan2(sine, matrix[..., 2, 2])
-    rot = torch.where(sine < 1e-7, 0.0, torch.atan2(matrix[..., 1, 2], matrix[..., 0, 2]))
-    # The middle row of Rz(-rot) R holds psi alone, and is well conditioned near the poles, too.
-    cosine, sine_rot = torch.cos(rot), torch.sin(rot)
-    psi = torch.atan2(
-        cosine * matrix[..., 1, 0] - sine_rot * matrix[..., 0, 0],
-        cosine * matrix[..., 1, 1] - sine_rot * matrix[..., 0, 1],
-    )
-    return tuple(torch.rad2deg(angle).to(rotation.dtype) for angle in (rot, tilt, psi))  # type: ignore[return-value]
 
 
 def rotvec_to_rotation(rotvec: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvar_engine.imaging.fourier import hermitian_weight, nyquist_shell, volume_radius, volume_to_ft
+from solvar_engine.imaging.fourier import HalfDisk, hermitian_weight, nyquist_shell, volume_radius, volume_to_ft
 
 
 def shell_count(box_size: int) -> int:
@@ -49,9 +49,9 @@ def shell_sum(values: Tensor, box_size: int) -> Tensor:
     return result[..., :shells]
 
 
-def coefficients_per_shell(box_size: int) -> Tensor:
+def coefficients_per_shell(box_size: int, device: torch.device | str = "cpu") -> Tensor:
     """Number of coefficients of each full shell, shape (shells,), float64."""
-    return shell_sum(torch.ones(box_size, box_size, box_size // 2 + 1), box_size)
+    return shell_sum(torch.ones(box_size, box_size, box_size // 2 + 1, device=device), box_size)
 
 
 def radial_average(values: Tensor, box_size: int) -> Tensor:
@@ -71,7 +71,34 @@ def radial_average(values: Tensor, box_size: int) -> Tensor:
     >>> radial_average(torch.full((8, 8, 5), 3.0), 8).tolist()
     [3.0, 3.0, 3.0, 3.0]
     """
-    return shell_sum(values, box_size) / coefficients_per_shell(box_size).to(values.device)
+    return shell_sum(values, box_size) / coefficients_per_shell(box_size, values.device)
+
+
+def shell_means(values: Tensor, disk: HalfDisk) -> Tensor:
+    """Average fields over the half-disk by shell, Friedel mates counted.
+
+    Parameters
+    ----------
+    values : Tensor, shape (..., pixels)
+    disk : HalfDisk
+
+    Returns
+    -------
+    Tensor, shape (..., shells), float64
+
+    Examples
+    --------
+    >>> disk = HalfDisk.create(8)
+    >>> shell_means(torch.ones(len(disk)), disk).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    weight = disk.weight.double().to(values.device)
+    shell = disk.shell.to(values.device)
+    shells = disk.shell_max + 1
+    total = torch.zeros(*values.shape[:-1], shells, dtype=torch.float64, device=values.device)
+    total.index_add_(-1, shell, values.double() * weight)
+    count = torch.zeros(shells, dtype=torch.float64, device=values.device).index_add_(0, shell, weight)
+    return total / count
 
 
 def shells_to_volume(values: Tensor, box_size: int, beyond: float = 0.0) -> Tensor:

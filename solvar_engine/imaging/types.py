@@ -118,7 +118,7 @@ class Batch(_PerParticle):
     contrast : Tensor, shape (n,), float32
         Scale of the signal in each image.
     index : Tensor, shape (n,), int64
-        Row of each particle in its set.
+        Row of each particle in its set; always on the CPU, where the tables of all particles are.
     """
 
     images: Tensor
@@ -126,6 +126,17 @@ class Batch(_PerParticle):
     rotation: Tensor
     contrast: Tensor
     index: Tensor
+
+    def __getitem__(self, index: Tensor | slice) -> Batch:
+        rows = index.cpu() if isinstance(index, Tensor) else index
+        return Batch(self.images[index], self.ctf[index], self.rotation[index], self.contrast[index], self.index[rows])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Copy to a device all but the index."""
+        images, ctf, rotation, contrast = (
+            part.to(device) for part in (self.images, self.ctf, self.rotation, self.contrast)
+        )
+        return Batch(images, ctf, rotation, contrast, self.index)
 
 
 class BatchSource(Protocol):
@@ -150,4 +161,43 @@ class BatchSource(Protocol):
 
     def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
         """Yield the particles ``index`` in this order, cut to the band of ``disk``, a prefix of the source's."""
+        ...
+
+
+class ParticleSource(BatchSource, Protocol):
+    """Images whose noise, contrasts and poses are estimated on the way; the images themselves stay as they are.
+
+    Every change gives another view of the same images.
+    """
+
+    @property
+    def pose(self) -> Pose:
+        """Of all particles."""
+        ...
+
+    @property
+    def group(self) -> Tensor:
+        """Optics group of each particle, (n,), int64."""
+        ...
+
+    @property
+    def noise_variance(self) -> Tensor:
+        """By which images are whitened, (groups, shells)."""
+        ...
+
+    @property
+    def contrast(self) -> Tensor | None:
+        """Known scale of the signal in each image, (n,); None if they are taken to be alike."""
+        ...
+
+    def with_noise(self, noise_variance: Tensor) -> ParticleSource:
+        """Same particles, whitened by another spectrum (groups, shells)."""
+        ...
+
+    def with_contrast(self, contrast: Tensor) -> ParticleSource:
+        """Same particles, with a known scale (n,) of the signal in each image."""
+        ...
+
+    def with_pose(self, pose: Pose) -> ParticleSource:
+        """Same particles at other poses."""
         ...

@@ -10,10 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from solvar_engine.contract.files import write_json
-from solvar_engine.contract.run import RunDir
-
-HALF_SET_COLUMN = "solvarHalfSet"
-"""Column of the run's particles.star: half-set of the fit, 1 or 2."""
+from solvar_engine.contract.run import RunDir, read_record
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class ImageDecisions:
 
 def write_decisions(run: RunDir, decisions: ImageDecisions) -> None:
     """Add the decisions to params.json."""
-    write_json(run.params, {**run.read_record(), "decided": asdict(decisions)})
+    write_json(run.params, {**read_record(run), "decided": asdict(decisions)})
 
 
 def read_decisions(run: RunDir) -> ImageDecisions:
@@ -45,5 +42,5 @@ def read_decisions(run: RunDir) -> ImageDecisions:
     UserError
         If params.json is absent, not ours, or of a newer format.
     """
-    decided = run.read_record().get("decided", {})
+    decided = read_record(run).get("decided", {})
     return ImageDecisions(decided.get("sign"), decided.get("grey_unit"))

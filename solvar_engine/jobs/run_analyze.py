@@ -8,9 +8,9 @@ from contextlib import closing
 
 import numpy as np
 
-from solvar_engine.contract.files import atomic_path, printable, write_csv
+from solvar_engine.contract.files import atomic_path, printable
 from solvar_engine.contract.params import AnalyzeParams
-from solvar_engine.contract.results import CLUSTERS_COLUMNS, EMBEDDING_COLUMNS, write_centres
+from solvar_engine.contract.results import write_centres, write_clusters, write_embedding
 from solvar_engine.contract.run import FIGURE_NAMES, RunDir
 from solvar_engine.jobs.running.progress import Progress
 from solvar_engine.jobs.running.tracking import track_analysis, tracked
@@ -84,23 +84,20 @@ def _announce(n_particles: int, n_components: int) -> None:
 def _write_clusters(run_dir: RunDir, space: LatentSpace, params: AnalyzeParams) -> None:
     """Write clusters.csv and centres.csv; without components only their headers."""
     if not space.z.shape[1]:
-        write_csv(run_dir.clusters, {name: [] for name in CLUSTERS_COLUMNS})
+        write_clusters(run_dir.clusters, np.empty(0, dtype=int))
         write_centres(run_dir.centres, np.empty(0, dtype=int), np.empty((0, 0)))
         return
     clusters = space.cluster(params.clusters, params.seed)
-    columns = (np.arange(len(space.z)), clusters.labels + 1)
-    write_csv(run_dir.clusters, dict(zip(CLUSTERS_COLUMNS, columns, strict=True)))
+    write_clusters(run_dir.clusters, clusters.labels + 1)
     write_centres(run_dir.centres, clusters.sizes, clusters.centres)
 
 
 def _write_embedding(run_dir: RunDir, space: LatentSpace, seed: int) -> None:
     """Write embedding.csv; without components only its header."""
     if not space.z.shape[1]:
-        write_csv(run_dir.embedding, {name: [] for name in EMBEDDING_COLUMNS})
+        write_embedding(run_dir.embedding, np.empty((0, 2)))
         return
-    coordinates = embed_2d(space.features, seed=seed, max_fitted=MAX_FITTED).coordinates
-    columns = (np.arange(len(coordinates)), *coordinates.T)
-    write_csv(run_dir.embedding, dict(zip(EMBEDDING_COLUMNS, columns, strict=True)))
+    write_embedding(run_dir.embedding, embed_2d(space.features, seed=seed, max_fitted=MAX_FITTED).coordinates)
 
 
 def _write_report(run_dir: RunDir, params: AnalyzeParams, progress: Progress) -> str:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv, write_json
 from solvar_engine.contract.params import EvaluateParams
-from solvar_engine.contract.results import read_latents
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.results import read_components, read_latents
+from solvar_engine.contract.run import RunDir, read_record, require_finished
 from solvar_engine.contract.star import StarFile
+from solvar_engine.contract.status import read_status
 from solvar_engine.data.metadata import read_metadata
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.evaluation.metrics import Component, Estimate, Evaluation, Truth, evaluate_estimate
@@ -67,11 +68,13 @@ def run(params: EvaluateParams) -> None:
         If the run is not finished, the truth is incomplete, or they are not of the same particles.
     """
     run_dir = RunDir(params.run)
-    run_dir.require_finished()
+    require_finished(run_dir)
     truth_files = TruthFiles.find(params.truth)
     star = StarFile.read(run_dir.particles)
     names = star.particles.text("rlnImageName")
     truth = read_truth(truth_files, names, read_volume(run_dir.mean).box_size)
+    if truth.is_junk.any():
+        logger.info("Leaving out %d images that do not show the molecule", np.count_nonzero(truth.is_junk))
     estimate = _read_estimate(run_dir, truth_files, star, names)
     evaluation = evaluate_estimate(estimate, truth)
     scores = {**evaluation.scores, **_cost(run_dir)}
@@ -83,7 +86,7 @@ def run(params: EvaluateParams) -> None:
 
 def _read_estimate(run_dir: RunDir, truth_files: TruthFiles, star: StarFile, names: list[str]) -> Estimate:
     """Read the results of a run."""
-    eigenvalues = np.atleast_1d(read_csv(run_dir.eigenvalues)["eigenvalue"]).astype(np.float64)
+    eigenvalues = read_components(run_dir.eigenvalues).eigenvalue
     mean = read_volume(run_dir.mean).data.numpy()
     eigenvolumes = np.zeros((len(eigenvalues), *mean.shape), dtype=np.float32)
     for component in range(len(eigenvalues)):
@@ -108,7 +111,7 @@ def _read_estimate(run_dir: RunDir, truth_files: TruthFiles, star: StarFile, nam
 
 def _read_start_pose(run_dir: RunDir, truth_files: TruthFiles, names: list[str]) -> Pose | None:
     """Poses that the fit was given: of its input, or of the data set if that is gone; None without either."""
-    record = run_dir.read_record()
+    record = read_record(run_dir)
     given = Path(record["folder"]) / record["options"]["particles"]
     for path in (given, truth_files.path.parent / "particles.star"):
         if path.is_file():
@@ -164,6 +167,7 @@ def read_truth(files: TruthFiles, names: list[str], box_size: int) -> Truth:
         contrast=table["contrast"][rows],
         pose=metadata.pose[torch.from_numpy(rows)],
         pixel_size=metadata.pixel_sizes[0],
+        is_junk=table["junk"][rows] == 1 if "junk" in table else np.zeros(len(rows), dtype=bool),
     )
 
 
@@ -233,7 +237,7 @@ def _short_name(name: str) -> tuple[str, str]:
 
 
 def _cost(run_dir: RunDir) -> dict[str, float | list[float] | None]:
-    status = run_dir.read_status()
+    status = read_status(run_dir.status)
     if status is None:
         return {"seconds": None, "peak_memory_mb": None}
     return {"seconds": status.seconds, "peak_memory_mb": status.peak_memory_mb}

@@ -8,12 +8,14 @@ from contextlib import closing
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from solvar_engine.contract.params import FitParams
-from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir
+from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
+from solvar_engine.contract.status import StatusTracker
+from solvar_engine.estimation.solver.schedule import Schedule
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
 from solvar_engine.jobs.fit.inputs import read_inputs
-from solvar_engine.jobs.fit.job import FitJob
-from solvar_engine.jobs.fit.rank import judge_components, keep_real
+from solvar_engine.jobs.fit.job import DEFAULT_SCHEDULE, FitJob
+from solvar_engine.jobs.fit.rank import decide_rank, keep_real
 from solvar_engine.jobs.fit.results import find_latents, write_results
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks, with_independent_halves
 from solvar_engine.jobs.running.log import run_log
@@ -22,7 +24,7 @@ from solvar_engine.jobs.running.tracking import tracked
 logger = logging.getLogger(__name__)
 
 
-def run(params: FitParams) -> None:
+def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE) -> None:
     """Fit the covariance of a set of particles and write the run directory.
 
     RUN/status.json says how far it is and how it ended, also if the particles cannot be read; a folder that is refused,
@@ -31,6 +33,8 @@ def run(params: FitParams) -> None:
     Parameters
     ----------
     params : FitParams
+    schedule : Schedule, optional
+        Of the factors: a fit with another one than the default is for measurements only.
 
     Raises
     ------
@@ -39,31 +43,28 @@ def run(params: FitParams) -> None:
     """
     params.validate()
     run_dir = RunDir(params.output)
-    start = run_dir.prepare(params, params.resume)
-    if start == ALREADY_FINISHED:
-        logger.info("%s is finished: nothing to do", run_dir.path)
-        return
-    try:
-        with tracked(run_dir.track_status(params.command)) as status, run_log(run_dir.log):
+    with prepared(run_dir, params, params.resume) as start:
+        if start == ALREADY_FINISHED:
+            logger.info("%s is finished: nothing to do", run_dir.path)
+            return
+        with tracked(StatusTracker(run_dir.status, params.command)) as status, run_log(run_dir.log):
             inputs = read_inputs(params)
             if start == NEW:
-                run_dir.write_params(params, inputs=inputs.files, resolved={"box": inputs.box_size})
-            _fit(FitJob.start(params, run_dir, inputs, status))
-    finally:
-        run_dir.release()
+                write_params(run_dir, params, inputs=inputs.files, resolved={"box": inputs.box_size})
+            _fit(FitJob.start(params, run_dir, inputs, status, schedule))
 
 
 def _fit(job: FitJob) -> None:
     """Do all stages in order; each goes on from what an earlier, interrupted run has saved."""
     with closing(job.progress), logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
-        source = read_images(job)
-        job = with_independent_halves(job, source)
-        source, masks, equations = settle_sign_and_masks(job, source)
-        write_decisions(job.run, ImageDecisions(source.sign, source.grey_unit))
-        halves = fit_halves(job, source, masks, equations)
-        decision = judge_components(job, halves)
+        images = read_images(job)
+        job = with_independent_halves(job, images)
+        images, masks, equations = settle_sign_and_masks(job, images)
+        write_decisions(job.run, ImageDecisions(images.sign, images.grey_unit))
+        halves = fit_halves(job, images, masks, equations)
+        decision = decide_rank(job, halves)
         halves = keep_real(job, halves, decision)
         full = fit_all(job, halves)
         components = measure_scale(job, halves, full)
         latents = find_latents(job, halves, components)
-        job.progress.finish(write_results(job, halves, components, latents, decision))
+        job.progress.finish(write_results(job, images, halves, components, latents, decision))

@@ -13,22 +13,24 @@ from numpy.typing import NDArray
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import write_csv
 from solvar_engine.contract.params import ReconstructParams
+from solvar_engine.contract.results import StateFolder, StateTable, write_owners, write_states
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.imaging.types import Volume
+from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.jobs.running.progress import Progress
 from solvar_engine.jobs.running.tracking import has_finished_states, track_states, tracked
 from solvar_engine.jobs.states.checkpoint import StateCheckpoint, StateSummary, check_finished, describe_call
 from solvar_engine.jobs.states.choice import States, choose_states
-from solvar_engine.jobs.states.files import StateFiles, write_owners, write_particles_of_states
+from solvar_engine.jobs.states.files import write_particles_of_states
 from solvar_engine.jobs.states.kernel_problem import SETUP_STEPS, KernelProblem, set_up
 from solvar_engine.jobs.states.kernel_volumes import KernelState, reconstruct_state
 from solvar_engine.jobs.states.latent_space import LatentSpace, open_latent_space
 from solvar_engine.jobs.states.particles import outliers_of
+from solvar_engine.jobs.states.plan import plan_linear_states
 from solvar_engine.reconstruction.sharpening import sharpen
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,8 @@ def run(params: ReconstructParams) -> None:
     ------
     UserError
         If an option is out of range, the folder is not a finished run, the fit kept no component, the table
-        of points or the particles do not fit the run, or the output folder is not empty.
+        of points or the particles do not fit the run, the output folder is not empty, or memory or a disk is too
+        small.
 
     Examples
     --------
@@ -61,7 +64,7 @@ def run(params: ReconstructParams) -> None:
     output, run_dir = Path(params.output), RunDir(params.run)
     if params.resume and has_finished_states(params.output):
         _, states = _choose(params, run_dir)
-        check_finished(StateFiles(output), describe_call(params, run_dir, states.points))
+        check_finished(StateFolder(output), describe_call(params, run_dir, states.points))
         logger.info("%s is finished: nothing to do", output)
         return
     with tracked(track_states(params.output, params.resume)) as status:
@@ -82,14 +85,14 @@ def _choose(params: ReconstructParams, run_dir: RunDir) -> tuple[LatentSpace, St
 def _kernel_states(
     params: ReconstructParams, run_dir: RunDir, space: LatentSpace, states: States, status: StatusTracker
 ) -> None:
-    count, files = len(states.points), StateFiles(Path(params.output))
+    count, files = len(states.points), StateFolder(Path(params.output))
     done = StateCheckpoint.open(files, describe_call(params, run_dir, states.points))
     if done.states:
         logger.info("%d of %d states are finished and kept", len(done.states), count)
     with closing(Progress(status, count + SETUP_STEPS)) as progress:
-        problem = set_up(params, run_dir, space, count - len(done.states), files.folder, progress)
+        problem = set_up(params, run_dir, space, count - len(done.states), files.path, progress)
         write_particles_of_states(files, problem.stack, problem.row, states, problem.is_outlier)
-        write_owners(files, states, problem.is_outlier)
+        _write_owners(files, states, problem.is_outlier)
         progress.to(SETUP_STEPS + len(done.states))
         for number in range(len(done.states) + 1, count + 1):
             progress.stage(f"state {number} of {count}")
@@ -101,11 +104,12 @@ def _kernel_states(
         done.finish(files)  # volumes that were sharpened must not be taken for such that were not
         resolution = [state.resolution for state in done.states]
         _sharpen(params, files, [state.b_factor for state in done.states], float(np.median(resolution)))
-        _write_table(files.table, states, [state.images_used for state in done.states], resolution)
+        used = np.array([state.images_used for state in done.states])
+        write_states(files, StateTable(states.points, used, np.array(resolution)))
         progress.finish(f"{count} volumes at {min(resolution):.1f} to {max(resolution):.1f} Angstrom")
 
 
-def _write_state(files: StateFiles, number: int, state: KernelState, problem: KernelProblem) -> None:
+def _write_state(files: StateFolder, number: int, state: KernelState, problem: KernelProblem) -> None:
     scale = problem.scale
     scale.write(files.volume(number), state.volume)
     scale.write(files.half(number, 1), state.half1)
@@ -113,7 +117,7 @@ def _write_state(files: StateFiles, number: int, state: KernelState, problem: Ke
     scale.write(files.local_resolution(number), state.local_resolution, scale=1.0)
 
 
-def _sharpen(params: ReconstructParams, files: StateFiles, fitted: list[float | None], resolution: float) -> None:
+def _sharpen(params: ReconstructParams, files: StateFolder, fitted: list[float | None], resolution: float) -> None:
     """Sharpen all volumes alike, up to one resolution: states must not differ by their sharpening."""
     b_factor = params.fixed_b_factor
     if params.b_factor == "auto":
@@ -133,23 +137,26 @@ def _sharpen(params: ReconstructParams, files: StateFiles, fitted: list[float | 
 def _linear_states(
     params: ReconstructParams, run_dir: RunDir, space: LatentSpace, states: States, status: StatusTracker
 ) -> None:
-    files = StateFiles(Path(params.output))
+    files = StateFolder(Path(params.output))
     mean, eigenvolumes = _read_model(run_dir, space.z.shape[1])
+    plan = plan_linear_states(mean.box_size, len(eigenvolumes), len(states.points), len(space.z))
     logger.info(
         "%d volumes of %d voxels a side: %.0f MB of memory, %.0f MB of disk, a few seconds.",
         len(states.points),
         mean.box_size,
-        (len(eigenvolumes) + 3) * mean.data.numel() * 4 / 1e6,
-        len(states.points) * mean.data.numel() * 4 / 1e6,
+        plan.memory_bytes / 1e6,
+        plan.disk_bytes / 1e6,
     )
+    require_disk(plan, files.path, files.path, "reconstruction")
     with closing(Progress(status, len(states.points))) as progress:
         progress.stage("volumes")
         for number, point in enumerate(states.points, start=1):
             write_volume(files.volume(number), linear_state(mean, eigenvolumes, point))
             progress.advance()
-        write_owners(files, states, outliers_of(StarFile.read(run_dir.particles).particles))
+        _write_owners(files, states, outliers_of(StarFile.read(run_dir.particles).particles))
         # a linear state has no half-maps of its own, and so no resolution
-        _write_table(files.table, states, states.n_particles, [None] * len(states.points))
+        unknown = np.full(len(states.points), np.nan)
+        write_states(files, StateTable(states.points, states.n_particles, unknown))
         progress.finish(f"{len(states.points)} volumes")
 
 
@@ -193,16 +200,7 @@ def _read_model(run_dir: RunDir, n_components: int) -> tuple[Volume, torch.Tenso
     return mean, eigenvolumes
 
 
-def _write_table(
-    path: Path, states: States, used: list[int] | NDArray[np.int64], resolution: list[float] | list[None]
-) -> None:
-    coordinates = {f"z_{axis}": column for axis, column in enumerate(states.points.T, start=1)}
-    write_csv(
-        path,
-        {
-            "state": np.arange(1, len(states.points) + 1),
-            **coordinates,
-            "images_used": used,
-            "resolution": resolution,
-        },
-    )
+def _write_owners(files: StateFolder, states: States, is_outlier: NDArray[np.bool_]) -> None:
+    """Write which state each particle of the run belongs to; outliers, shape (n,), belong to none."""
+    rows = np.flatnonzero(~is_outlier)
+    write_owners(files, rows, states.owner[rows] + 1)

@@ -15,14 +15,19 @@ from tqdm import tqdm
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import prepare_output_folder, write_csv
-from solvar_engine.contract.params import DEFAULT_BOX, DEFAULT_PIXEL_SIZE, SimulateParams
+from solvar_engine.contract.params import SIMULATED_BOX, SIMULATED_PIXEL_SIZE, SimulateParams
 from solvar_engine.contract.star import StarFile, StarTable, rotation_to_relion
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.volumes import write_volume
-from solvar_engine.imaging.types import Pose, Volume
+from solvar_engine.imaging.types import Ctf, Pose, Volume
+from solvar_engine.jobs.running.devices import compute_device
 from solvar_engine.jobs.simulate.files import DataSetFiles
 from solvar_engine.jobs.simulate.maps import read_map_molecule
+from solvar_engine.simulation.additions import additions
+from solvar_engine.simulation.effects import MicroscopeEffects
 from solvar_engine.simulation.molecules import Molecule
+from solvar_engine.simulation.neighbours import equivalent_diameter
+from solvar_engine.simulation.noise import noise_amplitude
 from solvar_engine.simulation.particles import (
     AMPLITUDE_CONTRAST,
     CS,
@@ -66,11 +71,12 @@ def run(params: SimulateParams) -> None:
         contrast_std=params.contrast_std,
         rotation_error_deg=params.rotation_error,
         shift_error_px=params.shift_error,
+        effects=data_set.effects,
     )
-    scale = _write_images(files.stack, data_set, particles)
+    scale = _write_images(files.stack, data_set, particles, equivalent_diameter(mask))
     _write_truth(files, data_set, particles, mask, scale)
     shutil.copyfile(files.truth.mask, files.mask)
-    _write_star(files.particles, files.stack.name, data_set, particles, particles.given_pose)
+    _write_star(files.particles, files.stack.name, data_set, particles.given_pose, particles.given_ctf)
     logger.info(
         "Wrote %d particles of %s in %d states to %s",
         params.particles,
@@ -93,10 +99,23 @@ class _DataSet:
     def plan(cls, params: SimulateParams) -> _DataSet:
         """Make the molecule, or read it."""
         if params.uses_maps:
-            maps = read_map_molecule(params.phantom, params.box, params.pixel_size)
+            maps = read_map_molecule(params.phantom, params.box, params.pixel_size, compute_device(params))
             return cls(params, maps, maps.box_size, maps.pixel_size)
         molecule = make_phantom(params.phantom[0])
-        return cls(params, molecule, params.box or DEFAULT_BOX, params.pixel_size or DEFAULT_PIXEL_SIZE)
+        return cls(params, molecule, params.box or SIMULATED_BOX, params.pixel_size or SIMULATED_PIXEL_SIZE)
+
+    @property
+    def effects(self) -> MicroscopeEffects:
+        """What the user asks for beyond white noise."""
+        params = self.params
+        return MicroscopeEffects(
+            background=params.background,
+            neighbours=params.neighbours,
+            coloured_noise=params.coloured_noise,
+            uneven_views=params.uneven_views,
+            junk=params.junk,
+            defocus_error=params.defocus_error,
+        )
 
     def mask(self) -> torch.Tensor:
         """Soft mask around all states.
@@ -121,6 +140,7 @@ def _announce(data_set: _DataSet, folder: Path) -> None:
     memory = 250e6 + cost.memory_bytes + 40.0 * voxels + 1000.0 * particles + min(signal * particles, KEPT_BYTES)
     # the images, then transforms and noise; constants measured on one core
     passes = 1.0 + max(0.0, 1.0 - KEPT_BYTES / (signal * particles))
+    passes += 4.0 * data_set.effects.neighbours + data_set.effects.junk  # fields of neighbours have four times the area
     seconds = particles * (passes * cost.seconds_per_image + 1e-7 * box_size**2) / torch.get_num_threads()
     seconds += states * (0.03 + 1e-7 * voxels)
     logger.info(
@@ -139,14 +159,18 @@ def _announce(data_set: _DataSet, folder: Path) -> None:
         )
 
 
-def _write_images(path: Path, data_set: _DataSet, particles: SimulatedParticles) -> float:
+def _write_images(path: Path, data_set: _DataSet, particles: SimulatedParticles, diameter: float) -> float:
     """Write the stack; return the unit of the molecule, by which the volumes are to be multiplied."""
-    params = data_set.params
+    params, effects = data_set.params, data_set.effects
     model = ImageModel(data_set.molecule, particles, data_set.box_size, data_set.pixel_size)
+    amplitude = None
+    if effects.coloured_noise:
+        amplitude = noise_amplitude(effects.coloured_noise, data_set.box_size, data_set.pixel_size)
     with tqdm(total=2 * params.particles, desc="images", unit="", disable=None) as bar:
         scale = float(np.sqrt(params.snr / signal_variance(model, bar.update)))
+        added = additions(model, effects, scale, params.snr, diameter, params.seed)
         with StackWriter(path, data_set.pixel_size) as stack:
-            for images in noisy_images(model, scale, params.seed):
+            for images in noisy_images(model, scale, params.seed, added, amplitude):
                 stack.append(images)
                 bar.update(len(images))
     return scale
@@ -158,7 +182,8 @@ def _write_truth(
     """Write volumes, mean, mask, states and true poses."""
     molecule, box_size, pixel_size, truth = data_set.molecule, data_set.box_size, data_set.pixel_size, files.truth
     truth.volumes.mkdir(parents=True)
-    share = np.bincount(particles.state.numpy(), minlength=len(molecule.population)) / len(particles)
+    shown = particles.state[~particles.is_junk].numpy()
+    share = np.bincount(shown, minlength=len(molecule.population)) / len(shown)
     mean = torch.zeros(box_size, box_size, box_size, dtype=torch.float64)
     for state in tqdm(range(len(share)), desc="volumes", unit="", disable=None):
         volume = scale * molecule.volume(state, box_size)
@@ -173,14 +198,16 @@ def _write_truth(
         "contrast": particles.contrast.numpy(),
         **{f"coordinate_{axis + 1}": column for axis, column in enumerate(coordinates.T)},
     }
+    if data_set.effects.junk:
+        columns["junk"] = particles.is_junk.numpy().astype(np.int64)
     write_csv(truth.states, columns)
-    _write_star(truth.particles, files.stack.name, data_set, particles, particles.pose)
+    _write_star(truth.particles, files.stack.name, data_set, particles.pose, particles.ctf)
 
 
 def _write_star(
-    path: Path, stack_name: str, data_set: _DataSet, particles: SimulatedParticles, pose: Pose
+    path: Path, stack_name: str, data_set: _DataSet, pose: Pose, ctf: Ctf
 ) -> None:
-    """Write the particles with one set of poses as RELION 3.1 does.
+    """Write the particles with one set of poses and defoci as RELION 3.1 does.
 
     Both lists name images alike, so that they can be joined; the one in ``truth`` is read with ``--root``.
     """
@@ -197,19 +224,19 @@ def _write_star(
             "rlnImageDimensionality": [2],
         },
     )
-    rows = range(len(particles))
+    rows = range(len(pose))
     rot, tilt, psi = rotation_to_relion(pose.rotation.numpy())
     columns: dict[str, Any] = {
         "rlnImageName": [f"{row + 1:06d}@{stack_name}" for row in rows],
         "rlnMicrographName": [f"micrograph_{row // PARTICLES_PER_MICROGRAPH + 1:05d}.mrc" for row in rows],
-        "rlnOpticsGroup": np.ones(len(particles), dtype=np.int64),
+        "rlnOpticsGroup": np.ones(len(pose), dtype=np.int64),
         "rlnAngleRot": rot,
         "rlnAngleTilt": tilt,
         "rlnAnglePsi": psi,
         "rlnOriginXAngst": pose.shift[:, 0].numpy(),
         "rlnOriginYAngst": pose.shift[:, 1].numpy(),
-        "rlnDefocusU": particles.ctf.defocus_u.numpy(),
-        "rlnDefocusV": particles.ctf.defocus_v.numpy(),
-        "rlnDefocusAngle": particles.ctf.defocus_angle.numpy(),
+        "rlnDefocusU": ctf.defocus_u.numpy(),
+        "rlnDefocusV": ctf.defocus_v.numpy(),
+        "rlnDefocusAngle": ctf.defocus_angle.numpy(),
     }
     StarFile((optics, StarTable.create("particles", columns))).write(path)

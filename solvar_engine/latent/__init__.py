@@ -3,6 +3,9 @@
 Everything here works on plain NumPy arrays ``z`` of shape (n, r): row i holds the coordinates of particle i
 in the basis of unit-norm eigenvolumes. In that basis the Euclidean distance between two particles is the
 distance between their two volumes, so no column is ever rescaled.
+
+Others use what is named here, and `distances` (from a point, counting how well each particle is placed); `density` and
+`checks` serve the room itself.
 """
 
 from __future__ import annotations

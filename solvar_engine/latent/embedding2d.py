@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from solvar_engine.imaging.sampling import random_rows
 from solvar_engine.latent.checks import as_latent_matrix
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def embed_2d(
         max_fitted,
         n_particles,
     )
-    fitted = np.sort(rng.choice(n_particles, size=max_fitted, replace=False))
+    fitted = random_rows(n_particles, max_fitted, rng)
     others = np.setdiff1d(np.arange(n_particles), fitted, assume_unique=True)
     coordinates = np.empty((n_particles, 2), dtype=np.float32)
     coordinates[fitted] = _fit_umap(z[fitted], rng, seed, n_neighbors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from solvar_engine.imaging.sampling import random_rows, sample_of_at_least
 from solvar_engine.latent.checks import as_latent_matrix
 from solvar_engine.latent.density import log_density
 
@@ -91,12 +92,12 @@ def dense_path(
     ValueError
         As :func:`resample_polyline`.
     """
-    anchors, z = as_latent_matrix(anchors, "anchors"), as_latent_matrix(z)
+    anchors, coordinates = as_latent_matrix(anchors, "anchors"), as_latent_matrix(z)
     resample_polyline(anchors, n_points)  # refuses what is no path
-    rng = np.random.default_rng(seed)
-    sample = np.sort(rng.choice(len(z), size=min(len(z), DENSITY_PARTICLES), replace=False))
-    z, precision = z[sample], precision[sample]
-    legs = [_dense_leg(start, end, z, precision) for start, end in zip(anchors[:-1], anchors[1:], strict=True)]
+    sample = random_rows(len(z), DENSITY_PARTICLES, np.random.default_rng(seed))
+    coordinates, precision = coordinates[sample], precision[sample]
+    ends = zip(anchors[:-1], anchors[1:], strict=True)
+    legs = [_dense_leg(start, end, coordinates, precision) for start, end in ends]
     return resample_polyline(np.concatenate([legs[0][:1], *(leg[1:] for leg in legs)]), n_points)
 
 
@@ -111,7 +112,7 @@ def _dense_leg(
     if np.array_equal(start, end):
         return np.stack([start, end])
     line = resample_polyline(np.stack([start, end]), LINE_POINTS)
-    nodes = np.concatenate([line, z[:: max(1, len(z) // PATH_PARTICLES)]])
+    nodes = np.concatenate([line, sample_of_at_least(z, PATH_PARTICLES)])
     count = min(PATH_NEIGHBORS + 1, len(nodes))
     near = NearestNeighbors(n_neighbors=count).fit(nodes).kneighbors(nodes, return_distance=False)
     along = np.arange(LINE_POINTS - 1)

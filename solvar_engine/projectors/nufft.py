@@ -25,18 +25,15 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk, nyquist_shell
-from solvar_engine.projectors.checks import check_pose_mixture, check_rotation, check_slices, check_volumes
-from solvar_engine.projectors.combinations import (
-    combine_with_images,
-    gram_with_images,
-    pose_products,
-    rotation_derivatives,
-)
+from solvar_engine.projectors.base import Projector
+from solvar_engine.projectors.checks import check_volumes
 
 TOLERANCE = 1e-5
 """Relative error of the slices; single precision allows little less."""
 
 _CHUNK_BYTES = 64_000_000
+_BUFFER_BYTES = 400e6  # of plans and chunks; measured
+_KERNEL_TOLERANCE = 1e-4  # of the kernel of a convolution: more would cost much memory
 _SHARED_GRIDS_BYTES = 512_000_000  # FINUFFT's internal grids of threads that share a channel, at most
 _COARSE_TOLERANCE = 1e-4  # from here on a smaller internal grid is enough
 _FROM_VOLUME, _TO_VOLUME = 2, 1  # FINUFFT's types
@@ -44,7 +41,7 @@ _FROM_VOLUME, _TO_VOLUME = 2, 1  # FINUFFT's types
 T = TypeVar("T")
 
 
-class NufftProjector:
+class NufftProjector(Projector):
     """Slices on the CPU to a given tolerance; see :class:`~.base.Projector`.
 
     The "grid" is the volumes themselves, and so is the accumulator. On a GPU, cuFINUFFT would take the place of FINUFFT
@@ -61,6 +58,7 @@ class NufftProjector:
     """
 
     chunk_bytes = _CHUNK_BYTES
+    buffer_bytes = _BUFFER_BYTES
 
     def __init__(
         self, box_size: int, disk: HalfDisk, *, tolerance: float = TOLERANCE, dtype: torch.dtype = torch.float32
@@ -69,33 +67,41 @@ class NufftProjector:
             raise ValueError(f"shell {disk.shell_max} lies beyond Nyquist of a box of {box_size} px")
         if not 0 < tolerance < 1:
             raise ValueError(f"tolerance is {tolerance}, expected a number between 0 and 1")
-        self.box_size = box_size
-        self.disk = disk
+        super().__init__(box_size, disk, dtype=dtype)
         self._tolerance = tolerance
         # given to FINUFFT, because both types must use the same kernel
         self._upsampling = 1.25 if tolerance >= _COARSE_TOLERANCE else 2.0
-        self._dtype = dtype
         self._pixels = disk.pixels.double() * (2 * math.pi / box_size)
-        self._weight = disk.weight.to(dtype)
-
-    def to_grid(self, volumes: Tensor) -> Tensor:
-        """See :meth:`~.base.Projector.to_grid`."""
-        check_volumes("volumes", volumes, self.box_size)
-        return volumes.to(self._dtype) / self.box_size
 
     def new_accumulator(self, channels: int) -> Tensor:
         """See :meth:`~.base.Projector.new_accumulator`."""
         return torch.zeros(channels, *(self.box_size,) * 3, dtype=self._dtype)
 
-    def to_volumes(self, accumulator: Tensor) -> Tensor:
-        """See :meth:`~.base.Projector.to_volumes`."""
-        check_volumes("accumulator", accumulator, self.box_size)
-        return accumulator / self.box_size
+    def grid_bytes(self, channels: int) -> float:
+        """See :meth:`~.base.Projector.grid_bytes`."""
+        return float(self._dtype.itemsize * channels * self.box_size**3)
 
-    def project(self, grid: Tensor, rotation: Tensor, factor: Tensor | None = None) -> Tensor:
-        """See :meth:`~.base.Projector.project`."""
-        check_rotation(rotation)
-        check_volumes("grid", grid, self.box_size)
+    def accumulator_bytes(self, channels: int, threads: int) -> float:
+        """See :meth:`~.base.Projector.accumulator_bytes`; volumes to add and their sum."""
+        return 2 * self.grid_bytes(channels)
+
+    def convolution_sums(self) -> NufftConvolutionSums:
+        """See :meth:`~.base.Projector.convolution_sums`."""
+        return NufftConvolutionSums(self)
+
+    def _to_grid(self, volumes: Tensor) -> Tensor:
+        return volumes / self.box_size
+
+    def _to_volumes(self, merged: Tensor) -> Tensor:
+        return merged / self.box_size
+
+    def _check_grid(self, name: str, grid: Tensor) -> None:
+        check_volumes(name, grid, self.box_size)
+
+    def _channels(self, grid: Tensor) -> int:
+        return int(grid.shape[0])
+
+    def _read(self, grid: Tensor, rotation: Tensor, ctf: Tensor | None) -> Tensor:
         count, channels = rotation.shape[0], grid.shape[0]
         points, volumes = self._points(rotation), grid.numpy()
         found = torch.empty(channels, count, len(self.disk), dtype=self._dtype.to_complex())
@@ -108,15 +114,11 @@ class NufftProjector:
 
         _in_threads(evaluate, self._parts(channels, count))
         slices = found.permute(1, 2, 0).contiguous()
-        return slices if factor is None else slices * self._checked(factor, count)
+        return slices if ctf is None else slices * ctf[..., None]
 
-    def backproject(self, slices: Tensor, rotation: Tensor, out: Tensor, factor: Tensor | None = None) -> None:
-        """See :meth:`~.base.Projector.backproject`."""
-        check_rotation(rotation)
-        check_volumes("out", out, self.box_size)
+    def _add(self, slices: Tensor, rotation: Tensor, ctf: Tensor | None, out: Tensor) -> None:
         count, channels = rotation.shape[0], out.shape[0]
-        check_slices("slices", slices, count, len(self.disk), channels)
-        scaled = slices if factor is None else slices * self._checked(factor, count)
+        scaled = slices if ctf is None else slices * ctf[..., None]
         values = scaled.permute(2, 0, 1).to(self._dtype.to_complex()).contiguous().numpy()
         points = self._points(rotation)
 
@@ -129,61 +131,17 @@ class NufftProjector:
             for channel, volume in zip(part.channels, volumes, strict=True):
                 out[channel] += torch.from_numpy(volume)
 
-    def project_with_gram(
-        self, grid: Tensor, rotation: Tensor, factor: Tensor, images: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """See :meth:`~.base.Projector.project_with_gram`."""
-        check_slices("images", images, rotation.shape[0], len(self.disk))
-        slices = self.project(grid, rotation, factor)
-        return slices, gram_with_images(slices, images, self._weight)
-
-    def backproject_combination(
-        self,
-        slices: Tensor,
-        images: Tensor,
-        coefficients: Tensor,
-        rotation: Tensor,
-        factor: Tensor,
-        out: Tensor,
-    ) -> None:
-        """See :meth:`~.base.Projector.backproject_combination`."""
-        count = rotation.shape[0]
-        check_slices("slices", slices, count, len(self.disk), slices.shape[-1])
-        check_slices("images", images, count, len(self.disk))
-        check_slices("coefficients", coefficients, count, slices.shape[-1] + 1, out.shape[0])
-        combined = combine_with_images(slices, images, coefficients, self._weight)
-        self.backproject(combined, rotation, out, factor)
-
-    def pose_products(
-        self,
-        grid: Tensor,
-        rotation: Tensor,
-        factor: Tensor,
-        images: Tensor,
-        coefficients: Tensor,
-        moments: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """See :meth:`~.base.Projector.pose_products`; slopes are the transforms of the volumes times x, y and z."""
-        channels = grid.shape[0]
-        check_pose_mixture(coefficients, moments, images, rotation.shape[0], len(self.disk), channels)
+    def _read_with_slopes(self, grid: Tensor, rotation: Tensor, ctf: Tensor) -> tuple[Tensor, Tensor]:
+        # slopes are the transforms of the volumes times x, y and z
         place = torch.arange(self.box_size, dtype=grid.dtype) - self.box_size // 2
         moved = torch.cat((grid, grid * place, grid * place[:, None], grid * place[:, None, None]))
-        slices, *along = self.project(moved, rotation, factor).split(channels, dim=-1)
-        slopes = torch.stack(along, dim=-1) * (-2j * math.pi / self.box_size)
-        pixels = self.disk.pixels.to(self._dtype)
-        derivatives = rotation_derivatives(
-            slopes.movedim(2, 0), rotation.to(self._dtype), pixels
-        ).movedim(0, 2)
-        return pose_products(slices, derivatives, images, coefficients, moments, self.disk)
+        slices, *along = self._read(moved, rotation, ctf).split(grid.shape[0], dim=-1)
+        return slices, torch.stack(along, dim=-1) * (-2j * math.pi / self.box_size)
 
     def _points(self, rotation: Tensor) -> np.ndarray:
         """Angles (z, y, x) of every pixel at each rotation, radians: (3, n, pixels)."""
         xyz = torch.einsum("nij,pj->inp", rotation.double()[:, :, :2], self._pixels)
         return xyz.flip(0).to(self._dtype).contiguous().numpy()
-
-    def _checked(self, factor: Tensor, count: int) -> Tensor:
-        check_slices("factor", factor, count, len(self.disk))
-        return factor.to(self._dtype)[..., None]
 
     def _parts(self, channels: int, images: int) -> list[_Part]:
         """Deal channels to the threads, and images, too, if there are more threads than channels."""
@@ -209,6 +167,31 @@ class NufftProjector:
         )
         plan.setpts(*points.reshape(3, -1))
         return plan.execute
+
+
+class NufftConvolutionSums:
+    """Sums in real space: there is no grid, so the kernel is back-projected to twice the box by itself."""
+
+    def __init__(self, projector: NufftProjector) -> None:
+        disk = projector.disk
+        doubled = HalfDisk(2 * projector.box_size, 2 * disk.shell_max, 2 * disk.pixels, disk.weight, 2 * disk.shell)
+        self._projector = projector
+        self._doubled = NufftProjector(doubled.box_size, doubled, tolerance=_KERNEL_TOLERANCE)
+        self._right_side = self._projector.new_accumulator(1)
+        self._kernel = self._doubled.new_accumulator(1)
+
+    def add(self, images: Tensor, power: Tensor, rotation: Tensor) -> None:
+        """See :meth:`~.base.ConvolutionSums.add`."""
+        self._projector.backproject(images[..., None], rotation, self._right_side)
+        self._doubled.backproject(power[..., None], rotation, self._kernel)
+
+    def right_side(self) -> Tensor:
+        """See :meth:`~.base.ConvolutionSums.right_side`."""
+        return self._projector.to_volumes(self._right_side)[0]
+
+    def kernel(self) -> Tensor:
+        """See :meth:`~.base.ConvolutionSums.kernel`."""
+        return self._doubled.to_volumes(self._kernel)[0]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from solvar_engine.projectors.numba_cache import name_by_sources, remove_older
+
 _PIXELS_AHEAD = 4  # of the one at work; 3 to 6 are equally fast, 2 and 8 slower
 _LINE_FLOATS = 16  # of 4 bytes in a line of the cache
 
@@ -24,11 +26,14 @@ def compiled(function: Callable) -> Callable:
     """Compile for parallel use, with a cache on disk wherever numba finds a folder that it may write.
 
     Without fast-math, which gains nothing here, and lets freshly compiled code round differently from the same code
-    read back from the cache.
+    read back from the cache. The cache knows a kernel by all modules that it is made from, this one included.
     """
     options = {"parallel": True, "nogil": True}
+    name_by_sources(function, __name__)
     try:
-        return numba.njit(**options, cache=True)(function)
+        kernel = numba.njit(**options, cache=True)(function)
+        remove_older(kernel)
+        return kernel
     except RuntimeError:  # numba: no locator available for the cache, everything is read-only
         return numba.njit(**options)(function)
 

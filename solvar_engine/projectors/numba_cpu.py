@@ -19,21 +19,15 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk
-from solvar_engine.projectors.checks import (
-    check_derivatives_exist,
-    check_pose_mixture,
-    check_rotation,
-    check_slices,
-    check_volumes,
-)
+from solvar_engine.projectors.checks import check_derivatives_exist
 from solvar_engine.projectors.combinations import phase_slope
-from solvar_engine.projectors.grid import CHUNK_BYTES, GridGeometry
+from solvar_engine.projectors.grid_projector import GridProjector
 from solvar_engine.projectors.numba_cells import compiled, corner_weights, place, prefetch_ahead
 from solvar_engine.projectors.numba_poses import pose_products_trilinear
 
 
-class NumbaProjector:
-    """Fast slices on the CPU in float32; see :class:`~.base.Projector`.
+class NumbaProjector(GridProjector):
+    """Fast slices on the CPU in float32; see :class:`~.grid_projector.GridProjector`.
 
     Parameters
     ----------
@@ -43,64 +37,46 @@ class NumbaProjector:
     oversampling : int
     """
 
-    chunk_bytes = CHUNK_BYTES
-
     def __init__(
         self, box_size: int, disk: HalfDisk, *, interpolation: str = "trilinear", oversampling: int = 2
     ) -> None:
-        self.box_size = box_size
-        self.disk = disk
-        self._geometry = GridGeometry(box_size, disk.shell_max, oversampling, interpolation)
-        self._pixels = np.ascontiguousarray(disk.pixels.numpy(), dtype=np.float32) * np.float32(oversampling)
-        self._weight = np.ascontiguousarray(disk.weight.numpy(), dtype=np.float32)
+        super().__init__(box_size, disk, interpolation=interpolation, oversampling=oversampling)
+        self._pixels, self._weights = _float_array(self._cells), _float_array(self._weight)
         nearest = interpolation == "nearest"
-        self._read = _project_nearest if nearest else _project_trilinear
-        self._add = _backproject_nearest if nearest else _backproject_trilinear
-
-    def to_grid(self, volumes: Tensor) -> Tensor:
-        """See :meth:`~.base.Projector.to_grid`."""
-        check_volumes("volumes", volumes, self.box_size)
-        return self._geometry.to_grid(volumes.float())
+        self._read_kernel = _project_nearest if nearest else _project_trilinear
+        self._add_kernel = _backproject_nearest if nearest else _backproject_trilinear
 
     def new_accumulator(self, channels: int) -> Tensor:
         """See :meth:`~.base.Projector.new_accumulator`; one grid per group of threads."""
-        threads = numba.get_num_threads()
-        groups = threads // slabs_per_grid(threads, channels)
+        groups = _groups(numba.get_num_threads(), channels)
         return torch.zeros((groups, *self._geometry.shape(channels)), dtype=torch.complex64)
 
-    def to_volumes(self, accumulator: Tensor) -> Tensor:
-        """See :meth:`~.base.Projector.to_volumes`."""
-        self._geometry.check_grid("accumulator", accumulator)
-        total = accumulator[0] if accumulator.shape[0] == 1 else accumulator.sum(dim=0)
-        return self._geometry.to_volumes(total)
+    def accumulator_bytes(self, channels: int, threads: int) -> float:
+        """See :meth:`~.base.Projector.accumulator_bytes`."""
+        return (_groups(threads, channels) + 1) * self.grid_bytes(channels)
 
-    def project(self, grid: Tensor, rotation: Tensor, factor: Tensor | None = None) -> Tensor:
-        """See :meth:`~.base.Projector.project`."""
-        check_rotation(rotation)
-        self._geometry.check_grid("grid", grid)
+    def merged(self, accumulator: Tensor) -> Tensor:
+        """See :meth:`~.base.Projector.merged`."""
+        return accumulator[0] if accumulator.shape[0] == 1 else accumulator.sum(dim=0)
+
+    def _read(self, grid: Tensor, rotation: Tensor, ctf: Tensor | None) -> Tensor:
         out = torch.empty(rotation.shape[0], len(self.disk), grid.shape[-1], dtype=torch.complex64)
-        self._read(
+        self._read_kernel(
             _real_array(grid),
             _float_array(rotation),
             self._pixels,
-            self._factor(factor, rotation),
+            _array_or_none(ctf),
             self._geometry.centre,
             _real_array(out),
         )
         return out
 
-    def backproject(
-        self, slices: Tensor, rotation: Tensor, out: Tensor, factor: Tensor | None = None
-    ) -> None:
-        """See :meth:`~.base.Projector.backproject`."""
-        check_rotation(rotation)
-        self._geometry.check_grid("out", out)
-        check_slices("slices", slices, rotation.shape[0], len(self.disk), out.shape[-1])
-        self._add(
+    def _add(self, slices: Tensor, rotation: Tensor, ctf: Tensor | None, out: Tensor) -> None:
+        self._add_kernel(
             _real_array(slices),
             _float_array(rotation),
             self._pixels,
-            self._factor(factor, rotation),
+            _array_or_none(ctf),
             self._geometry.centre,
             self._slab_edges(slabs_per_grid(numba.get_num_threads(), out.shape[-1])),
             _real_array(out),
@@ -118,56 +94,34 @@ class NumbaProjector:
         inner = self._geometry.centre + np.round(np.sign(share - 0.5) * tail * radius)
         return np.concatenate(([0], np.clip(inner, 0, depth), [depth])).astype(np.int64)
 
-    def project_with_gram(
-        self, grid: Tensor, rotation: Tensor, factor: Tensor, images: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """See :meth:`~.base.Projector.project_with_gram`."""
-        check_slices("images", images, rotation.shape[0], len(self.disk))
-        slices = self.project(grid, rotation, factor)
-        channels = grid.shape[-1] + 1
-        gram = torch.empty(rotation.shape[0], channels, channels, dtype=torch.float64)
-        _gram(_real_array(slices), _real_array(images), self._weight, gram.numpy())
-        return slices, gram
+    def _gram(self, slices: Tensor, images: Tensor) -> Tensor:
+        channels = slices.shape[-1] + 1
+        gram = torch.empty(slices.shape[0], channels, channels, dtype=torch.float64)
+        _gram(_real_array(slices), _real_array(images), self._weights, gram.numpy())
+        return gram
 
-    def backproject_combination(
-        self,
-        slices: Tensor,
-        images: Tensor,
-        coefficients: Tensor,
-        rotation: Tensor,
-        factor: Tensor,
-        out: Tensor,
-    ) -> None:
-        """See :meth:`~.base.Projector.backproject_combination`."""
-        count = rotation.shape[0]
-        check_slices("slices", slices, count, len(self.disk), slices.shape[-1])
-        check_slices("images", images, count, len(self.disk))
-        check_slices("coefficients", coefficients, count, slices.shape[-1] + 1, out.shape[-1])
+    def _combine(self, slices: Tensor, images: Tensor, coefficients: Tensor) -> Tensor:
         combined = torch.empty(*slices.shape[:2], coefficients.shape[2], dtype=torch.complex64)
         _combine(
             _real_array(slices),
             _real_array(images),
             _float_array(coefficients),
-            self._weight,
+            self._weights,
             _real_array(combined),
         )
-        self.backproject(combined, rotation, out, factor)
+        return combined
 
-    def pose_products(
+    def _pose_products(
         self,
         grid: Tensor,
         rotation: Tensor,
-        factor: Tensor,
+        ctf: Tensor,
         images: Tensor,
         coefficients: Tensor,
         moments: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`~.base.Projector.pose_products`."""
         check_derivatives_exist(self._geometry.interpolation)
-        check_rotation(rotation)
-        self._geometry.check_grid("grid", grid)
         count, channels = rotation.shape[0], grid.shape[-1]
-        check_pose_mixture(coefficients, moments, images, count, len(self.disk), channels)
         products = torch.empty(count, 5, channels + 6, dtype=torch.float64)
         turn = torch.empty(count, 3, dtype=torch.float64)
         pose_products_trilinear(
@@ -175,8 +129,8 @@ class NumbaProjector:
             _float_array(rotation),
             self._pixels,
             _float_array(phase_slope(self.disk)),
-            self._factor(factor, rotation),
-            self._weight,
+            _float_array(ctf),
+            self._weights,
             _real_array(images),
             _float_array(coefficients),
             _float_array(moments),
@@ -186,12 +140,10 @@ class NumbaProjector:
         )
         return products, turn
 
-    def _factor(self, factor: Tensor | None, rotation: Tensor) -> np.ndarray:
-        """Factors as an array; one without columns stands for none."""
-        if factor is None:
-            return np.ones((1, 0), dtype=np.float32)
-        check_slices("factor", factor, rotation.shape[0], len(self.disk))
-        return _float_array(factor)
+
+def _groups(threads: int, channels: int) -> int:
+    """Number of partial sums of an accumulator."""
+    return threads // slabs_per_grid(threads, channels)
 
 
 def slabs_per_grid(threads: int, channels: int) -> int:
@@ -210,6 +162,11 @@ def slabs_per_grid(threads: int, channels: int) -> int:
     return max(slabs for slabs in range(1, threads + 1) if threads % slabs == 0 and slabs <= most)
 
 
+def _array_or_none(ctf: Tensor | None) -> np.ndarray:
+    """Transfer functions as an array; one without columns stands for none."""
+    return np.ones((1, 0), dtype=np.float32) if ctf is None else _float_array(ctf)
+
+
 def _float_array(values: Tensor) -> np.ndarray:
     return np.ascontiguousarray(values.numpy(), dtype=np.float32)
 
@@ -222,8 +179,8 @@ def _real_array(values: Tensor) -> np.ndarray:
 
 
 @compiled
-def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
-    has_factor = factor.shape[1] > 0
+def _project_trilinear(grid, rotation, pixels, ctf, centre, out):  # type: ignore[no-untyped-def]
+    has_ctf = ctf.shape[1] > 0
     floats = grid.shape[3]
     for n in numba.prange(rotation.shape[0]):
         for p in range(pixels.shape[0]):
@@ -239,7 +196,7 @@ def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ig
             f = grid[iz + 1, iy, ix + 1]
             g = grid[iz + 1, iy + 1, ix]
             h = grid[iz + 1, iy + 1, ix + 1]
-            scale = factor[n, p] if has_factor else np.float32(1.0)
+            scale = ctf[n, p] if has_ctf else np.float32(1.0)
             row = out[n, p]
             for j in range(floats):
                 row[j] = scale * (
@@ -251,8 +208,8 @@ def _project_trilinear(grid, rotation, pixels, factor, centre, out):  # type: ig
 
 
 @compiled
-def _backproject_trilinear(slices, rotation, pixels, factor, centre, edges, out):  # type: ignore[no-untyped-def]
-    has_factor = factor.shape[1] > 0
+def _backproject_trilinear(slices, rotation, pixels, ctf, centre, edges, out):  # type: ignore[no-untyped-def]
+    has_ctf = ctf.shape[1] > 0
     floats = out.shape[4]
     groups, slabs = out.shape[0], edges.shape[0] - 1
     for task in numba.prange(groups * slabs):
@@ -268,7 +225,7 @@ def _backproject_trilinear(slices, rotation, pixels, factor, centre, edges, out)
                 iy, iz = iy + centre, iz + centre
                 if iz + 1 < first or iz >= end:
                     continue
-                scale = factor[n, p] if has_factor else np.float32(1.0)
+                scale = ctf[n, p] if has_ctf else np.float32(1.0)
                 row = slices[n, p]
                 for j in range(floats):
                     value[j] = scale * row[j]
@@ -300,8 +257,8 @@ def _backproject_trilinear(slices, rotation, pixels, factor, centre, edges, out)
 
 
 @compiled
-def _project_nearest(grid, rotation, pixels, factor, centre, out):  # type: ignore[no-untyped-def]
-    has_factor = factor.shape[1] > 0
+def _project_nearest(grid, rotation, pixels, ctf, centre, out):  # type: ignore[no-untyped-def]
+    has_ctf = ctf.shape[1] > 0
     floats = grid.shape[3]
     half = np.float32(0.5)
     for n in numba.prange(rotation.shape[0]):
@@ -309,7 +266,7 @@ def _project_nearest(grid, rotation, pixels, factor, centre, out):  # type: igno
             x, y, z, flipped = place(rotation[n], pixels[p, 0], pixels[p, 1])
             iy, iz = int(math.floor(y + half)) + centre, int(math.floor(z + half)) + centre
             cell = grid[iz, iy, int(math.floor(x + half))]
-            scale = factor[n, p] if has_factor else np.float32(1.0)
+            scale = ctf[n, p] if has_ctf else np.float32(1.0)
             row = out[n, p]
             for j in range(floats):
                 row[j] = scale * cell[j]
@@ -319,8 +276,8 @@ def _project_nearest(grid, rotation, pixels, factor, centre, out):  # type: igno
 
 
 @compiled
-def _backproject_nearest(slices, rotation, pixels, factor, centre, edges, out):  # type: ignore[no-untyped-def]
-    has_factor = factor.shape[1] > 0
+def _backproject_nearest(slices, rotation, pixels, ctf, centre, edges, out):  # type: ignore[no-untyped-def]
+    has_ctf = ctf.shape[1] > 0
     floats = out.shape[4]
     groups, slabs = out.shape[0], edges.shape[0] - 1
     half = np.float32(0.5)
@@ -335,7 +292,7 @@ def _backproject_nearest(slices, rotation, pixels, factor, centre, edges, out): 
                 if iz < first or iz >= end:
                     continue
                 cell = grid[iz, iy, int(math.floor(x + half))]
-                scale = factor[n, p] if has_factor else np.float32(1.0)
+                scale = ctf[n, p] if has_ctf else np.float32(1.0)
                 row = slices[n, p]
                 for j in range(0, floats, 2):
                     cell[j] += scale * row[j]

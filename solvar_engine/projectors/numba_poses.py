@@ -36,7 +36,7 @@ def _turn(slope, rotation, kx, ky):  # type: ignore[no-untyped-def]
 
 @compiled
 def pose_products_trilinear(  # type: ignore[no-untyped-def]
-    grid, rotation, pixels, phase_slope, factor, weight, images, coefficients, moments, centre, out, turn_out
+    grid, rotation, pixels, phase_slope, ctf, weight, images, coefficients, moments, centre, out, turn_out
 ):
     """See :meth:`~.base.Projector.pose_products`; complex channels are pairs of floats.
 
@@ -91,7 +91,7 @@ def pose_products_trilinear(  # type: ignore[no-untyped-def]
                     mixed_real[q], mixed_imaginary[q], correlated[q] = a, b, c
                 # the Friedel mate was read: the frequency and the imaginary part change sign
                 sign = np.float32(-1.0) if flipped else np.float32(1.0)
-                scale = factor[n, p]
+                scale = ctf[n, p]
                 value_real, value_imaginary = np.float32(0), np.float32(0)
                 for j in range(channels):
                     real[j], imaginary[j] = scale * row[2 * j], sign * scale * row[2 * j + 1]

@@ -70,7 +70,7 @@ def local_resolution(correlation: Tensor, windows: LocalWindows, pixel_size: flo
         Angstrom.
     """
     found = [resolution_at(curve, threshold, windows.size, pixel_size) for curve in correlation]
-    return windows.interpolate(torch.tensor(found), outside=max(found))
+    return windows.interpolate(torch.tensor(found, device=correlation.device), outside=max(found))
 
 
 def corrected_fsc(half1: Tensor, half2: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
@@ -116,7 +116,8 @@ def randomise_phases(volume: Tensor, first_shell: int, generator: torch.Generato
     """
     box_size = volume.shape[-1]
     spectrum = volume_to_ft(volume)
-    noise = volume_to_ft(torch.randn(volume.shape, generator=generator))
+    # drawn on the CPU, so that a seed means the same numbers on every device
+    noise = volume_to_ft(torch.randn(volume.shape, generator=generator).to(volume.device))
     phases = noise / noise.abs().clamp_min(torch.finfo(noise.real.dtype).tiny)
-    is_random = shell_index_volume(box_size) >= first_shell
+    is_random = shell_index_volume(box_size, volume.device) >= first_shell
     return ft_to_volume(torch.where(is_random, spectrum.abs() * phases, spectrum), box_size)

@@ -65,7 +65,7 @@ def blend_kernels(
         ]
 
     current = volumes_of(kernels - 1)
-    shares = torch.zeros(kernels, windows.count, windows.shells, dtype=torch.float64)
+    shares = torch.zeros(kernels, windows.count, windows.shells, dtype=torch.float64, device=mask.device)
     shares[-1] = 1.0
     for kernel in reversed(range(kernels - 1)):
         first, second = (
@@ -99,7 +99,7 @@ def agreement_gain(first: Tensor, second: Tensor, windows: LocalWindows) -> Tens
     cross = windows.smooth_shells(windows.products(first, second))
     powers = [windows.smooth_shells(windows.powers(part)) for part in (first, second)]
     correlation = cross / (powers[0] * powers[1]).clamp_min(torch.finfo(torch.float64).tiny).sqrt()
-    chance = _CAUTION / (_INDEPENDENT * coefficients_per_shell(windows.size)).sqrt()
+    chance = _CAUTION / (_INDEPENDENT * coefficients_per_shell(windows.size, first.device)).sqrt()
     certain = (correlation - chance).clamp(0, 1)
     return 2 * certain / (1 + certain)
 

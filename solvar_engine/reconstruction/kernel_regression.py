@@ -17,8 +17,9 @@ from solvar_engine.imaging.fourier import ft_to_volume, volume_radius, volume_to
 from solvar_engine.imaging.masks import real_radius, sphere_mask
 from solvar_engine.imaging.shells import fsc, radial_average, shells_to_volume
 from solvar_engine.imaging.types import BatchSource
-from solvar_engine.projectors.base import create_projector, images_per_call
-from solvar_engine.projectors.grid import GridGeometry
+from solvar_engine.projectors.base import Projector, images_per_call
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
 from solvar_engine.reconstruction.mean import precision_from_fsc
 
 CHANNELS = 2
@@ -56,7 +57,7 @@ class KernelSums:
 
 @dataclass(frozen=True)
 class Staircase:
-    """Weights of images in nested kernels.
+    """Weights of images in nested kernels: bookkeeping of all particles, on the CPU.
 
     Attributes
     ----------
@@ -107,7 +108,7 @@ class Staircase:
         return self.weight[:, self.ring]
 
 
-def back_project(source: BatchSource, index: Tensor, *, interpolation: str = "trilinear") -> Tensor:
+def back_project(source: BatchSource, index: Tensor, options: SliceOptions = DEFAULT_OPTIONS) -> Tensor:
     """Back-project images and their squared transfer functions.
 
     Parameters
@@ -115,28 +116,29 @@ def back_project(source: BatchSource, index: Tensor, *, interpolation: str = "tr
     source : BatchSource
     index : Tensor, shape (n,), int64
         Particles to use.
-    interpolation : {'trilinear', 'nearest'}
+    options : SliceOptions
 
     Returns
     -------
     Tensor, shape (2, z, y, x), float32
         sum_i P_i* Y_i of whitened images, and the convolution kernel of sum_i P_i* P_i.
     """
-    return _RingSums(source, interpolation).add_up(index)
+    return _RingSums(source, options).add_up(index)
 
 
 class _RingSums:
     """Sums over some images after others, in the same memory."""
 
-    def __init__(self, source: BatchSource, interpolation: str) -> None:
+    def __init__(self, source: BatchSource, options: SliceOptions) -> None:
         self._source = source
-        self._projector = create_projector(source.box_size, source.disk, interpolation=interpolation)
+        self._projector = create_projector(source.box_size, source.disk, options)
         self._accumulator = self._projector.new_accumulator(CHANNELS)
+        self._device = options.device
 
     def add_up(self, index: Tensor) -> Tensor:
         """See :func:`back_project`."""
         if not len(index):
-            return torch.zeros(CHANNELS, *(self._source.box_size,) * 3)
+            return torch.zeros(CHANNELS, *(self._source.box_size,) * 3, device=self._device)
         disk = self._source.disk
         self._accumulator.zero_()
         for batch in self._source.batches(index, disk, images_per_call(self._projector, CHANNELS)):
@@ -153,8 +155,7 @@ def accumulate_kernels(
     distance: Tensor,
     bandwidths: Tensor,
     everything: Tensor,
-    *,
-    interpolation: str = "trilinear",
+    options: SliceOptions = DEFAULT_OPTIONS,
 ) -> KernelSums:
     """Back-project the images around a point once, for all kernels.
 
@@ -169,7 +170,7 @@ def accumulate_kernels(
         Ascending, in units of the square root of the distance.
     everything : Tensor, shape (2, z, y, x)
         Back-projection of all of them: the sums of the flat kernel.
-    interpolation : {'trilinear', 'nearest'}
+    options : SliceOptions
 
     Returns
     -------
@@ -184,8 +185,8 @@ def accumulate_kernels(
     if index.shape != distance.shape:
         raise ValueError(f"{index.shape[0]} particles, {distance.shape[0]} distances")
     stairs = Staircase.create(distance, bandwidths)
-    rings, kernels = _RingSums(source, interpolation), len(bandwidths)
-    volumes = torch.zeros(kernels, *everything.shape)
+    rings, kernels = _RingSums(source, options), len(bandwidths)
+    volumes = everything.new_zeros(kernels, *everything.shape)
     for ring in range(kernels):
         volume = rings.add_up(index[stairs.ring == ring])
         for kernel in range(ring, kernels):
@@ -193,21 +194,21 @@ def accumulate_kernels(
     del rings
     size = source.box_size
     shape = (kernels + 1, size, size, size // 2 + 1)
-    sums = KernelSums(torch.empty(shape, dtype=torch.complex64), torch.empty(shape))
-    ball, overlap = _ball(size), ball_overlap(size)
+    sums = KernelSums(everything.new_empty(shape, dtype=torch.complex64), everything.new_empty(shape))
+    ball, overlap = _ball(size, everything.device), ball_overlap(size, everything.device)
     for kernel, (image, power) in enumerate((*volumes, everything)):
         sums.right_side[kernel] = volume_to_ft(image * ball)
         sums.density[kernel] = torch.maximum(volume_to_ft(power).real, volume_to_ft(power * overlap).real)
     sums.density.clamp_(min=0)  # what rounding leaves of it where no image contributes
-    sums.density.mul_(volume_radius(size) <= source.disk.shell_max)
+    sums.density.mul_(volume_radius(size, everything.device) <= source.disk.shell_max)
     return sums
 
 
-def _ball(box_size: int) -> Tensor:
-    return sphere_mask(box_size, 0.5 * box_size - _EDGE, _EDGE)
+def _ball(box_size: int, device: torch.device) -> Tensor:
+    return sphere_mask(box_size, 0.5 * box_size - _EDGE, _EDGE, device)
 
 
-def ball_overlap(box_size: int) -> Tensor:
+def ball_overlap(box_size: int, device: torch.device | str = "cpu") -> Tensor:
     """Autocorrelation of a ball of half the width of the box, 1 at the centre.
 
     The convolution kernel of sum_i P_i* P_i, times this, has a transform that is smooth and positive, as the operator's
@@ -223,23 +224,22 @@ def ball_overlap(box_size: int) -> Tensor:
     >>> ball_overlap(8)[4, 4, 4].item()
     1.0
     """
-    relative = real_radius(box_size, 3) / (box_size / 4)
+    relative = real_radius(box_size, 3, device) / (box_size / 4)
     return torch.where(relative < 2, 1 - 0.75 * relative + relative**3 / 16, 0.0)
 
 
-def accumulation_bytes(box_size: int, bandwidths: int, groups: int) -> float:
+def accumulation_bytes(projector: Projector, bandwidths: int, threads: int) -> float:
     """Memory that :func:`accumulate_kernels` takes for one half-set, its result included, bytes.
 
     Parameters
     ----------
-    box_size, bandwidths : int
-    groups : int
-        Groups of threads with an accumulator of their own.
+    projector : Projector
+        Of the box of the volumes.
+    bandwidths, threads : int
     """
-    planes, rows, columns, _ = GridGeometry(box_size, (box_size - 1) // 2, 2, "trilinear").shape(1)
-    # the accumulators of all groups, their sum, and its transform with two copies
-    grids = 8.0 * planes * rows * columns * CHANNELS * (groups + 4)
-    voxels = float(box_size**3)
+    # the accumulator, and its transform with two copies
+    grids = projector.accumulator_bytes(CHANNELS, threads) + 3 * projector.grid_bytes(CHANNELS)
+    voxels = float(projector.box_size**3)
     return max(grids, (bandwidths + 1) * 6.0 * voxels) + (bandwidths + 2) * 4.0 * CHANNELS * voxels
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import (
-    HalfDisk,
     convolve,
     ft_to_volume,
     low_pass,
@@ -24,12 +23,12 @@ from solvar_engine.imaging.fourier import (
 )
 from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.types import BatchSource
-from solvar_engine.projectors.base import create_projector, images_per_call
-from solvar_engine.projectors.grid import GridGeometry
+from solvar_engine.projectors.base import images_per_call
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
 
 _EDGE = 2.0  # px, of the ball that holds the molecule
 _OVERSAMPLING = 2  # the kernel of the convolution needs exactly twice the box
-_KERNEL_TOLERANCE = 1e-4  # of a kernel without interpolation: more would cost much memory
 
 
 @dataclass(frozen=True)
@@ -78,16 +77,16 @@ class NormalEquations:
             never negative, as rounding makes it where few images contribute.
         """
         box_size = self.box_size
-        kernel = torch.zeros(box_size, box_size, box_size)
+        kernel = self.right_side.new_zeros(box_size, box_size, box_size)
         kernel[(box_size // 2,) * 3] = 1.0
         # The response to a central delta is the kernel, cropped to the box.
         response = self.apply(kernel)
         density = volume_to_ft(response).real * box_size
-        return density.clamp_min(0) * (volume_radius(box_size) <= self.shell_max)
+        return density.clamp_min(0) * (volume_radius(box_size, density.device) <= self.shell_max)
 
 
 def accumulate_normal_equations(
-    source: BatchSource, index: Tensor, *, interpolation: str = "trilinear", batch_size: int | None = None
+    source: BatchSource, index: Tensor, options: SliceOptions = DEFAULT_OPTIONS, *, batch_size: int | None = None
 ) -> NormalEquations:
     """Back-project images and squared transfer functions in one pass.
 
@@ -96,7 +95,8 @@ def accumulate_normal_equations(
     source : BatchSource
     index : Tensor, shape (n,), int64
         Particles to use.
-    interpolation : {'trilinear', 'nearest', 'nufft'}
+    options : SliceOptions
+        Whose oversampling does not count: the operator needs exactly twice the box.
     batch_size : int, optional
         Images per batch, as many as the projector likes best without it; the result does not depend on it beyond
         rounding.
@@ -106,8 +106,9 @@ def accumulate_normal_equations(
     NormalEquations
     """
     disk = source.disk
-    sums: _NufftSums | _GridSums = _NufftSums(source) if interpolation == "nufft" else _GridSums(source, interpolation)
-    for batch in source.batches(index, disk, batch_size or images_per_call(sums.projector, 2)):
+    projector = create_projector(source.box_size, disk, replace(options, oversampling=_OVERSAMPLING))
+    sums = projector.convolution_sums()
+    for batch in source.batches(index, disk, batch_size or images_per_call(projector, 2)):
         ctf = batch.ctf * batch.contrast[:, None]
         weighted = disk.weight * ctf
         sums.add(batch.images * weighted, (ctf * weighted).to(batch.images.dtype), batch.rotation)
@@ -115,66 +116,6 @@ def accumulate_normal_equations(
     kernel = sums.kernel() * (_OVERSAMPLING / source.box_size)
     kernel_ft = padded_rfft3(kernel[None], kernel.shape[-1])[0].real
     return NormalEquations(sums.right_side(), kernel_ft, disk.shell_max)
-
-
-class _GridSums:
-    """Sums on one oversampled grid: cropped to the box it gives the right-hand side, in full the kernel."""
-
-    def __init__(self, source: BatchSource, interpolation: str) -> None:
-        self.projector = create_projector(
-            source.box_size, source.disk, interpolation=interpolation, oversampling=_OVERSAMPLING
-        )
-        self._accumulator = self.projector.new_accumulator(2)
-        self._doubled = GridGeometry(
-            _OVERSAMPLING * source.box_size, _OVERSAMPLING * source.disk.shell_max, 1, interpolation
-        )
-
-    def add(self, images: Tensor, power: Tensor, rotation: Tensor) -> None:
-        """Add weighted images and squared transfer functions, each (n, pixels)."""
-        self.projector.backproject(torch.stack((images, power), dim=-1), rotation, self._accumulator)
-
-    def right_side(self) -> Tensor:
-        """Back-projection of the images (z, y, x)."""
-        return self.projector.to_volumes(self._accumulator)[0]
-
-    def kernel(self) -> Tensor:
-        """Back-projection of the squared transfer functions to twice the box."""
-        # one grid, or one for each thread
-        total = self._accumulator.sum(dim=0) if self._accumulator.dim() == 5 else self._accumulator
-        return self._doubled.to_volumes(total[..., 1:])[0]
-
-
-class _NufftSums:
-    """Sums in real space: there is no grid, so the kernel is back-projected to twice the box by itself."""
-
-    def __init__(self, source: BatchSource) -> None:
-        disk = source.disk
-        doubled = HalfDisk(
-            _OVERSAMPLING * source.box_size,
-            _OVERSAMPLING * disk.shell_max,
-            _OVERSAMPLING * disk.pixels,
-            disk.weight,
-            _OVERSAMPLING * disk.shell,
-        )
-        self.projector = create_projector(source.box_size, disk, interpolation="nufft")
-        self._doubled = create_projector(
-            doubled.box_size, doubled, interpolation="nufft", tolerance=_KERNEL_TOLERANCE
-        )
-        self._right_side = self.projector.new_accumulator(1)
-        self._kernel = self._doubled.new_accumulator(1)
-
-    def add(self, images: Tensor, power: Tensor, rotation: Tensor) -> None:
-        """Add weighted images and squared transfer functions, each (n, pixels)."""
-        self.projector.backproject(images[..., None], rotation, self._right_side)
-        self._doubled.backproject(power[..., None], rotation, self._kernel)
-
-    def right_side(self) -> Tensor:
-        """Back-projection of the images (z, y, x)."""
-        return self.projector.to_volumes(self._right_side)[0]
-
-    def kernel(self) -> Tensor:
-        """Back-projection of the squared transfer functions to twice the box."""
-        return self._doubled.to_volumes(self._kernel)[0]
 
 
 def solve(
@@ -206,9 +147,10 @@ def solve(
         Band-limited to the images' band, and inside the ball up to that.
     """
     box_size = normal.box_size
-    band = volume_radius(box_size) <= normal.shell_max
+    device = normal.right_side.device
+    band = volume_radius(box_size, device) <= normal.shell_max
     inverse = torch.where(band, 1.0 / (normal.density() + precision).clamp_min(1e-20), 0.0)
-    root = sphere_mask(box_size, 0.5 * box_size - _EDGE, _EDGE).sqrt()
+    root = sphere_mask(box_size, 0.5 * box_size - _EDGE, _EDGE, device).sqrt()
 
     def operator(volume: Tensor) -> Tensor:
         inside = root * volume

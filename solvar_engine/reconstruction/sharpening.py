@@ -23,13 +23,11 @@ class GuinierFit:
     ----------
     b_factor : float
         Angstrom^2; negative for amplitudes that fall off, and then to be undone.
-    intercept : float
     shells : tuple of int
         First and last shell that were fitted.
     """
 
     b_factor: float
-    intercept: float
     shells: tuple[int, int]
 
 
@@ -57,8 +55,8 @@ def fit_b_factor(
     """
     box_size = volume.shape[-1]
     extent = box_size * pixel_size
-    amplitude = radial_average(volume_to_ft(volume).abs(), box_size).numpy()
-    known = correlation.double().clamp(0, 1).numpy()
+    amplitude = radial_average(volume_to_ft(volume).abs(), box_size).cpu().numpy()
+    known = correlation.double().clamp(0, 1).cpu().numpy()
     shells = np.arange(len(known))
     with np.errstate(divide="ignore"):
         logarithm = np.log(amplitude * np.sqrt(2 * known / (1 + known)))
@@ -66,9 +64,9 @@ def fit_b_factor(
     if is_fitted.sum() < _FEWEST:
         return None
     frequency = shells[is_fitted] / extent
-    slope, intercept = np.polyfit(frequency**2, logarithm[is_fitted], 1)
+    slope, _ = np.polyfit(frequency**2, logarithm[is_fitted], 1)
     fitted = np.flatnonzero(is_fitted)
-    return GuinierFit(4 * float(slope), float(intercept), (int(fitted[0]), int(fitted[-1])))
+    return GuinierFit(4 * float(slope), (int(fitted[0]), int(fitted[-1])))
 
 
 def sharpen(volume: Tensor, b_factor: float, pixel_size: float, resolution: float = 0.0) -> Tensor:

@@ -29,7 +29,7 @@ class LocalWindows:
     size : int
         Edge of a window, px, even.
     place : Tensor, shape (windows, 3), int64
-        (z, y, x) on the lattice of the windows that are used; all of them without it.
+        (z, y, x) on the lattice of the windows that are used, all of them without it; a table on the CPU.
     """
 
     box_size: int
@@ -43,7 +43,7 @@ class LocalWindows:
         if mask is None:
             return everywhere
         touches = torch.nn.functional.max_pool3d(everywhere.padded(mask)[None, None], everywhere.size, everywhere.hop)
-        return replace(everywhere, place=everywhere.place[touches.flatten() > _INSIDE])
+        return replace(everywhere, place=everywhere.place[touches.flatten().cpu() > _INSIDE])
 
     def __post_init__(self) -> None:
         if self.size < 2 or self.size % 2:
@@ -116,8 +116,8 @@ class LocalWindows:
     def shell_sums(self, products: Tensor) -> Tensor:
         """Sums of real fields on the windows' spectra over their full shells, shape (windows, shells), float64."""
         sums = products.new_zeros(len(products), self.shells + 1, dtype=torch.float64)
-        weighted = (products * hermitian_weight(self.size)).flatten(1)
-        sums.index_add_(1, self._shell_index().flatten(), weighted.double())
+        weighted = (products * hermitian_weight(self.size, products.device)).flatten(1)
+        sums.index_add_(1, self._shell_index(products.device).flatten(), weighted.double())
         return sums[:, : self.shells]
 
     def powers(self, spectra: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class LocalWindows:
         -------
         Tensor, shape (windows, size, size, size // 2 + 1)
         """
-        return torch.cat((values, values[:, -1:]), dim=1)[:, self._shell_index()]
+        return torch.cat((values, values[:, -1:]), dim=1)[:, self._shell_index(values.device)]
 
     def smooth_places(self, values: Tensor) -> Tensor:
         """Blend sums (windows, shells) with those of neighbouring windows, by binomial weights; others count zero."""
@@ -159,13 +159,9 @@ class LocalWindows:
         padded = torch.cat((values[..., :1], values, values[..., -1:]), dim=-1)
         return 0.25 * padded[..., :-2] + 0.5 * values + 0.25 * padded[..., 2:]
 
-    def shell_of_box(self) -> Tensor:
-        """Shell of the whole box, as a real number, at which each shell of a window lies; shape (shells,)."""
-        return torch.arange(self.shells, dtype=torch.float64) * (self.box_size / self.size)
-
     def interpolate(self, values: Tensor, outside: float = 0.0) -> Tensor:
         """Smooth field (z, y, x) that has a value (windows,) at the centre of each window, and one outside them."""
-        profile = self._profile(torch.zeros((self.size,) * 3)) ** 2
+        profile = self._profile(values.float()) ** 2
         return self.add_up((values.float() - outside)[:, None, None, None] * profile) + outside
 
     def weight_of(self, mask: Tensor) -> Tensor:
@@ -173,12 +169,12 @@ class LocalWindows:
         profile = self._profile(mask) ** 2
         return (self.cut(mask) * profile).sum(dim=(1, 2, 3)) / profile.sum()
 
-    def _shell_index(self) -> Tensor:
+    def _shell_index(self, device: torch.device) -> Tensor:
         """Shell of each coefficient of a window's spectrum, in the order of the spectra."""
-        return block_order(shell_index_volume(self.size))
+        return block_order(shell_index_volume(self.size, device))
 
     def _profile(self, like: Tensor) -> Tensor:
-        """Product of half sine waves, shape (size, size, size)."""
-        position = (torch.arange(self.size, dtype=torch.float64) + 0.5) / self.size
+        """Product of half sine waves, shape (size, size, size), of the type and on the device of a tensor."""
+        position = (torch.arange(self.size, dtype=torch.float64, device=like.device) + 0.5) / self.size
         wave = torch.sin(torch.pi * position).to(like.dtype)
         return wave[:, None, None] * wave[None, :, None] * wave[None, None, :]

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from solvar_engine.reports.model import Components, Picture, RunData, Table
+from solvar_engine.contract.results import Candidates, Components
+from solvar_engine.reports.model import Picture, ReportData
 from solvar_engine.reports.page import PAGE, STYLE_SHEET
 from solvar_engine.reports.summary import key_numbers, paragraph, rank_sentence
 
@@ -19,7 +20,7 @@ STATUS_SHOWN = ("seconds", "peak_memory_mb", "version")
 
 
 def render_report(
-    data: RunData,
+    data: ReportData,
     pictures: Iterable[Picture],
     *,
     name: str,
@@ -29,7 +30,7 @@ def render_report(
 
     Parameters
     ----------
-    data : RunData
+    data : ReportData
         The run.
     pictures : iterable of Picture
         The figures, those of one section in a row.
@@ -54,7 +55,7 @@ def render_report(
         heading: "\n".join(map(_figure, figures))
         for heading, figures in groupby(pictures, key=lambda picture: picture.section)
     }
-    tables = _component_table(data.components) + _rank_table(data.rank) + _cluster_table(data)
+    tables = _component_table(data.components) + _rank_table(data.candidates) + _cluster_table(data)
     if tables:
         sections["Tables"] = tables
     sections["Parameters and provenance"] = _provenance(data, analysis)
@@ -89,7 +90,7 @@ def _tiles(numbers: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def _notes(data: RunData) -> str:
+def _notes(data: ReportData) -> str:
     """Say which files were not there."""
     if not data.missing:
         return ""
@@ -149,37 +150,37 @@ def _component_table(components: Components) -> str:
     return _table_card("Components", head, rows, styles, hint)
 
 
-def _rank_table(rank: Table | None) -> str:
+def _rank_table(candidates: Candidates | None) -> str:
     """Return the table of the components that were tried; empty where a run does not tell."""
-    if rank is None or not len(rank["kept"]):
+    if candidates is None or not len(candidates):
         return ""
     head = ("candidate", "eigenvalue", "half-set agreement", "gain 1", "best decoy 1", "gain 2", "best decoy 2", "real")
-    is_kept = np.asarray(rank["kept"]) > 0
     rows = [
         (
             str(index + 1),
-            _number(rank["eigenvalue"][index]),
-            _number(rank["half_set_agreement"][index], "{:.2f}"),
+            _number(candidates.eigenvalue[index]),
+            _number(candidates.half_set_agreement[index], "{:.2f}"),
             *(
-                _number(rank[f"{name}_half{half}"][index], "{:.1f}")
-                for half in (1, 2)
-                for name in ("gain", "decoy_max")
+                _number(gain[index, half], "{:.1f}")
+                for half in (0, 1)
+                for gain in (candidates.gain, candidates.decoy_gain)
             ),
-            "yes" if is_kept[index] else "no",
+            "yes" if candidates.is_real[index] else "no",
         )
-        for index in range(len(is_kept))
+        for index in range(len(candidates))
     ]
     hint = (
-        f"{rank_sentence(rank)} Gain 1: log-likelihood that the first half-set's version of the candidate adds to "
-        "particles of the second half-set, which did not shape it; gain 2 the other way round. Decoys have the power "
-        "of the candidates but random phases: what the best of them gains is what noise can do. A candidate is real "
-        "if it clearly beats the best decoy in both halves, and both half-sets find the same; log.txt has the reasons."
+        f"{rank_sentence(candidates.is_real)} Gain 1: log-likelihood that the first half-set's version of the "
+        "candidate adds to particles of the second half-set, which did not shape it; gain 2 the other way round. "
+        "Decoys have the power of the candidates but random phases: what the best of them gains is what noise can do. "
+        "A candidate is real if it clearly beats the best decoy in both halves, and both half-sets find the same; "
+        "log.txt has the reasons."
     )
-    styles = ["" if kept else "doubtful" for kept in is_kept]
+    styles = ["" if kept else "doubtful" for kept in candidates.is_real]
     return _table_card("How many components are real", head, rows, styles, hint)
 
 
-def _cluster_table(data: RunData) -> str:
+def _cluster_table(data: ReportData) -> str:
     """Return the table of clusters; empty without clusters."""
     if data.cluster is None or data.centres is None:
         return ""
@@ -223,7 +224,7 @@ def _number(value: float, form: str = "{:.4g}") -> str:
     return form.format(float(value)) if np.isfinite(value) else "–"
 
 
-def _provenance(data: RunData, analysis: Mapping[str, Any]) -> str:
+def _provenance(data: ReportData, analysis: Mapping[str, Any]) -> str:
     """Return the options of the fit and of the analysis, versions and input files."""
     record = dict(data.parameters)
     inputs = record.pop("inputs", [])

@@ -13,33 +13,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-Table = Mapping[str, NDArray[Any]]
-"""A table by columns: name -> (rows,)."""
+from solvar_engine.contract.results import Candidates, Components, ImageResults, Table
 
 
 @dataclass(frozen=True)
-class Components:
-    """The table of eigenvalues; every array has shape (r,), sorted by descending eigenvalue."""
-
-    eigenvalue: NDArray[np.float64]
-    eigenvalue_in_sample: NDArray[np.float64]
-    fraction: NDArray[np.float64]
-    half_set_agreement: NDArray[np.float64]
-    nuisance_overlap: NDArray[np.float64]
-    label: tuple[str, ...]
-    is_reproducible: NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def title(self, index: int) -> str:
-        """Return the heading of a component (0-based index): its 1-based number and what it is labelled."""
-        label = self.label[index]
-        return f"component {index + 1}" + (f" ({label})" if label else "")
-
-
-@dataclass(frozen=True)
-class RunData:
+class ReportData:
     """Everything of a finished run that a report shows.
 
     Attributes
@@ -58,24 +36,16 @@ class RunData:
         The leading eigenvolumes, as many as are drawn.
     noise, fsc, metrics : mapping of columns, or None
         ``noise.csv``, ``fsc.csv``, ``metrics.csv``.
-    rank : mapping of columns, or None
+    candidates : Candidates or None
         ``rank.csv``: the components that were tried, and which of them were kept.
-    umap : ndarray, shape (n, 2), or None
+    embedding : ndarray, shape (n, 2), or None
         The flat map of the latent space.
     cluster : ndarray, shape (n,), int, or None
         The cluster of each particle, 1-based.
     centres : ndarray, shape (k, r), or None
         Cluster centres.
-    view : ndarray, shape (n, 2), or None
-        RELION's rot and tilt of every particle, degrees.
-    contrast, log_likelihood : ndarray, shape (n,), or None
-        Of every image.
-    outlier : ndarray, shape (n,), bool, or None
-        Images that were left out of the estimates.
-    rotation_change, shift_change : ndarray, shape (n,), or None
-        How far refined poses are from the given ones, degrees and Angstrom.
-    rotation_std, shift_std : ndarray, shape (n,), or None
-        Posterior standard deviations of refined poses, degrees and Angstrom.
+    images : ImageResults
+        What is known of each image.
     missing : tuple of str
         The files of the run that were not there.
     """
@@ -91,18 +61,11 @@ class RunData:
     noise: Table | None = None
     fsc: Table | None = None
     metrics: Table | None = None
-    rank: Table | None = None
-    umap: NDArray[np.float64] | None = None
+    candidates: Candidates | None = None
+    embedding: NDArray[np.float64] | None = None
     cluster: NDArray[np.int64] | None = None
     centres: NDArray[np.float64] | None = None
-    view: NDArray[np.float64] | None = None
-    contrast: NDArray[np.float64] | None = None
-    log_likelihood: NDArray[np.float64] | None = None
-    outlier: NDArray[np.bool_] | None = None
-    rotation_change: NDArray[np.float64] | None = None
-    shift_change: NDArray[np.float64] | None = None
-    rotation_std: NDArray[np.float64] | None = None
-    shift_std: NDArray[np.float64] | None = None
+    images: ImageResults = ImageResults()
     missing: tuple[str, ...] = ()
 
     @property

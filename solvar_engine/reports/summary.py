@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvar_engine.contract.results import NUISANCE, OVERFIT, resolution_at_threshold
-from solvar_engine.reports.model import RunData, Table
+from solvar_engine.reports.model import ReportData
 
 MAX_SHARES = 4
 
 
-def key_numbers(data: RunData) -> list[tuple[str, str]]:
+def key_numbers(data: ReportData) -> list[tuple[str, str]]:
     """Return the headline numbers of a run.
 
     Parameters
     ----------
-    data : RunData
+    data : ReportData
         The run.
 
     Returns
@@ -48,7 +48,7 @@ def key_numbers(data: RunData) -> list[tuple[str, str]]:
     return numbers
 
 
-def mean_resolution(data: RunData) -> tuple[float, bool] | None:
+def mean_resolution(data: ReportData) -> tuple[float, bool] | None:
     """Return the resolution of the mean at FSC 0.143 in Angstrom, and whether the curve fell below it."""
     if data.fsc is None:
         return None
@@ -70,12 +70,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
-def paragraph(data: RunData) -> str:
+def paragraph(data: ReportData) -> str:
     """Say in plain sentences what a run found.
 
     Parameters
     ----------
-    data : RunData
+    data : ReportData
         The run.
 
     Returns
@@ -92,7 +92,7 @@ def paragraph(data: RunData) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _data_sentence(data: RunData) -> str:
+def _data_sentence(data: ReportData) -> str:
     """Say how many particles gave which map."""
     text = f"{data.n_particles:,} particles"
     if data.mean is not None and data.pixel_size:
@@ -105,9 +105,9 @@ def _data_sentence(data: RunData) -> str:
     return f"From {text} the mean map reaches {how} where the half-set correlation (FSC) is 0.143."
 
 
-def _outlier_sentence(data: RunData) -> str:
+def _outlier_sentence(data: ReportData) -> str:
     """Say how many images were left out."""
-    count = 0 if data.outlier is None else int(data.outlier.sum())
+    count = 0 if data.images.is_outlier is None else int(data.images.is_outlier.sum())
     if not count:
         return ""
     verb = "shows" if count == 1 else "show"
@@ -116,7 +116,7 @@ def _outlier_sentence(data: RunData) -> str:
     return f"{count:,} {noun} ({share:.2g} %) {verb} no particle or another one, and took no part in the estimates."
 
 
-def _component_sentence(data: RunData) -> str:
+def _component_sentence(data: ReportData) -> str:
     """Say how many components are real and how much they explain."""
     components = data.components
     if not len(components):
@@ -144,20 +144,20 @@ def _component_sentence(data: RunData) -> str:
     return f"{found} between the two halves of the particles. {verb} {carried} of the variance found."
 
 
-def rank_sentence(rank: Table) -> str:
+def rank_sentence(is_real: NDArray[np.bool_]) -> str:
     """Say how many of the components that were tried hold on particles that did not shape them.
 
     Parameters
     ----------
-    rank : mapping of columns
-        ``rank.csv``.
+    is_real : ndarray of bool, shape (k,)
+        Of each candidate.
 
     Examples
     --------
-    >>> rank_sentence({"kept": np.array([1, 0])})
+    >>> rank_sentence(np.array([True, False]))
     '1 of 2 candidates is real: it makes particles that did not shape it clearly more likely than any decoy does.'
     """
-    kept, tried = int(np.sum(rank["kept"])), len(rank["kept"])
+    kept, tried = int(np.sum(is_real)), len(is_real)
     if not kept:
         return f"None of {tried} candidates makes particles that did not shape it clearly more likely than decoys do."
     verb, they, them, make = ("is", "it", "it", "makes") if kept == 1 else ("are", "they", "them", "make")
@@ -167,7 +167,7 @@ def rank_sentence(rank: Table) -> str:
     )
 
 
-def _caution(data: RunData) -> str:
+def _caution(data: ReportData) -> str:
     """Warn about components that are not what they seem."""
     components = data.components
     sentences = []
@@ -175,7 +175,7 @@ def _caution(data: RunData) -> str:
     if len(rest) and len(rest) < len(components):
         noun = "component" if len(rest) == 1 else "components"
         sentences.append(f"Do not interpret {noun} {_numbers(rest)}.")
-    nuisance = np.flatnonzero([NUISANCE in label for label in components.label])
+    nuisance = np.flatnonzero(components.has_label(NUISANCE))
     if len(nuisance):
         noun = "Component" if len(nuisance) == 1 else "Components"
         verb = "resembles" if len(nuisance) == 1 else "resemble"
@@ -183,7 +183,7 @@ def _caution(data: RunData) -> str:
             f"{noun} {_numbers(nuisance)} mostly {verb} changes of contrast or "
             "errors of the poses rather than motion."
         )
-    overfit = np.array([index for index, label in enumerate(components.label) if label == OVERFIT], dtype=int)
+    overfit = np.flatnonzero(components.has_label(OVERFIT))
     if len(overfit):
         noun, verb = ("Component", "is") if len(overfit) == 1 else ("Components", "are")
         sentences.append(f"{noun} {_numbers(overfit)} {verb} much larger on the particles fitted than on others.")

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from solvar_engine.imaging.fourier import HalfDisk, low_pass, nyquist_shell
+from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, images_to_disk, low_pass, nyquist_shell
 from solvar_engine.imaging.masks import automatic_mask
-from solvar_engine.projectors.base import create_projector
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.simulation.molecules import Cost
 
 _BATCH_BYTES = 128e6
@@ -68,13 +70,21 @@ class MapMolecule:
 
     def project(self, state: Tensor, rotation: Tensor, disk: HalfDisk) -> Tensor:
         """See :meth:`~.molecules.Molecule.project`."""
-        projector = create_projector(self.box_size, disk, interpolation="nufft")
-        slices = torch.empty(len(state), len(disk), dtype=torch.complex64)
+        projector = create_projector(self.box_size, disk, SliceOptions("nufft", device=str(self.volumes.device)))
+        slices = torch.empty(len(state), len(disk), dtype=torch.complex64, device=self.volumes.device)
         for number in state.unique():
             rows = state == number
             grid = projector.to_grid(self.volumes[number][None])
             slices[rows] = projector.project(grid, rotation[rows])[..., 0]
         return slices
+
+    def project_padded(self, state: Tensor, rotation: Tensor, disk: HalfDisk, factor: int) -> Tensor:
+        """See :meth:`~.molecules.Molecule.project_padded`."""
+        own = HalfDisk.create(self.box_size)
+        images = disk_to_images(self.project(state, rotation, own), own, self.box_size)
+        before = disk.box_size // 2 - self.box_size // 2
+        after = disk.box_size - self.box_size - before
+        return images_to_disk(pad(images, (before, after, before, after)), disk)
 
     def volume(self, state: int, box_size: int) -> Tensor:
         """See :meth:`~.molecules.Molecule.volume`; maps exist at their own box only."""
@@ -90,7 +100,7 @@ class MapMolecule:
         ValueError
             If a map holds nothing that stands out.
         """
-        union = torch.zeros((box_size,) * 3)
+        union = self.volumes.new_zeros((box_size,) * 3)
         for state in range(len(self.volumes)):
             try:
                 mask = automatic_mask(self.volume(state, box_size), self.pixel_size)

@@ -71,6 +71,24 @@ class Molecule(Protocol):
         """
         ...
 
+    def project_padded(self, state: Tensor, rotation: Tensor, disk: HalfDisk, factor: int) -> Tensor:
+        """Project states in a field that is larger than their box and empty around it.
+
+        Parameters
+        ----------
+        state : Tensor, shape (n,), int64
+        rotation : Tensor, shape (n, 3, 3)
+        disk : HalfDisk
+            Of the field, whose edge is `factor` boxes.
+        factor : int
+
+        Returns
+        -------
+        Tensor, shape (n, pixels), complex64
+            Orthonormal transform of the projections in the field, whose centre is that of the box.
+        """
+        ...
+
     def volume(self, state: int, box_size: int) -> Tensor:
         """Density of a state (z, y, x), float32, limited to the band of the images."""
         ...

@@ -1,14 +1,14 @@
 """Simulated particles: what is drawn for each of them, and their images.
 
-An image is contrast x ctf x (shifted projection of its state's volume) + white noise of variance 1, so the
-truth's volumes are in units of the noise's standard deviation.
+An image is contrast x ctf x (shifted projection of its state's volume) + noise of variance 1, so the truth's volumes
+are in units of the noise's standard deviation. The noise is white, and there is nothing else, unless effects of
+microscopes (:mod:`~.effects`) are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,12 @@ from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, shift_phases
 from solvar_engine.imaging.rotation import random_rotations, rotvec_to_rotation
 from solvar_engine.imaging.types import Ctf, Pose
+from solvar_engine.simulation.effects import NO_EFFECTS, MicroscopeEffects
+from solvar_engine.simulation.junk import JunkKind, draw_junk
 from solvar_engine.simulation.molecules import Molecule
+from solvar_engine.simulation.noise import coloured
+from solvar_engine.simulation.streams import Purpose, stream, torch_stream
+from solvar_engine.simulation.views import with_preferred_views
 
 VOLTAGE = 300.0
 CS = 2.7
@@ -39,18 +44,6 @@ KEPT_BYTES = 500e6
 """Noise-free images that are kept in memory between the two passes."""
 
 
-class _Purpose(IntEnum):
-    """Independent streams of random numbers: asking for one kind of error leaves the rest as it was."""
-
-    STATE = 0
-    ROTATION = 1
-    SHIFT = 2
-    CTF = 3
-    CONTRAST = 4
-    POSE_ERROR = 5
-    NOISE = 6
-
-
 @dataclass(frozen=True)
 class SimulatedParticles:
     """Everything that is drawn for n particles, noise aside.
@@ -66,6 +59,11 @@ class SimulatedParticles:
     given_pose : Pose
         What a user would have: the truth with errors.
     ctf : Ctf
+        The truth.
+    given_ctf : Ctf
+        What a user would have: the truth with errors.
+    junk : Tensor, shape (n,), int64
+        :class:`~.junk.JunkKind` of each image; junk has a state and a contrast too, but does not show them.
     """
 
     state: Tensor
@@ -73,6 +71,13 @@ class SimulatedParticles:
     pose: Pose
     given_pose: Pose
     ctf: Ctf
+    given_ctf: Ctf
+    junk: Tensor
+
+    @property
+    def is_junk(self) -> Tensor:
+        """Images that do not show the molecule: (n,) bool."""
+        return self.junk != JunkKind.NONE
 
     def __len__(self) -> int:
         return int(self.state.shape[0])
@@ -88,6 +93,7 @@ def draw_particles(
     contrast_std: float = 0.0,
     rotation_error_deg: float = 0.0,
     shift_error_px: float = 0.0,
+    effects: MicroscopeEffects = NO_EFFECTS,
 ) -> SimulatedParticles:
     """Draw states, poses, contrast transfer and contrast of particles.
 
@@ -107,6 +113,8 @@ def draw_particles(
         Standard deviation per axis of the rotation vector, degrees, by which given orientations are wrong.
     shift_error_px : float
         Standard deviation per axis, px, by which given shifts are wrong.
+    effects : MicroscopeEffects
+        Of these, uneven views, junk and the error of the defocus are drawn here.
 
     Returns
     -------
@@ -118,19 +126,23 @@ def draw_particles(
     >>> len(draw_particles(make_phantom("static"), 5, 32, 4.0, seed=0))
     5
     """
-    rotation_seed = int(np.random.SeedSequence([seed, _Purpose.ROTATION]).generate_state(1)[0])
-    rotation = random_rotations(count, torch.Generator().manual_seed(rotation_seed))
+    rotation = random_rotations(count, torch_stream(seed, Purpose.ROTATION))
+    if effects.uneven_views:
+        rotation = with_preferred_views(rotation, effects.uneven_views, seed)
     shift_std = SHIFT_STD * box_size * pixel_size
-    pose = Pose(rotation, _float32(shift_std * _stream(seed, _Purpose.SHIFT).standard_normal((count, 2))))
-    errors = _stream(seed, _Purpose.POSE_ERROR).standard_normal((count, 5))
+    pose = Pose(rotation, _float32(shift_std * stream(seed, Purpose.SHIFT).standard_normal((count, 2))))
+    errors = stream(seed, Purpose.POSE_ERROR).standard_normal((count, 5))
     turn = rotvec_to_rotation(torch.from_numpy(np.radians(rotation_error_deg) * errors[:, :3])).float()
     given = Pose(turn @ rotation, pose.shift + _float32(shift_error_px * pixel_size * errors[:, 3:]))
+    ctf = _draw_ctf(count, stream(seed, Purpose.CTF))
     return SimulatedParticles(
-        state=_draw_states(molecule.population, count, _stream(seed, _Purpose.STATE)),
-        contrast=_draw_contrasts(count, contrast_std, _stream(seed, _Purpose.CONTRAST)),
+        state=_draw_states(molecule.population, count, stream(seed, Purpose.STATE)),
+        contrast=_draw_contrasts(count, contrast_std, stream(seed, Purpose.CONTRAST)),
         pose=pose,
         given_pose=given,
-        ctf=_draw_ctf(count, _stream(seed, _Purpose.CTF)),
+        ctf=ctf,
+        given_ctf=_with_defocus_error(ctf, effects.defocus_error, stream(seed, Purpose.DEFOCUS_ERROR)),
+        junk=draw_junk(count, effects.junk, seed),
     )
 
 
@@ -199,14 +211,15 @@ class ImageModel:
         return result
 
     def _evaluate(self, rows: slice) -> Tensor:
-        """Contrast x ctf x shifted projection."""
+        """Contrast x ctf x shifted projection; nothing for junk."""
         state = self.particles.state[rows]
         pose = self.particles.pose[rows]
         result = self.molecule.project(state, pose.rotation, self.disk)
         # the observed image is the centred one moved by -shift
         result *= shift_phases(self.disk, -pose.shift / self.pixel_size, self.box_size)
         result *= ctf_values(self.particles.ctf[rows], self.disk, self.pixel_size)
-        return result * self.particles.contrast[rows, None]
+        visible = torch.where(self.particles.is_junk[rows], 0.0, self.particles.contrast[rows])
+        return result * visible[:, None]
 
 
 def signal_variance(model: ImageModel, report: Callable[[int], object] = lambda count: None) -> float:
@@ -230,11 +243,18 @@ def signal_variance(model: ImageModel, report: Callable[[int], object] = lambda 
         coefficients = model.coefficients(rows)
         energy += float((torch.view_as_real(coefficients).square().sum(-1) @ weight).double().sum())
         report(len(coefficients))
-    return energy / (len(model.particles) * model.box_size**2)
+    showing = int((~model.particles.is_junk).sum())
+    return energy / (showing * model.box_size**2)
 
 
-def noisy_images(model: ImageModel, scale: float, seed: int) -> Iterator[np.ndarray]:
-    """Generate the images: `scale` times the signal plus white noise of variance 1.
+def noisy_images(
+    model: ImageModel,
+    scale: float,
+    seed: int,
+    additions: Sequence[Callable[[slice], Tensor]] = (),
+    noise_amplitude: Tensor | None = None,
+) -> Iterator[np.ndarray]:
+    """Generate the images: `scale` times the signal plus noise of variance 1, and what else they show.
 
     Parameters
     ----------
@@ -244,21 +264,25 @@ def noisy_images(model: ImageModel, scale: float, seed: int) -> Iterator[np.ndar
         variance).
     seed : int
         The noise does not depend on the batch size.
+    additions : sequence of functions
+        Each returns what some rows show beside molecule and noise: (m, y, x), in units of the noise's standard
+        deviation.
+    noise_amplitude : Tensor, shape (y, x // 2 + 1), optional
+        Of :func:`~.noise.noise_amplitude`; without it, the noise is white.
 
     Yields
     ------
     ndarray, shape (m, y, x), float32
         In the order of the particles.
     """
-    noise = _stream(seed, _Purpose.NOISE)
+    rng = stream(seed, Purpose.NOISE)
     for rows in model.batches():
         signal = disk_to_images(scale * model.coefficients(rows), model.disk, model.box_size).numpy()
-        yield signal + noise.standard_normal(signal.shape, dtype=np.float32)
-
-
-def _stream(seed: int, purpose: _Purpose) -> np.random.Generator:
-    """Random numbers of one purpose."""
-    return np.random.default_rng([seed, purpose])
+        noise = rng.standard_normal(signal.shape, dtype=np.float32)
+        images = signal + (noise if noise_amplitude is None else coloured(noise, noise_amplitude))
+        for addition in additions:
+            images += addition(rows).numpy()
+        yield images
 
 
 def _float32(values: np.ndarray) -> Tensor:
@@ -298,3 +322,9 @@ def _draw_ctf(count: int, rng: np.random.Generator) -> Ctf:
         scale=constant,
         is_phase_flipped=torch.zeros(count, dtype=torch.bool),
     )
+
+
+def _with_defocus_error(ctf: Ctf, error_std: float, rng: np.random.Generator) -> Ctf:
+    """Move both defoci of each image by the same error, Angstrom."""
+    error = _float32(error_std * rng.standard_normal(len(ctf)))
+    return replace(ctf, defocus_u=ctf.defocus_u + error, defocus_v=ctf.defocus_v + error)

@@ -58,6 +58,9 @@ ASSEMBLY_STATES = (
 RANDOM_STATES = 100
 """States of the linker, the mixture and the flexible molecule, all equally populated."""
 
+CONTAMINANT_STATES = 20
+"""Different molecules that may be found in place of the one that is simulated."""
+
 LINKER_ATOMS = (850, 100, 550)
 """Of the resting body, of the linker and of the body at its end."""
 
@@ -118,6 +121,14 @@ class Phantom:
     def project(self, state: torch.Tensor, rotation: torch.Tensor, disk: HalfDisk) -> torch.Tensor:
         """See :meth:`~.molecules.Molecule.project`."""
         return project_atoms(self.atoms[state], self.mass[state], rotation, disk, self.sigma)
+
+    def project_padded(
+        self, state: torch.Tensor, rotation: torch.Tensor, disk: HalfDisk, factor: int
+    ) -> torch.Tensor:
+        """See :meth:`~.molecules.Molecule.project_padded`."""
+        return project_atoms(
+            self.atoms[state] / factor, self.mass[state], rotation, disk, self.sigma / factor
+        )
 
     def volume(self, state: int, box_size: int) -> torch.Tensor:
         """See :meth:`~.molecules.Molecule.volume`."""
@@ -312,11 +323,18 @@ def mixture_phantom() -> Phantom:
     Phantom
         100 equally populated states without a coordinate: none lies between two others.
     """
-    rng = np.random.default_rng(40)
-    globules = [_fit_into_radius(_fill(rng, _random_globule(rng), ATOM_COUNT)) for _ in range(RANDOM_STATES)]
-    return _phantom(
-        "mixture", np.stack(globules), None, np.zeros((RANDOM_STATES, 0)), _equal_shares(RANDOM_STATES)
-    )
+    return _globules("mixture", np.random.default_rng(40), RANDOM_STATES)
+
+
+def contaminant_phantom() -> Phantom:
+    """Build what is no part of any phantom: globules like those of the mixture, but other ones.
+
+    Returns
+    -------
+    Phantom
+        20 equally populated states without a coordinate.
+    """
+    return _globules("contaminant", np.random.default_rng(60), CONTAMINANT_STATES)
 
 
 def flexible_phantom() -> Phantom:
@@ -361,6 +379,12 @@ def _hinge_atoms() -> tuple[np.ndarray, np.ndarray]:
     domain = _fill(rng, _HINGE_DOMAIN, HINGE_DOMAIN_ATOMS)
     body = _fill(rng, _HINGE_BODY, ATOM_COUNT - HINGE_DOMAIN_ATOMS, outside=_HINGE_DOMAIN)
     return body, domain
+
+
+def _globules(name: str, rng: np.random.Generator, count: int) -> Phantom:
+    """Draw globules of equal mass, each about its own centre of mass, as equally populated states."""
+    globules = [_fit_into_radius(_fill(rng, _random_globule(rng), ATOM_COUNT)) for _ in range(count)]
+    return _phantom(name, np.stack(globules), None, np.zeros((count, 0)), _equal_shares(count))
 
 
 def _random_globule(rng: np.random.Generator) -> tuple[_Ellipsoid, ...]:

@@ -10,17 +10,21 @@ from pwem.objects import Particle, ParticleFlex
 from pyworkflow.object import Float, Integer
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.results import Latents, read_latents
+from solvar_engine.contract.results import (
+    CONTRAST,
+    LOG_LIKELIHOOD,
+    OUTLIER,
+    POSE_CHANGE_COLUMNS,
+    Latents,
+    image_results,
+    read_latents,
+)
 from solvar_engine.contract.run import RunDir
-from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.contract.star import StarFile
 from solvar_plugin.constants import FLEX_PROGRAM
-from solvar_plugin.convert.alignment import CHANGE_COLUMNS, RefinedPoses, refined_poses_of
+from solvar_plugin.convert.alignment import RefinedPoses, refined_poses_of
 from solvar_plugin.convert.attributes import csv_list
 from solvar_plugin.convert.particles import ID_COLUMN, enabled_items
-
-LOG_LIKELIHOOD_COLUMN = "solvarLogLikelihood"
-OUTLIER_COLUMN = "solvarOutlier"
-"""Columns of the run's particles.star; runs of earlier versions have neither."""
 
 RUN_ATTRIBUTE = "_solvarRun"
 """Attribute of a flexible set's information: the run directory that its coordinates come from."""
@@ -30,8 +34,8 @@ FLEX_ATTRIBUTES = ("_flexInfo", "_zFlex", "_zRed")
 
 # what an earlier analysis of the same particles may have left on them
 _RUN_ATTRIBUTES = (
-    *("_solvarPrecision", "_solvarContrast", "_solvarLogLikelihood", "_solvarOutlier"),
-    *(f"_{name}" for name in CHANGE_COLUMNS),
+    "_solvarPrecision",
+    *(f"_{name}" for name in (CONTRAST, LOG_LIKELIHOOD, OUTLIER, *POSE_CHANGE_COLUMNS)),
 )
 
 
@@ -70,7 +74,9 @@ class ParticleResults:
         """
         table = StarFile.read(run.particles).particles
         row_of_id = {int(identity): row for row, identity in enumerate(table.integers(ID_COLUMN))}
-        return cls(run, row_of_id, read_latents(run.latents), *columns_of(table), refined_poses_of(table))
+        images, latents = image_results(table), read_latents(run.latents)
+        poses = None if images.pose_changes is None else refined_poses_of(table, images.pose_changes)
+        return cls(run, row_of_id, latents, images.log_likelihood, images.is_outlier, poses)
 
     @property
     def rank(self) -> int:
@@ -112,13 +118,6 @@ class ParticleResults:
             item._solvarLogLikelihood = Float(float(self.log_likelihood[row]))
         if self.is_outlier is not None:
             item._solvarOutlier = Integer(int(self.is_outlier[row]))
-
-
-def columns_of(table: StarTable) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return log-likelihood and outlier flags of a table of particles, each shape (n,); None for an absent column."""
-    numbers = table.numbers(*(name for name in (LOG_LIKELIHOOD_COLUMN, OUTLIER_COLUMN) if name in table))
-    flags = numbers.get(OUTLIER_COLUMN)
-    return numbers.get(LOG_LIKELIHOOD_COLUMN), None if flags is None else flags != 0
 
 
 def fill_particles(output: Any, particles: Any, found: ParticleResults) -> None:
@@ -180,17 +179,3 @@ def fill_plain_particles(output: Any, particles: Any, found: ParticleResults, on
 def _copy(particle: Any, item: Any) -> None:
     """Copy a particle, its id included, without what an earlier analysis knew of it."""
     item.copy(particle, ignoreAttrs=[*FLEX_ATTRIBUTES, *_RUN_ATTRIBUTES])
-
-
-def precision_matrix(item: Any) -> np.ndarray:
-    """Return the posterior precision of an item that `fill_particles` made.
-
-    Returns
-    -------
-    ndarray, shape (r, r), float64
-    """
-    values = np.array([float(value) for value in item._solvarPrecision], dtype=np.float64)
-    rank = int((np.sqrt(8 * len(values) + 1) - 1) / 2)
-    matrix = np.zeros((rank, rank))
-    matrix[np.triu_indices(rank)] = values
-    return matrix + np.triu(matrix, 1).T

@@ -8,16 +8,13 @@ from typing import Sequence
 import numpy as np
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import as_text, read_csv
-from solvar_engine.contract.results import NOT_REPRODUCIBLE
+from solvar_engine.contract.results import read_centres, read_clusters, read_components
 from solvar_engine.contract.run import RunDir
 
 
 def compared_components(run: RunDir) -> np.ndarray:
     """Return the components (0-based) in which particles are compared: the reproducible ones, or all if none is."""
-    labels = as_text(read_csv(run.eigenvalues)["label"]).tolist()
-    found = [index for index, label in enumerate(labels) if NOT_REPRODUCIBLE not in label]
-    return np.array(found or range(len(labels)), dtype=np.int64)
+    return read_components(run.eigenvalues).compared
 
 
 def distances_from(point: np.ndarray, z: np.ndarray, precision: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -65,14 +62,13 @@ def in_clusters(run: RunDir, numbers: Sequence[int], count: int) -> np.ndarray:
     UserError
         If the run has no such cluster.
     """
-    table = _analysis_table(run.clusters)
-    rows, cluster = table["row"].astype(np.int64), table["cluster"].astype(np.int64)
+    cluster = read_clusters(_there(run.clusters))
     for number in numbers:
         if not (cluster == number).any():
             raise UserError(f"{run.clusters} has no cluster {number}: its clusters are 1 to {cluster.max(initial=0)}.")
-    chosen = np.zeros(count, dtype=bool)
-    chosen[rows[np.isin(cluster, numbers)]] = True
-    return chosen
+    if len(cluster) != count:
+        raise UserError(f"{run.clusters} has {len(cluster)} particles, but the run has {count}: run it again.")
+    return np.isin(cluster, numbers)
 
 
 def cluster_centre(run: RunDir, number: int) -> np.ndarray:
@@ -83,19 +79,18 @@ def cluster_centre(run: RunDir, number: int) -> np.ndarray:
     UserError
         If the run has no such cluster.
     """
-    table = _analysis_table(run.centres)
-    centres = np.stack([values for name, values in table.items() if name.startswith("z_")], axis=1)
+    centres = read_centres(_there(run.centres))
     if not 1 <= number <= len(centres):
         raise UserError(f"{run.centres} has no cluster {number}: its clusters are 1 to {len(centres)}.")
-    return centres[number - 1].astype(np.float64)
+    return centres[number - 1]
 
 
 def rank_of(run: RunDir) -> int:
     """Return the number of components of a run."""
-    return len(read_csv(run.eigenvalues)["component"])
+    return len(read_components(run.eigenvalues))
 
 
-def _analysis_table(path: Path) -> dict[str, np.ndarray]:
+def _there(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"{path} does not exist, so the clusters are not known: run the covariance analysis again.")
-    return read_csv(path)
+    return path

@@ -10,12 +10,16 @@ from pwem.objects import Volume
 from pyworkflow.object import Float, Integer, String
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import as_text, read_csv, write_csv
+from solvar_engine.contract.results import (
+    StateFolder,
+    read_centres,
+    read_components,
+    read_named_points,
+    read_states,
+    write_points,
+)
 from solvar_engine.contract.run import RunDir
 from solvar_plugin.convert.attributes import csv_list
-
-STATE_COLUMN = "state"
-"""Column of points.csv that names each state."""
 
 STANDARD_DEVIATIONS = 2.0
 """How far from the mean, along a component, its two states are."""
@@ -30,22 +34,21 @@ def mean_volume(run: RunDir) -> Volume:
 
 def eigenvolumes(run: RunDir) -> list[Volume]:
     """Return the eigenvolumes with what is known of their components."""
-    table = read_csv(run.eigenvalues)
-    labels = as_text(table["label"]).tolist()
+    components = read_components(run.eigenvalues)
     volumes = []
-    for row, component in enumerate(table["component"].astype(int).tolist()):
-        volume = volume_of(run.eigenvolume(component))
-        volume.setObjLabel(f"component {component}")
-        volume._solvarComponent = Integer(component)
-        volume._solvarEigenvalue = Float(float(table["eigenvalue"][row]))
-        volume._solvarFraction = Float(float(table["fraction"][row]))
-        volume._solvarAgreement = Float(float(table["half_set_agreement"][row]))
-        volume._solvarLabel = String(labels[row])
+    for row, label in enumerate(components.label):
+        volume = volume_of(run.eigenvolume(row + 1))
+        volume.setObjLabel(f"component {row + 1}")
+        volume._solvarComponent = Integer(row + 1)
+        volume._solvarEigenvalue = Float(float(components.eigenvalue[row]))
+        volume._solvarFraction = Float(float(components.fraction[row]))
+        volume._solvarAgreement = Float(float(components.half_set_agreement[row]))
+        volume._solvarLabel = String(label)
         volumes.append(volume)
     return volumes
 
 
-def write_points(run: RunDir, path: Path) -> int:
+def write_points_to_look_at(run: RunDir, path: Path) -> int:
     """Write the table of the states to look at: both sides of the mean along each component, and the cluster centres.
 
     Returns
@@ -53,39 +56,35 @@ def write_points(run: RunDir, path: Path) -> int:
     int
         Number of states, 0 if the run has no components.
     """
-    eigenvalues = read_csv(run.eigenvalues)["eigenvalue"]
-    rank = len(eigenvalues)
+    components = read_components(run.eigenvalues)
+    rank = len(components)
     if not rank:
         return 0
     names: list[str] = []
     points: list[np.ndarray] = []
-    for component, eigenvalue in enumerate(eigenvalues.tolist(), start=1):
-        reach = STANDARD_DEVIATIONS * np.sqrt(max(eigenvalue, 0.0))
+    for index in range(rank):
+        reach = STANDARD_DEVIATIONS * components.deviation(index)
         for sign, word in ((-1, "-"), (1, "+")):
-            names.append(f"component {component}, {word}{STANDARD_DEVIATIONS:g} sd")
+            names.append(f"component {index + 1}, {word}{STANDARD_DEVIATIONS:g} sd")
             # adding 0 turns -0 into 0
-            points.append(sign * reach * np.eye(rank)[component - 1] + 0.0)
-    centres = read_csv(run.centres)
-    coordinates = np.stack([centres[f"z_{axis}"] for axis in range(1, rank + 1)], axis=1)
-    names += [f"cluster {int(number)}" for number in centres["cluster"]]
-    points += list(coordinates)
-    table = np.array(points)
-    write_csv(path, {STATE_COLUMN: names, **{f"z_{axis}": table[:, axis - 1] for axis in range(1, rank + 1)}})
+            points.append(sign * reach * np.eye(rank)[index] + 0.0)
+    centres = read_centres(run.centres)
+    names += [f"cluster {number}" for number in range(1, len(centres) + 1)]
+    write_points(path, np.array([*points, *centres]), names)
     return len(names)
 
 
-def states(points: Path, folder: Path) -> list[Volume]:
-    """Return the volumes of the states with their names, coordinates and numbers of particles."""
-    table = read_csv(points)
-    used = read_csv(folder / "states.csv")["images_used"]
-    axes = [name for name in table if name.startswith("z_")]
+def states(path: Path, folder: StateFolder) -> list[Volume]:
+    """Return the volumes of the states of a table of points, with names, coordinates and numbers of particles."""
+    names, points = read_named_points(path)
+    used = read_states(folder).images_used
     volumes = []
-    for row, name in enumerate(table[STATE_COLUMN].tolist()):
-        volume = volume_of(folder / f"state_{row + 1:03d}.mrc")
+    for row, name in enumerate(names):
+        volume = volume_of(folder.volume(row + 1))
         volume.setObjLabel(name)
         volume._solvarState = String(name)
         volume._solvarParticles = Integer(int(used[row]))
-        volume._zFlex = csv_list([table[axis][row] for axis in axes])
+        volume._zFlex = csv_list(points[row])
         volumes.append(volume)
     return volumes
 

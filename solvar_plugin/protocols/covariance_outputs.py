@@ -6,6 +6,7 @@ from typing import Any
 
 from pwem.objects import SetOfParticles, SetOfParticlesFlex, SetOfVolumes, Volume
 
+from solvar_engine.contract.results import StateFolder
 from solvar_engine.contract.run import RunDir
 from solvar_plugin import __version__
 from solvar_plugin.constants import FLEX_PROGRAM
@@ -57,7 +58,7 @@ def make_outputs(protocol: Any) -> dict[str, Any]:
         made[OUTLIERS] = _outliers(protocol, found)
     if found.rank:
         made[EIGENVOLUMES] = volume_set(protocol, "eigenvolumes", volumes.eigenvolumes(run))
-        states = volumes.states(protocol.getPointsPath(), protocol.getStatesFolder())
+        states = volumes.states(protocol.getPointsPath(), StateFolder(protocol.getStatesFolder()))
         made[STATES] = volume_set(protocol, "states", states)
     return made
 

@@ -10,7 +10,7 @@ from typing import Any
 from pyworkflow import BETA
 
 from solvar_engine.contract.params import AnalyzeParams, ReconstructParams
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, changed_inputs, differing_options
 from solvar_engine.contract.status import status_path
 from solvar_plugin.convert import volumes
 from solvar_plugin.protocols import covariance_outputs as outputs
@@ -82,7 +82,7 @@ class SolvarProtCovariance(SolvarProtParticles):
         """Find the motions; goes on where an interrupted fit stopped, and starts afresh if an option has changed."""
         run = self.getRunDir()
         command = fit_params(self)
-        if run.differing_options(command) or run.changed_inputs():
+        if differing_options(run, command) or changed_inputs(run):
             self._startAfresh()
         self.runEngine(command, run.status, gpu=self.useGpu.get())
         return [str(run.latents), str(run.eigenvalues), str(run.mean)]
@@ -102,7 +102,7 @@ class SolvarProtCovariance(SolvarProtParticles):
         """Make the volumes of the states; there are none without any component."""
         folder = self.getStatesFolder()
         self._removeStates()
-        if not volumes.write_points(self.getRunDir(), self.getPointsPath()):
+        if not volumes.write_points_to_look_at(self.getRunDir(), self.getPointsPath()):
             return []
         command = ReconstructParams(
             run=str(self.getRunDir().path), output=str(folder), points=str(self.getPointsPath()), method="linear",

@@ -7,7 +7,7 @@ from typing import Any
 import pyworkflow.protocol.params as params
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, is_finished
 from solvar_plugin.constants import FLEX_PROGRAM
 from solvar_plugin.convert.particle_results import RUN_ATTRIBUTE
 from solvar_plugin.protocols.protocol_base import SolvarProtBase
@@ -46,7 +46,7 @@ def run_of(particles: Any) -> RunDir:
             f"The run that the particles come from is gone: the folder {run.path} does not exist. Run the covariance "
             "analysis again."
         )
-    if not run.is_finished():
+    if not is_finished(run):
         raise UserError(
             f"The run that the particles come from, {run.path}, is not finished: let the covariance analysis come to "
             "its end."

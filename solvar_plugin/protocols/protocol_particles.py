@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, clear_run, is_finished
+from solvar_engine.contract.status import read_status
 from solvar_plugin.convert.locations import path_of
 from solvar_plugin.convert.particles import write_particles
 from solvar_plugin.engine import EngineError, progress_text, unfinished_text
@@ -63,7 +64,7 @@ class SolvarProtParticles(SolvarProtBase):
 
     def _startAfresh(self) -> None:
         """Remove the results of other input or options; the outputs that point to them are replaced at the end."""
-        self.getRunDir().clear()
+        clear_run(self.getRunDir())
 
     def _masks(self) -> dict[str, Any]:
         """Return the masks that were chosen, by the name of their parameter."""
@@ -90,8 +91,8 @@ class SolvarProtParticles(SolvarProtBase):
         run = self.getRunDir()
         try:
             if self.isActive():
-                return [progress_text(run.read_status()) or "Preparing."]
-            return self._resultLines(run) if run.is_finished() else [unfinished_text(run.read_status())]
+                return [progress_text(read_status(run.status)) or "Preparing."]
+            return self._resultLines(run) if is_finished(run) else [unfinished_text(read_status(run.status))]
         except (UserError, EngineError) as error:
             return [str(error)]
 
@@ -100,4 +101,4 @@ class SolvarProtParticles(SolvarProtBase):
 
     def _methods(self) -> list[str]:
         run = self.getRunDir()
-        return [methods_text(run)] if run.is_finished() else []
+        return [methods_text(run)] if is_finished(run) else []

@@ -11,15 +11,11 @@ from typing import Any
 from pyworkflow import BETA
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import read_json, write_csv, write_json
+from solvar_engine.contract.files import read_json, write_json
+from solvar_engine.contract.results import StateFolder, is_limit, read_states, write_points
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status, status_path
 from solvar_plugin.convert.particles import ID_COLUMN, write_particles
-from solvar_plugin.convert.states import (
-    StateFolder,
-    is_limit,
-    read_states,
-)
 from solvar_plugin.engine import EngineError, progress_text, unfinished_text
 from solvar_plugin.protocols import reconstruct_form as form_of
 from solvar_plugin.protocols import state_outputs as outputs
@@ -132,7 +128,7 @@ class SolvarProtReconstruct(SolvarProtFromRun):
         path = self.getPointsPath()
         if (self.points.get() or "").strip():
             points = coordinates_of(self.getRunDir(), self.points.get(), form_of.POINTS_LABEL)
-            write_csv(path, {f"z_{axis}": column for axis, column in enumerate(points.T, start=1)})
+            write_points(path, points)
         else:
             shutil.copyfile(self.pointsFile.get(), path)
         return path

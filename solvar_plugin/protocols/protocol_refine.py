@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from pyworkflow import BETA
 
+from solvar_engine.contract.results import read_images
 from solvar_engine.contract.run import RunDir
-from solvar_plugin.convert.alignment import read_pose_changes
 from solvar_plugin.protocols import covariance_outputs as outputs
 from solvar_plugin.protocols.protocol_covariance import SolvarProtCovariance
 
@@ -32,7 +32,7 @@ class SolvarProtRefine(SolvarProtCovariance):
 
     def _resultLines(self, run: RunDir) -> list[str]:
         lines = super()._resultLines(run)
-        changes = read_pose_changes(run)
+        changes = read_images(run.particles).pose_changes
         if changes is None:
             return lines
         turn, move = (np.median(values) for values in (changes.rotation, changes.shift))

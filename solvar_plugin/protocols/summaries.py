@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from solvar_engine.contract.files import as_text, read_csv
+import numpy as np
+
 from solvar_engine.contract.params import AUTO_RANK, FitParams
-from solvar_engine.contract.results import NOT_REPRODUCIBLE
-from solvar_engine.contract.run import RunDir
-from solvar_plugin.convert.rank_table import read_rank_table
+from solvar_engine.contract.results import read_candidates, read_components
+from solvar_engine.contract.run import RunDir, read_params, read_record
+from solvar_engine.contract.status import read_status
 from solvar_plugin.protocols.form_options import choice_in_words
 
 NO_VARIABILITY = (
@@ -24,22 +25,18 @@ def result_lines(run: RunDir) -> list[str]:
     UserError
         If the run's files are damaged.
     """
-    status = run.read_status()
+    status = read_status(run.status)
     lines = [] if status is None else [f"{status.message}."]
-    table = read_csv(run.eigenvalues)
-    labels = as_text(table["label"]).tolist()
-    lines += _rank_lines(run, len(labels))
-    unconfirmed = []
-    for row, component in enumerate(table["component"].astype(int).tolist()):
-        label = labels[row]
-        if NOT_REPRODUCIBLE in label:
-            unconfirmed.append(str(component))
-            continue
+    components = read_components(run.eigenvalues)
+    lines += _rank_lines(run, len(components))
+    for index in np.flatnonzero(components.is_reproducible):
+        label = components.label[index]
         lines.append(
-            f"Component {component}: eigenvalue {table['eigenvalue'][row]:.3g} "
-            f"({table['fraction'][row]:.0%} of the variance), half-set agreement "
-            f"{table['half_set_agreement'][row]:.2f}" + (f" - {label}" if label else "")
+            f"Component {index + 1}: eigenvalue {components.eigenvalue[index]:.3g} "
+            f"({components.fraction[index]:.0%} of the variance), half-set agreement "
+            f"{components.half_set_agreement[index]:.2f}" + (f" - {label}" if label else "")
         )
+    unconfirmed = [str(index + 1) for index in np.flatnonzero(~components.is_reproducible)]
     if unconfirmed:
         lines.append(f"Not confirmed by the particles held out, not to be interpreted: {', '.join(unconfirmed)}.")
     if status is not None:
@@ -60,10 +57,9 @@ def _rank_lines(run: RunDir, rank: int) -> list[str]:
 
 def _tried_automatically(run: RunDir) -> int:
     """Return how many components were tried to choose their number; 0 if it was given."""
-    if run.read_params(FitParams).rank != AUTO_RANK:
+    if read_params(run, FitParams).rank != AUTO_RANK:
         return 0
-    table = read_rank_table(run)
-    return 0 if table is None else len(table)
+    return len(read_candidates(run.rank)) if run.rank.exists() else 0
 
 
 def outlier_lines(n_outliers: int, n_particles: int) -> list[str]:
@@ -85,11 +81,11 @@ def methods_text(run: RunDir) -> str:
     UserError
         If the run's files are damaged.
     """
-    record = run.read_record()
-    params = run.read_params(FitParams)
+    record = read_record(run)
+    params = read_params(run, FitParams)
     box = record["resolved"].get("box", params.box)
     objective = choice_in_words("objective", params.objective)
-    rank = len(read_csv(run.eigenvalues)["component"])
+    rank = len(read_components(run.eigenvalues))
     tried = _tried_automatically(run)
     chosen = f", chosen automatically among {tried}" if tried else ""
     mask = "a mask made from the mean volume" if params.mask is None else f"the mask {params.mask}"

@@ -24,7 +24,7 @@ from solvar_engine import __version__
 from solvar_engine.contract import results
 from solvar_engine.contract.files import read_csv, write_csv
 from solvar_engine.contract.params import AUTO_RANK, AnalyzeParams, FitParams, ReconstructParams, options_of
-from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir
+from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import FAILED, FINISHED, StatusTracker, status_path
 
@@ -82,20 +82,21 @@ def _misbehave(tracker: StatusTracker, behaviour: str) -> int | None:
 
 def _fit(params: FitParams, behaviour: str) -> int:
     run = RunDir(params.output)
-    start = run.prepare(params, params.resume)
-    if start == ALREADY_FINISHED:
-        return 0
+    with prepared(run, params, params.resume) as start:
+        return 0 if start == ALREADY_FINISHED else _fit_from(start, run, params, behaviour)
+
+
+def _fit_from(start: str, run: RunDir, params: FitParams, behaviour: str) -> int:
     if start == NEW:
         inputs = [path for path in (params.particles, params.mask) if path]
-        run.write_params(params, inputs=inputs, resolved={"box": BOX})
+        write_params(run, params, inputs=inputs, resolved={"box": BOX})
     run.checkpoint.mkdir(exist_ok=True)
-    tracker = run.track_status("fit")
+    tracker = StatusTracker(run.status, "fit")
     code = _misbehave(tracker, behaviour)
     if code is None:
         _write_fit(run, params)
         tracker.update(state=FINISHED, step=40, message=f"resumed: {start != NEW}, rank {params.rank}")
         code = 0
-    run.release()
     return code
 
 

@@ -19,6 +19,7 @@ from pyworkflow import Config
 from pyworkflow.tests import BaseTest, setupTestProject
 from pyworkflow.viewer import DESKTOP_TKINTER
 
+from solvar_engine.contract.status import read_status
 from solvar_plugin.protocols import SolvarProtCovariance
 from solvar_plugin.protocols.covariance_form import AUTOMATIC_RANK, FIT, FIXED_RANK, fit_params
 from solvar_plugin.protocols.form_options import in_form_words
@@ -68,15 +69,15 @@ class TestFailures(StandInProject, BaseTest):
         """Launch a protocol whose engine hangs, and return the engine's process once it works."""
         with variables(SOLVAR_STAND_IN="hang"):
             self.proj.launchProtocol(protocol, wait=False)
-        status = protocol.getRunDir().read_status
+        path = protocol.getRunDir().status
 
         def works():
-            current = status()
+            current = read_status(path)
             return current is not None and current.steps == 40
 
         wait_for(works, "the engine to work")
         self.proj._updateProtocol(protocol)
-        return psutil.Process(status().pid)
+        return psutil.Process(read_status(path).pid)
 
     def problems(self, **values):
         return " ".join(self.protocol(**values).validate())

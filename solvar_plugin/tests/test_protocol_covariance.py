@@ -16,7 +16,6 @@ from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.star import StarFile
 from solvar_plugin import __version__
-from solvar_plugin.convert.particle_results import precision_matrix
 from solvar_plugin.protocols import (
     SolvarProtCovariance,
     SolvarProtReconstruct,
@@ -35,6 +34,15 @@ def explained(z, angle):
     terms = np.column_stack([np.ones(len(z)), z, z**2])
     fitted = terms @ np.linalg.lstsq(terms, angle, rcond=None)[0]
     return 1 - np.var(angle - fitted) / np.var(angle)
+
+
+def precision_matrix(item):
+    """The matrix whose upper triangle, row by row, an item has."""
+    values = [float(value) for value in item._solvarPrecision]
+    rank = int((np.sqrt(8 * len(values) + 1) - 1) / 2)
+    matrix = np.zeros((rank, rank))
+    matrix[np.triu_indices(rank)] = values
+    return matrix + np.triu(matrix, 1).T
 
 
 class TestCovarianceAnalysis(BaseTest):

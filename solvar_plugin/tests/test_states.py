@@ -33,7 +33,7 @@ from solvar_plugin.tests import stand_in_engine
 from solvar_plugin.tests.data_sets import PIXEL_SIZE, import_particles, two_optics_groups
 from solvar_plugin.tests.stand_in_project import StandInProject, variables
 from solvar_plugin.viewers import SolvarReconstructViewer, SolvarRefineViewer
-from solvar_plugin.viewers.state_data import resampled, shell_correlation
+from solvar_plugin.viewers.data.state_reader import resampled, shell_correlation
 
 PARTICLES, OUTLIERS, CLUSTERS, RANK = 120, 7, 3, 2
 

@@ -14,7 +14,6 @@ from unittest import mock
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 from pwem.objects import ParticleFlex, SetOfParticlesFlex
 from pwem.viewers import EmPlotter
@@ -24,37 +23,25 @@ from pyworkflow.tests import BaseTest, setupTestProject
 from pyworkflow.viewer import DESKTOP_TKINTER, MessageView
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, OVERFIT, resolution_at_threshold
+from solvar_engine.contract.results import (
+    NOT_REPRODUCIBLE,
+    NUISANCE,
+    StateFolder,
+)
 from solvar_engine.contract.status import FAILED, RUNNING, Status, write_status
-from solvar_plugin.convert.rank_table import RankTable
+from solvar_engine.figures import coordinates, slices, spectra
 from solvar_plugin.protocols import SolvarProtCovariance
 from solvar_plugin.protocols.summaries import NO_VARIABILITY
 from solvar_plugin.tests.synthetic_run import PIXEL_SIZE, blob, molecule, write_run, write_volume
-from solvar_plugin.viewers import (
-    SolvarCovarianceViewer,
-    SolvarParticlesViewer,
-    component_plots,
-    curves,
-    histograms,
-    latent_data,
-    latent_plots,
-    motion_plots,
-    programs,
-    quality,
-    shading,
-    slices,
-    style,
-    surface_levels,
-    surface_plots,
-    surfaces,
-)
-from solvar_plugin.viewers.components import Components
-from solvar_plugin.viewers.entries import RUN_HAS_CHANGED
-from solvar_plugin.viewers.form import AUTOMATIC, COLOURS, DRAWINGS, NONE_YET
-from solvar_plugin.viewers.latent_entries import NO_FIT_OF_PARTICLES
-from solvar_plugin.viewers.run_data import RunData
+from solvar_plugin.viewers import SolvarCovarianceViewer, SolvarParticlesViewer
+from solvar_plugin.viewers.data.run_reader import RunReader
+from solvar_plugin.viewers.data.volume_files import MASK, read_volume
+from solvar_plugin.viewers.plots import motion_plots, shading, surface_levels, surface_plots, surfaces
 from solvar_plugin.viewers.viewer_particles import read_coordinates
-from solvar_plugin.viewers.volume_files import MASK, read_volume
+from solvar_plugin.viewers.windows import programs
+from solvar_plugin.viewers.windows.entries import RUN_HAS_CHANGED
+from solvar_plugin.viewers.windows.form import AUTOMATIC, COLOURS, DRAWINGS, NONE_YET
+from solvar_plugin.viewers.windows.latent_entries import NO_FIT_OF_PARTICLES
 
 SIZES_OF_PICTURES = (
     (surface_plots, "PIXELS_LARGE"),
@@ -221,11 +208,11 @@ class TestSurfacePlots(unittest.TestCase):
 
     def test_surface_of_a_map_is_drawn_from_three_directions_with_its_level(self) -> None:
         figure = new_figure()
-        surface_plots.draw_surface(figure, self.mean, 2.0, 0.4)
+        note = surface_plots.draw_surface(figure, self.mean, 2.0, 0.4)
         self.assertEqual([axes.get_title("center")[:7] for axes in figure.axes], ["along z", "along y", "along x"])
-        self.assertIn("level 0.4.", note_of(figure))
-        surface_plots.draw_surface(empty := new_figure(), self.mean, 2.0, 99.0)
-        self.assertTrue(note_of(empty).startswith("Nothing reaches the level: choose a lower one."))
+        self.assertIn("level 0.4.", note)
+        note = surface_plots.draw_surface(new_figure(), self.mean, 2.0, 99.0)
+        self.assertTrue(note.startswith("Nothing reaches the level: choose a lower one."))
 
     def test_scale_bar_has_its_length(self) -> None:
         figure = new_figure()
@@ -277,300 +264,11 @@ class TestSurfacePlots(unittest.TestCase):
             motion_plots.write_gif(path, frames, 110)
             with Image.open(path) as image:
                 self.assertEqual((image.n_frames, image.size, image.info["loop"]), (len(frames), (72, 24), 0))
-        animation = motion_plots.draw_movie(figure := new_figure(), position, frames, 110, "a note")
+        self.assertEqual(motion_plots.draw_movie(figure := new_figure(), position, frames, 110, "a note"), "a note")
         figure.canvas.draw()
-        animation._func(3)
+        figure.solvar_animation._func(3)
         np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), frames[3])
         self.assertEqual(figure.axes[1].lines[1].get_xdata(), [position[3]])
-
-
-class TestSlices(unittest.TestCase):
-    def test_slices_pick_the_plane_and_the_axes(self) -> None:
-        for box in (8, 9):
-            centre = box // 2
-            for axis, position, expected in (
-                ("z", (centre, 1, 2), (1, 2)),
-                ("y", (3, centre, 1), (3, 1)),
-                ("x", (1, 2, centre), (1, 2)),
-            ):
-                picture = slices.central_slice(point(box, *position), axis)
-                self.assertEqual(np.argwhere(picture).tolist(), [list(expected)])
-
-    def test_the_pictures_are_the_slices_and_the_sums(self) -> None:
-        volume = np.random.default_rng(0).normal(size=(9, 9, 9)).astype(np.float32)
-        figure = new_figure()
-        slices.draw_slices(figure, volume, 1.5, np.ones((9, 9, 9)), is_difference=True)
-        for index in range(3):
-            section, total = figure.axes[index].images[0], figure.axes[index + 3].images[0]
-            np.testing.assert_array_equal(section.get_array(), volume.take(4, axis=index))
-            np.testing.assert_allclose(total.get_array(), volume.sum(axis=index), atol=1e-5)
-            self.assertEqual(section.origin, "lower")
-            # white is no change
-            self.assertEqual(section.norm.vmin, -section.norm.vmax)
-        self.assertEqual([axes.get_xlabel() for axes in figure.axes[:3]], ["x →", "x →", "y →"])
-        self.assertEqual([axes.get_ylabel() for axes in figure.axes[:3]], ["y →", "z →", "z →"])
-
-    def test_a_montage_covers_the_mask(self) -> None:
-        volume = np.arange(12.0)[None, :, None] * np.ones((12, 1, 12))
-        mask = np.zeros((12, 12, 12))
-        mask[4:9, 3:9, 4:9] = 1
-        figure = new_figure()
-        slices.draw_montage(figure, volume, 1.0, "y", 3, mask)
-        panels = [axes for axes in figure.axes if axes.images and axes.get_visible()]
-        self.assertEqual([axes.get_title("center") for axes in panels], ["y = 4", "y = 6", "y = 8"])
-        for axes, value in zip(panels, (4, 6, 8)):
-            self.assertEqual(set(axes.images[0].get_array().ravel()), {value})
-        self.assertEqual(slices.montage_indices((0, 3), 9).tolist(), [0, 1, 2, 3])
-        self.assertEqual(slices.mask_extent(np.zeros((4, 4, 4)), 4, "x"), (0, 3))
-
-    def test_every_montage_has_room_for_its_slices(self) -> None:
-        for count in range(1, 49):
-            rows, columns = slices.montage_shape(count)
-            self.assertGreaterEqual(rows * columns, count)
-            self.assertLess((rows - 1) * columns, count)
-            self.assertGreaterEqual(columns, rows)
-
-    def test_a_constant_volume_can_be_drawn(self) -> None:
-        slices.draw_slices(figure := new_figure(), np.zeros((6, 6, 6)), 0.0, np.zeros((6, 6, 6)))
-        figure.canvas.draw()
-        self.assertEqual(len(figure.axes[0].texts), 0)
-
-
-def components(labels: tuple[str, ...]) -> Components:
-    rank = len(labels)
-    eigenvalue = np.arange(rank, 0, -1.0)
-    return Components(
-        eigenvalue,
-        1.2 * eigenvalue,
-        eigenvalue / eigenvalue.sum(),
-        np.linspace(0.9, 0.1, rank),
-        np.linspace(0.1, 0.9, rank),
-        labels,
-    )
-
-
-class TestCurves(unittest.TestCase):
-    def test_resolution_is_read_off_where_the_curve_crosses(self) -> None:
-        frequency = np.array([0.0, 0.1, 0.2, 0.3])
-        resolution, has_crossed = resolution_at_threshold(frequency, np.array([1, 1, 0.5, 0.0]), 0.25)
-        self.assertAlmostEqual(resolution, 1 / 0.25)
-        self.assertTrue(has_crossed)
-        resolution, has_crossed = resolution_at_threshold(frequency, np.ones(4))
-        self.assertAlmostEqual(resolution, 1 / 0.3)
-        self.assertFalse(has_crossed)
-        self.assertIsNone(resolution_at_threshold(frequency, np.zeros(4)))
-        self.assertIsNone(resolution_at_threshold(frequency, np.full(4, np.nan)))
-
-    def test_fsc_names_the_resolution_of_both_curves(self) -> None:
-        frequency = np.arange(1, 11) / 40
-        mean, covariance = 1 - np.arange(1, 11) / 10, np.ones(10)
-        curves.draw_fsc(figure := new_figure(), frequency, mean, covariance)
-        axes = figure.axes[0]
-        labels = [text.get_text() for text in axes.get_legend().get_texts()]
-        self.assertEqual(labels[0], f"mean map: {40 / 8.57:.1f} Å")
-        self.assertEqual(labels[1], "variability (diagonal of the covariance): 4.0 Å (limit of the pixel size)")
-        self.assertIn([0.143, 0.143], [list(line.get_ydata()) for line in axes.lines])
-        curves.draw_fsc(figure := new_figure(), frequency, np.zeros(10), np.full(10, np.nan))
-        labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-        self.assertEqual(labels, ["mean map: below 0.143 throughout"])
-
-    def test_eigenvalues_are_bars_and_circles_and_labels_are_written(self) -> None:
-        table = components(("", NUISANCE, NOT_REPRODUCIBLE))
-        component_plots.draw_eigenvalues(figure := new_figure(), table)
-        axes = figure.axes[0]
-        bars = sorted((bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axes.patches)
-        np.testing.assert_allclose(bars, [[1, 3], [2, 2], [3, 1]])
-        np.testing.assert_allclose(axes.lines[0].get_ydata(), table.eigenvalue_in_sample)
-        names = [text.get_text() for text in axes.get_legend().get_texts()]
-        self.assertEqual(names, ["held out", "held out, nuisance", "held out, not reproducible", "in sample"])
-        ticks = axes.get_xticklabels()
-        self.assertEqual([tick.get_text() for tick in ticks], ["1", "2\nnuisance", "3\nnot\nreproducible"])
-        self.assertEqual([tick.get_color() for tick in ticks], [style.INK, style.VERMILLION, style.VERMILLION])
-        hatches = {bar.get_hatch() for bar in axes.patches}
-        self.assertEqual(len(hatches), 3)
-        self.assertEqual([text.get_text() for text in axes.texts], ["50%", "33%", "17%"])
-
-    def test_the_gravest_remark_decides_how_a_component_is_drawn(self) -> None:
-        table = components((OVERFIT, f"{NUISANCE}, {OVERFIT}", NUISANCE, "something new"))
-        component_plots.draw_eigenvalues(figure := new_figure(), table)
-        hatches = [bar.get_hatch() for bar in sorted(figure.axes[0].patches, key=lambda bar: bar.get_x())]
-        self.assertEqual(hatches[0], hatches[1])
-        self.assertEqual(len(set(hatches)), 3)
-
-    def test_any_number_of_components_and_missing_numbers_can_be_drawn(self) -> None:
-        for labels in (("",), (NOT_REPRODUCIBLE,), ("",) * 40, ("",) * 8 + (NUISANCE,) * 4):
-            table = components(labels)
-            table.eigenvalue_in_sample[0] = table.half_set_agreement[0] = np.nan
-            component_plots.draw_eigenvalues(figure := new_figure(), table)
-            figure.canvas.draw()
-            self.assertEqual(len(figure.axes[0].patches), len(labels))
-
-    def test_noise_has_one_curve_for_each_group(self) -> None:
-        frequency, variance = np.tile([0.0, 0.1, 0.2], 2), np.array([1.0, 2, 3, 4, 5, 0])
-        curves.draw_noise(figure := new_figure(), frequency, variance, np.repeat(["opticsGroup1", "7"], 3))
-        lines = figure.axes[0].lines
-        self.assertEqual([line.get_label() for line in lines], ["opticsGroup1", "optics group 7"])
-        self.assertEqual(lines[0].get_ydata().tolist(), [1, 2, 3])
-        # what has no logarithm is left out
-        self.assertEqual(lines[1].get_ydata().tolist(), [4, 5])
-        figure.canvas.draw()
-
-    def test_progress_has_one_panel_for_each_stage(self) -> None:
-        columns = {
-            "stage": np.array(["half-sets"] * 4 + ["all particles"] * 2),
-            "half": np.array(["1", "2", "1", "2", "", ""]),
-            "shell_max": np.array([8.0, 8, 8, 8, np.nan, np.nan]),
-            "objective": np.array([9.0, 8, 5, 6, 3, np.nan]),
-            "seconds": np.arange(6.0),
-        }
-        curves.draw_progress(figure := new_figure(), columns)
-        self.assertEqual([axes.get_title("left") for axes in figure.axes], ["half-sets, shells to 8", "all particles"])
-        self.assertEqual([line.get_ydata().tolist() for line in figure.axes[0].lines], [[4, 0], [2, 0]])
-        self.assertEqual(figure.axes[1].lines[0].get_ydata().tolist(), [0])
-
-
-class TestQuality(unittest.TestCase):
-    def test_gains_are_drawn_beside_those_of_the_decoys(self) -> None:
-        gain = np.array([[900.0, 800.0], [20.0, -3.0]])
-        table = RankTable(np.array([1, 2]), gain, np.full((2, 2), 10.0), np.array([True, False]))
-        quality.draw_rank(figure := new_figure(), table)
-        axes = figure.axes[0]
-        self.assertEqual(axes.get_title(loc="left"), "1 of 2 components stand out")
-        drawn = {
-            (round(x), float(y), line.get_marker(), line.get_markerfacecolor())
-            for line in axes.lines
-            for x, y in zip(*line.get_data())
-        }
-        # a tenth of what decoys gain stands for no gain
-        expected = {(1, 900.0, "o", style.BLUE), (1, 800.0, "s", style.BLUE), (2, 20.0, "o", "white")}
-        self.assertEqual(drawn, expected | {(2, 1.0, "v", "white")})
-        levels = [segment[0][1] for lines in axes.collections for segment in lines.get_segments()]
-        self.assertEqual(levels, [10.0] * 4)
-
-    def test_every_particle_is_counted_once_and_outliers_apart(self) -> None:
-        random = np.random.default_rng(0)
-        flags = np.arange(500) < 20
-        quality.draw_particles(
-            figure := new_figure(), random.normal(size=500) - 90 * flags, flags, random.normal(size=500)
-        )
-        for axes in figure.axes:
-            counts = {
-                color: sum(bar.get_height() for bar in axes.patches if to_rgb(bar.get_facecolor()) == to_rgb(color))
-                for color in (style.BLUE, style.VERMILLION)
-            }
-            self.assertEqual(counts, {style.BLUE: 480, style.VERMILLION: 20})
-        self.assertIn("20 of 500 are flagged", note_of(figure))
-
-    def test_without_log_likelihoods_the_contrast_is_left(self) -> None:
-        quality.draw_particles(figure := new_figure(), None, None, np.ones(50))
-        figure.canvas.draw()
-        self.assertEqual([axes.get_xlabel() for axes in figure.axes], ["contrast of the image"])
-        self.assertIn("does not tell how well", note_of(figure))
-
-
-class TestLatent(unittest.TestCase):
-    def setUp(self) -> None:
-        random = np.random.default_rng(0)
-        self.z = random.normal(size=(200, 2))
-        table = components(("", NOT_REPRODUCIBLE))
-        self.x, self.y = (latent_data.component_axis(table, self.z, index) for index in (0, 1))
-
-    def test_the_scatter_holds_exactly_the_points_in_their_colours(self) -> None:
-        cluster = np.arange(200) % 3 + 1
-        coloring = latent_data.Coloring(cluster, "cluster", is_category=True)
-        latent_plots.draw_latent(figure := new_figure(), self.x, self.y, coloring)
-        drawn = figure.axes[0].collections[0]
-        order = latent_data.random_subset(200)
-        np.testing.assert_allclose(np.asarray(drawn.get_offsets()), self.z[order])
-        expected = [to_rgb(style.category_color(number - 1)) for number in cluster[order]]
-        np.testing.assert_allclose(drawn.get_facecolors()[:, :3], expected)
-        names = [text.get_text() for text in figure.legends[0].get_texts()]
-        self.assertEqual(names, ["1  (67)", "2  (67)", "3  (66)"])
-
-    def test_a_coordinate_that_must_not_be_interpreted_says_so(self) -> None:
-        latent_plots.draw_latent(figure := new_figure(), self.x, self.y)
-        axes = figure.axes[0]
-        self.assertEqual(axes.get_xlabel(), "z₁, coordinate along component 1")
-        self.assertEqual(axes.get_ylabel(), "z₂, coordinate along component 2 (not reproducible)")
-        self.assertEqual(axes.yaxis.label.get_color(), style.VERMILLION)
-        self.assertIn("must not be interpreted", note_of(figure))
-
-    def test_colours_of_numbers_are_the_numbers(self) -> None:
-        contrast = np.linspace(0.5, 1.5, 200)
-        latent_plots.draw_latent(figure := new_figure(), self.x, self.y, latent_data.Coloring(contrast, "contrast"))
-        drawn = figure.axes[0].collections[0]
-        np.testing.assert_allclose(drawn.get_array(), contrast[latent_data.random_subset(200)])
-        self.assertIn("contrast", [axes.get_xlabel() for axes in figure.axes])
-
-    def test_equal_values_do_not_blow_up_the_colour_scale(self) -> None:
-        contrast = 1 + 1e-8 * np.arange(200)
-        latent_plots.draw_latent(figure := new_figure(), self.x, self.y, latent_data.Coloring(contrast, "contrast"))
-        norm = figure.axes[0].collections[0].norm
-        self.assertGreater(norm.vmax - norm.vmin, 0.05)
-
-    def test_hexagons_count_every_particle_once(self) -> None:
-        latent_plots.draw_latent(figure := new_figure(), self.x, self.y, drawing=latent_data.HEXAGONS)
-        self.assertEqual(figure.axes[0].collections[0].get_array().sum(), 200)
-
-    def test_hexagons_show_the_commonest_cluster_and_the_median(self) -> None:
-        x = latent_data.Axis(np.repeat([0.0, 1.0], 5), "x", "x")
-        cluster = np.array([2, 2, 1, 2, 1, 3, 3, 3, 1, 3])
-        for values, is_category, expected in ((cluster, True, {2, 3}), (np.arange(10.0), False, {2, 7})):
-            coloring = latent_data.Coloring(values, "value", is_category)
-            latent_plots.draw_latent(figure := new_figure(), x, x, coloring, latent_data.HEXAGONS)
-            self.assertEqual(set(figure.axes[0].collections[0].get_array().tolist()), expected)
-
-    def test_many_particles_become_hexagons_or_a_random_part(self) -> None:
-        self.assertEqual(latent_data.choose_drawing(latent_data.MAX_AUTOMATIC_POINTS), latent_data.POINTS)
-        self.assertEqual(latent_data.choose_drawing(latent_data.MAX_AUTOMATIC_POINTS + 1), latent_data.HEXAGONS)
-        with mock.patch.object(latent_data.random_subset, "__defaults__", (50,)):
-            latent_plots.draw_latent(figure := new_figure(), self.x, self.y, drawing=latent_data.POINTS)
-        self.assertEqual(len(figure.axes[0].collections[0].get_offsets()), 50)
-        self.assertIn("50 of 200 particles, chosen at random, are drawn.", note_of(figure))
-
-    def test_marked_particles_are_on_top(self) -> None:
-        chosen = np.zeros(len(self.x.values), dtype=bool)
-        chosen[[3, 5]] = True
-        latent_plots.draw_latent(figure := new_figure(), self.x, self.y, marks=latent_data.Marks(chosen, "outliers"))
-        on_top = figure.axes[0].collections[-1]
-        expected = np.stack([self.x.values, self.y.values], axis=1)[chosen]
-        np.testing.assert_allclose(sorted(on_top.get_offsets().tolist()), sorted(expected.tolist()))
-        self.assertEqual(figure.axes[0].get_legend().get_texts()[0].get_text(), "outliers (2)")
-
-    def test_centres_are_marked_and_numbered(self) -> None:
-        centres = np.array([[0.5, -0.5], [np.nan, np.nan], [1.0, 1.0]])
-        latent_plots.draw_latent(figure := new_figure(), self.x, self.y, places=latent_data.Places(centres))
-        axes = figure.axes[0]
-        self.assertEqual([text.get_text() for text in axes.texts], ["1", "3"])
-        self.assertEqual([text.get_position() for text in axes.texts], [(0.5, -0.5), (1.0, 1.0)])
-
-    def test_the_middle_of_a_ring_is_on_the_ring(self) -> None:
-        angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-        ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        middles = latent_data.middles_of_clusters(ring, np.full(40, 2))
-        self.assertTrue(np.isnan(middles[0]).all())
-        self.assertAlmostEqual(np.linalg.norm(middles[1]), 1)
-
-    def test_uncertainty_is_marginal(self) -> None:
-        covariance = np.array([[2.0, 0.6, 0.1], [0.6, 1.0, 0.2], [0.1, 0.2, 3.0]])
-        precision = np.linalg.inv(covariance)[None]
-        np.testing.assert_allclose(latent_data.uncertainty(precision, [0]), [np.sqrt(2.0)])
-        np.testing.assert_allclose(latent_data.uncertainty(precision, [0, 2]), [np.sqrt(5.0)])
-        with self.assertRaisesRegex(UserError, "infinite"):
-            latent_data.uncertainty(np.zeros((1, 2, 2)), [0])
-
-    def test_histograms_count_every_particle(self) -> None:
-        histograms.draw_histograms(figure := new_figure(), [self.x, self.y])
-        for axes, title in zip(figure.axes, ("component 1", "component 2\n(not reproducible)")):
-            self.assertEqual(sum(bar.get_height() for bar in axes.patches), 200)
-            self.assertEqual(axes.get_title("left"), title)
-        self.assertEqual(figure.axes[1].patches[0].get_facecolor()[:3], to_rgba(style.PALE)[:3])
-
-    def test_only_so_many_histograms_are_drawn(self) -> None:
-        count = histograms.MAX_HISTOGRAMS + 3
-        histograms.draw_histograms(figure := new_figure(), [self.x] * count)
-        self.assertEqual(sum(axes.get_visible() for axes in figure.axes), histograms.MAX_HISTOGRAMS)
-        self.assertIn(f"first {histograms.MAX_HISTOGRAMS} of {count}", note_of(figure))
 
 
 class WithRun(unittest.TestCase):
@@ -580,10 +278,10 @@ class WithRun(unittest.TestCase):
         self.folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
         self.run_dir = write_run(self.folder)
-        self.data = RunData(self.run_dir, self.folder / "points.csv", self.folder / "states")
+        self.data = RunReader(self.run_dir, self.folder / "points.csv", StateFolder(self.folder / "states"))
 
 
-class TestRunData(WithRun):
+class TestRunReader(WithRun):
     def test_volumes_are_named_after_what_they_are(self) -> None:
         names = [volume.name for volume in self.data.volumes()]
         self.assertEqual(names[:5], ["mean map", "half-map 1", "half-map 2", "mask", "eigenvolume of component 1"])
@@ -814,18 +512,18 @@ class TestCovarianceViewer(BaseTest):
 
     def test_axes_and_colours_are_those_that_were_chosen(self) -> None:
         viewer = self.viewer()
-        z = RunData(self.protocol.getRunDir(), Path("none"), Path("none")).latents().z
+        z = RunReader(self.protocol.getRunDir(), Path("none"), StateFolder(Path("none"))).latents().z
         self.assertEqual(
             viewer.getParam("xAxis").choices,
             ["component 1", "component 2 (nuisance)", "component 3 (not reproducible)", "UMAP 1", "UMAP 2"],
         )
         viewer.xAxis.set(2)
         viewer.yAxis.set(0)
-        order = latent_data.random_subset(len(z))
+        order = coordinates.random_subset(len(z))
         for choice in range(len(COLOURS)):
             viewer.colourBy.set(choice)
             # of so few particles, points are what is drawn automatically
-            for drawing in (AUTOMATIC, DRAWINGS.index(latent_data.HEXAGONS)):
+            for drawing in (AUTOMATIC, DRAWINGS.index(coordinates.HEXAGONS)):
                 viewer.drawAs.set(drawing)
                 figure = self.plot(viewer, "displayLatent")
                 self.assertIn("component 3 (not reproducible)", figure.axes[0].get_xlabel())
@@ -979,7 +677,7 @@ class TestCovarianceViewer(BaseTest):
         viewer = self.viewer()
         before = EmPlotter(figsize=(1, 1))
         self.addCleanup(before.close)
-        with mock.patch.object(curves, "draw_noise", side_effect=UserError("A reason.")):
+        with mock.patch.object(spectra, "draw_noise", side_effect=UserError("A reason.")):
             self.assertEqual(self.message(viewer, "displayNoise"), "A reason.")
         from matplotlib import pyplot
 
@@ -1055,7 +753,7 @@ class TestParticlesViewer(BaseTest):
         (plotter,) = viewer._visualize(particles)
         self.addCleanup(plotter.close)
         drawn = plotter.getFigure().axes[0].collections[0]
-        np.testing.assert_allclose(drawn.get_offsets(), z[latent_data.random_subset(40)][:, :2])
+        np.testing.assert_allclose(drawn.get_offsets(), z[coordinates.random_subset(40)][:, :2])
 
     def test_one_component_is_a_histogram_and_none_a_sentence(self) -> None:
         viewer = SolvarParticlesViewer(project=self.proj)

@@ -7,15 +7,18 @@ from typing import Any, Callable
 from pyworkflow.viewer import DESKTOP_TKINTER, View
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.results import StateFolder, curves_by_stage
+from solvar_engine.figures import components as component_figures
+from solvar_engine.figures import images, spectra
 from solvar_plugin.protocols import SolvarProtCovariance
-from solvar_plugin.viewers import component_plots, curves, programs, quality
-from solvar_plugin.viewers.covariance_sections import define_form
-from solvar_plugin.viewers.entries import entry
-from solvar_plugin.viewers.form import Choices
-from solvar_plugin.viewers.latent_entries import LatentEntries
-from solvar_plugin.viewers.run_data import RunData
-from solvar_plugin.viewers.volume_entries import VolumeEntries, chimerax_program
-from solvar_plugin.viewers.windows import plot
+from solvar_plugin.viewers.data.run_reader import RunReader
+from solvar_plugin.viewers.windows import programs
+from solvar_plugin.viewers.windows.covariance_sections import define_form
+from solvar_plugin.viewers.windows.entries import entry
+from solvar_plugin.viewers.windows.form import Choices
+from solvar_plugin.viewers.windows.latent_entries import LatentEntries
+from solvar_plugin.viewers.windows.plot_window import plot
+from solvar_plugin.viewers.windows.volume_entries import VolumeEntries, chimerax_program
 
 
 class SolvarCovarianceViewer(LatentEntries, VolumeEntries):
@@ -29,7 +32,7 @@ class SolvarCovarianceViewer(LatentEntries, VolumeEntries):
 
     def _defineParams(self, form: Any) -> None:
         protocol = self.protocol
-        self._data = RunData(protocol.getRunDir(), protocol.getPointsPath(), protocol.getStatesFolder())
+        self._data = RunReader(protocol.getRunDir(), protocol.getPointsPath(), StateFolder(protocol.getStatesFolder()))
         # fixed here, because the numbers that the form gives back count these
         self._entries = self._known_volumes()
         self._component_names = self._known_components()
@@ -67,21 +70,21 @@ class SolvarCovarianceViewer(LatentEntries, VolumeEntries):
     @entry
     def _show_eigenvalues(self) -> list[View]:
         components = self._components()
-        return [plot("Eigenvalues and reproducibility", (11.5, 5.6), component_plots.draw_eigenvalues, components)]
+        return [plot("Eigenvalues and reproducibility", (11.5, 5.6), component_figures.draw_eigenvalues, components)]
 
     @entry
     def _show_rank(self) -> list[View]:
-        table = self._data.rank_table()
-        return [plot("Gain of each component on held-out particles", (9, 6), quality.draw_rank, table)]
+        candidates = self._data.candidates()
+        return [plot("Gain of each component on held-out particles", (9, 6), component_figures.draw_gains, candidates)]
 
     # ---------------------------------------------------------------- particles
 
     @entry
     def _show_particles(self) -> list[View]:
         contrast = self._data.latents().contrast
-        log_likelihood, is_outlier = self._data.fit_of_particles(len(contrast))
-        values = (log_likelihood, is_outlier, contrast)
-        return [plot("Log-likelihood, contrast and outliers", (10.5, 5.6), quality.draw_particles, *values)]
+        found = self._data.images(len(contrast))
+        values = (found.log_likelihood, found.is_outlier, contrast)
+        return [plot("Log-likelihood, contrast and outliers", (10.5, 5.6), images.draw_images, *values)]
 
     # ---------------------------------------------------------------- resolution, noise, progress
 
@@ -89,22 +92,22 @@ class SolvarCovarianceViewer(LatentEntries, VolumeEntries):
     def _show_fsc(self) -> list[View]:
         table = self._data.fsc()
         columns = (table["frequency"], table["fsc_mean"], table["fsc_covariance"])
-        return [plot("Resolution of the mean and of the variability", (9, 6), curves.draw_fsc, *columns)]
+        return [plot("Resolution of the mean and of the variability", (9, 6), spectra.draw_fsc, *columns)]
 
     @entry
     def _show_noise(self) -> list[View]:
         table = self._data.noise()
         columns = (table["frequency"], table["noise_variance"], table["group"])
-        return [plot("Noise spectrum", (9, 5.6), curves.draw_noise, *columns)]
+        return [plot("Noise spectrum", (9, 5.6), spectra.draw_noise, *columns)]
 
     @entry
     def _show_progress(self) -> list[View]:
         metrics = self._data.metrics()
-        stages = len(curves.curves_by_stage(metrics))
+        stages = len(curves_by_stage(metrics))
         if not stages:
             raise UserError(f"No step of the optimisation is done yet. {self._data.progress()}")
         size = (max(3.2 * min(stages, 4), 7.0), 4.8 if stages <= 4 else 7.5)
-        return [plot(self._data.progress(), size, curves.draw_progress, metrics)]
+        return [plot(self._data.progress(), size, spectra.draw_progress, metrics)]
 
     # ---------------------------------------------------------------- report
 

@@ -9,9 +9,9 @@ from pwem.objects import SetOfParticlesFlex
 from pyworkflow.viewer import DESKTOP_TKINTER, View, Viewer
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.figures import coordinates, histograms, latent, style
 from solvar_plugin.constants import FLEX_PROGRAM
-from solvar_plugin.viewers import histograms, latent_data, latent_plots, style
-from solvar_plugin.viewers.windows import plot
+from solvar_plugin.viewers.windows.plot_window import plot
 
 
 class SolvarParticlesViewer(Viewer):
@@ -32,15 +32,15 @@ class SolvarParticlesViewer(Viewer):
         except UserError as error:
             return [self.errorMessage(str(error), "SOLVAR")]
         axes = [
-            latent_data.Axis(z[:, index], name, f"z{style.subscript(index + 1)}, coordinate along {name}")
+            coordinates.Axis(z[:, index], name, f"z{style.subscript(index + 1)}, coordinate along {name}")
             for index, name in enumerate(f"component {number}" for number in range(1, z.shape[1] + 1))
         ]
         title = f"{len(z):,} particles of {obj.getObjLabel() or obj.getNameId() or 'the set'}"
         if len(axes) == 1:
             return [plot(title, (7.5, 5.5), histograms.draw_histograms, axes)]
-        drawing = latent_data.choose_drawing(len(z))
-        coloring = latent_data.Coloring(contrast, "contrast of the image") if drawing == latent_data.POINTS else None
-        return [plot(title, (10, 8.3), latent_plots.draw_latent, axes[0], axes[1], coloring, drawing)]
+        drawing = coordinates.choose_drawing(len(z))
+        coloring = coordinates.Coloring(contrast, "contrast of the image") if drawing == coordinates.POINTS else None
+        return [plot(title, (10, 8.3), latent.draw_latent, axes[0], axes[1], coloring, drawing)]
 
 
 def read_coordinates(particles: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,13 @@ from pyworkflow.viewer import DESKTOP_TKINTER, View
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.run import RunDir
+from solvar_engine.figures import coordinates, slices, states
 from solvar_plugin.protocols import SolvarProtReconstruct
 from solvar_plugin.protocols.reconstruct_form import BETWEEN, TRAJECTORY
-from solvar_plugin.viewers import latent_data, slices, state_plots
-from solvar_plugin.viewers.entries import entry
-from solvar_plugin.viewers.form import (
+from solvar_plugin.viewers.data.state_reader import StateReader
+from solvar_plugin.viewers.plots.surface_plots import draw_state_surfaces
+from solvar_plugin.viewers.windows.entries import entry
+from solvar_plugin.viewers.windows.form import (
     DENSITY,
     Choices,
     add_button,
@@ -22,10 +24,9 @@ from solvar_plugin.viewers.form import (
     define_latent,
     define_volumes,
 )
-from solvar_plugin.viewers.latent_entries import LatentEntries
-from solvar_plugin.viewers.state_data import StateData
-from solvar_plugin.viewers.volume_entries import VolumeEntries, chimerax_program
-from solvar_plugin.viewers.windows import plot
+from solvar_plugin.viewers.windows.latent_entries import LatentEntries
+from solvar_plugin.viewers.windows.plot_window import plot
+from solvar_plugin.viewers.windows.volume_entries import VolumeEntries, chimerax_program
 
 _MARKS = ("Number the states", "Marks where the states lie with their numbers; those along a trajectory are joined.")
 
@@ -37,13 +38,13 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
     _targets = [SolvarProtReconstruct]
     _environments = [DESKTOP_TKINTER]
 
-    _data: StateData
+    _data: StateReader
 
     # ---------------------------------------------------------------- form
 
     def _defineParams(self, form: Any) -> None:
         protocol = self.protocol
-        self._data = StateData(_run_of(protocol), protocol.getStates(), protocol.getStateKind())
+        self._data = StateReader(_run_of(protocol), protocol.getStates(), protocol.getStateKind())
         # fixed here, because the numbers that the form gives back count these
         self._entries = self._known_volumes()
         self._component_names = self._known_components()
@@ -108,31 +109,31 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
     def _show_state_surfaces(self) -> list[View]:
         volumes, names = self._states()
         options = (self._pixel_size(), self._axis_of_states(), self.statesLevel.get(), self._data.mask())
-        return [plot("Surfaces of all states", _size(len(names)), state_plots.draw_state_surfaces, volumes, names,
+        return [plot("Surfaces of all states", _size(len(names)), draw_state_surfaces, volumes, names,
                      *options)]  # fmt: skip
 
     @entry
     def _show_state_slices(self) -> list[View]:
         volumes, names = self._states()
         options = (self._pixel_size(), self._axis_of_states())
-        return [plot("Central slices of all states", _size(len(names)), state_plots.draw_state_slices, volumes, names,
+        return [plot("Central slices of all states", _size(len(names)), states.draw_state_slices, volumes, names,
                      *options)]  # fmt: skip
 
     @entry
     def _show_state_table(self) -> list[View]:
         table = self._data.table()
         size = (10.5, min(2.2 + 0.36 * len(table), 8.5))
-        return [plot("Images and resolution", size, state_plots.draw_state_table, table, self._data.names(),
+        return [plot("Images and resolution", size, states.draw_state_table, table, self._data.names(),
                      self._pixel_size())]  # fmt: skip
 
     @entry
     def _show_state_fsc(self) -> list[View]:
         curves = self._data.half_correlations()
-        return [plot("Correlation of half-maps", (10.5, 6), state_plots.draw_state_fsc, *curves, self._data.names())]
+        return [plot("Correlation of half-maps", (10.5, 6), states.draw_state_fsc, *curves, self._data.names())]
 
     def _states(self) -> tuple[list[Any], list[str]]:
         """The first volumes, as many as pictures fit into a window, and their names."""
-        names = self._data.names()[: state_plots.MAX_PICTURES]
+        names = self._data.names()[: states.MAX_PICTURES]
         return [self._data.state(number) for number in range(1, len(names) + 1)], names
 
     def _pixel_size(self) -> float:
@@ -143,14 +144,14 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
 
     # ---------------------------------------------------------------- latent space
 
-    def _places(self, x: latent_data.Axis, y: latent_data.Axis) -> latent_data.Places | None:
+    def _places(self, x: coordinates.Axis, y: coordinates.Axis) -> coordinates.Places | None:
         """Where the states lie on two components."""
         choices = [self.xAxis.get(), self.yAxis.get()]
         points = self._data.table().points
         if max(choices) >= points.shape[1]:
             return None  # nothing is known of places on a UMAP
         is_path = self.protocol.states.get() in (TRAJECTORY, BETWEEN)
-        return latent_data.Places(points[:, choices], f"the states ({self._data.kind}s)", is_path)
+        return coordinates.Places(points[:, choices], f"the states ({self._data.kind}s)", is_path)
 
 
 def _run_of(protocol: Any) -> RunDir:
@@ -163,5 +164,5 @@ def _run_of(protocol: Any) -> RunDir:
 
 def _size(count: int) -> tuple[float, float]:
     """Size of a window with pictures of so many states, inches of 100 pixels."""
-    rows, columns = state_plots.grid_of(count)
+    rows, columns = states.grid_of(count)
     return min(max(2.5 * columns, 6.5), 13.0), min(2.7 * rows + 1.0, 8.5)

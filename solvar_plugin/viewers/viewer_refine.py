@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-import numpy as np
 from pyworkflow.viewer import View
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.star import StarFile
-from solvar_plugin.convert.alignment import read_pose_changes
+from solvar_engine.contract.results import read_images
+from solvar_engine.figures import poses
 from solvar_plugin.protocols import SolvarProtRefine
-from solvar_plugin.viewers import pose_plots
-from solvar_plugin.viewers.entries import entry
-from solvar_plugin.viewers.form import add_button
 from solvar_plugin.viewers.viewer_covariance import SolvarCovarianceViewer
-from solvar_plugin.viewers.windows import plot
+from solvar_plugin.viewers.windows.entries import entry
+from solvar_plugin.viewers.windows.form import add_button
+from solvar_plugin.viewers.windows.plot_window import plot
 
 
 class SolvarRefineViewer(SolvarCovarianceViewer):
@@ -51,20 +49,14 @@ class SolvarRefineViewer(SolvarCovarianceViewer):
     @entry
     def _show_pose_changes(self) -> list[View]:
         self._data.latents()  # says why, if the fit has not finished
-        changes = read_pose_changes(self._data.run)
+        changes = self._data.images().pose_changes
         if changes is None:
             raise UserError(f"{self._data.run.particles} does not tell how poses have changed: run the protocol again.")
-        return [plot("Changes of orientations and shifts", (11, 5.4), pose_plots.draw_pose_changes, changes)]
+        return [plot("Changes of orientations and shifts", (11, 5.4), poses.draw_pose_changes, changes)]
 
     @entry
     def _show_directions(self) -> list[View]:
         self._data.latents()
-        before, after = (_angles(path) for path in (self.protocol.getStarPath(), self._data.run.particles))
-        return [plot("Distribution of orientations", (12, 5.4), pose_plots.draw_directions, before, after)]
-
-
-def _angles(path: Any) -> np.ndarray:
-    """Read rot and tilt of all particles, degrees; shape (n, 2)."""
-    names = ("rlnAngleRot", "rlnAngleTilt")
-    numbers = StarFile.read(path).particles.numbers(*names)
-    return np.stack([numbers[name] for name in names], axis=1)
+        paths = {"input": self.protocol.getStarPath(), "refined": self._data.run.particles}
+        views = {title: read_images(path).view for title, path in paths.items()}
+        return [plot("Distribution of orientations", (12, 5.4), poses.draw_directions, views)]

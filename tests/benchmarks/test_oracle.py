@@ -48,6 +48,7 @@ def few_states() -> Truth:
         contrast=np.ones(4),
         pose=Pose(torch.eye(3).expand(4, 3, 3), torch.zeros(4, 2)),
         pixel_size=1.0,
+        is_junk=np.zeros(4, dtype=bool),
     )
 
 

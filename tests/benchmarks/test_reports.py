@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import profile_fit, scaling, whole_fit
+from benchmarks import profile_fit, realism, scaling, whole_fit
 from benchmarks.common import Call
 from benchmarks.projector_accuracy import RandomImages
 from solvar_engine.imaging.fourier import HalfDisk
@@ -61,3 +61,14 @@ def test_random_images_come_in_batches(batch_size) -> None:
     batches = list(source.batches(torch.arange(7), source.disk, batch_size))
     assert torch.equal(torch.cat([batch.index for batch in batches]), torch.arange(7))
     assert all(len(batch.images) <= batch_size for batch in batches)
+
+
+def test_effects_of_microscopes_are_averaged_over_seeds_and_no_component_tells_nothing() -> None:
+    moving = {"eigenvalues_true": [9.0], "captured_variance_2": 0.6, "covariance_error": 0.4}
+    some = {**moving, "latent_r2": 0.8, "eigenvalues_estimated": [8.0, 2.5]}
+    none = {**moving, "captured_variance_2": 0.0, "latent_r2": None, "eigenvalues_estimated": []}
+    assert realism.row_of("junk", [some, none]) == ["junk", "2 0", "8", "0.3", "0.4", "0.4"]
+    static = {**none, "eigenvalues_true": []}
+    assert realism.row_of("junk", [static, static])[1:] == ["0 0", "0", "-", "-", "-"]
+    together = realism.EFFECTS["all"]
+    assert len(together) == 6 and all(options.items() <= together.items() for options in realism.ALONE.values())

@@ -17,8 +17,23 @@ import pytest
 
 from solvar_engine import __version__
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.params import AnalyzeParams, FitParams
-from solvar_engine.contract.run import ALREADY_FINISHED, FIGURE_NAMES, NEW, RESUME, RunDir
+from solvar_engine.contract.params import AnalyzeParams, FitParams, Params
+from solvar_engine.contract.run import (
+    ALREADY_FINISHED,
+    FIGURE_NAMES,
+    NEW,
+    RESUME,
+    RunDir,
+    changed_inputs,
+    clear_run,
+    differing_options,
+    is_finished,
+    prepared,
+    read_params,
+    read_record,
+    require_finished,
+    write_params,
+)
 from solvar_engine.contract.status import Status, StatusTracker, read_status, status_path, write_status
 
 
@@ -33,11 +48,17 @@ def params(tmp_path) -> FitParams:
 def started(params) -> RunDir:
     """A run that was started and whose program has gone."""
     run = RunDir(params.output)
-    assert run.prepare(params, resume=False) == NEW
-    run.write_params(params, inputs=[params.particles], resolved={"box": 64})
-    run.track_status("fit").update(stage="mean", step=1, steps=9)
-    run.release()
+    with prepared(run, params, resume=False) as start:
+        assert start == NEW
+        write_params(run, params, inputs=[params.particles], resolved={"box": 64})
+        StatusTracker(run.status, "fit").update(stage="mean", step=1, steps=9)
     return run
+
+
+def way_to_start(run: RunDir, params: Params, resume: bool) -> str:
+    """How a run starts that ends at once."""
+    with prepared(run, params, resume) as start:
+        return start
 
 
 def content_of(folder) -> dict[str, bytes]:
@@ -95,17 +116,17 @@ def test_absent_or_empty_folder_starts(params, resume, exists):
     run = RunDir(params.output)
     if exists:
         run.path.mkdir()
-    assert run.prepare(params, resume) == NEW
-    owner = json.loads(run.lock.read_text())
-    assert owner["pid"] == os.getpid() and owner["host"] == socket.gethostname()
-    run.release()
+    with prepared(run, params, resume) as start:
+        assert start == NEW
+        owner = json.loads(run.lock.read_text())
+        assert owner["pid"] == os.getpid() and owner["host"] == socket.gethostname()
     assert not run.lock.exists()
 
 
 def test_folder_with_content_is_refused_and_not_touched(started, params):
     before = content_of(started.path)
     with pytest.raises(UserError, match="is not empty.*--resume"):
-        RunDir(params.output).prepare(params, resume=False)
+        way_to_start(RunDir(params.output), params, resume=False)
     assert content_of(started.path) == before
 
 
@@ -114,10 +135,10 @@ def test_foreign_folder_is_not_resumed(params, tmp_path):
     folder.mkdir()
     (folder / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match="thesis.tex but no params.json"):
-        RunDir(folder).prepare(params, resume=True)
+        way_to_start(RunDir(folder), params, resume=True)
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
     with pytest.raises(UserError, match="is a file"):
-        RunDir(folder / "thesis.tex").prepare(params, resume=True)
+        way_to_start(RunDir(folder / "thesis.tex"), params, resume=True)
 
 
 def test_run_killed_before_its_options_were_stored_starts_again(params):
@@ -125,8 +146,7 @@ def test_run_killed_before_its_options_were_stored_starts_again(params):
     run.path.mkdir()
     run.log.write_text("starting")
     run.lock.write_text("")
-    assert run.prepare(params, resume=True) == NEW
-    run.release()
+    assert way_to_start(run, params, resume=True) == NEW
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -134,22 +154,21 @@ def test_start_that_failed_before_its_options_were_stored_counts_as_empty(params
     run = RunDir(params.output)
     run.path.mkdir()
     run.log.write_text("a damaged STAR file")
-    run.write_status(Status("fit", state="failed", message="a damaged STAR file"))
-    assert run.prepare(params, resume) == NEW
-    run.release()
+    write_status(run.status, Status("fit", state="failed", message="a damaged STAR file"))
+    assert way_to_start(run, params, resume) == NEW
     # but not if there is more, or the status is of something else
     for status in (Status("reconstruct", state="failed"), Status("fit", state="running")):
-        run.write_status(status)
+        write_status(run.status, status)
         with pytest.raises(UserError, match="not empty"):
-            run.prepare(params, resume=False)
-    run.write_status(Status("fit", state="failed"))
+            way_to_start(run, params, resume=False)
+    write_status(run.status, Status("fit", state="failed"))
     (run.path / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match="not empty"):
-        run.prepare(params, resume=False)
+        way_to_start(run, params, resume=False)
     run.status.write_text("{")
     (run.path / "thesis.tex").unlink()
     with pytest.raises(UserError, match="not empty"):
-        run.prepare(params, resume=False)
+        way_to_start(run, params, resume=False)
 
 
 def test_resume_continues_and_removes_what_a_killed_write_left(started, params):
@@ -157,17 +176,16 @@ def test_resume_continues_and_removes_what_a_killed_write_left(started, params):
     leftover = started.path / "checkpoint" / ".state.npz.123.tmp"
     leftover.write_text("half")
     run = RunDir(params.output)
-    assert run.prepare(params, resume=True) == RESUME
+    assert way_to_start(run, params, resume=True) == RESUME
     assert not leftover.exists()
-    run.release()
 
 
 def test_finished_run_is_left_alone(started, params):
-    started.write_status(Status("fit", state="finished"))
+    write_status(started.status, Status("fit", state="finished"))
     before = content_of(started.path)
-    assert RunDir(params.output).prepare(params, resume=True) == ALREADY_FINISHED
+    assert way_to_start(RunDir(params.output), params, resume=True) == ALREADY_FINISHED
     assert content_of(started.path) == before
-    started.require_finished()
+    require_finished(started)
 
 
 def test_finished_run_of_other_files_is_told(started, params):
@@ -180,37 +198,37 @@ def test_finished_run_of_other_files_is_told(started, params):
 
 
 def test_differing_options_are_named(started, params):
-    started.write_status(Status("fit", state="finished"))
+    write_status(started.status, Status("fit", state="finished"))
     changed = dataclasses.replace(params, rank=5, projector="nearest")
     with pytest.raises(UserError) as error:
-        RunDir(params.output).prepare(changed, resume=True)
+        way_to_start(RunDir(params.output), changed, resume=True)
     assert "--rank (was 3, now 5), --projector (was trilinear, now nearest)" in str(error.value)
 
 
 def test_differing_options_are_listed_before_anything_is_refused(started, params, tmp_path):
     run = RunDir(params.output)
-    assert run.differing_options(params) == []
-    assert run.differing_options(dataclasses.replace(params, threads=3, resume=True, output="elsewhere")) == []
+    assert differing_options(run, params) == []
+    assert differing_options(run, dataclasses.replace(params, threads=3, resume=True, output="elsewhere")) == []
     changed = dataclasses.replace(params, rank=5, box=32)
-    assert run.differing_options(changed) == ["--rank (was 3, now 5)", "--box (was None, now 32)"]
-    assert run.differing_options(AnalyzeParams(run="r")) == ["the command (was fit, now analyze)"]
-    assert RunDir(tmp_path / "absent").differing_options(changed) == []
+    assert differing_options(run, changed) == ["--rank (was 3, now 5)", "--box (was None, now 32)"]
+    assert differing_options(run, AnalyzeParams(run="r")) == ["the command (was fit, now analyze)"]
+    assert differing_options(RunDir(tmp_path / "absent"), changed) == []
     run.params.unlink()
-    assert run.differing_options(changed) == []
+    assert differing_options(run, changed) == []
 
 
 def test_changed_inputs_are_listed(started, params, tmp_path):
-    assert started.changed_inputs() == []
+    assert changed_inputs(started) == []
     with open(params.particles, "a") as stream:
         stream.write("more")
-    assert [str(path) for path in started.changed_inputs()] == [params.particles]
+    assert [str(path) for path in changed_inputs(started)] == [params.particles]
     Path(params.particles).write_text("data_particlez\n")
-    assert [str(path) for path in started.changed_inputs()] == [params.particles], "of the same size"
+    assert [str(path) for path in changed_inputs(started)] == [params.particles], "of the same size"
     Path(params.particles).write_text("data_particles\n")
-    assert started.changed_inputs() == []
+    assert changed_inputs(started) == []
     os.unlink(params.particles)
-    assert started.changed_inputs() == []
-    assert RunDir(tmp_path / "absent").changed_inputs() == []
+    assert changed_inputs(started) == []
+    assert changed_inputs(RunDir(tmp_path / "absent")) == []
 
 
 def fill(run: RunDir) -> None:
@@ -227,20 +245,20 @@ def fill(run: RunDir) -> None:
 
 def test_run_is_cleared_so_that_another_can_start(started, params):
     fill(started)
-    started.clear()
+    clear_run(started)
     assert started.path.is_dir() and not list(started.path.iterdir())
-    assert RunDir(params.output).prepare(dataclasses.replace(params, rank=7), resume=True) == NEW
+    assert way_to_start(RunDir(params.output), dataclasses.replace(params, rank=7), resume=True) == NEW
 
 
 def test_failed_or_killed_start_is_cleared(params):
     run = RunDir(params.output)
-    run.clear()
+    clear_run(run)
     assert not run.path.exists()
     run.path.mkdir()
-    run.write_status(Status("fit", state="failed"))
+    write_status(run.status, Status("fit", state="failed"))
     run.log.write_text("x")
     run.lock.write_text("")
-    run.clear()
+    clear_run(run)
     assert not list(run.path.iterdir())
 
 
@@ -253,7 +271,7 @@ def test_folder_with_anything_else_is_not_cleared(started, foreign):
     path.write_text("precious")
     before = content_of(started.path)
     with pytest.raises(UserError, match="which is not of a run: nothing was removed"):
-        started.clear()
+        clear_run(started)
     assert content_of(started.path) == before
 
 
@@ -263,31 +281,29 @@ def test_folder_that_is_no_run_is_not_cleared(tmp_path, name):
     path.parent.mkdir(parents=True)
     path.write_text("{}")
     with pytest.raises(UserError, match="not of a run|not written by this program"):
-        RunDir(tmp_path / "folder").clear()
+        clear_run(RunDir(tmp_path / "folder"))
     with pytest.raises(UserError, match="is a file"):
-        RunDir(path).clear()
+        clear_run(RunDir(path))
     assert path.read_text() == "{}"
 
 
 def test_run_of_a_newer_version_is_not_cleared(started):
-    started.params.write_text(json.dumps({**started.read_record(), "format_version": 99}))
+    started.params.write_text(json.dumps({**read_record(started), "format_version": 99}))
     before = content_of(started.path)
     with pytest.raises(UserError, match="format 99"):
-        started.clear()
+        clear_run(started)
     assert content_of(started.path) == before
 
 
 def test_run_in_use_is_not_cleared(started, params):
-    user = RunDir(params.output)
-    user.prepare(params, resume=True)
-    before = content_of(started.path)
-    with pytest.raises(UserError, match="in use by process"):
-        started.clear()
-    assert content_of(started.path) == before
-    user.release()
+    with prepared(RunDir(params.output), params, resume=True):
+        before = content_of(started.path)
+        with pytest.raises(UserError, match="in use by process"):
+            clear_run(started)
+        assert content_of(started.path) == before
     started.lock.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
     with pytest.raises(UserError, match="process 1 on elsewhere"):
-        started.clear()
+        clear_run(started)
 
 
 def test_clearing_follows_no_link(started, tmp_path):
@@ -295,7 +311,7 @@ def test_clearing_follows_no_link(started, tmp_path):
     (tmp_path / "elsewhere" / "data.mrc").write_text("precious")
     started.eigenvolumes.symlink_to(tmp_path / "elsewhere")
     started.mean.symlink_to(tmp_path / "elsewhere" / "data.mrc")
-    started.clear()
+    clear_run(started)
     assert not list(started.path.iterdir())
     assert (tmp_path / "elsewhere" / "data.mrc").read_text() == "precious"
 
@@ -303,7 +319,7 @@ def test_clearing_follows_no_link(started, tmp_path):
 def test_what_a_kill_leaves_of_a_clearing_is_an_unfinished_run(started, params, monkeypatch):
     fill(started)
     started.status.unlink()
-    started.write_status(Status("fit", state="finished"))
+    write_status(started.status, Status("fit", state="finished"))
     unlink = type(started.path).unlink
 
     def fail_at_the_mean(path, *arguments, **options) -> None:
@@ -313,10 +329,10 @@ def test_what_a_kill_leaves_of_a_clearing_is_an_unfinished_run(started, params, 
 
     monkeypatch.setattr(type(started.path), "unlink", fail_at_the_mean)
     with pytest.raises(KeyboardInterrupt):
-        started.clear()
-    assert started.mean.exists() and started.params.exists() and not started.is_finished()
+        clear_run(started)
+    assert started.mean.exists() and started.params.exists() and not is_finished(started)
     monkeypatch.undo()
-    started.clear()
+    clear_run(started)
     assert not list(started.path.iterdir())
 
 
@@ -327,27 +343,26 @@ def test_options_that_only_change_how_may_differ(started, params, monkeypatch, t
         particles="particles.star",
     )  # fmt: skip
     run = RunDir(params.output)
-    assert run.prepare(changed, resume=True) == RESUME
-    run.release()
+    assert way_to_start(run, changed, resume=True) == RESUME
 
 
 def test_another_command_is_refused(started, params):
     with pytest.raises(UserError, match="holds a run of fit, not of analyze"):
-        RunDir(params.output).prepare(AnalyzeParams(run=params.output), resume=True)
+        way_to_start(RunDir(params.output), AnalyzeParams(run=params.output), resume=True)
 
 
 def test_changed_input_is_refused_and_the_lock_given_back(started, params):
     with open(params.particles, "a") as stream:
         stream.write("more")
     with pytest.raises(UserError, match="particles.star has changed"):
-        RunDir(params.output).prepare(params, resume=True)
+        way_to_start(RunDir(params.output), params, resume=True)
     assert not started.lock.exists()
 
 
 def _hold(path: str, params: FitParams, ready) -> None:
-    RunDir(path).prepare(params, resume=True)
-    ready.set()
-    time.sleep(60)
+    with prepared(RunDir(path), params, resume=True):
+        ready.set()
+        time.sleep(60)
 
 
 def test_lock_of_a_living_process_is_respected_and_of_a_dead_one_taken_over(started, params):
@@ -358,38 +373,35 @@ def test_lock_of_a_living_process_is_respected_and_of_a_dead_one_taken_over(star
     try:
         assert ready.wait(30)
         with pytest.raises(UserError, match=f"in use by process {holder.pid} on {socket.gethostname()}"):
-            RunDir(params.output).prepare(params, resume=True)
+            way_to_start(RunDir(params.output), params, resume=True)
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         holder.join()
     assert started.lock.exists()
     run = RunDir(params.output)
-    assert run.prepare(params, resume=True) == RESUME
-    assert json.loads(run.lock.read_text())["pid"] == os.getpid()
-    run.release()
+    with prepared(run, params, resume=True) as start:
+        assert start == RESUME
+        assert json.loads(run.lock.read_text())["pid"] == os.getpid()
 
 
 def test_lock_of_another_host_is_respected(started, params):
     started.lock.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
     with pytest.raises(UserError, match=r"process 1 on elsewhere.*delete .*lock"):
-        RunDir(params.output).prepare(params, resume=True)
+        way_to_start(RunDir(params.output), params, resume=True)
 
 
 def test_two_in_one_process_exclude_each_other(started, params):
     first, second = RunDir(params.output), RunDir(params.output)
-    first.prepare(params, resume=True)
-    with pytest.raises(UserError, match="in use"):
-        second.prepare(params, resume=True)
-    second.release()
-    assert first.lock.exists()
-    first.release()
-    assert second.prepare(params, resume=True) == RESUME
-    second.release()
+    with prepared(first, params, resume=True):
+        with pytest.raises(UserError, match="in use"):
+            way_to_start(second, params, resume=True)
+        assert first.lock.exists()
+    assert way_to_start(second, params, resume=True) == RESUME
 
 
 def test_params_json_says_what_is_needed_to_repeat_the_run(started, params):
-    record = started.read_record()
-    assert started.read_params(FitParams) == params
+    record = read_record(started)
+    assert read_params(started, FitParams) == params
     assert record["format_version"] == 1
     assert record["options"]["seed"] == 0 and record["resolved"] == {"box": 64}
     (entry,) = record["inputs"]
@@ -401,27 +413,27 @@ def test_params_json_says_what_is_needed_to_repeat_the_run(started, params):
 
 
 def test_foreign_and_newer_params_are_refused(started):
-    record = started.read_record()
+    record = read_record(started)
     started.params.write_text(json.dumps({**record, "format_version": 99}))
     with pytest.raises(UserError, match="format 99"):
-        started.read_record()
+        read_record(started)
     started.params.write_text("{}")
     with pytest.raises(UserError, match="not written by this program"):
-        started.read_record()
+        read_record(started)
 
 
 def test_unfinished_run_is_no_start_for_other_commands(started, tmp_path):
     with pytest.raises(UserError, match="not finished"):
-        started.require_finished()
+        require_finished(started)
     with pytest.raises(UserError, match="is not a run folder"):
-        RunDir(tmp_path / "nothing").require_finished()
+        require_finished(RunDir(tmp_path / "nothing"))
 
 
 def test_status_goes_on_over_resumes(started, monkeypatch):
-    started.write_status(Status("fit", seconds=100.0, peak_memory_mb=1e6))
-    tracker = started.track_status("fit")
+    write_status(started.status, Status("fit", seconds=100.0, peak_memory_mb=1e6))
+    tracker = StatusTracker(started.status, "fit")
     status = tracker.update(stage="covariance", step=2, steps=5, message="")
-    assert status == started.read_status()
+    assert status == read_status(started.status)
     assert 100 <= status.seconds < 130 and status.peak_memory_mb == 1e6
     assert (status.pid, status.host, status.state) == (os.getpid(), socket.gethostname(), "running")
     finished = tracker.update(state="finished", step=5)
@@ -440,8 +452,8 @@ def test_peak_memory_is_that_of_this_process():
 
 
 def test_no_status_yet(tmp_path):
-    assert RunDir(tmp_path).read_status() is None
-    assert not RunDir(tmp_path).is_finished()
+    assert read_status(RunDir(tmp_path).status) is None
+    assert not is_finished(RunDir(tmp_path))
 
 
 def test_file_system_without_locks_falls_back_to_process_numbers(started, params, monkeypatch):
@@ -450,15 +462,13 @@ def test_file_system_without_locks_falls_back_to_process_numbers(started, params
 
     monkeypatch.setattr("fcntl.flock", no_locks)
     first, second = RunDir(params.output), RunDir(params.output)
-    first.prepare(params, resume=True)
-    with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
-        second.prepare(params, resume=True)
-    first.release()
+    with prepared(first, params, resume=True):
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+            way_to_start(second, params, resume=True)
     # a process with our number that started at another time is not us
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": "1"}
     started.lock.write_text(json.dumps(owner))
-    assert second.prepare(params, resume=True) == RESUME
-    second.release()
+    assert way_to_start(second, params, resume=True) == RESUME
 
 
 def test_command_that_replaces_an_earlier_call_counts_anew(tmp_path):

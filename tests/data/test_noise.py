@@ -7,13 +7,11 @@ import torch
 from torch import Tensor
 
 from solvar_engine.data.noise import (
-    ResidualNoise,
     background_mask,
     background_power,
     background_statistics,
     normalisation,
     repair_origin,
-    shell_means,
 )
 from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, images_to_disk
 
@@ -110,18 +108,6 @@ def test_repair_leaves_other_shells_and_its_argument_alone() -> None:
     assert float(repaired[0, 1]) == pytest.approx(4.0)
 
 
-def test_shell_means_count_friedel_mates() -> None:
-    """The average over the full plane, written out."""
-    values = torch.rand(len(DISK), generator=random())
-    plane: dict[int, list[float]] = {}
-    for (kx, ky), value in zip(DISK.pixels.tolist(), values.tolist(), strict=True):
-        shell = round((kx**2 + ky**2) ** 0.5)
-        plane.setdefault(shell, []).extend([value] * (1 if (kx, ky) == (0, 0) else 2))
-    expected = torch.tensor([sum(plane[s]) / len(plane[s]) for s in sorted(plane)], dtype=torch.float64)
-    torch.testing.assert_close(shell_means(values, DISK), expected)
-    torch.testing.assert_close(shell_means(torch.stack((values, 2 * values)), DISK)[1], 2 * expected)
-
-
 # --- normalisation
 
 
@@ -154,56 +140,3 @@ def test_single_strange_image_is_brought_to_the_others() -> None:
 
 def test_single_image_is_left_alone() -> None:
     assert normalisation(torch.tensor([2.5]), PIXELS).tolist() == [1.0]
-
-
-# --- noise from residuals
-
-
-def test_true_spectra_of_two_groups_are_returned_whatever_whitened_before() -> None:
-    """Coloured noise without signal, whitened by a wrong first guess."""
-    truth = torch.stack((spectrum(0.3), 3.0 * spectrum(0.05)))
-    guess = torch.stack((torch.linspace(0.2, 4.0, DISK.shell_max + 1), torch.full((DISK.shell_max + 1,), 2.0)))
-    noise = ResidualNoise(2, DISK)
-    for seed, group in ((0, 0), (1, 1), (2, 0), (3, 1), (4, 1)):
-        whitened = coloured_coefficients(truth[group], 200, seed) / guess[group].sqrt()[DISK.shell]
-        noise.add(whitened.abs() ** 2, torch.full((200,), group))
-    found = noise.update(guess)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found[:, 1:].double(), truth[:, 1:], rtol=0.07, atol=0)
-    torch.testing.assert_close(found[:, 0].double(), truth[:, 0], rtol=0.25, atol=0)
-
-
-def test_groups_may_be_mixed_in_a_batch_and_have_unequal_sizes() -> None:
-    power = torch.ones(5, len(DISK)) * torch.tensor([1.0, 2.0, 2.0, 1.0, 2.0])[:, None]
-    group = torch.tensor([0, 1, 1, 0, 1])
-    noise = ResidualNoise(2, DISK)
-    noise.add(power[:2], group[:2])
-    noise.add(power[2:], group[2:])
-    found = noise.update(torch.ones(2, DISK.shell_max + 1))
-    torch.testing.assert_close(found, torch.tensor([1.0, 2.0])[:, None].expand(-1, DISK.shell_max + 1))
-
-
-def test_group_without_images_keeps_its_noise() -> None:
-    noise = ResidualNoise(2, DISK)
-    noise.add(torch.full((3, len(DISK)), 2.0), torch.zeros(3, dtype=torch.int64))
-    before = torch.full((2, DISK.shell_max + 1), 5.0)
-    assert noise.update(before)[:, 0].tolist() == [10.0, 5.0]
-
-
-def test_shells_that_a_group_does_not_see_keep_their_noise() -> None:
-    noise = ResidualNoise(1, DISK)
-    power = torch.where(DISK.shell <= 6, 3.0, 0.0).expand(4, -1)
-    noise.add(power, torch.zeros(4, dtype=torch.int64))
-    found = noise.update(torch.full((1, DISK.shell_max + 1), 2.0))[0]
-    assert found[:7].tolist() == [6.0] * 7
-    assert found[7:].tolist() == [2.0] * (DISK.shell_max - 6)
-
-
-def test_shell_that_a_group_sees_in_part_is_measured_on_that_part() -> None:
-    """A group's own Nyquist cuts through a shell of the common grid; pixels beyond it are exactly zero."""
-    seen = DISK.pixels.double().norm(dim=1) <= 7.0
-    assert 0 < int(seen[DISK.shell == 7].sum()) < int((DISK.shell == 7).sum())
-    noise = ResidualNoise(1, DISK)
-    noise.add(torch.where(seen, 3.0, 0.0).expand(4, -1), torch.zeros(4, dtype=torch.int64))
-    found = noise.update(torch.full((1, DISK.shell_max + 1), 2.0))[0]
-    assert float(found[7]) == pytest.approx(6.0)

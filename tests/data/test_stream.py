@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.data.noise import ResidualNoise
 from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.model.residuals import ResidualNoise
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, images_to_disk, shift_phases
 from solvar_engine.imaging.rotation import random_rotations
@@ -168,3 +168,30 @@ def test_images_follow_their_refined_shifts(prepared: PreparedParticles) -> None
         assert torch.equal(after.rotation, rotation)
     back = moved.with_pose(prepared.pose)
     torch.testing.assert_close(everything(back).images, everything(prepared).images)
+
+
+def test_what_is_subtracted_is_missing_from_the_images(prepared: PreparedParticles) -> None:
+    """In the units of batches: whitened, and at the scale of each image; only of the rows and the band named."""
+    changed = replace(prepared, coefficients=prepared.coefficients.clone())
+    band, rows = DISK.prefix(4), torch.tensor([17, 2, 9])
+    before = everything(prepared).images
+    amount = torch.complex(*torch.randn(2, 3, len(band), generator=random(8)))
+    changed.subtract(rows, amount)
+    expected = before.clone()
+    expected[rows, : len(band)] -= amount
+    torch.testing.assert_close(everything(changed).images, expected, rtol=1e-4, atol=1e-5)
+    changed.subtract(rows, everything(changed, band).images[rows])
+    assert float(everything(changed, band).images[rows].abs().max()) < 1e-5
+
+
+def test_images_that_were_moved_are_not_subtracted_from(prepared: PreparedParticles) -> None:
+    moved = prepared.with_pose(Pose(prepared.pose.rotation, torch.ones(COUNT, 2)))
+    with pytest.raises(ValueError, match="cannot be subtracted from"):
+        moved.subtract(torch.tensor([0]), prepared.coefficients[:1])
+
+
+def test_known_contrasts_come_with_their_images(prepared: PreparedParticles) -> None:
+    contrast = torch.linspace(0.5, 1.5, COUNT).double()
+    batch = everything(prepared.with_contrast(contrast), batch_size=5)
+    torch.testing.assert_close(batch.contrast, contrast.float())
+    torch.testing.assert_close(batch.images, everything(prepared).images)

@@ -7,20 +7,25 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.model.bands import Band, ProjectorOptions, make_band
+from solvar_engine.estimation.model.bands import Band, make_band
+from solvar_engine.estimation.solver.preconditioner import Preconditioner, make_preconditioner
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.projectors.torch_ref import TorchProjector
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.reconstruction.simulated import MemorySource, Simulation, real_rows
 
 
-def full_band(simulation: Simulation, mask: Tensor | None = None, *, share: float = 1.0) -> Band:
-    """Make the band of all shells, with the true mean and the density of the images."""
+def full_band(simulation: Simulation) -> Band:
+    """Make the band of all shells, with the true mean."""
+    source = simulation.source
+    return make_band(source.disk.shell_max, source.disk, simulation.phantom.mean(source.box_size), SliceOptions())
+
+
+def full_preconditioner(simulation: Simulation, mask: Tensor) -> Preconditioner:
+    """Bound steps in the band of all shells by the density of all images."""
     source = simulation.source
     density = accumulate_normal_equations(source, source.everyone).density()
-    box_size = source.box_size
-    mask = torch.ones(box_size, box_size, box_size) if mask is None else mask
-    mean = simulation.phantom.mean(box_size)
-    return make_band(source.disk.shell_max, source.disk, mean, mask, density * share, ProjectorOptions())
+    return make_preconditioner(source.disk.shell_max, mask, density)
 
 
 def in_double(band: Band) -> Band:
@@ -41,12 +46,12 @@ class DenseModel:
     def of(source: MemorySource, band: Band, factors: Tensor) -> DenseModel:
         """Slice mean and factors by the band's projector, at each image's own contrast.
 
-        The error of that contrast is one more factor, the last one: the slice of the mean times its deviation.
+        The error of that contrast is one more ctf, the last one: the slice of the mean times its deviation.
         """
         projector = band.projector
         grid = projector.to_grid(torch.cat((band.mean[None], factors)))
-        factor = source.ctf[:, : len(band.disk)] * source.contrast[:, None]
-        slices = projector.project(grid, source.rotation, factor).to(torch.complex128)
+        ctf = source.ctf[:, : len(band.disk)] * source.contrast[:, None]
+        slices = projector.project(grid, source.rotation, ctf).to(torch.complex128)
         columns = torch.stack([real_rows(slices[..., j], band.disk) for j in range(slices.shape[-1])], dim=-1)
         images = real_rows(source.images[:, : len(band.disk)].to(torch.complex128), band.disk)
         loadings = torch.cat((columns[..., 1:], band.contrast_variance**0.5 * columns[..., :1]), dim=-1)

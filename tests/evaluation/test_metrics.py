@@ -38,6 +38,7 @@ def make_truth(states: int = STATES) -> Truth:
         contrast=rng.normal(1, 0.2, COUNT),
         pose=Pose(random_rotations(COUNT, generator), torch.randn(COUNT, 2, generator=generator)),
         pixel_size=2.0,
+        is_junk=np.zeros(COUNT, dtype=bool),
     )
 
 
@@ -126,3 +127,44 @@ def test_volumes_of_another_box_are_refused() -> None:
     other = dataclasses.replace(truth, volumes=truth.volumes[:, 1:, 1:, 1:])
     with pytest.raises(ValueError, match="true volumes of"):
         evaluate_estimate(perfect_estimate(truth), other)
+
+
+def test_junk_is_left_out_of_every_score() -> None:
+    truth = make_truth()
+    rng = np.random.default_rng(1)
+    is_junk = rng.random(COUNT) < 0.3
+    estimate = dataclasses.replace(perfect_estimate(truth), start_pose=truth.pose)
+    rows = np.flatnonzero(~is_junk)
+    alone = dataclasses.replace(truth, state=truth.state[rows], contrast=truth.contrast[rows])
+    mean, factor = state_factor(truth.volumes, np.bincount(alone.state, minlength=STATES).astype(float))
+    _, singular, vectors = np.linalg.svd(factor.reshape(STATES, -1), full_matrices=False)
+    # perfect for the molecule, nonsense for junk
+    z, contrast = estimate.z.copy(), estimate.contrast.copy()
+    z[is_junk] = 100 * rng.standard_normal((int(is_junk.sum()), 2))
+    contrast[is_junk] = -5.0
+    shift = truth.pose.shift.clone()
+    shift[torch.from_numpy(is_junk)] += 50.0 * torch.randn(int(is_junk.sum()), 2)
+    estimate = dataclasses.replace(
+        estimate,
+        mean=mean,
+        eigenvolumes=vectors[:2].reshape(2, BOX, BOX, BOX).astype(np.float32),
+        eigenvalues=singular[:2] ** 2,
+        z=z,
+        contrast=contrast,
+        pose=Pose(truth.pose.rotation, shift),
+        start_pose=Pose(truth.pose.rotation, shift),
+    )
+    scores = evaluate_estimate(estimate, dataclasses.replace(truth, is_junk=is_junk)).scores
+    for key in ("captured_variance", "latent_r2", "contrast_r2"):
+        assert scores[key] == pytest.approx(1.0, abs=1e-3), key
+    assert scores["covariance_error"] < 1e-3
+    assert scores["shift_error_px"] < 1e-4 and scores["shift_error_start_px"] < 1e-4
+    spoilt = evaluate_estimate(estimate, truth).scores
+    assert spoilt["latent_r2"] < 0.9 and spoilt["contrast_r2"] < 0.1 and spoilt["shift_error_px"] > 1.0
+    assert spoilt["covariance_error"] > 1e-3
+
+
+def test_junk_alone_cannot_be_scored() -> None:
+    truth = make_truth()
+    with pytest.raises(ValueError, match="no image shows the molecule"):
+        evaluate_estimate(perfect_estimate(truth), dataclasses.replace(truth, is_junk=np.ones(COUNT, dtype=bool)))

@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 import torch
 
+from solvar_engine.contract.angles import relion_to_rotation
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, images_to_disk, shift_phases
-from solvar_engine.imaging.rotation import relion_to_rotation
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.types import Ctf
-from solvar_engine.projectors.base import create_projector
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import SliceOptions
 from tests.imaging.closed_form import asymmetric_atoms, relative_error
 
 needs_relion = pytest.mark.skipif(
@@ -96,7 +97,7 @@ class Table:
 
     @property
     def rotation(self) -> torch.Tensor:
-        return relion_to_rotation(_double(self.AngleRot), _double(self.AngleTilt), _double(self.AnglePsi))
+        return torch.from_numpy(relion_to_rotation(self.AngleRot, self.AngleTilt, self.AnglePsi))
 
     @property
     def shift_px(self) -> torch.Tensor:
@@ -210,7 +211,7 @@ def test_contrast_transfer_equals_that_of_relion_pixel_by_pixel(tmp_path: Path) 
 def test_slices_of_the_projectors_are_the_images_of_relion(projected: tuple) -> None:
     """The whole forward model: slice, CTF and shift, as `fit` composes them."""
     table, _, with_ctf = projected
-    projector = create_projector(BOX_SIZE, DISK)
+    projector = create_projector(BOX_SIZE, DISK, SliceOptions())
     grid = projector.to_grid(torch.from_numpy(ATOMS.volume(BOX_SIZE)).float()[None])
     slices = projector.project(grid, table.rotation.float())[..., 0]
     slices = slices * ctf_values(table.ctf, DISK, PIXEL_SIZE) * shift_phases(DISK, -table.shift_px, BOX_SIZE)

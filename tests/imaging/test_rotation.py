@@ -12,63 +12,9 @@ from scipy.spatial.transform import Rotation
 from solvar_engine.imaging.rotation import (
     angular_distance_deg,
     random_rotations,
-    relion_to_rotation,
-    rotation_to_relion,
     rotation_to_rotvec,
     rotvec_to_rotation,
 )
-
-
-def angles(count: int = 300) -> np.ndarray:
-    generator = np.random.default_rng(0)
-    return generator.uniform([-180, 0, -180], [180, 180, 180], size=(count, 3))
-
-
-def relion(euler: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return relion_to_rotation(*torch.from_numpy(euler).to(dtype).unbind(1))
-
-
-def test_relion_angles_are_zyz_of_scipy() -> None:
-    euler = angles()
-    expected = Rotation.from_euler("ZYZ", euler, degrees=True).as_matrix()
-    np.testing.assert_allclose(relion(euler).numpy(), expected, atol=1e-12)
-
-
-def test_view_direction_is_given_by_the_first_two_angles() -> None:
-    # rot and tilt are the spherical angles of the axis along which the volume is projected
-    rot, tilt = math.radians(40), math.radians(70)
-    axis = relion(np.array([[40.0, 70.0, 15.0]]))[0, :, 2].numpy()
-    expected = [math.sin(tilt) * math.cos(rot), math.sin(tilt) * math.sin(rot), math.cos(tilt)]
-    np.testing.assert_allclose(axis, expected)
-
-
-def test_angles_come_back() -> None:
-    euler = angles()
-    back = torch.stack(rotation_to_relion(relion(euler)), dim=1).numpy()
-    turn = (back - euler + 180) % 360 - 180
-    np.testing.assert_allclose(turn, 0, atol=1e-9)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("tilt", [0.0, 1e-6, 1e-4, 0.01, 179.99, 180.0])
-def test_orientations_near_the_poles_survive(tilt: float, dtype: torch.dtype) -> None:
-    euler = angles()
-    euler[:, 1] = tilt
-    rotation = relion(euler, dtype)
-    back = relion_to_rotation(*rotation_to_relion(rotation))
-    assert angular_distance_deg(rotation, back).max().item() < 1e-3
-
-
-def test_orientations_that_rounding_moved_off_a_pole_survive() -> None:
-    # Products of rotations in single precision leave the pole by their rounding error: about 1e-7.
-    generator = torch.Generator().manual_seed(0)
-    first, second = random_rotations(2000, generator), random_rotations(2000, generator)
-    euler = angles(2000)
-    euler[:, 1] = 0
-    product = first @ second
-    rotation = product @ (product.transpose(1, 2) @ relion(euler, torch.float32))
-    back = relion_to_rotation(*rotation_to_relion(rotation))
-    assert angular_distance_deg(rotation, back).max().item() < 1e-3
 
 
 def test_rotation_vectors_are_those_of_scipy() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from solvar_engine.imaging.fourier import volume_to_ft
+from solvar_engine.imaging.fourier import HalfDisk, volume_to_ft
 from solvar_engine.imaging.shells import (
     coefficients_per_shell,
     fsc,
@@ -14,6 +14,7 @@ from solvar_engine.imaging.shells import (
     resolution_at,
     shell_count,
     shell_index_volume,
+    shell_means,
     shell_sum,
     shells_to_volume,
 )
@@ -110,3 +111,16 @@ def test_resolution_is_where_the_curve_crosses() -> None:
 def test_resolution_at_both_ends() -> None:
     assert resolution_at(torch.ones(6), 0.143, 20, 4.0) == 8.0
     assert resolution_at(torch.zeros(6), 0.143, 20, 4.0) == 80.0
+
+
+def test_shell_means_count_friedel_mates() -> None:
+    """The average over the full plane, written out."""
+    disk = HalfDisk.create(24)
+    values = torch.rand(len(disk), generator=torch.Generator().manual_seed(0))
+    plane: dict[int, list[float]] = {}
+    for (kx, ky), value in zip(disk.pixels.tolist(), values.tolist(), strict=True):
+        shell = round((kx**2 + ky**2) ** 0.5)
+        plane.setdefault(shell, []).extend([value] * (1 if (kx, ky) == (0, 0) else 2))
+    expected = torch.tensor([sum(plane[s]) / len(plane[s]) for s in sorted(plane)], dtype=torch.float64)
+    torch.testing.assert_close(shell_means(values, disk), expected)
+    torch.testing.assert_close(shell_means(torch.stack((values, 2 * values)), disk)[1], 2 * expected)

@@ -13,9 +13,9 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import EvaluateParams, FitParams, SimulateParams
 from solvar_engine.contract.results import Latents, write_eigenvalues, write_latents
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, write_params
 from solvar_engine.contract.star import StarFile
-from solvar_engine.contract.status import FINISHED, Status
+from solvar_engine.contract.status import FINISHED, Status, write_status
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.evaluation.covariance_scores import state_factor
 from solvar_engine.imaging.fourier import fourier_crop_volume
@@ -73,9 +73,9 @@ def make_run(folder: Path, data_set: Path, is_finished: bool = True) -> RunDir:
     shuffled = type(table)(table.name, table.columns, [table.rows[row] for row in order], table.header)
     star.replace(table, shuffled).write(run_dir.particles)
     given = data_set / "particles.star"
-    run_dir.write_params(FitParams(particles=str(given), output=str(folder), rank=4), inputs=[given])
+    write_params(run_dir, FitParams(particles=str(given), output=str(folder), rank=4), inputs=[given])
     state_word = FINISHED if is_finished else "running"
-    run_dir.write_status(Status("fit", state=state_word, seconds=12.5, peak_memory_mb=345.0))
+    write_status(run_dir.status, Status("fit", state=state_word, seconds=12.5, peak_memory_mb=345.0))
     return run_dir
 
 
@@ -121,6 +121,16 @@ def test_particles_of_another_data_set_are_refused(tmp_path: Path, data_set: Pat
     run_dir.particles.write_text(text)
     with pytest.raises(UserError, match=r"@others.mrcs of the run is not in .*truth/particles.star"):
         evaluate.run(EvaluateParams(run=str(tmp_path / "run"), truth=str(data_set)))
+
+
+def test_junk_is_read_from_the_truth_in_the_order_of_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    simulate.run(SimulateParams(output=str(folder), phantom="static", particles=40, box=16, junk=0.3))
+    files = evaluate.TruthFiles.find(folder)
+    names = StarFile.read(files.particles).particles.text("rlnImageName")
+    is_junk = read_csv(files.states)["junk"] == 1
+    assert int(is_junk.sum()) == 12
+    assert evaluate.read_truth(files, names[::-1], 16).is_junk.tolist() == is_junk[::-1].tolist()
 
 
 def test_names_are_matched_although_folders_changed() -> None:

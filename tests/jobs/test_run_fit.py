@@ -15,11 +15,13 @@ import torch
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.results import Latents, read_latents
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, prepared
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume, write_volume
+from solvar_engine.estimation.alternation.means import estimate_problem
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import (
     HalfDisk,
@@ -29,7 +31,7 @@ from solvar_engine.imaging.fourier import (
     nyquist_shell,
 )
 from solvar_engine.imaging.types import Volume
-from solvar_engine.jobs.fit.halves import estimate_problem
+from solvar_engine.jobs.fit.halves import alternation_problem
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
@@ -461,13 +463,12 @@ def test_mean_of_a_focused_fit_is_that_of_the_whole_to_the_bit(assembly, tmp_pat
             focus_mask=focus_mask,
         )  # fmt: skip
         run = RunDir(params.output)
-        run.prepare(params, resume=False)
-        job = FitJob.start(params, run, read_inputs(params), run.track_status("fit"))
-        with closing(job.progress):
-            source, masks, _ = settle_sign_and_masks(job, read_images(job))
-            nobody = torch.zeros(len(source), dtype=torch.bool)
-            problems.append(estimate_problem(job, source, masks, nobody))
-        run.release()
+        with prepared(run, params, resume=False):
+            job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
+            with closing(job.progress):
+                source, masks, _ = settle_sign_and_masks(job, read_images(job))
+                nobody = torch.zeros(len(source), dtype=torch.bool)
+                problems.append(estimate_problem(alternation_problem(job, source, masks), source, nobody))
     (mean, problem), (focused_mean, focused_problem) = problems
     for name in ("mean", "half1", "half2", "fsc"):
         torch.testing.assert_close(getattr(focused_mean, name), getattr(mean, name), rtol=0, atol=0)

@@ -136,6 +136,99 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     assert (first / "particles.mrcs").read_bytes() != (other / "particles.mrcs").read_bytes()
 
 
+# --- effects of microscopes
+
+
+EFFECTS = {
+    "background": 1.5, "neighbours": 0.4, "coloured_noise": 4.0, "uneven_views": 0.5, "junk": 0.25,
+    "defocus_error": 300.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulate(tmp_path_factory.mktemp("plain") / "data")
+
+
+def images_of(folder: Path) -> np.ndarray:
+    return np.array(mrcfile.read(folder / "particles.mrcs"), dtype=np.float64)
+
+
+def test_a_background_is_added_in_units_of_the_noise_and_is_not_filtered(plain: Path, tmp_path: Path) -> None:
+    added = images_of(simulate(tmp_path / "data", background=2.0)) - images_of(plain)
+    y, x = np.mgrid[:BOX, :BOX] - BOX // 2
+    columns = np.stack([np.ones_like(x), x, y, x**2, y**2, x * y], axis=-1).reshape(-1, 6)
+    fitted, _, _, _ = np.linalg.lstsq(columns, added.reshape(COUNT, -1).T, rcond=None)
+    assert np.abs(columns @ fitted - added.reshape(COUNT, -1).T).max() < 1e-4
+    # 3 of the deviations that 240 images allow
+    assert fitted[0].std() == pytest.approx(2.0, rel=0.14)
+    assert BOX * fitted[1:3].std(axis=1) == pytest.approx([2.0, 2.0], rel=0.14)
+
+
+def test_neighbours_are_in_their_share_of_the_images_beside_the_particle(plain: Path, tmp_path: Path) -> None:
+    added = images_of(simulate(tmp_path / "data", neighbours=0.4)) - images_of(plain)
+    energy = (added**2).sum(axis=(1, 2))
+    assert int((energy > 1e-6).sum()) == round(0.4 * COUNT)
+    y, x = np.mgrid[:BOX, :BOX] - BOX // 2
+    is_inside = np.hypot(y, x) < 0.25 * BOX
+    assert (added[:, is_inside] ** 2).sum() < 0.1 * energy.sum()
+    # a particle has SNR x box^2; part of one is seen
+    shown = energy[energy > 1e-6] / (SNR * BOX**2)
+    assert 0.05 < np.median(shown) < 0.5 and shown.max() < 2.0
+
+
+def test_coloured_noise_keeps_the_signal_to_noise_ratio(plain: Path, tmp_path: Path) -> None:
+    folder = simulate(tmp_path / "data", coloured_noise=5.0)
+    assert (folder / "truth/mean.mrc").read_bytes() == (plain / "truth/mean.mrc").read_bytes()
+    coloured = images_of(folder) - images_of(plain)  # filtered minus white noise
+    power = (np.abs(np.fft.fft2(coloured, norm="ortho")) ** 2).mean(axis=0)
+    frequency = np.fft.fftfreq(BOX, PIXEL_SIZE)
+    variance = 1 + 5.0 / (1 + 50.0**2 * (frequency[:, None] ** 2 + frequency**2))
+    expected = (np.sqrt(variance / variance.mean()) - 1) ** 2
+    assert power.mean() == pytest.approx(expected.mean(), rel=0.03)
+    low = np.hypot(frequency[:, None], frequency) < 3.5 / (BOX * PIXEL_SIZE)
+    assert power[low].mean() == pytest.approx(expected[low].mean(), rel=0.1)
+
+
+def test_the_truth_names_junk_and_leaves_it_out_of_the_mean(tmp_path: Path) -> None:
+    folder = simulate(tmp_path / "data", junk=0.25)
+    table = read_csv(folder / "truth/states.csv")
+    assert list(table)[-1] == "junk" and int(table["junk"].sum()) == COUNT // 4
+    is_junk = table["junk"] == 1
+    # 0.5 for the molecule and another one, 10 times that for ice, nothing for the empty half
+    variance = images_of(folder).var(axis=(1, 2))
+    assert variance[~is_junk].mean() == pytest.approx(1 + SNR, rel=0.02)
+    assert variance[is_junk].mean() == pytest.approx(1 + SNR * (10 + 1) / 4, rel=0.05)
+    state = table["state"].astype(int)[~is_junk]
+    volumes = [read_volume(folder / f"truth/volumes/state_{number:04d}.mrc").data for number in range(1, 9)]
+    mean = sum((state == number + 1).mean() * volume for number, volume in enumerate(volumes))
+    assert torch.allclose(read_volume(folder / "truth/mean.mrc").data, mean, atol=1e-5 * float(mean.max()))
+
+
+def test_the_given_defocus_is_wrong_and_the_true_one_made_the_images(plain: Path, tmp_path: Path) -> None:
+    folder = simulate(tmp_path / "data", defocus_error=300.0)
+    assert (folder / "particles.mrcs").read_bytes() == (plain / "particles.mrcs").read_bytes()
+    assert (folder / "truth/particles.star").read_bytes() == (plain / "truth/particles.star").read_bytes()
+    given = read_metadata(StarFile.read(folder / "particles.star")).ctf
+    true = read_metadata(StarFile.read(folder / "truth/particles.star")).ctf
+    error = given.defocus_u - true.defocus_u
+    assert float(error.std()) == pytest.approx(300.0, rel=0.14)
+    assert torch.allclose(given.defocus_v - true.defocus_v, error, atol=0.01)
+
+
+def test_all_effects_go_together_and_follow_from_the_seed(tmp_path: Path) -> None:
+    first, second = (simulate(tmp_path / name, particles=40, **EFFECTS) for name in ("first", "second"))
+    for name in ("particles.mrcs", "particles.star", "truth/particles.star", "truth/states.csv"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    views = read_metadata(StarFile.read(first / "truth/particles.star")).pose.rotation[:, :, 2]
+    assert float(views.mean(dim=0).norm()) > 0.2
+    assert int(read_csv(first / "truth/states.csv")["junk"].sum()) == 10
+
+
+def test_without_effects_the_table_of_states_has_no_junk(data_set: Path) -> None:
+    assert "junk" not in read_csv(data_set / "truth/states.csv")
+
+
 def test_a_folder_that_is_not_empty_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from solvar_engine.contract.angles import relion_to_rotation
 from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, images_to_disk
-from solvar_engine.imaging.rotation import relion_to_rotation, rotvec_to_rotation
+from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.projectors.base import Projector
 from tests.imaging.closed_form import asymmetric_atoms, random_rotations, relative_error
 from tests.projectors.backends import BACKENDS, GRID_SAMPLINGS, REFERENCE, Backend, Sampling
@@ -53,7 +54,7 @@ class Case:
         shape = (IMAGES, len(self.disk), channels)
         return torch.complex(self.noise(*shape, seed=seed), self.noise(*shape, seed=seed + 1))
 
-    def factor(self, seed: int = 5) -> Tensor:
+    def ctf(self, seed: int = 5) -> Tensor:
         return self.noise(IMAGES, len(self.disk), seed=seed)
 
 
@@ -93,15 +94,15 @@ def adjoint_error(forward: float, backward: float, first: Tensor, second: Tensor
 
 
 @every_case
-@pytest.mark.parametrize("use_factor", [False, True])
-def test_backprojection_is_the_adjoint_of_projection(case: Case, use_factor: bool) -> None:
+@pytest.mark.parametrize("use_ctf", [False, True])
+def test_backprojection_is_the_adjoint_of_projection(case: Case, use_ctf: bool) -> None:
     projector, rotation, volumes = case.projector(), rotations(), case.volumes()
-    factor = case.factor() if use_factor else None
-    projected = projector.project(projector.to_grid(volumes), rotation, factor)
+    ctf = case.ctf() if use_ctf else None
+    projected = projector.project(projector.to_grid(volumes), rotation, ctf)
     # random, yet far from orthogonal to the projections, lest two zeros be compared
     slices = case.slices() + projected / projected.abs().mean()
     accumulator = projector.new_accumulator(CHANNELS)
-    projector.backproject(slices, rotation, accumulator, factor)
+    projector.backproject(slices, rotation, accumulator, ctf)
     back = projector.to_volumes(accumulator)
     assert back.shape == volumes.shape
     forward, backward = inner(projected, slices), inner(volumes, back)
@@ -137,11 +138,11 @@ def test_projection_is_linear_and_channels_do_not_mix(case: Case) -> None:
 
 
 @every_case
-def test_factor_multiplies_the_slices(case: Case) -> None:
-    projector, rotation, factor = case.projector(), rotations(), case.factor()
+def test_ctf_multiplies_the_slices(case: Case) -> None:
+    projector, rotation, ctf = case.projector(), rotations(), case.ctf()
     grid = projector.to_grid(case.volumes())
-    plain, scaled = projector.project(grid, rotation), projector.project(grid, rotation, factor)
-    assert relative_error(scaled.numpy(), (plain * factor[..., None]).numpy()) < case.backend.rounding
+    plain, scaled = projector.project(grid, rotation), projector.project(grid, rotation, ctf)
+    assert relative_error(scaled.numpy(), (plain * ctf[..., None]).numpy()) < case.backend.rounding
 
 
 @every_case
@@ -196,9 +197,9 @@ def gridding_correction(case: Case) -> np.ndarray:
 def test_views_along_the_axes_are_exact(case: Case) -> None:
     """Where pixels fall on grid points nothing is interpolated; only the gridding correction remains."""
     volume = case.volumes(1)
-    angles = torch.tensor([[0.0, 0, 0], [90, 0, 0], [0, 90, 0], [0, 0, 90], [90, 90, 180], [0, 180, 0]])
+    angles = np.array([[0.0, 0, 0], [90, 0, 0], [0, 90, 0], [0, 0, 90], [90, 90, 180], [0, 180, 0]])
     # exact zeros and ones, as no sine of a multiple of pi/2 is
-    rotation = relion_to_rotation(*angles.unbind(1)).round()
+    rotation = torch.from_numpy(relion_to_rotation(*angles.T)).float().round()
     slices = case.projector().project(case.projector().to_grid(volume), rotation)[..., 0]
     corrected = volume[0].numpy() / gridding_correction(case)
     expected = [direct_slices(case, corrected, matrix) for matrix in rotation.double().numpy()]
@@ -211,7 +212,7 @@ def test_point_at_the_centre_looks_the_same_from_everywhere(case: Case) -> None:
     volume[(0, *[case.box_size // 2] * 3)] = 1.0
     projector = case.projector()
     slices = projector.project(projector.to_grid(volume), rotations())
-    # the transform of a point is flat; images carry a factor 1 / box
+    # the transform of a point is flat; images carry a ctf 1 / box
     deviation = (slices * case.box_size - 1).abs().max().item()
     assert deviation < 10 * case.backend.rounding
 
@@ -242,7 +243,7 @@ def test_slice_and_adjoint_agree_on_the_stored_edge_of_the_grid(case: Case) -> N
     """Views that look along x have pixels on the plane kx = 0, whose Friedel mates are both stored."""
     projector = case.projector()
     grid = projector.to_grid(case.volumes())
-    along_x = relion_to_rotation(*torch.tensor([[0.0], [90.0], [0.0]]).expand(3, 1)).round()
+    along_x = torch.from_numpy(relion_to_rotation(*np.array([[0.0], [90.0], [0.0]]))).float().round()
     tilted = rotvec_to_rotation(torch.tensor([[1e-7, 0.3, 0.0]])) @ along_x
     rotation = torch.cat((along_x, tilted, along_x * torch.tensor([-1.0, -1.0, 1.0])))
     slices = projector.project(grid, rotation)
@@ -306,8 +307,8 @@ def test_a_lower_band_gives_the_first_pixels(case: Case) -> None:
 @every_case
 def test_a_band_of_the_origin_alone_works(case: Case) -> None:
     projector, volumes, rotation = case.projector(case.disk.prefix(0)), case.volumes(), rotations()
-    factor = torch.full((IMAGES, 1), 2.0, dtype=case.backend.dtype)
-    slices = projector.project(projector.to_grid(volumes), rotation, factor)
+    ctf = torch.full((IMAGES, 1), 2.0, dtype=case.backend.dtype)
+    slices = projector.project(projector.to_grid(volumes), rotation, ctf)
     correction = torch.from_numpy(gridding_correction(case))
     expected = 2 * (volumes / correction).sum(dim=(1, 2, 3)) / case.box_size
     assert relative_error(slices[:, 0].real.numpy(), expected.expand(IMAGES, -1).numpy()) < 1e-4
@@ -319,9 +320,9 @@ def test_a_band_of_the_origin_alone_works(case: Case) -> None:
 @fast_backends
 def test_slices_equal_those_of_the_reference(case: Case) -> None:
     fast, reference = case.projector(), case.projector(backend=REFERENCE)
-    volumes, rotation, factor = case.volumes().double(), rotations(20), case.noise(20, len(case.disk), seed=9)
-    found = fast.project(fast.to_grid(volumes), rotation, factor)
-    expected = reference.project(reference.to_grid(volumes), rotation, factor.double())
+    volumes, rotation, ctf = case.volumes().double(), rotations(20), case.noise(20, len(case.disk), seed=9)
+    found = fast.project(fast.to_grid(volumes), rotation, ctf)
+    expected = reference.project(reference.to_grid(volumes), rotation, ctf.double())
     different = (found - expected).abs() > 1e-4 * expected.abs().max()
     # Rounding may push a coordinate across the border of two nearest cells, but rarely.
     assert different.double().mean().item() <= (0 if case.sampling.interpolation == "trilinear" else 0.002)
@@ -334,7 +335,7 @@ def test_back_projections_equal_those_of_the_reference(case: Case) -> None:
     totals = []
     for projector, values in ((fast, slices), (reference, slices.to(torch.complex128))):
         accumulator = projector.new_accumulator(CHANNELS)
-        projector.backproject(values, rotation, accumulator, case.factor().to(values.real.dtype))
+        projector.backproject(values, rotation, accumulator, case.ctf().to(values.real.dtype))
         totals.append(projector.to_volumes(accumulator).numpy())
     assert relative_error(*totals) < (2e-5 if case.sampling.interpolation == "trilinear" else 0.05)
 
@@ -345,13 +346,13 @@ def test_back_projections_equal_those_of_the_reference(case: Case) -> None:
 @every_case
 def test_arguments_are_not_modified(case: Case) -> None:
     projector = case.projector()
-    volumes, rotation, slices, factor = case.volumes(), rotations(), case.slices(), case.factor()
+    volumes, rotation, slices, ctf = case.volumes(), rotations(), case.slices(), case.ctf()
     grid = projector.to_grid(volumes)
     accumulator = projector.new_accumulator(CHANNELS)
-    arguments = (volumes, rotation, slices, factor, grid)
+    arguments = (volumes, rotation, slices, ctf, grid)
     copies = [argument.clone() for argument in arguments]
-    projector.project(grid, rotation, factor)
-    projector.backproject(slices, rotation, accumulator, factor)
+    projector.project(grid, rotation, ctf)
+    projector.backproject(slices, rotation, accumulator, ctf)
     before = accumulator.clone()
     projector.to_volumes(accumulator)
     for argument, copy in zip((*arguments, accumulator), (*copies, before), strict=True):
@@ -405,10 +406,10 @@ def test_slices_of_the_wrong_shape_are_refused(case: Case, axis: int) -> None:
 
 
 @one_case_per_backend
-def test_factors_of_the_wrong_shape_are_refused(case: Case) -> None:
+def test_transfer_functions_of_the_wrong_shape_are_refused(case: Case) -> None:
     projector = case.projector()
-    with pytest.raises(ValueError, match="factor"):
-        projector.project(projector.to_grid(case.volumes()), rotations(), case.factor()[:2])
+    with pytest.raises(ValueError, match="ctf"):
+        projector.project(projector.to_grid(case.volumes()), rotations(), case.ctf()[:2])
 
 
 @one_case_per_backend
@@ -438,3 +439,56 @@ def test_a_band_beyond_nyquist_is_refused(case: Case) -> None:
 def test_impossible_oversampling_is_refused(case: Case, oversampling: float) -> None:
     with pytest.raises(ValueError, match="oversampling"):
         case.backend.create(12, case.disk, oversampling=oversampling)
+
+
+# --- what plans and normal equations ask for
+
+
+@every_case
+def test_memory_is_that_of_the_tensors(case: Case) -> None:
+    projector = case.projector()
+    grid, accumulator = projector.to_grid(case.volumes()), projector.new_accumulator(CHANNELS)
+    merged = projector.merged(accumulator)
+    assert projector.grid_bytes(CHANNELS) == grid.numel() * grid.element_size()
+    threads = torch.get_num_threads()
+    taken = accumulator.numel() * accumulator.element_size()
+    copy = merged.numel() * merged.element_size()
+    assert taken <= projector.accumulator_bytes(CHANNELS, threads) <= taken + copy
+    assert projector.accumulator_bytes(CHANNELS, 64) >= projector.accumulator_bytes(CHANNELS, 1)
+
+
+@every_case
+def test_merged_sums_have_the_layout_of_a_grid(case: Case) -> None:
+    projector = case.projector()
+    grid, accumulator = projector.to_grid(case.volumes()), projector.new_accumulator(CHANNELS)
+    projector.backproject(case.slices(), rotations(), accumulator)
+    merged = projector.merged(accumulator)
+    assert merged.shape == grid.shape and merged.dtype == grid.dtype
+    total = accumulator.flatten().sum()
+    assert abs(complex(merged.sum() - total)) <= 1e-4 * float(accumulator.abs().sum())
+
+
+@every_case
+def test_sums_of_a_convolution_are_back_projections_to_the_box_and_to_twice_the_box(case: Case) -> None:
+    projector, rotation = case.projector(), rotations()
+    images, power = case.slices(1), case.slices(1, seed=3).abs().square().to(case.slices(1).dtype)
+    if case.sampling.oversampling not in (None, 2):
+        with pytest.raises(ValueError, match="has twice the box"):
+            projector.convolution_sums()
+        return
+    sums = projector.convolution_sums()
+    sums.add(images[:4, :, 0], power[:4, :, 0], rotation[:4])
+    sums.add(images[4:, :, 0], power[4:, :, 0], rotation[4:])
+    alone = projector.new_accumulator(1)
+    projector.backproject(images, rotation, alone)
+    expected = projector.to_volumes(alone)[0]
+    assert relative_error(sums.right_side().numpy(), expected.numpy()) < case.backend.rounding
+    # from the definition of the transform, at twice the frequencies of a box of twice the size
+    kernel = sums.kernel().numpy()
+    axis = np.arange(2 * case.box_size) - case.box_size
+    frequency = np.einsum("pj,nij->npi", case.disk.pixels.numpy(), rotation.double().numpy()[:, :, :2])
+    waves = [np.exp(2j * np.pi * np.multiply.outer(k, axis) / case.box_size) for k in np.moveaxis(frequency, -1, 0)]
+    direct = np.einsum("np,npx,npy,npz->zyx", power[..., 0].to(torch.complex128).numpy(), *waves, optimize=True).real
+    middle = slice(case.box_size - 2, case.box_size + 3)  # further out the errors of interpolation grow
+    error = relative_error(kernel[middle, middle, middle], direct[middle, middle, middle] / (2 * case.box_size))
+    assert error < {"nufft": 1e-4, "trilinear": 0.02, "nearest": 0.1}[case.sampling.interpolation]

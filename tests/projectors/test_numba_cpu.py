@@ -89,9 +89,9 @@ def test_slabs_add_up_to_the_whole_and_are_equally_full(interpolation: str, kern
     edges = projector._slab_edges(slabs)
     assert edges[0] == 0 and edges[-1] == expected.shape[1] and (np.diff(edges) > 0).all()
     out = torch.zeros_like(expected)
-    pixels, no_factor = projector._pixels, np.ones((1, 0), dtype=np.float32)
+    pixels, no_ctf = projector._pixels, np.ones((1, 0), dtype=np.float32)
     arrays = slices.numpy().view(np.float32), rotation.numpy()
-    kernel(*arrays, pixels, no_factor, projector._geometry.centre, edges, out.numpy().view(np.float32))
+    kernel(*arrays, pixels, no_ctf, projector._geometry.centre, edges, out.numpy().view(np.float32))
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-4)
     shares = [float(expected[0, first:end].real.sum()) for first, end in itertools.pairwise(edges)]
     assert max(shares) < 1.25 * min(shares)
@@ -137,3 +137,57 @@ def test_kernels_work_where_nothing_can_be_written(tmp_path: Path) -> None:
     package = read_only_copy(tmp_path / "site")
     project_in_new_process(package, XDG_CACHE_HOME="/dev/null/cache", HOME="/dev/null")
     assert list(tmp_path.rglob("*.nbc")) == []
+
+
+KERNEL = """
+import sys
+from solvar_engine.projectors.numba_cells import compiled
+from tiny.helper import twice
+
+@compiled
+def total(values):
+    result = 0.0
+    for value in values:
+        result += twice(value)
+    return result
+"""
+HELPER = """
+from solvar_engine.projectors.numba_cells import inlined
+from tiny.deep import weighted
+
+@inlined
+def twice(value):
+    return 2.0 * weighted(value)
+"""
+DEEP = """
+from solvar_engine.projectors.numba_cells import inlined
+
+@inlined
+def weighted(value):
+    return WEIGHT * value
+"""
+CALL = """
+import numpy as np
+from tiny.kernel import total
+print(total(np.ones(5)), sum(total.stats.cache_hits.values()))
+"""
+
+
+def test_kernel_is_compiled_anew_after_an_edit_of_a_module_that_it_reaches(tmp_path: Path) -> None:
+    """Not only of its own file; otherwise it comes from the cache, in which nothing old is left."""
+    package, cache = tmp_path / "tiny", tmp_path / "cache"
+    package.mkdir()
+    environment = {
+        **os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": f"{tmp_path}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"
+    }  # fmt: skip
+    for name, source in (("__init__", ""), ("kernel", KERNEL), ("helper", HELPER), ("deep", DEEP)):
+        (package / f"{name}.py").write_text(source, encoding="ascii")
+    outputs, files = [], []
+    for weight in ("3.0", "3.0", "4.0"):
+        (package / "deep.py").write_text(DEEP.replace("WEIGHT", weight), encoding="ascii")
+        call = [sys.executable, "-c", CALL]
+        outputs.append(subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300, check=True))
+        files.append({path.name for path in cache.rglob("*total*.nb[ci]")})
+    assert [output.stdout.split() for output in outputs] == [["30.0", "0"], ["30.0", "1"], ["40.0", "0"]]
+    assert files[0] == files[1] and [len(names) for names in files] == [2, 2, 2]
+    assert not files[1] & files[2]

@@ -31,7 +31,7 @@ class Problem:
         self.case = case
         self.disk = case.disk
         self.rotation = rotations().double()
-        self.factor = case.factor()
+        self.ctf = case.ctf()
         self.images = case.slices(1)[..., 0].contiguous()
         self.coefficients = case.noise(IMAGES, CHANNELS, seed=8)
         half = case.noise(IMAGES, CHANNELS, CHANNELS, seed=9)
@@ -44,7 +44,7 @@ class Problem:
         return projector.pose_products(
             projector.to_grid(self.volumes.to(kind)),
             self.rotation,
-            self.factor.to(kind),
+            self.ctf.to(kind),
             self.images.to(kind.to_complex()),
             self.coefficients.to(kind),
             self.moments.to(kind),
@@ -53,7 +53,7 @@ class Problem:
     def slices(self, projector, grid: Tensor, rotvec: Tensor, shift: Tensor) -> Tensor:
         """Slices at another pose, as images of another shift see them."""
         turned = self.rotation @ rotvec_to_rotation(rotvec.expand(IMAGES, 3))
-        slices = projector.project(grid, turned, self.factor)
+        slices = projector.project(grid, turned, self.ctf)
         return slices * shift_phases(self.disk, shift.expand(IMAGES, 2), self.disk.box_size).conj()[..., None]
 
     def differences(self, step: float) -> tuple[Tensor, Tensor]:
@@ -122,14 +122,14 @@ def test_a_lower_band_on_a_smaller_disk(case: Case) -> None:
     products, turn = projector.pose_products(
         projector.to_grid(problem.volumes),
         problem.rotation,
-        problem.factor[:, :count].contiguous(),
+        problem.ctf[:, :count].contiguous(),
         problem.images[:, :count].contiguous(),
         problem.coefficients,
         problem.moments,
     )
-    cut = problem.factor.clone()
+    cut = problem.ctf.clone()
     cut[:, count:] = 0
-    problem.factor, problem.images = cut, problem.images * (cut != 0)
+    problem.ctf, problem.images = cut, problem.images * (cut != 0)
     expected, expected_turn = problem.products()
     assert relative_error(products.numpy(), expected.numpy()) < 10 * case.backend.rounding
     assert relative_error(turn.numpy(), expected_turn.numpy()) < 10 * case.backend.rounding

@@ -10,7 +10,8 @@ import torch
 from solvar_engine.imaging.fourier import ft_to_volume, images_to_disk, low_pass, volume_radius, volume_to_ft
 from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.shells import fsc, radial_average
-from solvar_engine.projectors.base import create_projector
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.filtering import corrected_fsc, local_filter, local_fsc, local_resolution
 from solvar_engine.reconstruction.kernel_blending import agreement_gain, blend_kernels
 from solvar_engine.reconstruction.kernel_regression import (
@@ -111,7 +112,7 @@ def flat_volume() -> torch.Tensor:
 
 def images_of(source: MemorySource, volume: torch.Tensor, amount: torch.Tensor) -> MemorySource:
     """Images of a volume in some amount (n,) each, with noise of unit variance."""
-    projector = create_projector(BOX, source.disk)
+    projector = create_projector(BOX, source.disk, SliceOptions())
     slices = projector.project(projector.to_grid(volume[None]), source.rotation, source.ctf)[..., 0]
     white = images_to_disk(noise(len(source), BOX, BOX, seed=8), source.disk)
     return dataclasses.replace(source, images=amount[:, None] * slices + white, contrast=torch.ones(len(source)))

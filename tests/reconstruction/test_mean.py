@@ -7,10 +7,17 @@ import torch
 
 from solvar_engine.imaging.fourier import volume_to_ft
 from solvar_engine.imaging.masks import sphere_mask
-from solvar_engine.imaging.shells import fsc, radial_average, shell_sum
-from solvar_engine.reconstruction.mean import ITERATIONS, estimate_mean, precision_from_fsc, weak_precision
+from solvar_engine.imaging.shells import fsc, radial_average, shell_index_volume, shell_sum
+from solvar_engine.reconstruction.mean import (
+    ITERATIONS,
+    MeanEstimate,
+    estimate_mean,
+    filtered_halves,
+    precision_from_fsc,
+    weak_precision,
+)
 from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations, solve
-from tests.reconstruction.simulated import LinearPhantom, relative_error, simulate
+from tests.reconstruction.simulated import LinearPhantom, noise, relative_error, simulate
 
 BOX = 16
 PHANTOM = LinearPhantom.create(1, strength=0.0).scaled(3.0)
@@ -119,3 +126,16 @@ def test_prior_is_measured_not_guessed(halves) -> None:
     power = radial_average(volume_to_ft(PHANTOM.mean(BOX)).abs() ** 2, BOX) / BOX
     ratio = variance[2:6] / power[2:6]
     assert 0.5 < float(ratio.min()) and float(ratio.max()) < 2.5
+
+
+def test_filtered_halves_keep_of_each_shell_what_the_halves_agree_on() -> None:
+    """F of either half: Wiener's gain for one of them, where that of the average would be 2 F / (1 + F)."""
+    first, second = noise(BOX, BOX, BOX, seed=1), noise(BOX, BOX, BOX, seed=2)
+    correlation = torch.linspace(1.1, -0.2, (BOX - 1) // 2 + 1, dtype=torch.float64)
+    filtered = filtered_halves(MeanEstimate(first + second, first, second, correlation))
+    shell = shell_index_volume(BOX)
+    for half, found in zip((first, second), filtered, strict=True):
+        before, after = volume_to_ft(half), volume_to_ft(found)
+        for number, value in enumerate(correlation.clamp(0, 1).tolist()):
+            kept = before[shell == number] * value
+            torch.testing.assert_close(after[shell == number], kept, rtol=1e-3, atol=1e-3)

@@ -19,7 +19,8 @@ from solvar_engine.imaging.fourier import (
 )
 from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.shells import fsc, radial_average, shell_sum
-from solvar_engine.projectors.base import create_projector
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.mean import weak_precision
 from solvar_engine.reconstruction.normal_equations import (
     NormalEquations,
@@ -75,12 +76,12 @@ def test_operator_equals_the_matrix_of_exact_slices(box_size: int) -> None:
 @pytest.mark.parametrize("box_size", BOXES)
 def test_operator_equals_projection_and_backprojection(box_size: int) -> None:
     source = small_source(box_size)
-    projector = create_projector(box_size, source.disk)
+    projector = create_projector(box_size, source.disk, SliceOptions())
     volume = LinearPhantom.create(1).mean(box_size)
-    factor = transfer(source).float()
-    slices = projector.project(projector.to_grid(volume[None]), source.rotation, factor)
+    ctf = transfer(source).float()
+    slices = projector.project(projector.to_grid(volume[None]), source.rotation, ctf)
     accumulator = projector.new_accumulator(1)
-    projector.backproject(slices * source.disk.weight[:, None], source.rotation, accumulator, factor)
+    projector.backproject(slices * source.disk.weight[:, None], source.rotation, accumulator, ctf)
     expected = projector.to_volumes(accumulator)[0]
     ball = sphere_mask(box_size, box_size / 2, 0.0)
     assert relative_error(accumulate(source).apply(volume) * ball, expected * ball) < 0.02
@@ -110,7 +111,7 @@ def test_right_side_is_the_adjoint_of_exact_slices(box_size: int) -> None:
 @pytest.mark.parametrize("box_size", BOXES)
 def test_without_interpolation_the_equations_are_exact_in_the_whole_box(box_size: int) -> None:
     source = small_source(box_size)
-    normal = accumulate(source, interpolation="nufft")
+    normal = accumulate(source, options=SliceOptions("nufft"))
     exact = exact_slices(source)
     energy = source.disk.weight * transfer(source) ** 2
     volume = noise(box_size, box_size, box_size)
@@ -133,7 +134,7 @@ def test_operator_is_symmetric_and_positive() -> None:
 @pytest.mark.parametrize("interpolation", ["trilinear", "nufft"])
 def test_batch_size_does_not_matter(interpolation: str) -> None:
     source = small_source(12, count=23)
-    whole, parts = (accumulate(source, interpolation=interpolation, batch_size=size) for size in (23, 4))
+    whole, parts = (accumulate(source, options=SliceOptions(interpolation), batch_size=size) for size in (23, 4))
     assert relative_error(parts.right_side, whole.right_side) < 1e-5
     assert relative_error(parts.kernel_ft, whole.kernel_ft) < 1e-5
 
@@ -149,7 +150,7 @@ def test_halves_add_up_to_the_whole() -> None:
 
 def test_nearest_neighbour_is_a_choice_that_matters() -> None:
     source = small_source(12)
-    trilinear, nearest = accumulate(source), accumulate(source, interpolation="nearest")
+    trilinear, nearest = accumulate(source), accumulate(source, options=SliceOptions("nearest"))
     assert 1e-3 < relative_error(nearest.right_side, trilinear.right_side) < 0.3
 
 

@@ -29,6 +29,14 @@ def test_fall_off_is_found_and_undone():
     torch.testing.assert_close(sharpen(fallen, -120.0, PIXEL_SIZE), volume, atol=1e-3, rtol=1e-3)
 
 
+def test_amplitudes_are_weighted_by_what_the_halves_agree_on():
+    """Flat amplitudes times C = sqrt(2 F / (1 + F)), with F such that C falls off by a known B-factor."""
+    frequency = torch.arange(BOX // 2, dtype=torch.float64) / (BOX * PIXEL_SIZE)
+    weight = torch.exp(-0.25 * 90.0 * frequency**2)
+    fit = fit_b_factor(noise(BOX, BOX, BOX), weight**2 / (2 - weight**2), PIXEL_SIZE, 4.0)
+    assert fit is not None and fit.b_factor == pytest.approx(-90.0, abs=4.0)
+
+
 def test_nothing_is_blown_up_beyond_the_resolution():
     molecule = atom_volume(0.1 * noise(60, 3), torch.ones(60), BOX, 0.04) * sphere_mask(BOX, 16, 2)
     sharp = sharpen(molecule, -900.0, PIXEL_SIZE, 8.0)

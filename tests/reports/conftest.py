@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from solvar_engine.contract.run import RunDir
-from solvar_engine.reports import Picture, RunData, draw_figures, load_run
+from solvar_engine.reports import Picture, ReportData, draw_figures, load_run
 from tests.reports.synthetic_run import Synthetic, write_synthetic_run
 
 
@@ -19,12 +19,12 @@ def synthetic(tmp_path_factory) -> tuple[RunDir, Synthetic]:
 
 
 @pytest.fixture(scope="session")
-def data(synthetic) -> RunData:
+def data(synthetic) -> ReportData:
     """The run as loaded, with a map and clusters as an analysis would add them."""
     run, arrays = synthetic
     cluster = 1 + (arrays.z[:, 0] > 0) + (arrays.z[:, 0] > np.quantile(arrays.z[:, 0], 0.9))
     centres = np.stack([arrays.z[cluster == number].mean(axis=0) for number in (1, 2, 3)])
-    return dataclasses.replace(load_run(run), umap=arrays.z[:, :2], cluster=cluster, centres=centres)
+    return dataclasses.replace(load_run(run), embedding=arrays.z[:, :2], cluster=cluster, centres=centres)
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,9 @@ from solvar_engine.contract.results import (
     write_noise,
     write_rank,
 )
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, write_params
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.contract.status import StatusTracker
 
 PIXEL_SIZE = 3.0
 BODY = np.array([[-6, -2, -4], [0, 3, -5], [5, -3, -3], [-3, 4, 2], [3, -5, 4], [-5, -5, 1], [1, 1, 0]]) / 32
@@ -109,7 +110,7 @@ def write_synthetic_run(
     run.checkpoint.mkdir()
     _write_particles(run.particles, n_particles, seed)
     fit = FitParams(particles="particles.star", output=str(path), rank=max(rank, 1), seed=seed)
-    run.write_params(fit, inputs=[run.particles], resolved={"box_size": box_size})
+    write_params(run, fit, inputs=[run.particles], resolved={"box_size": box_size})
     for target, volume in ((run.mean, arrays.mean), (run.mask, arrays.mask)):
         write_mrc(target, volume)
     write_mrc(run.mean_half1, arrays.mean)
@@ -120,7 +121,7 @@ def write_synthetic_run(
     contrast = np.ones(n_particles, dtype=np.float32)
     write_latents(run.latents, Latents(arrays.z, arrays.precision, contrast))
     run.log.write_text("Fitted.\n", encoding="utf-8")
-    run.track_status("fit").update(state=state, stage="latents", step=9, steps=9)
+    StatusTracker(run.status, "fit").update(state=state, stage="latents", step=9, steps=9)
     return run, arrays
 
 

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from solvar_engine.contract.results import ImageResults
 from solvar_engine.contract.run import FIGURE_NAMES
-from solvar_engine.reports import draw_figures, load_run, style
-from solvar_engine.reports.curves import convergence_figure, fsc_figure, scree_figure
-from solvar_engine.reports.maps import clearest_axis, crop_window
-from solvar_engine.reports.populations import leading_pairs, orientation_density
+from solvar_engine.figures.latent import leading_pairs
+from solvar_engine.figures.maps import clearest_axis
+from solvar_engine.figures.poses import direction_density
+from solvar_engine.figures.slices import central_window
+from solvar_engine.reports import draw_figures, load_run
+from solvar_engine.reports.figures import DOTS_PER_INCH, WIDTH, convergence_figure, fsc_figure, scree_figure
 from tests.reports.synthetic_run import write_synthetic_run
 
 
@@ -31,7 +34,7 @@ def test_all_figures_are_drawn_in_the_order_of_the_catalogue(pictures):
 def test_a_figure_is_a_png_with_content_and_a_caption(pictures, name):
     picture = next(picture for picture in pictures if picture.name == name)
     pixels = decode(picture.png)
-    assert pixels.shape[1] == style.WIDTH * style.DOTS_PER_INCH
+    assert pixels.shape[1] == WIDTH * DOTS_PER_INCH
     is_drawn = (np.abs(pixels[..., :3] - 1) > 0.1).any(axis=2)
     assert 0.01 < is_drawn.mean() < 0.9  # neither empty nor all ink
     assert is_drawn[:, : pixels.shape[1] // 2].any() and is_drawn[:, pixels.shape[1] // 2 :].any()
@@ -60,7 +63,7 @@ def test_runs_with_few_components_or_particles(tmp_path, rank, n_particles, abse
     run, arrays = write_synthetic_run(tmp_path / "run", rank=rank, n_particles=n_particles)
     data = load_run(run)
     if rank:
-        data = dataclasses.replace(data, umap=np.resize(arrays.z, (n_particles, 2)))
+        data = dataclasses.replace(data, embedding=np.resize(arrays.z, (n_particles, 2)))
     assert {picture.name for picture in draw_figures(data)} == set(FIGURE_NAMES) - absent
 
 
@@ -72,13 +75,8 @@ def test_missing_data_leave_out_their_figures_only(data):
         noise=None,
         fsc=None,
         metrics=None,
-        view=None,
-        contrast=None,
-        log_likelihood=None,
-        outlier=None,
-        rotation_change=None,
-        shift_change=None,
-        umap=None,
+        images=ImageResults(),
+        embedding=None,
         cluster=None,
     )
     assert {picture.name for picture in draw_figures(bare)} == {"scree", "latent", "histograms"}
@@ -115,13 +113,13 @@ def test_convergence_has_one_panel_per_stage_and_one_line_per_half(data):
 def test_uniform_directions_have_uniform_density():
     rng = np.random.default_rng(0)
     tilt = np.rad2deg(np.arccos(rng.uniform(-1, 1, 100_000)))
-    _, _, density = orientation_density(np.stack([rng.uniform(-180, 180, 100_000), tilt], axis=1))
+    _, _, density = direction_density(np.stack([rng.uniform(-180, 180, 100_000), tilt], axis=1))
     assert np.abs(density - 1).max() < 0.4
     assert abs(density.mean() - 1) < 0.02
 
 
 def test_a_single_direction_is_found_where_it_is():
-    longitude, latitude, density = orientation_density(np.full((50, 2), [60.0, 30.0]))
+    longitude, latitude, density = direction_density(np.full((50, 2), [60.0, 30.0]))
     row, column = np.unravel_index(density.argmax(), density.shape)
     assert np.rad2deg(latitude[row]) == pytest.approx(60, abs=4)
     assert np.rad2deg(longitude[column]) == pytest.approx(60, abs=4)
@@ -134,13 +132,12 @@ def test_leading_pairs_prefer_reproducible_components():
     assert len(leading_pairs(np.ones(10, dtype=bool))) == 6
 
 
-def test_crop_window_holds_the_mask_and_stays_centred():
+def test_central_window_holds_the_mask_and_stays_centred():
     mask = np.zeros((32, 32, 32))
     mask[16, 16, 21] = 1
-    window = crop_window(32, mask)[0]
-    assert window == slice(8, 25)
-    assert crop_window(32, np.zeros((32, 32, 32)))[0] == slice(0, 32)
-    assert crop_window(32, None)[0] == slice(0, 32)
+    assert central_window(mask, 32) == slice(8, 25)
+    assert central_window(np.zeros((32, 32, 32)), 32) == slice(0, 32)
+    assert central_window(None, 32) == slice(0, 32)
 
 
 def test_clearest_axis_is_the_one_that_hides_least():

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from solvar_engine.reports import RunData, draw_figures, load_run, render_report
+from solvar_engine.reports import ReportData, draw_figures, load_run, render_report
 from tests.reports.synthetic_run import write_rank_table, write_synthetic_run
 
 
@@ -97,7 +97,7 @@ def test_names_from_files_are_escaped(data):
     assert "&lt;b&gt;&quot;run&quot;&lt;/b&gt; $name" in page
 
 
-def test_missing_files_are_named(data: RunData):
+def test_missing_files_are_named(data: ReportData):
     page = render_report(dataclasses.replace(data, missing=("fsc.csv",)), [], name="run", analysis={})
     assert "This run has no fsc.csv" in page
 

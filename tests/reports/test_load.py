@@ -31,10 +31,10 @@ def test_everything_is_read(synthetic):
     assert data.components.label == tuple(arrays.label)
     assert data.components.is_reproducible.tolist() == [True, True, False, False]
     assert data.pixel_size == pytest.approx(PIXEL_SIZE)
-    assert data.view.shape == (300, 2) and data.view[:, 1].min() >= 0
+    assert data.images.view.shape == (300, 2) and data.images.view[:, 1].min() >= 0
     assert set(data.metrics["half"]) == {"", "1", "2"} and set(data.noise["group"]) == {"1", "2"}
     assert data.missing == ()
-    assert data.umap is None and data.cluster is None and data.centres is None
+    assert data.embedding is None and data.cluster is None and data.centres is None
 
 
 def test_a_run_without_components(tmp_path):
@@ -53,7 +53,7 @@ def test_missing_files_are_named_and_left_out(copied_run):
         path.unlink()
     copied_run.eigenvolume(3).unlink()
     data = load_run(copied_run)
-    assert data.fsc is None and data.noise is None and data.metrics is None and data.view is None
+    assert data.fsc is None and data.noise is None and data.metrics is None and data.images.view is None
     assert len(data.eigenvolumes) == 2
     tables = {"fsc.csv", "noise.csv", "metrics.csv", "particles.star"}
     assert set(data.missing) == tables | {"mask.mrc", "eigenvolumes/eigenvolume_003.mrc"}

@@ -7,18 +7,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from solvar_engine.contract.results import resolution_at_threshold
-from solvar_engine.reports import Components, RunData, paragraph
+from solvar_engine.contract.results import NOT_REPRODUCIBLE, Components, resolution_at_threshold
+from solvar_engine.reports import ReportData, paragraph
 from solvar_engine.reports.summary import duration, key_numbers
 
 
-def with_components(data: RunData, is_reproducible: list[bool], label: str = "") -> RunData:
+def with_components(data: ReportData, is_reproducible: list[bool], label: str = "") -> ReportData:
     """Replace the components by equal ones of which only some are reproducible."""
     count = len(is_reproducible)
     components = Components(
         *(np.full(count, value) for value in (2.0, 2.2, 1 / max(count, 1), 0.9, 0.1)),
-        label=(label,) * count,
-        is_reproducible=np.array(is_reproducible, dtype=bool),
+        label=tuple(label if is_good else NOT_REPRODUCIBLE for is_good in is_reproducible),
     )
     return dataclasses.replace(data, components=components)
 

@@ -1,1 +1,9 @@
-"""What was found on images that took no part: scale, rank, outliers, nuisance."""
+"""What is found on images that took no part: scale, rank, outliers, nuisance.
+
+Other rooms use:
+
+- `components`: `measure_components`, the principal `Components` on their held-out scale, and `latent_coordinates`;
+- `rank`: `judge_components` for a `RankDecision`, and `keep_components`, which follows it;
+- `outliers`: `image_fits` and `find_outliers`;
+- `nuisance.nuisance_overlap`.
+"""

@@ -8,16 +8,24 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.heldout import latent_covariance, likelihood_gains
+from solvar_engine.estimation.judging.heldout import likelihood_gains
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass, unfitted_columns
+from solvar_engine.estimation.model.fixed_factors import collect_statistics, latent_covariance
 from solvar_engine.estimation.model.statistics import Statistics
+from solvar_engine.estimation.solver.agreement import factor_fsc
 from solvar_engine.estimation.solver.epochs import Factors
-from solvar_engine.estimation.solver.regularization import component_fsc, fix_gauge
+from solvar_engine.estimation.solver.gauge import fix_gauge
+from solvar_engine.estimation.solver.half_sets import HalfSetState
+from solvar_engine.estimation.solver.problem import CovarianceProblem
 from solvar_engine.imaging.fourier import volume_to_ft
 from solvar_engine.imaging.linear_algebra import inner_products, mix
+from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.shells import shell_sum
 from solvar_engine.imaging.types import BatchSource
+
+HELD_OUT_PARTICLES = 50_000
+"""Of each half, at most, that the scale of the components is measured on."""
 
 _LEAST_CONTRAST_VARIANCE = 1e-8  # without any, an image could not tell what it knows of its contrast
 _SMALLEST_SHARE = 1e-4  # of the leading eigenvalue: priors of zero variance would make precisions infinite
@@ -47,11 +55,43 @@ class Components:
     agreement: Tensor
     likelihood_gain: Tensor
 
+    def scaled(self) -> Tensor:
+        """Factors (r, z, y, x) for latent coordinates of unit variance: eigenvolumes times root of the eigenvalue."""
+        return self.eigenvolumes * self.eigenvalues.sqrt().to(self.eigenvolumes)[:, None, None, None]
+
     @staticmethod
-    def none(box_size: int) -> Components:
+    def none(box_size: int, device: torch.device | str = "cpu") -> Components:
         """No component at all."""
-        nothing = torch.zeros(0, dtype=torch.float64)
-        return Components(torch.zeros(0, box_size, box_size, box_size), nothing, nothing, nothing, nothing)
+        nothing = torch.zeros(0, dtype=torch.float64, device=device)
+        no_volumes = torch.zeros(0, box_size, box_size, box_size, device=device)
+        return Components(no_volumes, nothing, nothing, nothing, nothing)
+
+
+def measure_components(problem: CovarianceProblem, state: HalfSetState, full: Factors) -> Components:
+    """Scale each half's factors on images of the other half, and find the principal axes.
+
+    Parameters
+    ----------
+    problem : CovarianceProblem
+        With the spread of contrast that the half-sets found.
+    state : HalfSetState
+        Finished and aligned.
+    full : Factors
+        Of all images.
+
+    Returns
+    -------
+    Components
+    """
+    if not problem.rank:
+        return Components.none(problem.source.box_size)
+    band = problem.full_band()
+    first, second = (factors.volumes * problem.mask for factors in state.factors)
+    held_out = []
+    for volumes, other in zip((first, second), reversed(problem.halves), strict=True):
+        sample = sample_of(other, HELD_OUT_PARTICLES)
+        held_out.append(collect_statistics(problem.source, sample, band, volumes))
+    return find_components(full, (first, second), (held_out[0], held_out[1]), problem.mask)
 
 
 def find_components(
@@ -136,7 +176,7 @@ def held_out_axes(
     norms = factors.flatten(1).double().norm(dim=1).clamp_min(1e-20)
     directions = factors / norms.to(factors)[:, None, None, None]
     gain = _gain_of_all_images(*halves).sqrt()
-    gamma = torch.zeros(factors.shape[0], factors.shape[0], dtype=torch.float64)
+    gamma = gain.new_zeros(factors.shape[0], factors.shape[0])
     half_norms = [half.flatten(1).double().norm(dim=1).clamp_min(1e-20) for half in halves]
     for norm, statistics in zip(half_norms, held_out, strict=True):
         gamma += 0.5 * norm[:, None] * latent_covariance(statistics) * norm[None, :]
@@ -149,7 +189,7 @@ def held_out_axes(
 def _gain_of_all_images(half1: Tensor, half2: Tensor) -> Tensor:
     """Growth of the variance along each direction from half of the images to all, between 1 and 2; shape (r,)."""
     box_size = half1.shape[-1]
-    correlation = component_fsc(half1, half2).clamp(0, 1)
+    correlation = factor_fsc(half1, half2).clamp(0, 1)
     energy = shell_sum(volume_to_ft(half1).abs() ** 2 + volume_to_ft(half2).abs() ** 2, box_size)
     return (energy * 2 / (1 + correlation)).sum(dim=1) / energy.sum(dim=1).clamp_min(1e-300)
 
@@ -192,7 +232,7 @@ class LatentBatch:
         Of the posterior, prior included.
     log_likelihood : Tensor, shape (n,), float64
     contrast : Tensor, shape (n,), float32
-        Posterior mean of the factor by which each image differs from the contrast that it came with.
+        Posterior mean of each image's contrast over the one that it came with.
     contrast_std : Tensor, shape (n,), float32
         Its posterior standard deviation.
     """
@@ -225,9 +265,8 @@ def latent_coordinates(
     ------
     LatentBatch
     """
-    deviation = components.eigenvalues.sqrt()
-    factors = components.eigenvolumes * deviation.to(components.eigenvolumes)[:, None, None, None]
-    identity = torch.eye(deviation.shape[0], dtype=torch.float64)
+    deviation, factors = components.eigenvalues.sqrt(), components.scaled()
+    identity = torch.eye(deviation.shape[0], dtype=torch.float64, device=deviation.device)
     rank, variance = deviation.shape[0], max(band.contrast_variance, _LEAST_CONTRAST_VARIANCE)
     band, spread = replace(band, contrast_variance=variance), variance**0.5
     missing = variance / max(contrast_variance, variance) - 1  # of the prior's precision

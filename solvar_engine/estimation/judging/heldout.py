@@ -11,74 +11,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.model.bands import Band
-from solvar_engine.estimation.model.expectation import posterior_pass, unfitted_columns
-from solvar_engine.estimation.model.latent_moments import mean_second_moment
 from solvar_engine.estimation.model.objectives import latent_posterior
 from solvar_engine.estimation.model.statistics import Statistics
-from solvar_engine.imaging.types import BatchSource
 
-_ITERATIONS = 250  # directions of noise vanish only slowly
-_TOLERANCE = 1e-6  # relative change of the largest variance
 _SCORING_STEPS = 30
 _CHUNK = 4096
-
-
-def collect_statistics(source: BatchSource, index: Tensor, band: Band, factors: Tensor) -> Statistics:
-    """Statistics of many images under fixed factors, stored as float32: about 4 (r + 1)^2 bytes an image.
-
-    Errors of the contrast, of the band's variance, are marginalised, and so are the band's nuisance factors.
-
-    Parameters
-    ----------
-    source : BatchSource
-    index : Tensor, shape (n,), int64
-    band : Band
-    factors : Tensor, shape (r, z, y, x)
-
-    Returns
-    -------
-    Statistics
-    """
-    unfitted = unfitted_columns(band, len(factors))
-    parts = [
-        statistics.integrate_out(unfitted)
-        for _, _, statistics, _ in posterior_pass(source, index, band, factors)
-    ]
-    return Statistics(
-        torch.cat([part.gram.float() for part in parts]),
-        torch.cat([part.inner.float() for part in parts]),
-        torch.cat([part.residual.float() for part in parts]),
-    )
-
-
-def latent_covariance(statistics: Statistics, iterations: int = _ITERATIONS) -> Tensor:
-    """Maximum-likelihood covariance Gamma of the latents when the factors are fixed, by EM.
-
-    S_i = (Gamma^-1 + G_i)^-1, Gamma <- mean(S_i + m_i m_i^T), on r-by-r matrices only.
-
-    The start, Gamma = I, is what the fit itself claims, and the limit of iterations keeps directions near it that the
-    images hardly see. Fisher scoring finds the maximum in a dozen steps, but there such directions take on what the
-    noise suggests: on simulated sets with more factors than the truth has, the variance of the superfluous ones doubled
-    and the error of the covariance grew by up to 4 %.
-
-    Parameters
-    ----------
-    statistics : Statistics
-    iterations : int
-        At most.
-
-    Returns
-    -------
-    Tensor, shape (r, r), float64
-    """
-    rank = statistics.gram.shape[-1]
-    gamma = torch.eye(rank, dtype=torch.float64)
-    for _ in range(iterations):
-        previous, gamma = gamma, mean_second_moment(statistics, _root(gamma))
-        if float((gamma - previous).abs().max()) <= _TOLERANCE * float(gamma.abs().max()):
-            break
-    return gamma
 
 
 def likelihood_gains(statistics: Statistics, weights: Tensor, variances: Tensor) -> Tensor:
@@ -154,8 +91,3 @@ def _in_double(statistics: Statistics) -> Iterator[Statistics]:
     parts = (statistics.gram, statistics.inner, statistics.residual)
     for start in range(0, statistics.gram.shape[0], _CHUNK):
         yield Statistics(*(part[start : start + _CHUNK].double() for part in parts))
-
-
-def _root(matrix: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors * values.clamp_min(0).sqrt()

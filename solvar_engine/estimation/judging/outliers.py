@@ -17,7 +17,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass
-from solvar_engine.estimation.sampling import sample_of
+from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.types import BatchSource
 
 PRIOR_SHARE = 0.05
@@ -65,7 +65,7 @@ def signal_power(source: BatchSource, index: Tensor, band: Band, factors: Tensor
     Tensor, shape (shells,), float64
     """
     shells = band.disk.shell
-    power, seen = torch.zeros(2, band.shell_max + 1, dtype=torch.float64)
+    power, seen = torch.zeros(2, band.shell_max + 1, dtype=torch.float64, device=shells.device)
     sample = sample_of(index, _SAMPLE)
     for batch, slices, _, _ in posterior_pass(source, sample, band, factors):
         shown = slices[:, :, : 1 + len(factors)].abs().square().sum(dim=2)
@@ -98,7 +98,7 @@ def image_fits(source: BatchSource, index: Tensor, band: Band, factors: Tensor) 
         noise = 0.5 * (observed @ weight)
         other = 0.5 * ((observed / (1 + spread) + torch.log1p(spread)) @ weight)
         log_odds = torch.minimum(noise, other) - posterior.objective
-        prior = torch.tensor((1 - 2 * PRIOR_SHARE) / PRIOR_SHARE, dtype=torch.float64).log()
+        prior = log_odds.new_tensor((1 - 2 * PRIOR_SHARE) / PRIOR_SHARE).log()
         distance = _distance(posterior.objective, posterior.covariance)
         contrast = batch.contrast.double() * (1 + band.contrast_variance**0.5 * posterior.mean[:, -1])
         yield batch.index, ImageFit(log_odds + prior, distance, contrast)

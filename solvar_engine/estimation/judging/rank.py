@@ -13,13 +13,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.components import HeldOutAxes, held_out_axes
+from solvar_engine.estimation.judging.components import HELD_OUT_PARTICLES, HeldOutAxes, held_out_axes
 from solvar_engine.estimation.judging.heldout import likelihood_gains
+from solvar_engine.estimation.model.fixed_factors import collect_statistics
 from solvar_engine.estimation.model.statistics import Statistics
+from solvar_engine.estimation.solver.agreement import factor_fsc
 from solvar_engine.estimation.solver.half_sets import HalfSetState
-from solvar_engine.estimation.solver.regularization import component_fsc
+from solvar_engine.estimation.solver.problem import CovarianceProblem
 from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
 from solvar_engine.imaging.linear_algebra import inner_products, mix, orthonormal_basis
+from solvar_engine.imaging.sampling import sample_of
 
 DECOYS = 20
 JUDGING_PARTICLES = 5_000
@@ -63,8 +66,39 @@ class RankDecision:
 
     @property
     def least_gain(self) -> float:
-        """Log-likelihood gain that a component of all images must reach on either half to count as real."""
+        """Log-likelihood gain that a component must reach on the images it was judged on to count as real."""
         return float(self.decoy_gains.max()) + MARGIN
+
+    def least_gain_of_scale(self, halves: tuple[Tensor, Tensor]) -> float:
+        """The same on as many images of each half as the final scale of the components is measured on."""
+        ratios = [
+            len(sample_of(half, HELD_OUT_PARTICLES)) / len(sample_of(half, JUDGING_PARTICLES)) for half in halves
+        ]
+        return self.least_gain * max(ratios)
+
+
+def judge_components(problem: CovarianceProblem, state: HalfSetState) -> RankDecision:
+    """Judge the components of the half-sets against decoys, each half's on images of the other.
+
+    Parameters
+    ----------
+    problem : CovarianceProblem
+        With the spread of contrast that the half-sets found.
+    state : HalfSetState
+        Finished and aligned.
+
+    Returns
+    -------
+    RankDecision
+    """
+    band = problem.full_band()
+    first, second = (factors.volumes * problem.mask for factors in state.factors)
+    held_out = []
+    for half, (volumes, other) in enumerate(zip((first, second), reversed(problem.halves), strict=True)):
+        decoys = make_decoys(volumes, problem.mean, problem.mask, DECOYS, problem.generator(3, half))
+        sample = sample_of(other, JUDGING_PARTICLES)
+        held_out.append(collect_statistics(problem.source, sample, band, torch.cat((volumes, decoys))))
+    return decide_rank((first, second), (held_out[0], held_out[1]))
 
 
 def make_decoys(factors: Tensor, mean: Tensor, mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -86,7 +120,7 @@ def make_decoys(factors: Tensor, mean: Tensor, mask: Tensor, count: int, generat
     box_size = mask.shape[-1]
     decoys = factors.new_empty(count, box_size, box_size, box_size)
     for number in range(count):
-        noise_ft = volume_to_ft(torch.randn(box_size, box_size, box_size, generator=generator))
+        noise_ft = volume_to_ft(torch.randn((box_size,) * 3, generator=generator).to(factors.device))
         phases = noise_ft / noise_ft.abs().clamp_min(1e-20)
         power = volume_to_ft(factors[number % factors.shape[0]]).abs()
         decoys[number] = mask * ft_to_volume(power * phases, box_size)
@@ -118,9 +152,9 @@ def decide_rank(halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Stati
     first, second = (replace(part, gram=part.gram[:, :rank, :rank], inner=part.inner[:, :rank]) for part in held_out)
     axes = held_out_axes(0.5 * (halves[0] + halves[1]), halves, (first, second))
     agreement = axes.agreement(halves)
-    gains = torch.zeros(2, rank, dtype=torch.float64)
+    gains = agreement.new_zeros(2, rank)
     decoy_gains = torch.zeros_like(gains)
-    kept = torch.ones(rank, dtype=torch.bool)
+    kept = torch.ones(rank, dtype=torch.bool, device=agreement.device)
     while kept.any():
         gains[:, kept], decoy_gains[:, kept] = _gains_beside_each_other(axes, held_out, kept)
         excess = (gains - decoy_gains - MARGIN).amin(dim=0)
@@ -162,7 +196,7 @@ def keep_components(state: HalfSetState, decision: RankDecision) -> HalfSetState
         Factors along the components, each with the variance that its half-set's own fit has along it.
     """
     kept = int(decision.kept.sum())
-    identity = torch.eye(kept, dtype=torch.float64)
+    identity = torch.eye(kept, dtype=torch.float64, device=decision.kept.device)
     reduced = []
     for factors, weights in zip(state.factors, decision.weights, strict=True):
         axes = mix(factors.volumes, weights[:, decision.kept])
@@ -170,5 +204,5 @@ def keep_components(state: HalfSetState, decision: RankDecision) -> HalfSetState
         deviation = inner_products(axes, factors.volumes).norm(dim=1).to(axes)
         reduced.append(replace(factors, volumes=axes * deviation[:, None, None, None], second_moment=identity))
     first, second = reduced
-    correlation = component_fsc(first.volumes, second.volumes)[:, : state.correlation.shape[1]]
+    correlation = factor_fsc(first.volumes, second.volumes)[:, : state.correlation.shape[1]]
     return replace(state, factors=(first, second), correlation=correlation)

@@ -68,7 +68,7 @@ def expectation_pass(
     projector = band.projector
     grid = projector.to_grid(torch.cat((band.mean[None], factors, band.nuisance)))
     accumulator = projector.new_accumulator(rank)
-    second_moment = torch.zeros(rank, rank, dtype=torch.float64)
+    second_moment = torch.zeros(rank, rank, dtype=torch.float64, device=factors.device)
     information = torch.zeros_like(second_moment)
     value, deviation = 0.0, band.contrast_variance**0.5
     evidence = []

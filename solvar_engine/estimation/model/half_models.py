@@ -19,7 +19,9 @@ from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.imaging.linear_algebra import inner_products, mix
 from solvar_engine.imaging.types import BatchSource
-from solvar_engine.projectors.base import create_projector, images_per_call
+from solvar_engine.projectors.base import images_per_call
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
 
 _RIDGE = 1e-6  # of the average information of an image's coordinates
 
@@ -84,7 +86,9 @@ class Explained:
     images: Tensor
 
 
-def explain(source: BatchSource, index: Tensor, disk: HalfDisk, model: HalfModel) -> Iterator[Explained]:
+def explain(
+    source: BatchSource, index: Tensor, disk: HalfDisk, model: HalfModel, options: SliceOptions = DEFAULT_OPTIONS
+) -> Iterator[Explained]:
     """Yield batch by batch what a model explains of images.
 
     Parameters
@@ -94,6 +98,7 @@ def explain(source: BatchSource, index: Tensor, disk: HalfDisk, model: HalfModel
     disk : HalfDisk
         Band of the model, a prefix of the source's.
     model : HalfModel
+    options : SliceOptions
 
     Yields
     ------
@@ -101,13 +106,13 @@ def explain(source: BatchSource, index: Tensor, disk: HalfDisk, model: HalfModel
     """
     deviation = model.variances.sqrt()
     factors = model.components * deviation.to(model.components)[:, None, None, None]
-    band = _projection_band(disk, model.mean)
+    band = _band_of(disk, model.mean, options)
     rank = factors.shape[0]
-    identity = torch.eye(rank, dtype=torch.float64)
+    identity = torch.eye(rank, dtype=torch.float64, device=factors.device)
     for batch, slices, joint, posterior in posterior_pass(source, index, band, factors):
         statistics = joint.integrate_out([rank])  # the column of the contrast, which is known: the band has no variance
         fitted = _least_squares(statistics).float()
-        weights = torch.cat((torch.ones(len(batch), 1), fitted), dim=1) * batch.contrast[:, None]
+        weights = torch.cat((fitted.new_ones(len(batch), 1), fitted), dim=1) * batch.contrast[:, None]
         images = torch.einsum("npr,nr->np", slices, weights.to(slices.dtype))
         # the prior of the scaled coordinates is the identity
         precision = (identity + statistics.gram) / (deviation[:, None] * deviation)
@@ -118,11 +123,13 @@ def _least_squares(statistics: Statistics) -> Tensor:
     """Coordinates without prior, shape (n, r); those that an image does not determine stay near zero."""
     gram = statistics.gram
     ridge = _RIDGE * torch.diagonal(gram, dim1=1, dim2=2).mean(dim=1) + torch.finfo(gram.dtype).tiny
-    identity = torch.eye(gram.shape[-1], dtype=gram.dtype)
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     return torch.linalg.solve(gram + ridge[:, None, None] * identity, statistics.inner)
 
 
-def mean_scale(source: BatchSource, index: Tensor, disk: HalfDisk, mean: Tensor) -> float:
+def scale_to_images(
+    source: BatchSource, index: Tensor, disk: HalfDisk, mean: Tensor, options: SliceOptions = DEFAULT_OPTIONS
+) -> float:
     """Factor on a mean volume that fits images best; negative if their contrast is inverted.
 
     Parameters
@@ -132,25 +139,24 @@ def mean_scale(source: BatchSource, index: Tensor, disk: HalfDisk, mean: Tensor)
     disk : HalfDisk
         Band of the mean.
     mean : Tensor, shape (z, y, x)
+    options : SliceOptions
 
     Returns
     -------
     float
     """
-    projector = create_projector(mean.shape[-1], disk)
+    projector = create_projector(mean.shape[-1], disk, options)
     grid = projector.to_grid(mean[None])
     cross = power = 0.0
     for batch in source.batches(index, disk, images_per_call(projector, 2)):
-        factor = batch.ctf * batch.contrast[:, None]
-        _, products = projector.project_with_gram(grid, batch.rotation, factor, batch.images)
+        transfer = batch.ctf * batch.contrast[:, None]
+        _, products = projector.project_with_gram(grid, batch.rotation, transfer, batch.images)
         cross += float(products[:, 0, 1].sum())
         power += float(products[:, 0, 0].sum())
     return cross / max(power, 1e-30)
 
 
-def _projection_band(disk: HalfDisk, mean: Tensor) -> Band:
-    """Band for slicing only: nothing in it bounds a step."""
-    box_size = int(mean.shape[-1])
-    unused, nothing = torch.ones(()), mean.new_zeros(0, *mean.shape)
-    projector = create_projector(box_size, disk)
-    return Band(disk, box_size, box_size, projector, unused, unused, unused, mean, nuisance=nothing)
+def _band_of(disk: HalfDisk, mean: Tensor, options: SliceOptions) -> Band:
+    """Images of a mean whose contrasts and poses are known."""
+    projector = create_projector(int(mean.shape[-1]), disk, options)
+    return Band(disk, projector, mean, nuisance=mean.new_zeros(0, *mean.shape))

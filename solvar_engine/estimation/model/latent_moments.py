@@ -33,12 +33,12 @@ def mean_second_moment(statistics: Statistics, root: Tensor) -> Tensor:
     """
     sums = np.zeros((_BLOCKS, *root.shape))
     _add_second_moments(
-        np.ascontiguousarray(statistics.gram.numpy()),
-        np.ascontiguousarray(statistics.inner.numpy()),
-        np.ascontiguousarray(root.numpy()),
+        np.ascontiguousarray(statistics.gram.cpu().numpy()),
+        np.ascontiguousarray(statistics.inner.cpu().numpy()),
+        np.ascontiguousarray(root.cpu().numpy()),
         sums,
     )
-    return torch.from_numpy(sums.sum(axis=0)) / statistics.gram.shape[0]
+    return torch.from_numpy(sums.sum(axis=0)).to(root.device) / statistics.gram.shape[0]
 
 
 @compiled
@@ -47,7 +47,7 @@ def _add_second_moments(gram, inner, root, sums):  # type: ignore[no-untyped-def
     blocks = sums.shape[0]
     for block in numba.prange(blocks):
         product = np.empty((rank, rank))
-        factor = np.empty((rank, rank))
+        lower = np.empty((rank, rank))
         half = np.empty((rank, rank))
         rotated, mean = np.empty(rank), np.empty(rank)
         total = sums[block]
@@ -65,17 +65,17 @@ def _add_second_moments(gram, inner, root, sums):  # type: ignore[no-untyped-def
                     for k in range(rank):
                         value += root[k, i] * product[k, j]
                     for k in range(j):
-                        value -= factor[i, k] * factor[j, k]
-                    factor[i, j] = np.sqrt(value) if i == j else value / factor[j, j]
-            # half = factor^-1 R^T, so that S = half^T half
+                        value -= lower[i, k] * lower[j, k]
+                    lower[i, j] = np.sqrt(value) if i == j else value / lower[j, j]
+            # half = lower^-1 R^T, so that S = half^T half
             for i in range(rank):
                 for j in range(rank):
                     half[i, j] = root[j, i]
                 for k in range(i):
                     for j in range(rank):
-                        half[i, j] -= factor[i, k] * half[k, j]
+                        half[i, j] -= lower[i, k] * half[k, j]
                 for j in range(rank):
-                    half[i, j] /= factor[i, i]
+                    half[i, j] /= lower[i, i]
             for i in range(rank):
                 rotated[i] = 0.0
                 for j in range(rank):

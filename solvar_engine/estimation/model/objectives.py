@@ -13,8 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from solvar_engine.estimation.model.penalties import FactorPrior, Penalty, WeightedPrior
 from solvar_engine.estimation.model.statistics import Statistics
-from solvar_engine.estimation.solver.regularization import ComponentPrior, Penalty, WeightedPrior
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def latent_posterior(statistics: Statistics, prior_precision: Tensor | None = No
     rank = statistics.gram.shape[-1]
     identity = torch.eye(rank, dtype=statistics.gram.dtype, device=statistics.gram.device)
     precision = identity if prior_precision is None else prior_precision
-    factor = torch.linalg.cholesky(precision + statistics.gram)
-    mean = torch.cholesky_solve(statistics.inner[..., None], factor)[..., 0]
-    covariance = torch.cholesky_solve(identity.expand_as(factor), factor)
-    log_determinant = 2 * torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(dim=-1) - torch.logdet(precision)
+    lower = torch.linalg.cholesky(precision + statistics.gram)
+    mean = torch.cholesky_solve(statistics.inner[..., None], lower)[..., 0]
+    covariance = torch.cholesky_solve(identity.expand_as(lower), lower)
+    log_determinant = 2 * torch.diagonal(lower, dim1=-2, dim2=-1).log().sum(dim=-1) - torch.logdet(precision)
     explained = (mean * statistics.inner).sum(dim=-1)
     return LatentPosterior(mean, covariance, 0.5 * (log_determinant + statistics.residual - explained))
 
@@ -146,7 +146,7 @@ class MaximumLikelihood:
 
     def penalty(self, precision: Tensor, box_size: int, information: Tensor) -> Penalty:
         """A Gaussian prior of each coefficient."""
-        return ComponentPrior(precision, box_size)
+        return FactorPrior(precision, box_size)
 
 
 class LeastSquares:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass
+from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.imaging.shells import shell_means
 from solvar_engine.imaging.types import BatchSource
 
 
@@ -41,3 +43,34 @@ def residual_power(
         explained = explained + (loadings @ posterior.mean[..., None].to(loadings.dtype))[..., 0]
         spread = loadings @ torch.linalg.cholesky(posterior.covariance).to(loadings.dtype)
         yield batch.index, (batch.images - explained).abs() ** 2 + (spread.abs() ** 2).sum(dim=-1)
+
+
+class ResidualNoise:
+    """Collects residual powers and turns them into a noise spectrum per optics group.
+
+    Parameters
+    ----------
+    groups : int
+    disk : HalfDisk
+    """
+
+    def __init__(self, groups: int, disk: HalfDisk) -> None:
+        self._disk = disk
+        self._power = torch.zeros(groups, len(disk), dtype=torch.float64, device=disk.weight.device)
+        self._count = torch.zeros(groups, dtype=torch.int64, device=disk.weight.device)
+
+    def add(self, power: Tensor, group: Tensor) -> None:
+        """Add the residual powers (n, pixels) of whitened images of some groups (n,)."""
+        group = group.to(self._power.device)
+        self._power.index_add_(0, group, power.double())
+        self._count += torch.bincount(group, minlength=self._count.shape[0])
+
+    def update(self, noise_variance: Tensor) -> Tensor:
+        """Correct the noise variance (groups, shells) that whitened the images.
+
+        Shells that a group does not see, and groups without images, keep theirs.
+        """
+        # Beyond a group's own Nyquist its images hold nothing, and its noise is measured on the rest of the shell.
+        seen = shell_means((self._power > 0).double(), self._disk)
+        power = shell_means(self._power / self._count.clamp_min(1)[:, None], self._disk)
+        return torch.where(seen > 0, noise_variance * power / seen, noise_variance.double()).float()

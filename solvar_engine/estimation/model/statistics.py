@@ -81,10 +81,10 @@ class Statistics:
         out = list(columns)
         keep = [j for j in range(self.gram.shape[-1]) if j not in out]
         identity = torch.eye(len(out), dtype=self.gram.dtype, device=self.gram.device)
-        factor = torch.linalg.cholesky(identity + self.gram[:, out][:, :, out])
-        cross = torch.linalg.solve_triangular(factor, self.gram[:, out][:, :, keep], upper=False)
-        inner = torch.linalg.solve_triangular(factor, self.inner[:, out, None], upper=False)
-        log_determinant = 2 * torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(dim=-1)
+        lower = torch.linalg.cholesky(identity + self.gram[:, out][:, :, out])
+        cross = torch.linalg.solve_triangular(lower, self.gram[:, out][:, :, keep], upper=False)
+        inner = torch.linalg.solve_triangular(lower, self.inner[:, out, None], upper=False)
+        log_determinant = 2 * torch.diagonal(lower, dim1=-2, dim2=-1).log().sum(dim=-1)
         return Statistics(
             self.gram[:, keep][:, :, keep] - cross.transpose(1, 2) @ cross,
             self.inner[:, keep] - (cross.transpose(1, 2) @ inner)[..., 0],

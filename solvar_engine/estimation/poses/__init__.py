@@ -1,1 +1,10 @@
-"""Errors of poses, and poses that fit better."""
+"""Errors of poses, and poses that fit better.
+
+Other rooms use:
+
+- `uncertainty`: `PoseSpread`, `PoseErrors` and `PosePrior`, what is known of poses beside the images;
+- `spread.measure_spread`: how wide the errors of poses are, from the images;
+- `likelihood`: `PoseModel`, the likelihood of images as a function of poses, `pose_covariance`, `pose_deviation`;
+- `refinement.refine_poses` and, as published, `descent.descend_poses`;
+- `schedules.POSE_SCHEDULES`: both by the name of the option.
+"""

@@ -42,8 +42,8 @@ def descend_poses(source: BatchSource, index: Tensor, band: Band, factors: Tenso
 
 def _descend(model: PoseModel, batch: Batch, disk: HalfDisk) -> RefinedPoses:
     start = model.evaluate(batch)
-    shift = torch.zeros(len(batch), 2, dtype=torch.float64)
-    first, second = torch.zeros(2, len(batch), 3, dtype=torch.float64)
+    shift = start.objective.new_zeros(len(batch), 2)
+    first, second = start.objective.new_zeros(2, len(batch), 3)
     now, posterior = batch, start
     for epoch in range(1, _EPOCHS + 1):
         gradient = model.derivatives(now, posterior).gradient[:, :3]
@@ -69,7 +69,7 @@ def _newton_shifts(model: PoseModel, batch: Batch, images: Tensor, shift: Tensor
         posterior = model.evaluate(now)
         slope = model.derivatives(now, posterior)
         step = -torch.linalg.solve(slope.matrix[:, 3:, 3:], slope.gradient[:, 3:, None])[..., 0]
-        searching = torch.arange(len(batch))
+        searching = torch.arange(len(batch), device=step.device)
         for length in _LINE_SEARCH:
             trial = shift[searching] + length * step[searching]
             objective = model.evaluate(_moved(batch[searching], images[searching], trial, disk)).objective

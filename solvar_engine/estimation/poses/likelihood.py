@@ -10,11 +10,13 @@ and with J the derivatives of P (mu + V m) the matrix of the Gauss-Newton step i
 J* J - (A* J)* S (A* J). The trace, from the log-determinant, vanishes for shifts. (The objective is that of Yadgar,
 Lederman & Shkolnisky 2026, eq. 9; their section A.3 descends along its gradient instead.)
 
-An error of the contrast is one more latent coordinate, of the factor s a P mu for a relative error of deviation s.
+An error of the contrast is one more latent coordinate, the last, of the factor s a P mu for a relative error of
+deviation s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,8 +25,8 @@ from torch import Tensor
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.objectives import LatentPosterior, latent_posterior
 from solvar_engine.estimation.model.statistics import Statistics
-from solvar_engine.estimation.poses.prior import PosePrior
-from solvar_engine.imaging.types import Batch
+from solvar_engine.estimation.poses.uncertainty import PosePrior, PoseSpread, precision_of
+from solvar_engine.imaging.types import Batch, BatchSource
 from solvar_engine.projectors.base import images_per_call
 
 _WEAK_PRECISION = torch.tensor([3.0, 3.0, 3.0, 0.01, 0.01], dtype=torch.float64)  # 30 degrees, 10 px
@@ -41,9 +43,9 @@ class PoseDerivatives:
         By rotation vector (radians, frame of the image) and shift (px of the working box).
     matrix : Tensor, shape (n, 5, 5)
         Of Gauss and Newton, the latent coordinates integrated out.
-    coupling : Tensor, shape (n, 5, 1 + r)
+    coupling : Tensor, shape (n, 5, r + 1)
         By how much the posterior mean of each latent coordinate falls as the pose changes: J* A S.
-    latent_covariance : Tensor, shape (n, 1 + r, 1 + r)
+    latent_covariance : Tensor, shape (n, r + 1, r + 1)
         S, that of the latent coordinates at the pose.
     """
 
@@ -68,7 +70,7 @@ class PoseDerivatives:
         return torch.linalg.inv(damped(self.matrix, _NO_DAMPING))
 
     def joint_covariance(self) -> tuple[Tensor, Tensor]:
-        """Covariance (n, 1 + r, 1 + r) of the latents, the pose integrated out, and that of pose and latents."""
+        """Covariance (n, r + 1, r + 1) of the latents, the pose integrated out, and that of pose and latents."""
         cross = -torch.linalg.solve(damped(self.matrix, _NO_DAMPING), self.coupling)
         return self.latent_covariance - self.coupling.mT @ cross, cross
 
@@ -85,34 +87,35 @@ class PoseModel:
     def __init__(self, band: Band, factors: Tensor) -> None:
         self._projector = band.projector
         self._grid = band.projector.to_grid(torch.cat((band.mean[None], factors)))
-        self._scales = torch.ones(1 + factors.shape[0], dtype=torch.float64)
-        self._scales[0] = band.contrast_variance**0.5
+        self._deviation = band.contrast_variance**0.5
+        self._scales = factors.new_tensor([1.0] * len(factors) + [self._deviation], dtype=torch.float64)
         self.images_per_call = images_per_call(band.projector, factors.shape[0] + 2)
 
     def evaluate(self, batch: Batch) -> LatentPosterior:
-        """Posterior of (contrast, z) and the objective, at the poses of a batch.
+        """Posterior of (z, contrast) and the objective, at the poses of a batch.
 
-        The first coordinate is that of the contrast, in units of its standard deviation.
+        The last coordinate is that of the contrast, in units of its standard deviation.
         """
         _, products = self._projector.project_with_gram(self._grid, batch.rotation, batch.ctf, batch.images)
-        contrast, scale = batch.contrast.double()[:, None], self._scale(batch)
-        mean, image = products[:, :-1, 0], products[:, :-1, -1]
-        residual = products[:, -1, -1] - 2 * contrast[:, 0] * image[:, 0] + contrast[:, 0] ** 2 * mean[:, 0]
-        gram = products[:, :-1, :-1] * scale[:, :, None] * scale[:, None, :]
-        return latent_posterior(Statistics(gram, scale * (image - contrast * mean), residual))
+        return latent_posterior(Statistics.with_contrast_error(products, batch.contrast, self._deviation))
 
     def derivatives(self, batch: Batch, posterior: LatentPosterior) -> PoseDerivatives:
         """Derivatives of the objective at the poses of a batch, from the posterior there."""
-        contrast, scale = batch.contrast.double()[:, None], self._scale(batch)
+        contrast = batch.contrast.double()[:, None]
+        scale = contrast * self._scales  # what turns factors and mean into columns of coordinates of unit variance
         coefficients = scale * posterior.mean
-        coefficients[:, :1] += contrast
+        coefficients[:, -1:] += contrast
         moments = posterior.covariance * scale[:, :, None] * scale[:, None, :]
-        kind = batch.ctf.dtype
+        kind, channels = batch.ctf.dtype, scale.shape[1]
         products, turn = self._projector.pose_products(
-            self._grid, batch.rotation, batch.ctf, batch.images, coefficients.to(kind), moments.to(kind)
+            self._grid,
+            batch.rotation,
+            batch.ctf,
+            batch.images,
+            coefficients.roll(1, 1).to(kind),  # slices have the mean first
+            moments.roll((1, 1), (1, 2)).to(kind),
         )
-        channels = scale.shape[1]
-        loadings = products[:, :, :channels] * scale[:, None, :]
+        loadings = products[:, :, :channels].roll(-1, 2) * scale[:, None, :]
         error = products[:, :, -1] - contrast * products[:, :, 0]
         gradient = (loadings @ posterior.mean[..., None])[..., 0] - error
         gradient[:, :3] += turn
@@ -120,12 +123,43 @@ class PoseModel:
         matrix = products[:, :, channels:-1] - coupling @ loadings.mT
         return PoseDerivatives(gradient, matrix, coupling, posterior.covariance)
 
-    def _scale(self, batch: Batch) -> Tensor:
-        """What turns mean and factors into columns of latent coordinates of unit variance, (n, 1 + r)."""
-        return batch.contrast.double()[:, None] * self._scales
-
 
 def damped(matrix: Tensor, damping: Tensor) -> Tensor:
     """Add a share of the diagonal, and so much that no step is unbounded where an image says nothing."""
     diagonal = torch.diagonal(matrix, dim1=1, dim2=2).clamp_min(0)
     return matrix + torch.diag_embed(damping[..., None] * diagonal + _WEAK_PRECISION.to(matrix))
+
+
+def pose_covariance(
+    source: BatchSource, index: Tensor, band: Band, factors: Tensor, spread: PoseSpread | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the posterior covariance of poses, the inverse of the Gauss-Newton matrix, with a prior of that spread.
+
+    Yields
+    ------
+    index : Tensor, shape (n,), int64
+    covariance : Tensor, shape (n, 5, 5), float64
+        Of the rotation vector in the frame of the image (radians) and the shift (px of the working box).
+    """
+    model = PoseModel(band, factors)
+    for batch in source.batches(index, band.disk, model.images_per_call):
+        derivatives = model.derivatives(batch, model.evaluate(batch))
+        if spread is not None:
+            known = torch.diag(precision_of(spread)).to(batch.images.device)
+            derivatives = replace(derivatives, matrix=derivatives.matrix + known)
+        yield batch.index, derivatives.pose_covariance()
+
+
+def pose_deviation(
+    source: BatchSource, band: Band, factors: Tensor, spread: PoseSpread | None = None
+) -> tuple[Tensor, Tensor]:
+    """Posterior standard deviations (n,) of all orientations (radians) and shifts (px), with a prior of that spread.
+
+    The root of the sum of the variances about the three axes, or along both: how far an estimate is expected to be off,
+    in the mean square.
+    """
+    turn, move = torch.zeros(2, len(source), dtype=torch.float64)
+    for index, covariance in pose_covariance(source, torch.arange(len(source)), band, factors, spread):
+        variance = covariance.diagonal(dim1=1, dim2=2)
+        turn[index], move[index] = variance[:, :3].sum(dim=1).sqrt(), variance[:, 3:].sum(dim=1).sqrt()
+    return turn, move

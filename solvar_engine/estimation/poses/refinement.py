@@ -1,6 +1,6 @@
-"""Orientations and shifts of particles by damped Gauss-Newton steps on the marginal likelihood (`pose_likelihood`).
+"""Orientations and shifts of particles by damped Gauss-Newton steps on the marginal likelihood (`PoseModel`).
 
-What is known of the poses before enters as a normal prior about them (`pose_prior`).
+What is known of the poses before enters as a normal prior about them (`PosePrior`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from torch import Tensor
 
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.objectives import LatentPosterior
-from solvar_engine.estimation.poses.errors import PoseSpread
 from solvar_engine.estimation.poses.likelihood import PoseModel, damped
-from solvar_engine.estimation.poses.prior import PosePrior, precision_of
+from solvar_engine.estimation.poses.uncertainty import PosePrior
 from solvar_engine.imaging.fourier import HalfDisk, shift_phases
 from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.types import Batch, BatchSource
@@ -39,11 +38,12 @@ class RefinedPoses:
         By how much the shift that centres the image has grown, px of the working box.
     objective_start, objective : Tensor, shape (n,), float64
         Negative log-likelihood, with the prior, before and after; nowhere larger.
-    latents : Tensor, shape (n, 1 + r), float64
-        Posterior means of the relative error of the contrast, in standard deviations, and z at the refined poses.
-    latent_covariance : Tensor, shape (n, 1 + r, 1 + r), float64
+    latents : Tensor, shape (n, r + 1), float64
+        Posterior means of z and, last, of the relative error of the contrast, in standard deviations, at the refined
+        poses.
+    latent_covariance : Tensor, shape (n, r + 1, r + 1), float64
         Of these, with the pose integrated out.
-    cross_covariance : Tensor, shape (n, 5, 1 + r), float64
+    cross_covariance : Tensor, shape (n, 5, r + 1), float64
         Of the rotation vector (radians, frame of the image) and the shift (px of the working box) with these.
     """
 
@@ -82,39 +82,23 @@ def refine_poses(
     """
     model = PoseModel(band, factors)
     for batch in source.batches(index, band.disk, model.images_per_call):
-        known = PosePrior.none(len(batch)) if prior is None else prior[batch.index]
+        # a prior is a table of all particles, on the CPU
+        device = batch.images.device
+        known = PosePrior.none(len(batch), device) if prior is None else prior[batch.index].to(device)
         yield _refine(model, batch, band.disk, steps, known)
-
-
-def pose_covariance(
-    source: BatchSource, index: Tensor, band: Band, factors: Tensor, spread: PoseSpread | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the posterior covariance of poses, the inverse of the Gauss-Newton matrix, with a prior of that spread.
-
-    Yields
-    ------
-    index : Tensor, shape (n,), int64
-    covariance : Tensor, shape (n, 5, 5), float64
-        Of the rotation vector in the frame of the image (radians) and the shift (px of the working box).
-    """
-    model = PoseModel(band, factors)
-    for batch in source.batches(index, band.disk, model.images_per_call):
-        derivatives = model.derivatives(batch, model.evaluate(batch))
-        if spread is not None:
-            derivatives = replace(derivatives, matrix=derivatives.matrix + torch.diag(precision_of(spread)))
-        yield batch.index, derivatives.pose_covariance()
 
 
 def _refine(model: PoseModel, batch: Batch, disk: HalfDisk, steps: int, prior: PosePrior) -> RefinedPoses:
     """Try steps on all images of a batch, each with its own damping, until it moves no more."""
     count = len(batch)
-    rotation, shift = batch.rotation.double(), torch.zeros(count, 2, dtype=torch.float64)
-    damping = torch.full((count,), _DAMPING, dtype=torch.float64)
+    rotation, device = batch.rotation.double(), batch.images.device
+    shift = torch.zeros(count, 2, dtype=torch.float64, device=device)
+    damping = torch.full((count,), _DAMPING, dtype=torch.float64, device=device)
     posterior = model.evaluate(batch)
     start = posterior.objective + prior.objective(rotation, shift)
     objective, latents = start.clone(), posterior.mean.clone()
     derivatives = model.derivatives(batch, posterior).with_prior(prior, rotation, shift)
-    rows = torch.arange(count)
+    rows = torch.arange(count, device=device)
     for number in range(1, steps + 1):
         gradient = derivatives.gradient[rows]
         step = _step(gradient, derivatives.matrix[rows], damping[rows])

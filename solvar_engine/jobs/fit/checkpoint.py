@@ -1,20 +1,30 @@
-"""What `fit` writes down so that a killed run can go on: plain arrays, one file per stage, each replaced atomically."""
+"""What `fit` writes down so that a killed run can go on: typed states, one file each, replaced atomically."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import atomic_path
-from solvar_engine.estimation.solver.epochs import Factors
-from solvar_engine.estimation.solver.half_sets import FullSetState, HalfSetState
+
+State = TypeVar("State")
+_NUMBERS = (bool, int, float)
 
 
 class Checkpoint:
-    """Named sets of arrays in a folder.
+    """States in a folder.
+
+    A state is a dataclass of tensors, numbers, other such dataclasses, pairs of these, and None for what there is not
+    yet. Each tensor or number is an array of its file, named by the fields that lead to it; None has no array.
 
     Parameters
     ----------
@@ -26,71 +36,61 @@ class Checkpoint:
         self._folder = folder
         folder.mkdir(exist_ok=True)
 
-    def save(self, name: str, **arrays: Tensor | float | int) -> None:
-        """Replace a set of arrays; a reader sees the old one or the new one, never half of each."""
+    def save(self, name: str, state: object) -> None:
+        """Replace a state; a reader sees the old one or the new one, never half of each."""
         with atomic_path(self._folder / f"{name}.npz") as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, **{key: np.asarray(value) for key, value in arrays.items()})  # type: ignore[arg-type]
+            np.savez(stream, **dict(_arrays(state)))  # type: ignore[arg-type]
 
-    def load(self, name: str) -> dict[str, Tensor] | None:
-        """Read a set of arrays; None if it was never saved."""
+    def load(self, name: str, kind: type[State]) -> State | None:
+        """Read a state; None if it was never saved.
+
+        Raises
+        ------
+        UserError
+            If the file holds another kind of state.
+        """
         path = self._folder / f"{name}.npz"
         if not path.exists():
             return None
         with np.load(path, allow_pickle=False) as archive:
-            return {key: torch.from_numpy(np.array(archive[key])) for key in archive.files}
-
-    def save_halves(self, state: HalfSetState) -> None:
-        """Store where the fit of the half-sets stands."""
-        first, second = state.factors
-        self.save(
-            "halves",
-            done=state.done,
-            volumes_1=first.volumes,
-            volumes_2=second.volumes,
-            second_moment_1=first.second_moment,
-            second_moment_2=second.second_moment,
-            contrast_variance_1=first.contrast_variance,
-            contrast_variance_2=second.contrast_variance,
-            correlation=state.correlation,
-            objective_1=state.objective[0],
-            objective_2=state.objective[1],
-        )
-
-    def load_halves(self) -> HalfSetState | None:
-        """Read where the fit of the half-sets stood."""
-        arrays = self.load("halves")
-        if arrays is None:
-            return None
-        factors = [_factors(arrays, f"_{half}") for half in (1, 2)]
-        return HalfSetState(
-            int(arrays["done"]),
-            (factors[0], factors[1]),
-            arrays["correlation"],
-            (float(arrays["objective_1"]), float(arrays["objective_2"])),
-        )
-
-    def save_full(self, state: FullSetState) -> None:
-        """Store where the fit of all images stands."""
-        self.save(
-            "full",
-            done=state.done,
-            volumes=state.factors.volumes,
-            second_moment=state.factors.second_moment,
-            contrast_variance=state.factors.contrast_variance,
-            objective=state.objective,
-        )
-
-    def load_full(self) -> FullSetState | None:
-        """Read where the fit of all images stood."""
-        arrays = self.load("full")
-        if arrays is None:
-            return None
-        return FullSetState(int(arrays["done"]), _factors(arrays), float(arrays["objective"]))
+            arrays = {key: np.array(archive[key]) for key in archive.files}
+        try:
+            return _restored(kind, arrays, "")
+        except KeyError as error:
+            raise UserError(
+                f"The checkpoint {path} was written by another version, it has no {error.args[0]}: start again in a new"
+                " folder."
+            ) from error
 
 
-def _factors(arrays: dict[str, Tensor], suffix: str = "") -> Factors:
-    return Factors(
-        arrays["volumes" + suffix],
-        arrays["second_moment" + suffix],
-        float(arrays["contrast_variance" + suffix]),
-    )
+def _arrays(value: object, name: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
+    """Arrays of a value and their names."""
+    if is_dataclass(value):
+        parts = [(field.name, getattr(value, field.name)) for field in fields(value)]
+    elif isinstance(value, tuple):
+        parts = [(str(number), part) for number, part in enumerate(value, start=1)]
+    elif value is None:
+        return
+    elif isinstance(value, (Tensor, *_NUMBERS)):
+        yield name, np.asarray(value)
+        return
+    else:
+        raise TypeError(f"{name} is a {type(value).__name__}, which a checkpoint cannot hold")
+    for part, content in parts:
+        yield from _arrays(content, f"{name}.{part}" if name else part)
+
+
+def _restored(kind: Any, arrays: Mapping[str, NDArray[Any]], name: str) -> Any:
+    """Value of a type from the arrays whose names begin with its own."""
+    inside = f"{name}." if name else ""
+    if is_dataclass(kind):
+        hints, make = get_type_hints(kind), cast(type, kind)
+        return make(*(_restored(hints[field.name], arrays, inside + field.name) for field in fields(kind)))
+    if get_origin(kind) is tuple:
+        parts = enumerate(get_args(kind), start=1)
+        return tuple(_restored(part, arrays, f"{inside}{number}") for number, part in parts)
+    if get_origin(kind) is UnionType:
+        (known,) = (part for part in get_args(kind) if part is not NoneType)
+        there = any(key == name or key.startswith(inside) for key in arrays)
+        return _restored(known, arrays, name) if there else None
+    return torch.from_numpy(arrays[name]) if kind is Tensor else kind(arrays[name])

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.params import MIN_PARTICLES, MIN_PARTICLES_PER_COMPONENT, FitParams
+from solvar_engine.contract.params import (
+    DEFAULT_WORKING_BOX,
+    MIN_PARTICLES,
+    MIN_PARTICLES_PER_COMPONENT,
+    FitParams,
+)
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.fourier import fourier_crop_volume
@@ -20,7 +25,6 @@ from solvar_engine.jobs.fit.families import Families, families_of
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BOX = 128
 _PIXEL_SIZE_TOLERANCE = 0.01
 _SMALLEST_HALF = 0.1  # of the particles
 _LEAST_OVERLAP = 0.1  # of a focus mask with the mask; a resampled mask has ripples of a few percent beside it
@@ -108,7 +112,7 @@ def working_box(params: FitParams, stack: ParticleStack) -> int:
         If the box asked for is larger than the images.
     """
     if params.box is None:
-        return min(stack.box_size, DEFAULT_BOX)
+        return min(stack.box_size, DEFAULT_WORKING_BOX)
     if params.box > stack.box_size:
         raise UserError(
             f"--box is {params.box}, but the images have {stack.box_size} px: give at most {stack.box_size}."

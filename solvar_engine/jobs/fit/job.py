@@ -9,18 +9,21 @@ from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.results import append_metrics
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import StatusTracker
-from solvar_engine.estimation.model.bands import ProjectorOptions
-from solvar_engine.estimation.solver.half_sets import band_ends, full_set_epochs
+from solvar_engine.estimation.alternation.problem import rounds_of
+from solvar_engine.estimation.solver.schedule import Schedule, Unit
 from solvar_engine.imaging.fourier import nyquist_shell
 from solvar_engine.jobs.fit.checkpoint import Checkpoint
 from solvar_engine.jobs.fit.inputs import FitInputs
+from solvar_engine.jobs.running.devices import compute_device
 from solvar_engine.jobs.running.progress import Progress
+from solvar_engine.projectors.options import SliceOptions
 
 logger = logging.getLogger(__name__)
 
 READING_STEPS = 10
 POSE_STEPS = 4  # of progress, in every round of refinement
-_OTHER_STEPS = 7  # first mean, noise twice, rank, held-out scale, latent coordinates, writing
+_OTHER_STEPS = 5  # first mean, rank, held-out scale, latent coordinates, writing
+DEFAULT_SCHEDULE = Schedule()
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class FitJob:
     inputs : FitInputs
     checkpoint : Checkpoint
     progress : Progress
+    schedule : Schedule
+        Of the factors.
     """
 
     params: FitParams
@@ -41,36 +46,48 @@ class FitJob:
     inputs: FitInputs
     checkpoint: Checkpoint
     progress: Progress
+    schedule: Schedule
 
     @classmethod
-    def start(cls, params: FitParams, run: RunDir, inputs: FitInputs, status: StatusTracker) -> FitJob:
+    def start(
+        cls,
+        params: FitParams,
+        run: RunDir,
+        inputs: FitInputs,
+        status: StatusTracker,
+        schedule: Schedule = DEFAULT_SCHEDULE,
+    ) -> FitJob:
         """Make the folder of the checkpoints and count the steps."""
-        ends = band_ends(inputs.box_size)
-        steps = READING_STEPS + ends[-1] + len(full_set_epochs()) + _OTHER_STEPS
+        rounds = rounds_of(schedule, inputs.box_size, params.refine_poses)
+        steps = READING_STEPS + rounds[-1] + len(schedule.full_epochs()) + len(rounds) + _OTHER_STEPS
         if params.refine_poses:
-            steps += (POSE_STEPS + 1) * len(ends) - 2  # poses and noise in every band, instead of the noise twice
-        return cls(params, run, inputs, Checkpoint(run.checkpoint), Progress(status, steps))
+            steps += POSE_STEPS * len(rounds)
+        return cls(params, run, inputs, Checkpoint(run.checkpoint), Progress(status, steps), schedule)
 
     @property
-    def stops(self) -> list[int]:
-        """Units of the half-set fit after which images are judged and, if asked for, poses refined."""
-        ends = band_ends(self.inputs.box_size)
-        return ends if self.params.refine_poses else [ends[0], ends[-1]]
+    def units(self) -> list[Unit]:
+        """Epochs of the half-sets."""
+        return self.schedule.units(self.inputs.box_size)
 
     @property
     def pose_rounds(self) -> int:
-        """How often poses are refined: after every stop, or never."""
-        return len(self.stops) if self.params.refine_poses else 0
+        """How often poses are refined: in every round, or never."""
+        return len(rounds_of(self.schedule, self.inputs.box_size, True)) if self.params.refine_poses else 0
 
     @property
-    def projector_options(self) -> ProjectorOptions:
+    def projector_options(self) -> SliceOptions:
         """How volumes are projected."""
-        return ProjectorOptions(self.params.projector, self.params.oversampling)
+        return SliceOptions(self.params.projector, self.params.oversampling, compute_device(self.params))
 
     @property
     def tried_rank(self) -> int:
         """Number of components that are fitted to the half-sets."""
         return self.params.components_for(len(self.inputs.stack))
+
+    @property
+    def pixel_size(self) -> float:
+        """Of the working box, Angstrom."""
+        return self.inputs.stack.pixel_size * self.inputs.stack.box_size / self.inputs.box_size
 
     @property
     def shell_max(self) -> int:

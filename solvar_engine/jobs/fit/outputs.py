@@ -22,11 +22,11 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import write_volume
+from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.components import Components
 from solvar_engine.estimation.judging.rank import LEAST_AGREEMENT, RankDecision
 from solvar_engine.estimation.model.half_models import half_version
-from solvar_engine.imaging.types import Volume
-from solvar_engine.jobs.fit.start import Masks
+from solvar_engine.imaging.types import ParticleSource, Volume
 from solvar_engine.reconstruction.mean import MeanEstimate
 
 OVERFIT_SHARE = 0.3
@@ -43,9 +43,9 @@ class OutputScale:
     Attributes
     ----------
     volume : float
-        Factor on densities and on z; its square is the factor on eigenvalues.
+        Of densities and of z; its square is that of eigenvalues.
     image : float
-        Factor on grey values; its square is the factor on noise variances.
+        Of grey values; its square is that of noise variances.
     pixel_size : float
         Of the working box, Angstrom.
     """
@@ -160,7 +160,7 @@ def label_components(components: Components, overlap: Tensor, least_gain: float)
 
 def write_spectra(
     run: RunDir,
-    source: PreparedParticles,
+    source: ParticleSource,
     stack: ParticleStack,
     fsc_mean: Tensor,
     fsc_covariance: Tensor,

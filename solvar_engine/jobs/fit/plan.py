@@ -8,11 +8,11 @@ from solvar_engine.data.preprocess import cache_bytes
 from solvar_engine.estimation.judging.rank import DECOYS, JUDGING_PARTICLES
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.jobs.running.plans import LIBRARIES_BYTES, METADATA_BYTES, Plan
-from solvar_engine.projectors.numba_cpu import slabs_per_grid
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import DEFAULT_OVERSAMPLING, SliceOptions
 
 _SECONDS_PER_SAMPLE = 4.5e-8  # of one pixel of one channel, slice and adjoint, on one core; measured
 _NUFFT_SLOWDOWN = 3.0  # of a pass against trilinear interpolation; measured
-_NUFFT_BYTES = 400e6  # of its plans and chunks
 _FULL_PASSES = 12  # passes over all images at full band that all stages together amount to
 _POSE_PASSES = {"newton": 12, "paper": 140}  # that a round of refinement of the poses amounts to; measured
 
@@ -32,6 +32,7 @@ class FitDemand:
         How often all poses are refined.
     pose_schedule : str
         By which steps.
+    device : str
     """
 
     particles: int
@@ -43,6 +44,7 @@ class FitDemand:
     projector: str = "trilinear"
     pose_rounds: int = 0
     pose_schedule: str = "newton"
+    device: str = "cpu"
 
 
 def plan_within(demand: FitDemand, available_bytes: float) -> Plan:
@@ -54,7 +56,9 @@ def plan_within(demand: FitDemand, available_bytes: float) -> Plan:
         If the memory is too small all the same; the text says how much is needed, and what needs less.
     """
     advice = "choose a smaller --rank or --box"
-    without_grids = plan_fit(replace(demand, cache_mb=0, projector="nufft"))
+    without_grids = plan_fit(
+        replace(demand, cache_mb=0, projector="nufft", oversampling=DEFAULT_OVERSAMPLING, device="cpu")
+    )
     if without_grids.memory_bytes <= available_bytes:
         advice += f", or --projector nufft, which needs {without_grids.memory_bytes / 1e6:.0f} MB but more time"
     return plan_fit(demand).within(available_bytes, "fit", advice)
@@ -65,21 +69,21 @@ def plan_fit(demand: FitDemand) -> Plan:
     particles, box_size, rank, threads = demand.particles, demand.box_size, demand.rank, demand.threads
     is_nufft = demand.projector == "nufft"
     oversampling = 1 if is_nufft else demand.oversampling
-    cell = 8 * (oversampling * box_size) ** 3 / 2
-    accumulators = 1 if is_nufft else threads // slabs_per_grid(threads, rank)
-    grids = cell * max((rank + 1) * 2 + rank * (accumulators + 1), rank + 1 + DECOYS)
+    disk = HalfDisk.create(box_size)
+    projector = create_projector(box_size, disk, SliceOptions(demand.projector, demand.oversampling, demand.device))
+    passes_bytes = 2 * projector.grid_bytes(rank + 1) + projector.accumulator_bytes(rank, threads)
+    grids = max(passes_bytes, projector.grid_bytes(rank + 1 + DECOYS))
     volumes = 4 * box_size**3 * max(12 * rank, 3 * (rank + DECOYS))
     metadata = particles * (METADATA_BYTES + 8 * (rank + 1) ** 2)
-    buffers = _NUFFT_BYTES if is_nufft else 0.0
     judging = min(particles, 2 * JUDGING_PARTICLES)
     metadata += judging * 8 * (rank + DECOYS) ** 2
     if demand.pose_rounds:
         metadata += particles // 2 * 4 * rank * (rank + 6)  # what a half-set tells of states, and of poses with them
-    memory = LIBRARIES_BYTES + buffers + grids + volumes + metadata
+    memory = LIBRARIES_BYTES + projector.buffer_bytes + grids + volumes + metadata
     results = 4 * box_size**3 * (rank + 4) + particles * (METADATA_BYTES + 4 * (rank + 1) ** 2)
     checkpoint = 4 * box_size**3 * 3 * rank
     fitted = particles * (rank + 2) * (_FULL_PASSES + demand.pose_rounds * _POSE_PASSES[demand.pose_schedule])
-    passes = len(HalfDisk.create(box_size)) * (fitted + judging * (rank + 2 + DECOYS)) * _SECONDS_PER_SAMPLE / threads
+    passes = len(disk) * (fitted + judging * (rank + 2 + DECOYS)) * _SECONDS_PER_SAMPLE / threads
     passes *= _NUFFT_SLOWDOWN if is_nufft else 1.0
     transforms = (40 * rank + 2 * DECOYS) * 8e-8 * (oversampling * box_size) ** 3 / threads
     return Plan(

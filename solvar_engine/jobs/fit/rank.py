@@ -5,61 +5,24 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from solvar_engine.contract.params import AUTO_RANK
-from solvar_engine.estimation.judging.heldout import collect_statistics
-from solvar_engine.estimation.judging.rank import (
-    DECOYS,
-    JUDGING_PARTICLES,
-    RankDecision,
-    decide_rank,
-    keep_components,
-    make_decoys,
-)
-from solvar_engine.estimation.sampling import sample_of
-from solvar_engine.jobs.fit.halves import HELD_OUT_PARTICLES, HalfSetFit
+from solvar_engine.estimation.alternation.iteration import HalfSetFit
+from solvar_engine.estimation.judging.rank import DECOYS, RankDecision, judge_components, keep_components
 from solvar_engine.jobs.fit.job import FitJob
 
 logger = logging.getLogger(__name__)
 
 
-def judge_components(job: FitJob, halves: HalfSetFit) -> RankDecision:
+def decide_rank(job: FitJob, halves: HalfSetFit) -> RankDecision:
     """Judge the components of the half-sets against decoys, and log the reasons."""
     job.progress.stage("rank")
-    saved = job.checkpoint.load("rank")
-    if saved is None:
-        decision = _judge(job, halves)
-        first, second = decision.weights
-        job.checkpoint.save(
-            "rank",
-            eigenvalues=decision.eigenvalues,
-            agreement=decision.agreement,
-            gains=decision.gains,
-            decoy_gains=decision.decoy_gains,
-            kept=decision.kept,
-            weights_1=first,
-            weights_2=second,
-        )
+    decision = job.checkpoint.load("rank", RankDecision)
+    if decision is None:
+        decision = judge_components(halves.problem, halves.state)
+        job.checkpoint.save("rank", decision)
         _log(decision)
-    else:
-        weights = (saved.pop("weights_1"), saved.pop("weights_2"))
-        decision = RankDecision(**saved, weights=weights)
     job.progress.advance()
     return decision
-
-
-def _judge(job: FitJob, halves: HalfSetFit) -> RankDecision:
-    problem = halves.problem
-    band = problem.band(job.shell_max, 1.0)
-    first, second = (factors.volumes * problem.mask for factors in halves.state.factors)
-    held_out = []
-    for half, (volumes, other) in enumerate(zip((first, second), reversed(problem.halves), strict=True)):
-        decoys = make_decoys(volumes, problem.mean, problem.mask, DECOYS, problem.generator(3, half))
-        sample = sample_of(other, JUDGING_PARTICLES)
-        held_out.append(collect_statistics(problem.source, sample, band, torch.cat((volumes, decoys))))
-    return decide_rank((first, second), (held_out[0], held_out[1]))
 
 
 def _log(decision: RankDecision) -> None:
@@ -86,12 +49,9 @@ def keep_real(job: FitJob, halves: HalfSetFit, decision: RankDecision) -> HalfSe
     return replace(halves, problem=problem, state=keep_components(halves.state, decision))
 
 
-def least_gain(job: FitJob, halves: tuple[Tensor, Tensor], decision: RankDecision) -> float:
+def least_gain(job: FitJob, halves: HalfSetFit, decision: RankDecision) -> float:
     """Log-likelihood gain of a real component on as many images as the final scale is measured on.
 
     With an automatic rank the decision has been made, and whatever was kept counts as real.
     """
-    if job.params.rank == AUTO_RANK:
-        return 0.0
-    ratios = [len(sample_of(half, HELD_OUT_PARTICLES)) / len(sample_of(half, JUDGING_PARTICLES)) for half in halves]
-    return decision.least_gain * max(ratios)
+    return 0.0 if job.params.rank == AUTO_RANK else decision.least_gain_of_scale(halves.problem.halves)

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvar_engine.contract.results import NOT_REPRODUCIBLE
+from solvar_engine.contract.results import CONTRAST, CONTRAST_STD, HALF_SET, LOG_LIKELIHOOD, NOT_REPRODUCIBLE, OUTLIER
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.alternation.iteration import HalfSetFit
+from solvar_engine.estimation.alternation.problem import of_no_half
 from solvar_engine.estimation.judging.components import Components, latent_coordinates
 from solvar_engine.estimation.judging.nuisance import nuisance_overlap
 from solvar_engine.estimation.judging.rank import RankDecision
-from solvar_engine.estimation.solver.regularization import covariance_fsc
+from solvar_engine.estimation.solver.agreement import covariance_fsc
 from solvar_engine.imaging.shells import resolution_at
-from solvar_engine.jobs.decisions import HALF_SET_COLUMN
-from solvar_engine.jobs.fit.halves import HalfSetFit
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.outputs import (
     OutputScale,
@@ -26,7 +27,6 @@ from solvar_engine.jobs.fit.outputs import (
     write_mean,
     write_spectra,
 )
-from solvar_engine.jobs.fit.pose_errors import with_pose_errors
 from solvar_engine.jobs.fit.poses import pose_columns
 from solvar_engine.jobs.fit.rank import least_gain
 
@@ -43,7 +43,7 @@ class AllLatents:
     precision : Tensor, shape (n, r, r), float32
     log_likelihood : Tensor, shape (n,), float64
     contrast : Tensor, shape (n,), float32
-        Posterior mean of the factor on the contrast that each image came with.
+        Posterior mean of each image's contrast over the one that it came with.
     contrast_std : Tensor, shape (n,), float32
         Its posterior standard deviation.
     """
@@ -66,58 +66,52 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
         torch.empty(count),
         torch.empty(count),
     )
-    band = with_pose_errors(job, halves.source, halves.problem).band(job.shell_max, 1.0)
-    spread = _contrast_variance(halves)
-    for batch in latent_coordinates(halves.source, torch.arange(count), band, components, spread):
+    everyone, band, spread = torch.arange(count), halves.judging_band(), halves.contrast_variance()
+    for batch in latent_coordinates(halves.source, everyone, band, components, spread):
         latents.z[batch.index] = batch.z
         latents.precision[batch.index] = batch.precision
         latents.log_likelihood[batch.index] = batch.log_likelihood
         latents.contrast[batch.index] = batch.contrast
         latents.contrast_std[batch.index] = batch.contrast_std
-    if halves.source.is_bad is not None:
-        latents.z[halves.source.is_bad] = 0  # nothing is known of them
+    latents.z[of_no_half(job.inputs.halves, count)] = 0  # nothing is known of images that cannot be used
     job.progress.advance()
     return latents
 
 
-def _contrast_variance(halves: HalfSetFit) -> float:
-    """Variance of the contrasts of images, with that of the estimates that are in use."""
-    left, known = halves.problem.contrast_variance, halves.source.contrast
-    if known is None:
-        return left
-    known = known[~halves.outlier]
-    return left + float((known / known.mean()).var())
-
-
 def write_results(
-    job: FitJob, halves: HalfSetFit, components: Components, latents: AllLatents, decision: RankDecision
+    job: FitJob,
+    images: PreparedParticles,
+    halves: HalfSetFit,
+    components: Components,
+    latents: AllLatents,
+    decision: RankDecision,
 ) -> str:
-    """Write all files of results; returns what came out in one sentence."""
+    """Write all files of results, in the units of the images as they were read; returns what came out in a sentence."""
     job.progress.stage("writing results")
     run, stack, source = job.run, job.inputs.stack, halves.source
-    scale = OutputScale.of(source)
+    scale = OutputScale.of(images)
     write_mean(run, halves.mean, halves.masks, scale)
     overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean)
-    labels = write_components(run, components, overlap, least_gain(job, halves.problem.halves, decision), scale)
+    labels = write_components(run, components, overlap, least_gain(job, halves, decision), scale)
     for half, factors in enumerate(halves.state.factors, start=1):
         write_half_components(run, components, factors.volumes * halves.problem.mask, half, scale)
     write_candidates(run, decision, scale)
     correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal()
     write_spectra(run, source, stack, halves.mean.fsc, correlation, scale)
-    known = (1.0 if source.contrast is None else source.contrast) / source.image_scale
+    known = (1.0 if source.contrast is None else source.contrast) / images.image_scale
     known = known / (known * latents.contrast)[~halves.outlier].mean()
     contrast = known * latents.contrast
     write_latent_coordinates(run, latents.z, latents.precision, contrast, scale)
     columns = {
-        "solvarContrast": contrast.double(),
-        "solvarLogLikelihood": latents.log_likelihood,
-        "solvarOutlier": halves.outlier.long(),
-        "solvarContrastStd": (known * latents.contrast_std).double(),
-        HALF_SET_COLUMN: _half_set_numbers(job),
+        CONTRAST: contrast.double(),
+        LOG_LIKELIHOOD: latents.log_likelihood,
+        OUTLIER: halves.outlier.long(),
+        CONTRAST_STD: (known * latents.contrast_std).double(),
+        HALF_SET: _half_set_numbers(job),
     }
     refines = job.params.refine_poses
     if refines:
-        columns.update(pose_columns(job, halves.problem, components, source.pose))
+        columns.update(pose_columns(halves, components, stack.pose))
     stack.write_star(run.particles, columns, source.pose if refines else None)
     return _summarise(halves, components, labels, scale)
 
@@ -139,7 +133,7 @@ def _summarise(halves: HalfSetFit, components: Components, labels: list[str], sc
     found = f"{reproducible} of {len(labels)} components reproducible" if labels else "no reproducible variability"
     summary = f"{len(source)} particles{left_out}, mean at {resolution:.1f} Angstrom, {found}"
     logger.info(summary)
-    logger.info("contrast: standard deviation %.3f between images", _contrast_variance(halves) ** 0.5)
+    logger.info("contrast: standard deviation %.3f between images", halves.contrast_variance() ** 0.5)
     eigenvalues = components.eigenvalues * scale.volume**2
     rows = zip(eigenvalues, components.agreement, components.likelihood_gain, labels, strict=True)
     for number, (value, agreement, gain, label) in enumerate(rows, start=1):

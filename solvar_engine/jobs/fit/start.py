@@ -12,7 +12,9 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.data.faults import BadImages
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
-from solvar_engine.imaging.masks import automatic_mask, sphere_mask
+from solvar_engine.estimation.alternation.means import HalfSetEquations, density_skewness, half_set_equations
+from solvar_engine.estimation.alternation.problem import Masks
+from solvar_engine.imaging.masks import automatic_mask
 from solvar_engine.jobs.fit.families import with_equal_pixels
 from solvar_engine.jobs.fit.inputs import focus, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
@@ -21,27 +23,24 @@ from solvar_engine.jobs.running.allocator import FreedMemory
 from solvar_engine.jobs.running.memory import available_bytes
 from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.reconstruction.mean import estimate_mean
-from solvar_engine.reconstruction.normal_equations import NormalEquations, accumulate_normal_equations
 
 logger = logging.getLogger(__name__)
 
-HalfSetEquations = tuple[NormalEquations, NormalEquations]
-
 
 @dataclass(frozen=True)
-class Masks:
-    """Soft masks of a fit; without a focus mask both are the same.
+class SignAndMask:
+    """What the first mean settles.
 
     Attributes
     ----------
-    mean : Tensor, shape (z, y, x)
+    sign : float
+        -1 if the molecule is dark in the images, else +1.
+    mask : Tensor, shape (z, y, x)
         Around the molecule.
-    factors : Tensor, shape (z, y, x)
-        Where variability is sought: nowhere larger than that of the mean.
     """
 
-    mean: Tensor
-    factors: Tensor
+    sign: float
+    mask: Tensor
 
 
 def read_images(job: FitJob) -> PreparedParticles:
@@ -64,6 +63,7 @@ def read_images(job: FitJob) -> PreparedParticles:
         params.projector,
         job.pose_rounds,
         params.pose_schedule,
+        job.projector_options.device,
     )
     plan = plan_within(demand, available_bytes())
     FreedMemory.of_fit(plan.memory_bytes).govern(job.progress)
@@ -117,21 +117,21 @@ def settle_sign_and_masks(
     UserError
         If the molecule does not stand out, or the focus mask holds none of it.
     """
-    saved = job.checkpoint.load("start")
+    settled = job.checkpoint.load("start", SignAndMask)
     equations = None
-    if saved is None:
+    if settled is None:
         job.progress.stage("first mean")
-        first, second = half_set_equations(job, source, job.inputs.halves)
+        first, second = half_set_equations(source, job.inputs.halves, job.projector_options)
         mean = estimate_mean(first, second).mean
         sign = _sign(job.params.invert_contrast, mean)
         equations = (first.scaled(sign), second.scaled(sign))
         mask = job.inputs.mask
         if mask is None:
             mask = _automatic_mask(sign * mean, source.pixel_size, job.params.particles)
-        saved = {"sign": torch.tensor(sign), "mask": mask}
-        job.checkpoint.save("start", **saved)
+        settled = SignAndMask(sign, mask)
+        job.checkpoint.save("start", settled)
     job.progress.advance()
-    return source.with_sign(float(saved["sign"])), _masks(job, saved["mask"]), equations
+    return source.with_sign(settled.sign), _masks(job, settled.mask), equations
 
 
 def _masks(job: FitJob, mask: Tensor) -> Masks:
@@ -144,23 +144,11 @@ def _masks(job: FitJob, mask: Tensor) -> Masks:
     return masks
 
 
-def half_set_equations(
-    job: FitJob, source: PreparedParticles, halves: tuple[Tensor, Tensor]
-) -> HalfSetEquations:
-    """Normal equations for the mean of each half-set."""
-    first, second = (
-        accumulate_normal_equations(source, half, interpolation=job.params.projector) for half in halves
-    )
-    return first, second
-
-
 def _sign(choice: str, mean: Tensor) -> float:
     if choice != "auto":
         logger.info("Images are taken as they are" if choice == "no" else "Images are inverted, as asked for")
         return 1.0 if choice == "no" else -1.0
-    inside = mean.double() * sphere_mask(mean.shape[-1], 0.42 * mean.shape[-1])
-    # Density is sparse and of one sign: the third moment of the map tells which.
-    skewness = float((inside**3).sum() / (inside**2).sum().clamp_min(1e-30) ** 1.5)
+    skewness = density_skewness(mean)
     if skewness < 0:
         logger.info("The molecule is dark in the images (skewness of the mean %.3g): they are inverted", skewness)
         return -1.0

@@ -94,8 +94,16 @@ class Plan:
         return plan
 
 
-def require_disk(plan: Plan, output: Path, scratch: Path) -> None:
+def require_disk(plan: Plan, output: Path, scratch: Path, work: str = "run") -> None:
     """Refuse work whose files do not fit.
+
+    Parameters
+    ----------
+    plan : Plan
+    output, scratch : Path
+        Folders, which exist, of the results and of the scratch file.
+    work : str
+        What is planned, for the message.
 
     Raises
     ------
@@ -105,10 +113,13 @@ def require_disk(plan: Plan, output: Path, scratch: Path) -> None:
     needs = {output: plan.disk_bytes, scratch: plan.scratch_bytes}
     if os.stat(output).st_dev == os.stat(scratch).st_dev:
         needs = {output: plan.disk_bytes + plan.scratch_bytes}
+    advice = "another disk for --output"
+    if plan.scratch_bytes:
+        advice += " or --scratch, or raise --cache-mb"
     for folder, needed in needs.items():
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise UserError(
-                f"The run needs {needed / 1e6:.0f} MB in {folder}, but only {free / 1e6:.0f} MB are free: choose "
-                "another disk for --output or --scratch, or raise --cache-mb."
+                f"The {work} needs {needed / 1e6:.0f} MB in {folder}, but only {free / 1e6:.0f} MB are free: choose"
+                f" {advice}."
             )

@@ -9,10 +9,10 @@ from pathlib import Path
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import prepare_output_folder
 from solvar_engine.contract.params import AnalyzeParams, FitParams, Params, ReconstructParams
-from solvar_engine.contract.run import ALREADY_FINISHED, RunDir
+from solvar_engine.contract.results import StateFolder
+from solvar_engine.contract.run import ALREADY_FINISHED, RunDir, prepared, require_finished
 from solvar_engine.contract.status import FAILED, FINISHED, StatusTracker, is_failed_start, read_status, status_path
 from solvar_engine.jobs.running.failures import sentence_of
-from solvar_engine.jobs.states.files import StateFiles
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def track_analysis(run: RunDir) -> StatusTracker:
     UserError
         If the folder is not a finished run; then there is no place for a status, and nothing is written.
     """
-    run.require_finished()
+    require_finished(run)
     run.analysis.mkdir(exist_ok=True)
     return StatusTracker(run.analysis_status, AnalyzeParams.command, goes_on=False)
 
@@ -55,8 +55,8 @@ def track_states(output: str, resume: bool = False) -> StatusTracker:
         If the folder is not empty, and holds nothing to be resumed, or cannot be made; then nothing is written.
     """
     folder, command = Path(output), ReconstructParams.command
-    goes_on = resume and StateFiles(folder).checkpoint.exists()
-    allowed = (status_path(folder).name, StateFiles(folder).bad_images.name)
+    goes_on = resume and StateFolder(folder).checkpoint.exists()
+    allowed = (status_path(folder).name, StateFolder(folder).bad_images.name)
     if not goes_on and not (folder.is_dir() and is_failed_start(folder, command, allowed)):
         prepare_output_folder(folder)
     return StatusTracker(status_path(folder), command, goes_on=goes_on)
@@ -81,11 +81,9 @@ def record_unstarted(params: Params, error: Exception) -> None:
             _record(track_states(params.output, params.resume), error)
         elif isinstance(params, FitParams):
             run = RunDir(params.output)
-            if run.prepare(params, params.resume) != ALREADY_FINISHED:
-                try:
-                    _record(run.track_status(params.command), error)
-                finally:
-                    run.release()
+            with prepared(run, params, params.resume) as start:
+                if start != ALREADY_FINISHED:
+                    _record(StatusTracker(run.status, params.command), error)
 
 
 def _record(status: StatusTracker, error: Exception) -> None:

@@ -45,7 +45,7 @@ class TruthFiles:
 
     @property
     def states(self) -> Path:
-        """State, contrast and coordinates of each particle."""
+        """State, contrast and coordinates of each particle, and whether its image is junk if there is any."""
         return self.path / "states.csv"
 
     @property

@@ -15,7 +15,7 @@ _SAME_PIXEL_SIZE = 1e-3
 
 
 def read_map_molecule(
-    paths: Sequence[str], box_size: int | None = None, pixel_size: float | None = None
+    paths: Sequence[str], box_size: int | None = None, pixel_size: float | None = None, device: str = "cpu"
 ) -> MapMolecule:
     """Read maps of equal box and pixel size.
 
@@ -25,6 +25,8 @@ def read_map_molecule(
         One map for each state.
     box_size, pixel_size : optional
         What the user expects, px and Angstrom; the pixel size stands in for one that the headers lack.
+    device : str
+        Where the maps are projected.
 
     Returns
     -------
@@ -55,7 +57,7 @@ def read_map_molecule(
             )
     _check_box(first.box_size, paths[0])
     name = ", ".join(Path(path).name for path in paths)
-    return MapMolecule.from_maps(name, [volume.data for volume in maps], first.pixel_size)
+    return MapMolecule.from_maps(name, [volume.data.to(device) for volume in maps], first.pixel_size)
 
 
 def _agree(first: float, second: float) -> bool:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import file_digest, read_json, write_json
 from solvar_engine.contract.params import ReconstructParams, options_of
-from solvar_engine.contract.run import RunDir
-from solvar_engine.jobs.states.files import StateFiles
+from solvar_engine.contract.results import StateFolder
+from solvar_engine.contract.run import RunDir, read_record
 
 _IN_WORDS = {"fit": "the run", "eigenvalues": "the run's eigenvalues", "larger_images": "particles"}
 
@@ -52,7 +52,7 @@ class StateCheckpoint:
         self.states: list[StateSummary] = []
 
     @staticmethod
-    def open(files: StateFiles, call: dict[str, Any]) -> StateCheckpoint:
+    def open(files: StateFolder, call: dict[str, Any]) -> StateCheckpoint:
         """Begin a list, or go on with the one that is there.
 
         Raises
@@ -63,7 +63,7 @@ class StateCheckpoint:
         checkpoint = StateCheckpoint(files.checkpoint, call)
         if files.checkpoint.exists():
             content = read_json(files.checkpoint)
-            _refuse_other_call(files.folder, content.get("call", {}), call)
+            _refuse_other_call(files.path, content.get("call", {}), call)
             checkpoint.states = [StateSummary(**state) for state in content["states"]]
         return checkpoint
 
@@ -72,7 +72,7 @@ class StateCheckpoint:
         self.states.append(state)
         write_json(self._path, {"call": self._call, "states": [asdict(state) for state in self.states]})
 
-    def finish(self, files: StateFiles) -> None:
+    def finish(self, files: StateFolder) -> None:
         """Forget the list, as there is nothing left to go on with, but not what the states were made from."""
         write_json(files.call, self._call)
         self._path.unlink(missing_ok=True)
@@ -84,13 +84,13 @@ def describe_call(params: ReconstructParams, run: RunDir, points: NDArray[np.flo
     kept = [spec.name for spec in options_of(type(params)) if not spec.may_differ_on_resume]
     call = {name: options[name] for name in kept if name not in ("run", "output", "particles", "points", "root")}
     # coordinates as they are written: 17 digits come back the same
-    call |= {"fit": run.read_record().get("created"), "points": np.asarray(points).tolist()}
+    call |= {"fit": read_record(run).get("created"), "points": np.asarray(points).tolist()}
     call["eigenvalues"] = file_digest(run.eigenvalues)
     call["larger_images"] = None if params.particles is None else file_digest(params.particles)
     return json.loads(json.dumps(call))  # tuples as they are read back
 
 
-def check_finished(files: StateFiles, call: dict[str, Any]) -> None:
+def check_finished(files: StateFolder, call: dict[str, Any]) -> None:
     """Check that a folder of finished states is of this call.
 
     Raises
@@ -100,10 +100,10 @@ def check_finished(files: StateFiles, call: dict[str, Any]) -> None:
     """
     if not files.call.exists():
         raise UserError(
-            f"{files.folder} is finished, but an earlier version, which did not note its options, made it: give a new"
+            f"{files.path} is finished, but an earlier version, which did not note its options, made it: give a new"
             " folder for --output."
         )
-    _refuse_other_call(files.folder, read_json(files.call), call)
+    _refuse_other_call(files.path, read_json(files.call), call)
 
 
 def _refuse_other_call(folder: Path, stored: dict[str, Any], call: dict[str, Any]) -> None:

@@ -12,24 +12,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import ReconstructParams
+from solvar_engine.contract.results import StateFolder, read_fsc
 from solvar_engine.contract.run import RunDir
 from solvar_engine.data.faults import BadImages
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.estimation.model.half_models import HalfModel, explain, mean_scale
-from solvar_engine.estimation.sampling import sample_of
+from solvar_engine.estimation.model.half_models import HalfModel, explain, scale_to_images
 from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
+from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.shells import shells_to_volume
 from solvar_engine.jobs.decisions import read_decisions
 from solvar_engine.jobs.fit.inputs import scratch_folder
 from solvar_engine.jobs.fit.outputs import OutputScale
 from solvar_engine.jobs.running.allocator import FreedMemory
+from solvar_engine.jobs.running.devices import compute_device
 from solvar_engine.jobs.running.memory import available_bytes
+from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.jobs.running.progress import Progress
-from solvar_engine.jobs.states.files import StateFiles
 from solvar_engine.jobs.states.latent_space import LatentSpace
 from solvar_engine.jobs.states.particles import (
     check_extent,
@@ -38,6 +39,7 @@ from solvar_engine.jobs.states.particles import (
     read_run_particles,
 )
 from solvar_engine.jobs.states.plan import KernelDemand, plan_within
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.kernel_regression import back_project
 from solvar_engine.reconstruction.windows import LocalWindows
 
@@ -76,6 +78,8 @@ class KernelProblem:
     mask : Tensor, shape (z, y, x)
     everything : tuple of two Tensors, shape (2, z, y, x)
         Back-projection of all images of each half-set, see `back_project`.
+    options : SliceOptions
+        How volumes are projected and images back-projected.
     seed : int
     """
 
@@ -91,6 +95,7 @@ class KernelProblem:
     is_reproducible: bool
     mask: Tensor
     everything: tuple[Tensor, Tensor]
+    options: SliceOptions
     seed: int
 
     @property
@@ -112,14 +117,14 @@ def set_up(
     states : int
         How many will be made, to say how long that takes.
     output : Path
-        Folder for the scratch file, unless the options name one.
+        Folder of the volumes, and of the scratch file, unless the options name one.
     progress : Progress
         Goes `SETUP_STEPS` on.
 
     Raises
     ------
     UserError
-        If the images do not fit the run, or memory is too small.
+        If the images do not fit the run, or memory or a disk is too small.
     """
     refuse_without_halves(run, space)
     known = read_run_particles(run)
@@ -129,38 +134,40 @@ def set_up(
     box_size = _box_size(params, stack, mean.box_size)
     mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
     windows = LocalWindows.create(box_size, mask)
+    options = SliceOptions(device=compute_device(params))
     demand = KernelDemand(
         len(stack), stack.box_size, mean.box_size, windows, len(space.columns), states, torch.get_num_threads(),
-        params.cache_mb,
+        params.cache_mb, options,
     )  # fmt: skip
     plan = plan_within(demand, available_bytes())
     FreedMemory.of_reconstruction().govern(progress)
     logger.info("%d volumes of %d px from %d particles. %s", states, box_size, len(stack), plan.sentence())
-    progress.stage("reading images")
     scratch = output if params.scratch is None else scratch_folder(params.scratch)
+    require_disk(plan, output, scratch, "reconstruction")
+    progress.stage("reading images")
     unused = np.ones(len(stack), dtype=bool)
     unused[row[~known.is_outlier]] = False
     source = prepare(
         params, run, stack, row, known.latents.contrast, box_size, None if plan.images_in_memory else scratch,
-        BadImages(params.skip_bad_images, StateFiles(output).bad_images, unused),
+        BadImages(params.skip_bad_images, StateFolder(output).bad_images, unused),
     )  # fmt: skip
     first, second = (torch.from_numpy(row)[half] for half in known.halves)
     rows, is_outlier = (first, second), known.is_outlier
     if source.is_bad is not None:
         rows = (first[~source.is_bad[first]], second[~source.is_bad[second]])
         is_outlier = is_outlier | source.is_bad.numpy()[row]
-    source, models = _signed_with_half_models(params, run, space, source, stack.path, torch.cat(rows))
+    source, models = _signed_with_half_models(params, run, space, source, stack.path, torch.cat(rows), options)
     progress.advance()
     progress.stage("placing particles")
-    z, precision = _place_and_remove(source, rows, models)
+    z, precision = _place_and_remove(source, rows, models, options)
     progress.advance()
     progress.stage("all particles")
-    everything = (back_project(source, rows[0]), back_project(source, rows[1]))
+    everything = (back_project(source, rows[0], options), back_project(source, rows[1], options))
     progress.advance()
     is_reproducible = bool(space.components.is_reproducible[space.columns].all())
     return KernelProblem(
         source, stack, row, is_outlier, rows, z, precision, models, space.columns, is_reproducible, mask,
-        everything, params.seed,
+        everything, options, params.seed,
     )  # fmt: skip
 
 
@@ -176,7 +183,8 @@ def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> 
 
 
 def _signed_with_half_models(
-    params: ReconstructParams, run: RunDir, space: LatentSpace, source: PreparedParticles, path: Path, rows: Tensor
+    params: ReconstructParams, run: RunDir, space: LatentSpace, source: PreparedParticles, path: Path, rows: Tensor,
+    options: SliceOptions,
 ) -> tuple[PreparedParticles, tuple[HalfModel, HalfModel]]:
     """Give the images the sign that makes them those of the run, and each half-set its own mean and components.
 
@@ -192,7 +200,7 @@ def _signed_with_half_models(
     disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
     known = read_decisions(run).sign
     source = source.with_sign(1.0 if known is None else known)
-    scale = mean_scale(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]))
+    scale = scale_to_images(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]), options)
     if scale < 0:
         if params.particles is None and known is not None:
             raise UserError(
@@ -233,19 +241,22 @@ def refuse_without_halves(run: RunDir, space: LatentSpace) -> None:
 
 def _mean_gain(run: RunDir, box_size: int) -> Tensor:
     """Wiener's gain of one half-map of the mean, from the correlation of both."""
-    correlation = torch.from_numpy(read_csv(run.fsc)["fsc_mean"]).clamp(0, 1).float()
+    correlation = torch.from_numpy(read_fsc(run.fsc)["fsc_mean"]).clamp(0, 1).float()
     return shells_to_volume(correlation, box_size)
 
 
 def _place_and_remove(
-    source: PreparedParticles, rows: tuple[Tensor, Tensor], models: tuple[HalfModel, HalfModel]
+    source: PreparedParticles,
+    rows: tuple[Tensor, Tensor],
+    models: tuple[HalfModel, HalfModel],
+    options: SliceOptions,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Latent coordinates of each half-set under its own model, whose projections are taken away from the images."""
     rank = models[0].components.shape[0]
     z, precision = np.zeros((len(source), rank)), np.zeros((len(source), rank, rank))
     disk = source.disk.prefix(nyquist_shell(models[0].mean.shape[-1]))
     for half, model in zip(rows, models, strict=True):
-        for explained in explain(source, half, disk, model):
+        for explained in explain(source, half, disk, model, options):
             z[explained.index] = explained.z.numpy()
             precision[explained.index] = explained.precision.numpy()
             source.subtract(explained.index, explained.images)

@@ -83,7 +83,7 @@ def kernel_volumes(problem: KernelProblem, point: NDArray[np.float64]) -> Kernel
     bandwidths = torch.from_numpy(kernel_bandwidths((first, second), uncertainty=len(place)))
     distances = (torch.from_numpy(first), torch.from_numpy(second))
     halves = [
-        accumulate_kernels(problem.source, rows, distance, bandwidths, everything)
+        accumulate_kernels(problem.source, rows, distance, bandwidths, everything, problem.options)
         for rows, distance, everything in zip(problem.rows, distances, problem.everything, strict=True)
     ]
     windows = LocalWindows.create(problem.source.box_size, problem.mask)

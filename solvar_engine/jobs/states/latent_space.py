@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.results import read_latents
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.results import Components, read_components, read_latents
+from solvar_engine.contract.run import RunDir, require_finished
 from solvar_engine.latent import Clusters, kmeans_clusters, mixture_clusters
-from solvar_engine.reports import Components, load_components
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +72,8 @@ def open_latent_space(run: RunDir) -> LatentSpace:
     >>> open_latent_space(RunDir("run")).z.shape  # doctest: +SKIP
     (10000, 6)
     """
-    run.require_finished()
-    components = load_components(run)
+    require_finished(run)
+    components = read_components(run.eigenvalues)
     z = read_latents(run.latents).z
     if z.shape[1] != len(components):
         raise UserError(
@@ -87,10 +86,9 @@ def open_latent_space(run: RunDir) -> LatentSpace:
             f"{run.latents} holds a value that is not a number for particle {int(is_bad.argmax()) + 1}: "
             "the run is damaged, fit it again."
         )
-    columns = np.flatnonzero(components.is_reproducible)
-    if not len(columns) and len(components):
+    columns = components.compared
+    if len(components) and not components.is_reproducible.any():
         logger.warning("No component is reproducible: clusters and map mostly show noise.")
-        columns = np.arange(len(components))
     elif len(columns) < len(components):
         logger.info(
             "Particles are compared in the reproducible components only: %s.",

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import ReconstructParams
-from solvar_engine.contract.results import Latents, read_latents
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.results import HALF_SET, OUTLIER, Latents, read_latents, read_noise
+from solvar_engine.contract.run import RunDir, changed_inputs, read_record
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.data.faults import BadImages
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
@@ -26,13 +25,11 @@ from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.decisions import HALF_SET_COLUMN
 from solvar_engine.jobs.fit.inputs import HalfSplit, split_halves
 from solvar_engine.jobs.states.matching import ParticleList, match_rows, moved_images
 
 logger = logging.getLogger(__name__)
 
-_OUTLIER = "solvarOutlier"
 _OTHER_ORIENTATIONS = 10.0  # degrees
 _EXTENT_TOLERANCE = 0.02
 
@@ -76,9 +73,9 @@ class RunParticles:
 
 def outliers_of(table: StarTable) -> NDArray[np.bool_]:
     """Return which particles of a run's table are flagged as outliers, shape (n,); none of a run that flags none."""
-    if _OUTLIER not in table:
+    if OUTLIER not in table:
         return np.zeros(len(table), dtype=bool)
-    return table.integers(_OUTLIER) != 0
+    return table.integers(OUTLIER) != 0
 
 
 def read_run_particles(run: RunDir) -> RunParticles:
@@ -89,12 +86,12 @@ def read_run_particles(run: RunDir) -> RunParticles:
     UserError
         If a file is absent or damaged.
     """
-    record = run.read_record()
+    record = read_record(run)
     options, folder = record["options"], Path(record["folder"])
     star = StarFile.read(run.particles)
     metadata = read_metadata(star)
-    if HALF_SET_COLUMN in star.particles:
-        number = star.particles.integers(HALF_SET_COLUMN)
+    if HALF_SET in star.particles:
+        number = star.particles.integers(HALF_SET)
         halves = torch.from_numpy(np.flatnonzero(number == 1)), torch.from_numpy(np.flatnonzero(number == 2))
     else:  # a run of an earlier version
         split = HalfSplit(str(run.particles), len(metadata.group), metadata.random_subset)
@@ -108,7 +105,7 @@ def read_run_particles(run: RunDir) -> RunParticles:
     lacks_images = len(halves[0]) + len(halves[1]) < len(is_outlier)
     return RunParticles(
         star, metadata, read_latents(run.latents), (first, second), is_outlier, path, root,
-        bool(options.get("refine_poses")), lacks_images, tuple(run.changed_inputs()),
+        bool(options.get("refine_poses")), lacks_images, tuple(changed_inputs(run)),
     )  # fmt: skip
 
 
@@ -203,7 +200,7 @@ def prepare(
     PreparedParticles
     """
     prepared = prepare_particles(stack, box_size, scratch=scratch, bad_images=bad_images)
-    noise = read_csv(run.noise)["noise_variance"]
+    noise = read_noise(run.noise)["noise_variance"]
     if params.particles is None and noise.size == prepared.noise_variance.numel():
         measured = torch.from_numpy(noise.reshape(prepared.noise_variance.shape))
         prepared = prepared.with_noise(measured / prepared.grey_unit**2)

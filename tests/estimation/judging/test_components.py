@@ -8,7 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.components import Components, find_components, latent_coordinates
+from solvar_engine.estimation.judging.components import (
+    Components,
+    find_components,
+    held_out_axes,
+    latent_coordinates,
+)
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.estimation.solver.epochs import Factors
 from solvar_engine.imaging.linear_algebra import inner_products, mix
@@ -101,6 +106,28 @@ def test_sign_does_not_depend_on_that_of_the_factors(perfect) -> None:
     full = Factors(flipped, torch.eye(3, dtype=torch.float64))
     components = find_components(full, (flipped, flipped), held_out, EVERYWHERE)
     assert float(inner_products(components.eigenvolumes, perfect.eigenvolumes).diagonal().min()) > 0.99
+
+
+def test_halves_in_another_gauge_than_all_images_find_the_same() -> None:
+    """All images are rotated to the halves' factors first, since a direction is scaled by what its like has shown."""
+    truth = loadings(orthonormal(3), EIGENVALUES)
+    turned = mix(truth, rotation(3))
+    halves = (1.2 * turned, turned)
+    held_out = (observe(halves[0], truth, seed=10), observe(halves[1], truth, seed=20))
+    components = find_components(Factors(truth, torch.eye(3, dtype=torch.float64)), halves, held_out, EVERYWHERE)
+    assert float(inner_products(components.eigenvolumes, orthonormal(3)).diagonal().min()) > 0.99
+    torch.testing.assert_close(components.eigenvalues, EIGENVALUES, rtol=0.1, atol=0)
+
+
+def test_axes_are_mixtures_of_the_factors_of_each_half() -> None:
+    """Whatever the norms of these: the same axis from either half."""
+    truth = loadings(orthonormal(3), EIGENVALUES)
+    turned = mix(truth, rotation(3))
+    halves = (1.3 * turned, turned * torch.tensor([0.5, 2.0, 1.0])[:, None, None, None])
+    held_out = (observe(halves[0], truth, seed=10), observe(halves[1], truth, seed=20))
+    axes = held_out_axes(turned, halves, held_out)
+    for half, weights in zip(halves, axes.weights, strict=True):
+        torch.testing.assert_close(mix(half, weights), axes.eigenvolumes, rtol=0, atol=1e-4)
 
 
 def noisy_halves(share: float) -> tuple[Components, float]:

@@ -10,7 +10,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from solvar_engine.estimation.judging.heldout import collect_statistics, latent_covariance, likelihood_gains
+from solvar_engine.estimation.judging.heldout import likelihood_gains
+from solvar_engine.estimation.model.fixed_factors import collect_statistics, latent_covariance
 from solvar_engine.estimation.model.statistics import Statistics
 from tests.estimation.problems import DenseModel, full_band, in_double
 from tests.reconstruction.simulated import LinearPhantom, noise, relative_error, simulate

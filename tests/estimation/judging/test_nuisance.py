@@ -7,12 +7,8 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.judging.nuisance import nuisance_overlap
-from solvar_engine.estimation.poses.errors import PoseErrors, PoseSpread
-from solvar_engine.imaging.fourier import HalfDisk, shift_phases
 from solvar_engine.imaging.pose_derivatives import pose_derivatives
-from solvar_engine.imaging.rotation import random_rotations, rotvec_to_rotation
-from solvar_engine.imaging.types import Pose
-from solvar_engine.projectors.torch_ref import TorchProjector
+from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.simulation.projections import atom_volume
 from tests.reconstruction.simulated import LinearPhantom, noise, relative_error
 
@@ -107,40 +103,3 @@ def test_symmetric_mean_has_fewer_directions() -> None:
     unrelated = noise(3, 24, 24, 24)
     overlap = nuisance_overlap(unrelated / unrelated.flatten(1).norm(dim=1)[:, None, None, None], ball)
     assert bool(overlap.isfinite().all()) and float(overlap.max()) < 0.01
-
-
-def test_factors_of_pose_errors_count_shifts_in_pixels_of_the_working_box() -> None:
-    mean, spread = PHANTOM.mean(24), PoseSpread(0.1, 2.0)
-    derivatives, found = pose_derivatives(mean), spread.factors(mean, 48)
-    torch.testing.assert_close(found[:3], 2.0 * 0.5 * derivatives[:3])
-    torch.testing.assert_close(found[3:], 0.1 * derivatives[3:])
-    assert PoseSpread().factors(mean, 48).shape == (0, 24, 24, 24)
-
-
-def test_spread_follows_the_latents() -> None:
-    moment = torch.diag(torch.tensor([1.0, 4.0, 4.0, 0.25, 0.25, 0.25], dtype=torch.float64))
-    found = PoseSpread(0.1, 2.0).rescaled(moment)
-    assert found.move_px == pytest.approx(2.0 * 3.0**0.5) and found.turn_rad == pytest.approx(0.05)
-
-
-def test_expected_errors_bring_the_mean_from_present_poses_to_the_given_ones() -> None:
-    """To first order: what an image shows at the given pose, centred by the present shift, is P mu + P F d."""
-    box_size, count, pixel_size = 24, 8, 3.0
-    mean, disk, spread = PHANTOM.mean(box_size).double(), HalfDisk.create(box_size), PoseSpread(0.05, 0.5)
-    generator = torch.Generator().manual_seed(0)
-    present = Pose(random_rotations(count, generator), 5 * torch.randn(count, 2, generator=generator))
-    turn = 0.01 * torch.randn(count, 3, generator=generator, dtype=torch.float64)
-    move_px = 0.05 * torch.randn(count, 2, generator=generator, dtype=torch.float64)
-    rotation = present.rotation.double()
-    given = Pose(rotation @ rotvec_to_rotation(turn), present.shift.double() + pixel_size * move_px)
-
-    projector = TorchProjector(box_size, disk, dtype=torch.float64)
-    ctf = torch.ones(count, len(disk), dtype=torch.float64)
-    volumes = torch.cat((mean[None], spread.factors(mean, box_size)))
-    slices = projector.project(projector.to_grid(volumes), rotation, ctf)
-    errors = PoseErrors.about(given, present, pixel_size, spread)
-    expected = (slices[:, :, 1:] @ errors.expected[:, :, None].to(slices))[..., 0]
-
-    at_given = projector.project(projector.to_grid(mean[None]), given.rotation, ctf)[:, :, 0]
-    shown = at_given * shift_phases(disk, -move_px, box_size)  # the present shift centres it less
-    assert relative_error(slices[:, :, 0] + expected, shown) < 0.2 * relative_error(slices[:, :, 0], shown)

@@ -61,6 +61,18 @@ def test_log_odds_and_distance_equal_the_dense_gaussians(good) -> None:
     torch.testing.assert_close(torch.cat([fit.log_odds for fit in fits]), expected, rtol=1e-4, atol=0.02)
 
 
+def test_contrast_is_that_of_the_dense_posterior(good) -> None:
+    """Of the whole image: the one that it came with, times what the model finds on top of it."""
+    contrast = torch.linspace(0.5, 2.0, 20)
+    source = simulate(good.phantom, 20, BOX, contrast=contrast).source
+    source = replace(source, contrast=contrast.flip(0), batch_limit=7).double()  # not those that they were made with
+    band = replace(in_double(full_band(good)), contrast_variance=0.25)
+    factors = good.phantom.factors(BOX).double()
+    mean, _ = DenseModel.of(source, band, factors).posterior()
+    found = torch.cat([fit.contrast for _, fit in image_fits(source, source.everyone, band, factors)])
+    torch.testing.assert_close(found, source.contrast * (1 + 0.5 * mean[:, -1]), rtol=1e-5, atol=1e-5)
+
+
 def test_images_of_nothing_and_of_another_particle_are_found(good, mixed) -> None:
     log_odds, distance = all_fits(mixed, full_band(good), good.phantom.factors(BOX))
     outlier = find_outliers(log_odds, distance, torch.zeros(IMAGES, dtype=torch.int64))
@@ -82,6 +94,20 @@ def test_strength_of_the_signal_is_that_of_its_slices(good) -> None:
     expected = signal_power(plain, good.source.everyone, band, factors)
     torch.testing.assert_close(power[1:], expected[1:], rtol=0.2, atol=0.05 * float(expected.max()))
     assert float(power[:3].min()) > 10 * float(power[-1])
+
+
+def test_strength_of_the_signal_is_that_of_the_full_plane(good) -> None:
+    """Power of mean and factors over that of the transfer function, both summed over full shells, mates included."""
+    source, band = replace(good.source.double(), batch_limit=100), in_double(full_band(good))
+    factors = good.phantom.factors(BOX).double()
+    model = DenseModel.of(replace(source, contrast=torch.ones_like(source.contrast)), band, factors)
+    of_factors = model.loadings[..., :RANK].square().sum(dim=2)
+    shown = (model.mean.square() + of_factors).sum(dim=0)
+    seen = real_rows(source.ctf.to(torch.complex128), band.disk).square().sum(dim=0)
+    shell = torch.cat((band.disk.shell, band.disk.shell[1:]))
+    expected = [float(shown[shell == number].sum() / seen[shell == number].sum()) for number in range(6)]
+    found = signal_power(source, source.everyone, band, factors)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0)
 
 
 def test_distances_are_compared_within_each_group() -> None:

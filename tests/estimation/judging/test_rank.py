@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from solvar_engine.estimation.judging.heldout import likelihood_gains
 from solvar_engine.estimation.judging.rank import (
     DECOYS,
     MARGIN,
@@ -14,6 +15,7 @@ from solvar_engine.estimation.judging.rank import (
     keep_components,
     make_decoys,
 )
+from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.estimation.solver.epochs import Factors
 from solvar_engine.estimation.solver.half_sets import HalfSetState
 from solvar_engine.imaging.fourier import volume_to_ft
@@ -82,6 +84,27 @@ def with_junk(truth: Tensor, junk: int, scale: float, shared: bool = False) -> t
         volumes = volumes / volumes.flatten(1).norm(dim=1)[:, None, None, None]
         halves.append(torch.cat((truth, scale * volumes)))
     return halves[0], halves[1]
+
+
+def test_components_are_tried_beside_the_others_at_their_held_out_variances() -> None:
+    """In images that show two components alike, what one of them adds depends on how wide the other one is."""
+    truth = loadings(orthonormal(2), values(9.0, 0.04))
+    held_out = []
+    for half in range(2):
+        columns = noise(IMAGES, 40, 2 + DECOYS, seed=50 + half, dtype=torch.float64)
+        columns[..., 0] += columns[..., 1]
+        columns[..., 2:] *= 0.01
+        z = noise(IMAGES, 2, seed=52 + half, dtype=torch.float64)
+        images = (columns[..., :2] @ z[..., None])[..., 0] + noise(IMAGES, 40, seed=54 + half, dtype=torch.float64)
+        inner = (columns.transpose(1, 2) @ images[..., None])[..., 0]
+        held_out.append(Statistics(columns.transpose(1, 2) @ columns, inner, images.square().sum(dim=1)))
+    decision = decide_rank((truth, truth), (held_out[0], held_out[1]))
+    assert decision.kept.all() and not bool(((decision.eigenvalues > 0.8) & (decision.eigenvalues < 1.2)).any())
+    for gains, statistics, weights in zip(decision.gains, held_out, decision.weights, strict=True):
+        expected = likelihood_gains(statistics, weights, decision.eigenvalues)
+        torch.testing.assert_close(gains, expected[:2], rtol=1e-6, atol=1e-6)
+        wrong = likelihood_gains(statistics, weights, decision.eigenvalues.sqrt())
+        assert float((wrong[:2] - gains).abs().max()) > 0.1
 
 
 @pytest.mark.parametrize("shared", [False, True])

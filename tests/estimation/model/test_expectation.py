@@ -54,10 +54,10 @@ def test_sums_equal_the_dense_model(problem, factors, name: str) -> None:
 def operator(problem) -> Tensor:
     """The projector of the first images as matrices, from voxels to real numbers: (images, N, voxels)."""
     source, band = problem[0].double(), in_double(problem[1])
-    rotation, factor = source.rotation[:FEW], source.ctf[:FEW] * source.contrast[:FEW, None]
+    rotation, ctf = source.rotation[:FEW], source.ctf[:FEW] * source.contrast[:FEW, None]
     columns = []
     for voxels in torch.eye(BOX**3, dtype=torch.float64).view(-1, BOX, BOX, BOX).split(BOX**2):
-        slices = band.projector.project(band.projector.to_grid(voxels), rotation, factor)
+        slices = band.projector.project(band.projector.to_grid(voxels), rotation, ctf)
         columns.append(real_rows(slices.transpose(1, 2), band.disk).transpose(1, 2))
     return torch.cat(columns, dim=-1)
 

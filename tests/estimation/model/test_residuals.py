@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.model.residuals import residual_power
+from solvar_engine.estimation.model.residuals import ResidualNoise, residual_power
+from solvar_engine.imaging.fourier import HalfDisk, images_to_disk
 from tests.estimation.problems import DenseModel, full_band, in_double
-from tests.reconstruction.simulated import LinearPhantom, simulate
+from tests.reconstruction.simulated import LinearPhantom, noise, simulate
 
 BOX, RANK = 12, 4
 
@@ -55,3 +56,68 @@ def test_true_model_leaves_noise_of_variance_one() -> None:
     mean, _ = model.posterior()
     left = model.error - (model.loadings @ mean[..., None])[..., 0]
     assert float(left.square().mean()) < 0.985
+
+
+# --- noise from residuals
+
+DISK = HalfDisk.create(24)
+
+
+def spectrum(steepness: float) -> Tensor:
+    """A noise variance per shell that falls smoothly."""
+    shell = torch.arange(DISK.shell_max + 1, dtype=torch.float64)
+    return 0.5 + 2.0 * torch.exp(-steepness * shell)
+
+
+def coloured_coefficients(variance: Tensor, count: int, seed: int) -> Tensor:
+    return images_to_disk(noise(count, 24, 24, seed=seed), DISK) * variance.sqrt().float()[DISK.shell]
+
+
+def test_true_spectra_of_two_groups_are_returned_whatever_whitened_before() -> None:
+    """Coloured noise without signal, whitened by a wrong first guess."""
+    truth = torch.stack((spectrum(0.3), 3.0 * spectrum(0.05)))
+    guess = torch.stack((torch.linspace(0.2, 4.0, DISK.shell_max + 1), torch.full((DISK.shell_max + 1,), 2.0)))
+    collected = ResidualNoise(2, DISK)
+    for seed, group in ((0, 0), (1, 1), (2, 0), (3, 1), (4, 1)):
+        whitened = coloured_coefficients(truth[group], 200, seed) / guess[group].sqrt()[DISK.shell]
+        collected.add(whitened.abs() ** 2, torch.full((200,), group))
+    found = collected.update(guess)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[:, 1:].double(), truth[:, 1:], rtol=0.07, atol=0)
+    torch.testing.assert_close(found[:, 0].double(), truth[:, 0], rtol=0.25, atol=0)
+
+
+def test_groups_may_be_mixed_in_a_batch_and_have_unequal_sizes() -> None:
+    power = torch.ones(5, len(DISK)) * torch.tensor([1.0, 2.0, 2.0, 1.0, 2.0])[:, None]
+    group = torch.tensor([0, 1, 1, 0, 1])
+    collected = ResidualNoise(2, DISK)
+    collected.add(power[:2], group[:2])
+    collected.add(power[2:], group[2:])
+    found = collected.update(torch.ones(2, DISK.shell_max + 1))
+    torch.testing.assert_close(found, torch.tensor([1.0, 2.0])[:, None].expand(-1, DISK.shell_max + 1))
+
+
+def test_group_without_images_keeps_its_noise() -> None:
+    collected = ResidualNoise(2, DISK)
+    collected.add(torch.full((3, len(DISK)), 2.0), torch.zeros(3, dtype=torch.int64))
+    before = torch.full((2, DISK.shell_max + 1), 5.0)
+    assert collected.update(before)[:, 0].tolist() == [10.0, 5.0]
+
+
+def test_shells_that_a_group_does_not_see_keep_their_noise() -> None:
+    collected = ResidualNoise(1, DISK)
+    power = torch.where(DISK.shell <= 6, 3.0, 0.0).expand(4, -1)
+    collected.add(power, torch.zeros(4, dtype=torch.int64))
+    found = collected.update(torch.full((1, DISK.shell_max + 1), 2.0))[0]
+    assert found[:7].tolist() == [6.0] * 7
+    assert found[7:].tolist() == [2.0] * (DISK.shell_max - 6)
+
+
+def test_shell_that_a_group_sees_in_part_is_measured_on_that_part() -> None:
+    """A group's own Nyquist cuts through a shell of the common grid; pixels beyond it are exactly zero."""
+    seen = DISK.pixels.double().norm(dim=1) <= 7.0
+    assert 0 < int(seen[DISK.shell == 7].sum()) < int((DISK.shell == 7).sum())
+    collected = ResidualNoise(1, DISK)
+    collected.add(torch.where(seen, 3.0, 0.0).expand(4, -1), torch.zeros(4, dtype=torch.int64))
+    found = collected.update(torch.full((1, DISK.shell_max + 1), 2.0))[0]
+    assert float(found[7]) == pytest.approx(6.0)

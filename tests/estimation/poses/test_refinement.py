@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.heldout import collect_statistics, latent_covariance
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.poses.descent import descend_poses
-from solvar_engine.estimation.poses.errors import PoseSpread
-from solvar_engine.estimation.poses.likelihood import PoseModel
-from solvar_engine.estimation.poses.prior import PosePrior, precision_of
-from solvar_engine.estimation.poses.refinement import pose_covariance, refine_poses
+from solvar_engine.estimation.poses.likelihood import PoseModel, pose_covariance, pose_deviation
+from solvar_engine.estimation.poses.refinement import refine_poses
+from solvar_engine.estimation.poses.spread import measure_spread
+from solvar_engine.estimation.poses.uncertainty import PosePrior, PoseSpread, precision_of
 from solvar_engine.imaging.fourier import shift_phases
 from solvar_engine.imaging.rotation import angular_distance_deg, rotation_to_rotvec, rotvec_to_rotation
 from tests.estimation.problems import DenseModel, full_band, in_double
@@ -50,8 +49,10 @@ def with_errors(source: MemorySource, turn_rad: float = TURN_RAD, move_px: float
     return perturbed(source, turn_rad * noise(len(source), 3, seed=3), move_px * noise(len(source), 2, seed=4))
 
 
-def test_derivatives_are_those_of_the_marginal_likelihood(simulation, band, factors) -> None:
+@pytest.mark.parametrize("contrast", [1.0, 0.6])
+def test_derivatives_are_those_of_the_marginal_likelihood(simulation, band, factors, contrast: float) -> None:
     source, exact = simulation.source.double(), in_double(band)
+    source = replace(source, contrast=torch.full_like(source.contrast, contrast))
     model = PoseModel(exact, factors.double())
 
     def evaluate(parameters: Tensor):
@@ -80,11 +81,10 @@ def test_matrix_equals_that_of_dense_covariances(simulation, band, factors) -> N
     posterior = model.evaluate(batch)
     matrix = model.derivatives(batch, posterior).matrix
     dense = DenseModel.of(source, exact, factors.double())
-    mean = torch.cat((posterior.mean[:, 1:], posterior.mean[:, :1]), dim=1)
 
     def explained(rotvec: Tensor) -> Tensor:
         at = DenseModel.of(perturbed(source, rotvec.expand(IMAGES, 3), torch.zeros(IMAGES, 2)), exact, factors.double())
-        return at.mean[FEW] + (at.loadings[FEW] @ mean[..., None])[..., 0]
+        return at.mean[FEW] + (at.loadings[FEW] @ posterior.mean[..., None])[..., 0]
 
     steps = 1e-7 * torch.eye(3, dtype=torch.float64)
     slopes = torch.stack([(explained(step) - explained(-step)) / 2e-7 for step in steps], dim=-1)
@@ -153,23 +153,6 @@ def test_motion_that_is_known_does_not_disturb_the_poses(simulation, refined, ba
     assert float(with_motion) < 0.9 * float(angular_distance_deg(without.rotation, true).mean())
 
 
-def test_gradient_of_the_prior() -> None:
-    given = rotvec_to_rotation(0.4 * noise(4, 3, seed=5).double())
-    prior = PosePrior(given, noise(4, 2, seed=6).double(), precision_of(PoseSpread(0.1, 2.0)))
-    rotation = given @ rotvec_to_rotation(0.3 * noise(4, 3, seed=7).double())
-    shift = noise(4, 2, seed=8).double()
-    gradient = prior.gradient(rotation, shift)
-    for k, step in enumerate(1e-5 * torch.eye(5, dtype=torch.float64)):
-        ahead, behind = (
-            prior.objective(rotation @ rotvec_to_rotation(sign * step[None, :3]), shift + sign * step[3:])
-            for sign in (1, -1)
-        )
-        torch.testing.assert_close(gradient[:, k], (ahead - behind) / 2e-5, rtol=1e-5, atol=1e-5)
-    turn = rotation_to_rotvec(given.mT @ rotation)
-    expected = (turn**2).sum(dim=1) / 0.02 + ((shift - prior.shift_px) ** 2).sum(dim=1) / 8
-    torch.testing.assert_close(prior.objective(rotation, shift), expected)
-
-
 def test_given_poses_count_as_much_as_they_are_trusted(simulation, refined, band, factors) -> None:
     source, alone = refined
     given, nowhere = source.rotation.double(), torch.zeros(IMAGES, 2, dtype=torch.float64)
@@ -185,6 +168,21 @@ def test_given_poses_count_as_much_as_they_are_trusted(simulation, refined, band
     assert all(bool((result.objective <= result.objective_start).all()) for result in results)
 
 
+def test_objective_that_falls_counts_the_prior(simulation, band, factors) -> None:
+    """A step that pleases the image and not the prior is not taken."""
+    source = with_errors(simulation.source)
+    prior = PosePrior(
+        source.rotation.double(), torch.zeros(IMAGES, 2, dtype=torch.float64), precision_of(PoseSpread(0.02, 0.2))
+    )
+    (result,) = refine_poses(source, source.everyone, band, factors, steps=2, prior=prior)
+    images = source.images * shift_phases(source.disk, result.shift_px, BOX)
+    at = replace(source, images=images, rotation=result.rotation)
+    of_images = PoseModel(band, factors).evaluate(next(iter(at.batches(at.everyone, at.disk, IMAGES)))).objective
+    of_prior = prior.objective(result.rotation.double(), result.shift_px.double())
+    assert float(of_prior.mean()) > 0.5
+    torch.testing.assert_close(result.objective, of_images + of_prior, rtol=1e-4, atol=1e-2)
+
+
 def test_joint_covariance_is_the_inverse_of_the_joint_matrix(simulation, band, factors) -> None:
     """Of pose and latents: [[J* J, J* A], [A* J, I + A* A]], with J by small steps at the posterior mean.
 
@@ -196,7 +194,8 @@ def test_joint_covariance_is_the_inverse_of_the_joint_matrix(simulation, band, f
     posterior = model.evaluate(batch)
     latent, cross = model.derivatives(batch, posterior).joint_covariance()
     grid = exact.projector.to_grid(torch.cat((exact.mean[None], factors.double())))
-    amount = torch.cat((1 + exact.contrast_variance**0.5 * posterior.mean[:, :1], posterior.mean[:, 1:]), dim=1)
+    of_mean = 1 + exact.contrast_variance**0.5 * posterior.mean[:, -1:]
+    amount = torch.cat((of_mean, posterior.mean[:, :-1]), dim=1)
 
     def explained(change: Tensor) -> Tensor:
         rotation = batch.rotation @ rotvec_to_rotation(change[None, :3])
@@ -207,7 +206,7 @@ def test_joint_covariance_is_the_inverse_of_the_joint_matrix(simulation, band, f
 
     steps = 1e-7 * torch.eye(5, dtype=torch.float64)
     slopes = torch.stack([(explained(step) - explained(-step)) / 2e-7 for step in steps], dim=-1)
-    loadings = DenseModel.of(source, exact, factors.double()).loadings[FEW][:, :, [RANK, *range(RANK)]]
+    loadings = DenseModel.of(source, exact, factors.double()).loadings[FEW]
     columns = torch.cat((slopes, loadings), dim=2)
     matrix = columns.mT @ columns + torch.diag(torch.tensor([0.0] * 5 + [1.0] * (1 + RANK), dtype=torch.float64))
     inverse = torch.linalg.inv(matrix)
@@ -226,8 +225,17 @@ def test_the_spread_of_small_pose_errors_is_found(simulation, band, factors) -> 
     turn_rad, move_px = 0.02, 0.05  # to first order in all shells
     source = with_errors(simulation.source, turn_rad, move_px)
     spread = PoseSpread(0.03, 0.3)
-    fixed = spread.factors(band.mean, BOX)
-    statistics = collect_statistics(source, source.everyone, band, torch.cat((factors, fixed)))
-    found = spread.rescaled(latent_covariance(statistics)[-6:, -6:])
+    beside = replace(band, nuisance=spread.factors(band.mean, BOX))
+    halves = (source.everyone[::2], source.everyone[1::2])
+    found = measure_spread(source, halves, beside, (factors, factors), spread)
     assert found.turn_rad == pytest.approx(turn_rad, rel=0.25)
     assert found.move_px == pytest.approx(move_px, rel=0.25)
+
+
+def test_the_stated_deviation_is_that_of_the_sum_of_the_variances(simulation, band, factors) -> None:
+    source, spread = replace(simulation.source, batch_limit=70), PoseSpread(TURN_RAD, MOVE_PX)
+    turn, move = pose_deviation(source, band, factors, spread)
+    ((_, covariance),) = pose_covariance(simulation.source, FEW, band, factors, spread)
+    for found, parameters in ((turn, slice(0, 3)), (move, slice(3, 5))):
+        trace = covariance[:, parameters, parameters].diagonal(dim1=1, dim2=2).sum(dim=1)
+        torch.testing.assert_close(found[FEW] ** 2, trace, rtol=1e-4, atol=0)

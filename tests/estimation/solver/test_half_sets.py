@@ -9,32 +9,27 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.judging.components import Components, find_components
-from solvar_engine.estimation.judging.heldout import collect_statistics
-from solvar_engine.estimation.model.bands import ProjectorOptions, marching_shells
+from solvar_engine.estimation.model.fixed_factors import collect_statistics
 from solvar_engine.estimation.model.objectives import OBJECTIVES
 from solvar_engine.estimation.solver import half_sets as covariance
 from solvar_engine.estimation.solver.epochs import Factors
-from solvar_engine.estimation.solver.half_sets import (
-    CovarianceProblem,
-    FullSetState,
-    HalfSetState,
-    band_ends,
-    fit_full_set,
-    fit_half_sets,
-    full_set_epochs,
-    half_set_units,
-    starting_precision,
-)
+from solvar_engine.estimation.solver.half_sets import FullSetState, HalfSetState, fit_full_set, fit_half_sets
+from solvar_engine.estimation.solver.priors import starting_precision
+from solvar_engine.estimation.solver.problem import CovarianceProblem
+from solvar_engine.estimation.solver.schedule import Schedule
 from solvar_engine.imaging.fourier import low_pass, volume_to_ft
 from solvar_engine.imaging.linear_algebra import inner_products
 from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.shells import radial_average
+from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.estimation.problems import principal_cosines
 from tests.reconstruction.simulated import LinearPhantom, relative_error, simulate
 
 BOX, IMAGES, RANK = 24, 1200, 3
 PHANTOM = LinearPhantom.create(2, sigma=0.05).scaled(4.0)
+SCHEDULE = Schedule()
+BAND_ENDS = SCHEDULE.band_ends(BOX)
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ def make_problem(objective: str = "ml") -> CovarianceProblem:
     halves = (source.everyone[::2], source.everyone[1::2])
     mean = PHANTOM.mean(BOX) * mask
     return CovarianceProblem(
-        source, halves, mean, mask, density, RANK, 0, ProjectorOptions(), OBJECTIVES[objective]
+        source, halves, mean, mask, density, RANK, 0, SliceOptions(), OBJECTIVES[objective]
     )
 
 
@@ -64,7 +59,7 @@ def fit(request) -> Fit:
     problem = make_problem(request.param)
     halves = list(fit_half_sets(problem))
     full = list(fit_full_set(problem, halves[-1]))
-    band = problem.band(problem.source.disk.shell_max, 1.0)
+    band = problem.full_band()
     masked = [factors.volumes * problem.mask for factors in halves[-1].factors]
     held_out = [
         collect_statistics(problem.source, index, band, volumes)
@@ -76,26 +71,7 @@ def fit(request) -> Fit:
     return Fit(problem, halves, full, components, PHANTOM.factors(BOX))
 
 
-# --- schedule
-
-
-@pytest.mark.parametrize("box_size", [16, 24, 64, 100])
-def test_units_visit_the_bands_in_order_and_end_each_with_a_comparison(box_size: int) -> None:
-    units = half_set_units(box_size)
-    shells = [unit.shell_max for unit in units]
-    assert list(dict.fromkeys(shells)) == marching_shells(box_size)
-    assert shells == sorted(shells)
-    ends = [unit for unit, after in zip(units, units[1:], strict=False) if unit.shell_max != after.shell_max]
-    assert all(unit.ends_round for unit in ends)
-    assert units[-1].ends_round and units[-1].epoch.batches == 1
-    assert band_ends(box_size)[0] == shells.count(marching_shells(box_size)[0])
-    assert len(band_ends(box_size)) == len(marching_shells(box_size)) and band_ends(box_size)[-1] == len(units)
-
-
-def test_most_work_happens_in_low_bands() -> None:
-    """Passes at full resolution cost the most: at most a third of all."""
-    units = half_set_units(128)
-    assert sum(unit.shell_max == 63 for unit in units) <= len(units) / 3
+# --- problem
 
 
 def test_random_numbers_are_independent_per_purpose_and_repeatable() -> None:
@@ -111,7 +87,7 @@ def test_random_numbers_are_independent_per_purpose_and_repeatable() -> None:
 def test_no_random_number_is_used_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every half, epoch and start has its own stream."""
     problem, asked = make_problem(), []
-    monkeypatch.setattr(covariance, "run_epoch", lambda source, index, band, state, *_: (state, 0.0))
+    monkeypatch.setattr(covariance, "run_epoch", lambda source, index, band, preconditioner, state, *_: (state, 0.0))
     generator = CovarianceProblem.generator
 
     def record(self: CovarianceProblem, *purpose: int) -> torch.Generator:
@@ -121,31 +97,73 @@ def test_no_random_number_is_used_twice(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(CovarianceProblem, "generator", record)
     *_, halves = fit_half_sets(problem)
     list(fit_full_set(problem, halves))
-    assert len(asked) == len(set(asked)) == 2 * (1 + len(half_set_units(BOX))) + len(full_set_epochs())
+    assert len(asked) == len(set(asked)) == 2 * (1 + len(SCHEDULE.units(BOX))) + len(SCHEDULE.full_epochs())
 
 
 def test_prior_of_all_images_is_the_one_that_the_halves_agreed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """1 / tau = D (1 - F) / F with the density of one half-set, not of all images."""
     problem, used = make_problem(), []
 
-    def record(source, index, band, state, precision, *_):
-        used.append((index, band, precision))
+    def record(source, index, band, preconditioner, state, precision, *_):
+        used.append((index, preconditioner, precision))
         return state, 0.0
 
     monkeypatch.setattr(covariance, "run_epoch", record)
     factors = Factors(torch.zeros(RANK, BOX, BOX, BOX), torch.eye(RANK, dtype=torch.float64))
     correlation = torch.linspace(0.9, 0.1, 12, dtype=torch.float64).expand(RANK, -1)
     list(fit_full_set(problem, HalfSetState(9, (factors, factors), correlation, (0.0, 0.0))))
-    index, band, precision = used[0]
+    index, preconditioner, precision = used[0]
     assert torch.equal(index, problem.source.everyone)
-    half_density = 0.5 * radial_average(band.density, BOX)
+    half_density = 0.5 * radial_average(preconditioner.density, BOX)
     expected = half_density * (1 - correlation) / correlation
     torch.testing.assert_close(precision, expected, rtol=1e-4, atol=0)
 
 
+def test_all_images_start_from_the_average_of_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of volumes and of the variance of contrasts."""
+    problem, starts = make_problem(), []
+
+    def record(source, index, band, state, *_):
+        starts.append(state)
+        return state, 0.0
+
+    monkeypatch.setattr(covariance, "run_epoch", record)
+    one, identity = torch.ones(RANK, BOX, BOX, BOX), torch.eye(RANK, dtype=torch.float64)
+    factors = (Factors(one, identity, 0.01), Factors(3 * one, identity, 0.03))
+    correlation = torch.full((RANK, 12), 0.5, dtype=torch.float64)
+    list(fit_full_set(problem, HalfSetState(9, factors, correlation, (0.0, 0.0))))
+    assert torch.equal(starts[0].volumes, 2 * one)
+    assert starts[0].contrast_variance == pytest.approx(0.02)
+
+
+def test_half_sets_are_weighted_by_the_density_of_their_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are divided by it, and priors are in its units: that of all images would be twice as much."""
+    problem, used = make_problem(), []
+
+    def record(source, index, band, preconditioner, state, precision, *_):
+        used.append((index, preconditioner, precision))
+        return state, 0.0
+
+    monkeypatch.setattr(covariance, "run_epoch", record)
+    list(fit_half_sets(problem))
+    for half, index in enumerate(problem.halves):
+        own = accumulate_normal_equations(problem.source, index).density()
+        assert torch.equal(used[-2 + half][0], index)
+        assert float(used[-2 + half][1].density.sum() / own.sum()) == pytest.approx(1.0, abs=0.05)
+    factors = Factors(torch.randn(RANK, BOX, BOX, BOX, generator=torch.Generator().manual_seed(0)), torch.eye(RANK))
+    correlation = torch.linspace(0.9, 0.1, 12, dtype=torch.float64).expand(RANK, -1)
+    used.clear()
+    list(fit_half_sets(problem, HalfSetState(len(problem.schedule.units(BOX)) - 1, (factors, factors), correlation, (0, 0))))
+    for half, (index, _, precision) in enumerate(used):
+        assert torch.equal(index, problem.halves[half])
+        own = radial_average(accumulate_normal_equations(problem.source, index).density(), BOX)
+        expected = own * (1 - correlation) / correlation
+        torch.testing.assert_close(precision[:, 1:], expected[:, 1:], rtol=0.1, atol=0)
+
+
 def test_start_has_a_share_of_the_spectrum_of_the_mean() -> None:
     problem = make_problem()
-    band = problem.band(8, 0.5)
+    band = problem.band(8)
     power = radial_average(volume_to_ft(band.mean).abs() ** 2, band.box_size)[:9] / band.box_size
     share = 1 / starting_precision(band) / power
     assert float(share[:6].max() - share[:6].min()) < 1e-3
@@ -154,20 +172,20 @@ def test_start_has_a_share_of_the_spectrum_of_the_mean() -> None:
 
 def test_density_of_a_band_is_that_of_its_share_of_the_images() -> None:
     problem = make_problem()
-    assert relative_error(2 * problem.band(8, 0.5).density, problem.band(8, 1.0).density) < 1e-6
+    assert relative_error(2 * problem.preconditioner(8, 0.5).density, problem.preconditioner(8, 1.0).density) < 1e-6
 
 
 # --- half-sets
 
 
 def test_one_state_per_unit(fit) -> None:
-    assert [state.done for state in fit.halves] == list(range(1, len(half_set_units(BOX)) + 1))
-    assert [state.done for state in fit.full] == list(range(1, len(full_set_epochs()) + 1))
+    assert [state.done for state in fit.halves] == list(range(1, len(SCHEDULE.units(BOX)) + 1))
+    assert [state.done for state in fit.full] == list(range(1, len(SCHEDULE.full_epochs()) + 1))
 
 
 def test_objectives_fall_within_each_band(fit) -> None:
-    units = half_set_units(BOX)
-    for shell_max in marching_shells(BOX):
+    units = SCHEDULE.units(BOX)
+    for shell_max in SCHEDULE.shells(BOX):
         objectives = [
             state.objective for state, unit in zip(fit.halves, units, strict=True) if unit.shell_max == shell_max
         ]
@@ -198,7 +216,7 @@ def test_factors_stay_in_the_band_and_near_the_mask(fit) -> None:
 
 def test_interrupted_fit_goes_on_to_the_same_numbers(fit) -> None:
     """Within a band, across the change of bands, and in two parts with a stop."""
-    for begin, end in ((2, 4), (band_ends(BOX)[0] - 1, band_ends(BOX)[0] + 1)):
+    for begin, end in ((2, 4), (BAND_ENDS[0] - 1, BAND_ENDS[0] + 1)):
         *_, state = fit_half_sets(fit.problem, fit.halves[begin - 1], stop=end)
         expected = fit.halves[end - 1]
         assert state.done == expected.done

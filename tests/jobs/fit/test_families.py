@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.results import HALF_SET
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import digests
-from solvar_engine.jobs.decisions import HALF_SET_COLUMN
 from solvar_engine.jobs.fit.families import Families, families_of, with_equal_pixels
 from solvar_engine.jobs.fit.inputs import HalfSplit, split_halves
 from solvar_engine.jobs.states.particles import read_run_particles
@@ -140,7 +140,7 @@ def test_a_fit_puts_copies_into_one_half_and_hands_that_on(hinge, engine, tmp_pa
     assert outcome.code == 0, outcome.error
     assert "20 rows" in outcome.error and "of the same image of a stack" in outcome.error
     assert "40 rows" in outcome.error and "20 of equal pixels" not in outcome.error.split("40 rows")[0]
-    half = StarFile.read(run.particles).particles.integers(HALF_SET_COLUMN)
+    half = StarFile.read(run.particles).particles.integers(HALF_SET)
     np.testing.assert_array_equal(half[300:], half[:20])
     assert set(half) == {1, 2}
     first, second = read_run_particles(run).halves

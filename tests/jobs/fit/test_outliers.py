@@ -57,23 +57,6 @@ def test_clean_particles_are_all_kept(fitted) -> None:
     assert not outliers_of(fitted).any()
 
 
-def test_images_of_another_molecule_than_the_mean_are_no_majority(hinge, engine, tmp_path) -> None:
-    """With poses that have nothing to do with the images, the model is in doubt, not the images."""
-    star = StarFile.read(hinge.particles)
-    angles = {
-        name: np.random.default_rng(0).permutation(star.particles.numbers(name)[name])
-        for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-    }
-    folder = tmp_path / "shuffled"
-    folder.mkdir()
-    star.replace(star.particles, star.particles.with_columns(angles)).write(folder / "particles.star")
-    (folder / "particles.mrcs").symlink_to(hinge.stack)
-    outcome = engine("fit", folder / "particles.star", "--output", tmp_path / "run", "--rank", RANK)
-    assert outcome.code == 0
-    outlier = outliers_of(RunDir(tmp_path / "run"))
-    assert outlier.mean() <= 0.5
-
-
 def test_refined_contrasts_are_those_of_the_images(simulate, engine, tmp_path) -> None:
     data = simulate(
         *("--phantom", "hinge", "--particles", PARTICLES, "--box", 24, "--pixel-size", PIXEL_SIZE, "--snr", 1.0),

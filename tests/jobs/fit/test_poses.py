@@ -12,10 +12,11 @@ from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
-from solvar_engine.jobs.fit import halves as fit_factors
+from solvar_engine.contract.status import read_status
+from solvar_engine.estimation.alternation import iteration
+from solvar_engine.estimation.alternation.poses import refine_round
 from solvar_engine.jobs.fit.job import POSE_STEPS
 from solvar_engine.jobs.fit.plan import FitDemand, plan_fit
-from solvar_engine.jobs.fit.poses import refine_round
 from solvar_engine.jobs.simulate.files import DataSetFiles
 from tests.jobs.conftest import run_in_process
 
@@ -68,18 +69,18 @@ def test_an_interrupted_refinement_goes_on_to_the_same_numbers(disturbed, refine
     """Stopped in its second round, after poses, noise and outliers of the first are on disk."""
     rounds, run = [], RunDir(tmp_path / "run")
 
-    def stop(job, *arguments):
-        rounds.append(job.progress.step)
+    def stop(*arguments):
+        rounds.append(read_status(run.status).step)
         if len(rounds) == 2:
             raise RuntimeError("stopped")
-        source = refine_round(job, *arguments)
-        assert job.progress.step == rounds[0] + POSE_STEPS
-        assert run.read_status().stage == "poses, round 1 of 2"
-        return source
+        found = refine_round(*arguments)
+        assert read_status(run.status).step == rounds[0] + POSE_STEPS
+        assert read_status(run.status).stage == "poses, round 1 of 2"
+        return found
 
     options = ("--output", run.path, "--rank", 2, "--mask", disturbed.mask, "--refine-poses", "--resume")
     with monkeypatch.context() as patch:
-        patch.setattr(fit_factors, "refine_round", stop)
+        patch.setattr(iteration, "refine_round", stop)
         assert engine("fit", disturbed.particles, *options).code == 1
     assert engine("fit", disturbed.particles, *options).code == 0
     np.testing.assert_allclose(read_latents(run.latents).z, read_latents(refined.latents).z, rtol=1e-4, atol=1e-4)

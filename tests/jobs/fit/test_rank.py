@@ -12,7 +12,7 @@ from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.results import RANK_COLUMNS, read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
-from solvar_engine.contract.status import StatusTracker
+from solvar_engine.contract.status import StatusTracker, read_status
 from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE, RANK, run_in_process
 
 
@@ -87,7 +87,7 @@ def test_resumed_after_the_decision_it_ends_at_the_same_numbers(lost, moving, hi
     assert ("candidate 1:" in outcome.error) is ("rank" in lost)
     assert run.latents.read_bytes() == moving.latents.read_bytes()
     assert run.rank.read_bytes() == moving.rank.read_bytes()
-    assert run.read_status().step == run.read_status().steps
+    assert read_status(run.status).step == read_status(run.status).steps
 
 
 def test_another_rank_is_not_a_resumed_one(moving, hinge, engine) -> None:
@@ -105,7 +105,7 @@ def test_one_state_has_no_component(rigid, static) -> None:
     assert latents.z.shape == (PARTICLES, 0) and latents.precision.shape == (PARTICLES, 0, 0)
     assert np.isfinite(latents.contrast).all()
     assert not list(rigid.eigenvolumes.iterdir())
-    assert "no reproducible variability" in rigid.read_status().message
+    assert "no reproducible variability" in read_status(rigid.status).message
     likelihood = StarFile.read(rigid.particles).particles.numbers("solvarLogLikelihood")["solvarLogLikelihood"]
     assert np.isfinite(likelihood).all() and np.ptp(likelihood) > 0
     assert not read_csv(rigid.fsc)["fsc_covariance"].any()

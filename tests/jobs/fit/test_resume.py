@@ -188,7 +188,7 @@ def test_internal_error_is_one_sentence_and_its_traceback_is_in_the_log(hinge, e
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("solvar_engine.jobs.fit.halves.find_components", fail)
+    monkeypatch.setattr("solvar_engine.jobs.fit.halves.measure_components", fail)
     outcome = engine("fit", hinge.particles, "--output", tmp_path / "run", "--rank", 1)
     assert outcome.code == 1
     assert outcome.error.splitlines()[-1].startswith("error: internal error, ZeroDivisionError: a bug")

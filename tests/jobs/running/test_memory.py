@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.data.volumes import read_volume
+from solvar_engine.jobs import run_reconstruct
 from solvar_engine.jobs.fit.plan import FitDemand, plan_fit, plan_within
 from solvar_engine.jobs.running.memory import available_bytes
 from solvar_engine.jobs.running.plans import Plan, require_disk
@@ -126,3 +129,46 @@ def test_scratch_file_counts_on_the_disk_that_it_lies_on(tmp_path, monkeypatch):
         require_disk(plan, tmp_path, tmp_path)
     monkeypatch.setattr("os.stat", lambda path: SimpleNamespace(st_dev=str(path)))
     require_disk(plan, tmp_path, tmp_path / "other")
+
+
+@pytest.mark.parametrize(("cache_mb", "advice"), [(0, " or --scratch, or raise --cache-mb"), (4, "")])
+def test_disk_that_is_too_small_is_named_with_what_needs_less(tmp_path, monkeypatch, cache_mb, advice):
+    plan = Plan(working_bytes=0.0, images_bytes=4e6, cache_mb=cache_mb, disk_bytes=3e6, seconds=0.0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1e6))
+    with pytest.raises(UserError) as error:
+        require_disk(plan, tmp_path, tmp_path, "reconstruction")
+    assert str(error.value) == (
+        f"The reconstruction needs {plan.disk_bytes / 1e6 + plan.scratch_bytes / 1e6:.0f} MB in {tmp_path}, but only"
+        f" 1 MB are free: choose another disk for --output{advice}."
+    )
+
+
+@pytest.mark.parametrize("method", ["kernel", "linear"])
+def test_reconstruction_is_refused_where_its_files_do_not_fit(fitted, engine, tmp_path, monkeypatch, method):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1e4))
+    monkeypatch.setattr(kernel_problem, "prepare", lambda *_: pytest.fail("images are read"))
+    call = ("reconstruct", fitted.path, "--output", tmp_path / "out", "--clusters", 2, "--method", method)
+    outcome = engine(*call)
+    sentence = rf"The reconstruction needs \d MB in {tmp_path / 'out'}, but only 0 MB are free: choose another disk"
+    assert outcome.code == 2 and re.search(sentence, outcome.error), outcome.error
+    assert not list((tmp_path / "out").glob("*.mrc"))
+
+
+def test_plan_of_linear_states_is_what_they_take(fitted, engine, tmp_path, monkeypatch):
+    plans = plans_held_against_the_disk(run_reconstruct, monkeypatch)
+    assert engine("reconstruct", fitted.path, "--output", tmp_path, "--clusters", 2, "--method", "linear").code == 0
+    (plan,) = plans
+    voxels = sum(read_volume(path).data.numel() for path in tmp_path.glob("*.mrc"))
+    assert 4 * voxels < plan.disk_bytes < 4 * voxels + 3 * (tmp_path / "particles.csv").stat().st_size
+
+
+def plans_held_against_the_disk(module, monkeypatch) -> list[Plan]:
+    """Collect the plans that a module asks the disk about."""
+    plans = []
+
+    def keep(plan, *arguments) -> None:
+        plans.append(plan)
+        require_disk(plan, *arguments)
+
+    monkeypatch.setattr(module, "require_disk", keep)
+    return plans

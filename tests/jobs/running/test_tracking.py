@@ -9,8 +9,8 @@ import pytest
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import AnalyzeParams, EvaluateParams, FitParams
-from solvar_engine.contract.run import RunDir
-from solvar_engine.contract.status import Status, StatusTracker, read_status, status_path
+from solvar_engine.contract.run import RunDir, is_finished
+from solvar_engine.contract.status import Status, StatusTracker, read_status, status_path, write_status
 from solvar_engine.jobs.running.tracking import record_unstarted, tracked
 from tests.reports.synthetic_run import write_synthetic_run
 
@@ -80,7 +80,7 @@ def test_finished_analysis(run, engine):
     assert ending_of(run.analysis_status) == ("analyze", "finished", "analysed 300 particles along 4 components")
     status = read_status(run.analysis_status)
     assert status is not None and status.step == status.steps > 3
-    assert run.is_finished(), "the status of the fit stays"
+    assert is_finished(run), "the status of the fit stays"
 
 
 def test_failed_analysis(run, engine):
@@ -101,7 +101,7 @@ def test_bug_in_an_analysis(run, engine, monkeypatch):
 
 
 def test_analysis_of_what_is_no_finished_run_writes_nothing(run, engine, tmp_path):
-    run.write_status(Status("fit", state="failed"))
+    write_status(run.status, Status("fit", state="failed"))
     assert engine("analyze", run.path).code == 2
     assert not run.analysis.exists()
     (tmp_path / "holiday").mkdir()

@@ -10,13 +10,17 @@ import torch
 from solvar_engine.contract.files import read_csv, read_json, write_json
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
+from solvar_engine.data.mrc import HEADER_BYTES
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.jobs import run_reconstruct as reconstruct
+from solvar_engine.jobs.states import kernel_problem
 from solvar_engine.jobs.states.kernel_volumes import reconstruct_state
 
 
-def test_states_have_half_maps_resolution_and_particles(fitted, hinge, engine, tmp_path):
+def test_states_have_half_maps_resolution_and_particles(fitted, hinge, engine, tmp_path, monkeypatch):
+    plans = []
+    monkeypatch.setattr(kernel_problem, "require_disk", lambda plan, *_: plans.append(plan))
     outcome = engine("reconstruct", fitted.path, "--output", tmp_path / "out", "--clusters", 2, "--b-factor", -20)
     assert outcome.code == 0, outcome.error
     table = read_csv(tmp_path / "out" / "states.csv")
@@ -35,6 +39,11 @@ def test_states_have_half_maps_resolution_and_particles(fitted, hinge, engine, t
         assert float(resolution.data.min()) > 0
         rows += len(StarFile.read(tmp_path / "out" / f"state_00{state}_particles.star").particles)
     assert rows == 300
+    # the plan counts every voxel that was written, and has room for the tables
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "out").iterdir()}
+    volumes, everything = sum(size for name, size in sizes.items() if name.endswith(".mrc")), sum(sizes.values())
+    tables = plans[0].disk_bytes - (volumes - 8 * HEADER_BYTES)
+    assert everything < plans[0].disk_bytes and 1400 * rows < tables < 1700 * rows
 
 
 def test_a_run_without_half_set_components_is_refused(fitted, engine, tmp_path):

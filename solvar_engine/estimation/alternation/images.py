@@ -1,0 +1,74 @@
+"""What the factors tell of the images: outliers, noise and contrasts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.alternation.problem import of_no_half
+from solvar_engine.estimation.alternation.state import JudgedImages
+from solvar_engine.estimation.judging.outliers import find_outliers, image_fits
+from solvar_engine.estimation.model.bands import change_box
+from solvar_engine.estimation.model.residuals import ResidualNoise, residual_power
+from solvar_engine.estimation.solver.half_sets import HalfSetState
+from solvar_engine.estimation.solver.problem import CovarianceProblem
+from solvar_engine.imaging.sampling import sample_of
+from solvar_engine.imaging.types import ParticleSource
+
+_NOISE_PARTICLES = 5_000
+_NOISE_PARTICLES_PER_GROUP = 500  # at least, as far as an optics group has them
+_JUDGED_SHELL = 16  # what particles look like is decided below; all shells found the same outliers
+_MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
+_LEAST_CONTRAST = 0.1  # of an image that is fitted: junk has none, and its sign means nothing
+
+
+def judge_images(
+    source: ParticleSource, halves: tuple[Tensor, Tensor], problem: CovarianceProblem, state: HalfSetState
+) -> JudgedImages:
+    """Find the outliers, and measure the noise on the others; each half is judged by the factors of the other.
+
+    Parameters
+    ----------
+    source : ParticleSource
+    halves : tuple of two Tensors, int64
+        All particles of each half-set; those of none are outliers.
+    problem : CovarianceProblem
+        Of the source, with the spread of contrast that the half-sets found.
+    state : HalfSetState
+
+    Returns
+    -------
+    JudgedImages
+    """
+    shell_max = source.disk.shell_max
+    judged = tuple(zip(halves, reversed(state.factors), strict=True))
+    band = problem.band(min(_JUDGED_SHELL, shell_max))
+    log_odds, distance, contrast = torch.zeros(3, len(source), dtype=torch.float64)
+    for index, factors in judged:
+        for rows, fit in image_fits(source, index, band, change_box(factors.volumes, band.box_size)):
+            log_odds[rows], distance[rows], contrast[rows] = fit.log_odds, fit.distance, fit.contrast
+    used = torch.cat(halves).sort().values
+    found = find_outliers(log_odds[used], distance[used], source.group[used])
+    share = float(found.float().mean())
+    is_doubted = share > _MOST_OUTLIERS
+    outlier = of_no_half(halves, len(source))
+    if not is_doubted:
+        outlier[used] = found
+    band = problem.band(shell_max)
+    noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
+    for index, factors in judged:
+        sample = _noise_sample(source, index[~outlier[index]])
+        for rows, power in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
+            noise.add(power, source.group[rows])
+    contrast = (contrast / contrast[~outlier].mean()).clamp_min(_LEAST_CONTRAST)
+    return JudgedImages(
+        noise.update(source.noise_variance), outlier, contrast.float(), share if is_doubted else 0.0
+    )
+
+
+def _noise_sample(source: ParticleSource, index: Tensor) -> Tensor:
+    """Some particles of a half-set, as many of each optics group as its noise needs."""
+    groups = source.noise_variance.shape[0]
+    wanted = max(_NOISE_PARTICLES // groups, _NOISE_PARTICLES_PER_GROUP) // 2
+    members = [index[source.group[index] == group] for group in range(groups)]
+    return torch.cat([sample_of(rows, wanted) for rows in members])

@@ -1,0 +1,63 @@
+"""The prior of the factors, which does not shrink eigenvalues.
+
+At a stationary point mean(S_i + m_i m_i^T) = I + V^T T^-1 V / n: an eigenvalue above one of that matrix measures how
+much a prior has shrunk V. A prior variance that is estimated from the shrunken V feeds back and collapses. The Fourier
+shell correlation of two independent half-sets ignores the scale of a shell, so a prior made from it cannot.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.model.bands import Band
+from solvar_engine.imaging.fourier import volume_to_ft
+from solvar_engine.imaging.shells import radial_average
+from solvar_engine.reconstruction.mean import precision_from_fsc
+
+_START_SHARE = 0.05  # variance of random starting factors, as a share of the mean's spectrum
+
+
+def starting_precision(band: Band) -> Tensor:
+    """Prior of factors that nothing is known of: a share of the mean's spectrum, shape (shells,)."""
+    power = radial_average(volume_to_ft(band.mean).abs() ** 2, band.box_size) / band.box_size
+    power = power[: band.shell_max + 1]
+    return 1.0 / (_START_SHARE * power).clamp_min(1e-6 * float(power.max()))
+
+
+def factor_precision(correlation: Tensor, half_density: Tensor) -> Tensor:
+    """Inverse prior variance 1/tau_js = D_s (1 - F_js) / F_js, D that of one half-set.
+
+    Parameters
+    ----------
+    correlation : Tensor, shape (r, shells)
+    half_density : Tensor, shape (shells,)
+
+    Returns
+    -------
+    Tensor, shape (r, shells), float64
+    """
+    return precision_from_fsc(correlation.clamp_min(0.02), half_density)
+
+
+def extend_shells(values: Tensor, shells: int, decay: float = 0.0) -> Tensor:
+    """Continue values per shell to higher shells from the average of the last three.
+
+    Parameters
+    ----------
+    values : Tensor, shape (..., known shells)
+    shells : int
+    decay : float
+        Exponent of the fall with the shell number, (last / shell)^decay: a correlation that is not measured yet is
+        better guessed low, because noise that was let in stays, and shrinkage does not hide correlation.
+
+    Returns
+    -------
+    Tensor, shape (..., shells)
+    """
+    known = values.shape[-1]
+    if shells <= known:
+        return values[..., :shells]
+    last = values[..., -3:].mean(dim=-1, keepdim=True)
+    fall = ((known - 1) / torch.arange(known, shells, dtype=values.dtype, device=values.device)) ** decay
+    return torch.cat((values, last * fall), dim=-1)

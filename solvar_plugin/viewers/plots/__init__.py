@@ -1,0 +1,1 @@
+"""Pictures of surfaces, which need SciPy; all other figures are in `solvar_engine.figures`."""

@@ -1,0 +1,1 @@
+"""The windows of the viewers: forms, what their entries open, and other programs."""

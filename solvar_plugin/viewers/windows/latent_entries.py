@@ -1,0 +1,115 @@
+"""The section of the viewer that shows where the particles lie along the components."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pyworkflow.viewer import View
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.results import Components
+from solvar_engine.figures import coordinates, histograms, latent, style
+from solvar_plugin.viewers.windows.entries import RunViewer, entry
+from solvar_plugin.viewers.windows.form import (
+    AUTOMATIC,
+    CLUSTER,
+    CONTRAST,
+    DRAWINGS,
+    LOG_LIKELIHOOD,
+    OUTLIER,
+    UNCERTAINTY,
+)
+from solvar_plugin.viewers.windows.plot_window import plot
+
+NO_FIT_OF_PARTICLES = (
+    "This run does not tell how well the model explains each particle: run the protocol again with this version, or "
+    "colour by something else."
+)
+
+
+class LatentEntries(RunViewer):
+    """Entries of the section 'Latent space'."""
+
+    def _axis_names(self) -> list[str]:
+        """Axes that can be chosen."""
+        umap = ["UMAP 1", "UMAP 2"] if self._data.has_embedding() and self._component_names else []
+        return [*self._component_names, *umap]
+
+    def _leading(self) -> tuple[int, int]:
+        """Positions of the two components that are shown first: those without a label before the others."""
+        if len(self._component_names) < 2:
+            return 0, 0
+        labels = self._data.components().label
+        first, second = sorted(sorted(range(len(labels)), key=lambda index: bool(labels[index]))[:2])
+        return first, second
+
+    @entry
+    def _show_latent(self) -> list[View]:
+        components, latents = self._chosen_from(), self._data.latents()
+        x, y = (self._axis(choice, components, latents.z) for choice in (self.xAxis.get(), self.yAxis.get()))
+        if x.name == y.name:
+            return [plot(f"Particles along {x.name}", (7.5, 5.5), histograms.draw_histograms, [x])]
+        title = f"Particles along {x.name} and {y.name}"
+        drawing = None if self.drawAs.get() == AUTOMATIC else DRAWINGS[self.drawAs.get()]
+        coloring = self._coloring(components, latents)
+        places = self._places(x, y) if self.showCentres.get() else None
+        marks = self._outlier_marks(len(latents.z)) if self.colourBy.get() == OUTLIER else None
+        return [plot(title, (10, 8.3), latent.draw_latent, x, y, coloring, drawing, places, marks)]
+
+    @entry
+    def _show_histograms(self) -> list[View]:
+        components, z = self._components(), self._data.latents().z
+        rows, columns = histograms.histograms_shape(len(components))
+        size = (max(3.1 * columns, 6.5), 1.4 + 2.3 * rows)
+        axes = coordinates.component_axes(components, z)
+        return [plot("Particles along each component", size, histograms.draw_histograms, axes)]
+
+    def _axis(self, choice: int, components: Components, z: np.ndarray) -> coordinates.Axis:
+        """Coordinates along a chosen axis."""
+        if choice < len(components):
+            return coordinates.component_axis(components, z, choice)
+        return coordinates.umap_axis(self._data.embedding(len(z)), choice - len(components))
+
+    def _coloring(self, components: Components, latents: Any) -> coordinates.Coloring | None:
+        """What the colours of the particles say; None for their number."""
+        choice = self.colourBy.get()
+        if choice == CLUSTER:
+            return coordinates.Coloring(self._data.clusters(len(latents.z)), "cluster", is_category=True)
+        if choice == CONTRAST:
+            return coordinates.Coloring(latents.contrast, "contrast of the image")
+        if choice == UNCERTAINTY:
+            shown = self._shown_components(components)
+            names = ", ".join(f"z{style.subscript(index + 1)}" for index in shown)
+            return coordinates.Coloring(latents.uncertainty(shown), f"posterior standard deviation of {names}")
+        if choice == LOG_LIKELIHOOD:
+            log_likelihood = self._data.images(len(latents.z)).log_likelihood
+            if log_likelihood is None:
+                raise UserError(NO_FIT_OF_PARTICLES)
+            return coordinates.Coloring(log_likelihood, "log-likelihood of the image")
+        return None
+
+    def _outlier_marks(self, count: int) -> coordinates.Marks:
+        """Which particles are flagged."""
+        is_outlier = self._data.images(count).is_outlier
+        if is_outlier is None:
+            raise UserError(NO_FIT_OF_PARTICLES)
+        return coordinates.Marks(is_outlier, "outliers")
+
+    def _shown_components(self, components: Components) -> list[int]:
+        """0-based components on the axes; for the UMAP those that it was made from."""
+        chosen = sorted({choice for choice in (self.xAxis.get(), self.yAxis.get()) if choice < len(components)})
+        if chosen:
+            return chosen
+        return components.compared.tolist()
+
+    def _places(self, x: coordinates.Axis, y: coordinates.Axis) -> coordinates.Places | None:
+        """Positions of the cluster centres on two axes; None if there are no clusters yet."""
+        choices = [self.xAxis.get(), self.yAxis.get()]
+        centres = self._data.centres()
+        if centres is not None and max(choices) < centres.shape[1]:
+            return coordinates.Places(centres[:, choices])
+        if not self._data.has_clusters():
+            return None
+        points = np.stack([x.values, y.values], axis=1)
+        return coordinates.Places(coordinates.middles_of_clusters(points, self._data.clusters(len(points))))

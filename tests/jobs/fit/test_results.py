@@ -1,0 +1,78 @@
+"""The last stage of a fit against the dense posterior of every image."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from solvar_engine.estimation.judging.components import Components
+from solvar_engine.estimation.model.objectives import OBJECTIVES
+from solvar_engine.estimation.solver.half_sets import CovarianceProblem
+from solvar_engine.jobs.fit.results import find_latents
+from solvar_engine.projectors.options import SliceOptions
+from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
+from tests.estimation.problems import DenseModel, in_double
+from tests.jobs.prepared import in_memory, particles_of, silent_progress
+from tests.reconstruction.simulated import LinearPhantom, noise, relative_error
+
+BOX, IMAGES, RANK, LEFT = 12, 60, 2, 0.01
+PHANTOM = LinearPhantom.create(RANK, strength=0.5).scaled(6.0)
+
+
+def components() -> Components:
+    volumes = PHANTOM.factors(BOX)
+    norms = volumes.flatten(1).norm(dim=1)
+    eigenvalues = norms.double() ** 2
+    nothing = torch.zeros(RANK, dtype=torch.float64)
+    return Components(volumes / norms[:, None, None, None], eigenvalues, eigenvalues, nothing, nothing)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_stated_contrasts_count_the_spread_of_those_in_use(known: bool) -> None:
+    """A contrast that was estimated, and is in use, was not known before: its spread is a part of the prior's."""
+    contrast = 1 + 0.3 * noise(IMAGES, seed=3) if known else None
+    outlier = torch.zeros(IMAGES, dtype=torch.bool)
+    outlier[0] = True
+    if contrast is not None:
+        contrast = 2 * contrast  # their scale says nothing
+        contrast[0] = 50.0  # nor does an outlier
+    source = particles_of(PHANTOM, noise(IMAGES, RANK), BOX, contrast=contrast)
+    everyone = torch.arange(IMAGES)
+    problem = CovarianceProblem(
+        source,
+        (everyone[::2], everyone[1::2]),
+        PHANTOM.mean(BOX),
+        torch.ones(BOX, BOX, BOX),
+        accumulate_normal_equations(source, everyone).density(),
+        RANK,
+        0,
+        SliceOptions(),
+        OBJECTIVES["ml"],
+        LEFT,
+    )
+    job = SimpleNamespace(
+        progress=silent_progress(),
+        shell_max=source.disk.shell_max,
+        params=SimpleNamespace(refine_poses=False, pose_schedule="newton"),
+    )
+    halves = SimpleNamespace(source=source, problem=problem, outlier=outlier)
+    found = find_latents(job, halves, components())
+    spread = LEFT
+    if contrast is not None:
+        kept = contrast[1:] / contrast[1:].mean()
+        spread += float(kept.var())
+        assert spread > 5 * LEFT
+    band = in_double(problem.band(source.disk.shell_max, 1.0))
+    for variance, is_stated in ((LEFT, False), (spread, True)):
+        assumed = problem.__class__(**{**vars(problem), "contrast_variance": variance})
+        band = in_double(assumed.band(source.disk.shell_max, 1.0))
+        mean, covariance = DenseModel.of(in_memory(source).double(), band, PHANTOM.factors(BOX).double()).posterior()
+        if is_stated:
+            stated = (variance * covariance[:, -1, -1]).sqrt()
+            assert relative_error(found.contrast_std[1:].double(), stated[1:]) < 2e-3
+        else:  # images are judged with what is left beside the contrasts in use
+            assert relative_error(found.contrast[1:].double(), 1 + variance**0.5 * mean[1:, -1]) < 1e-3
+            scaled = mean[:, :RANK] * components().eigenvalues.sqrt()
+            assert relative_error(found.z.double(), scaled) < 1e-3
