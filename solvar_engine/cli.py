@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import io
 import logging
 import os
 import signal
@@ -208,6 +209,9 @@ def _console(debug: bool) -> Iterator[None]:
     A job adds a handler for the log file of its run and leaves it there: the error that ends the job belongs
     into that file too.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # paths may hold bytes that are no text
     before = list(logger.handlers)
     level = logger.level
     handler = logging.StreamHandler(sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -15,6 +16,9 @@ import numpy as np
 from solvar_engine.contract.errors import UserError
 
 _TEMPORARY_SUFFIX = ".tmp"
+_BLOCK_BYTES = 1 << 20
+# names keep whatever bytes they hold
+_ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 @contextmanager
@@ -105,6 +109,29 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
+def printable(text: str) -> str:
+    """Return text in which bytes of a name that are not UTF-8 have become question marks, for pages and figures."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content.
+
+    Raises
+    ------
+    UserError
+        If the file is absent.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            for block in iter(lambda: stream.read(_BLOCK_BYTES), b""):
+                digest.update(block)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.") from error
+    return digest.hexdigest()
+
+
 def write_csv(path: str | os.PathLike[str], columns: Mapping[str, Any]) -> None:
     """Write a table atomically: comma-separated, one header line; None and NaN become empty cells.
 
@@ -123,7 +150,7 @@ def write_csv(path: str | os.PathLike[str], columns: Mapping[str, Any]) -> None:
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the columns of a table differ in length: {lengths}")
     cells = ([_cell(value) for value in values] for values in columns.values())
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", **_ENCODING) as stream:  # type: ignore[call-overload]
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*cells))
@@ -167,12 +194,14 @@ def read_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         If the file is absent, empty, or has a row with another number of cells than the header.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             rows = [row for row in csv.reader(stream) if row]
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a table of comma-separated values.") from error
+    if any("\0" in cell for cell in (rows[0] if rows else ())):
+        raise UserError(f"{path} is not a table of comma-separated values.")
     if not rows:
         raise UserError(f"{path} is empty: a header line with the names of the columns is needed.")
     header = [name.strip() for name in rows[0]]
@@ -207,7 +236,7 @@ def _cell(value: Any) -> str:
 def _csv_line(cells: Iterable[str]) -> bytes:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue().encode()
+    return line.getvalue().encode(**_ENCODING)
 
 
 def _as_numbers(values: Sequence[str]) -> np.ndarray:

@@ -23,8 +23,9 @@ from solvar_engine.contract.files import atomic_path
 __all__ = ["StarFile", "StarTable", "relion_to_rotation", "rotation_to_relion"]
 
 _ROWS_PER_CHUNK = 8192
+_IMAGE_NAME, _GROUP, _OPTICS, _PARTICLES = "rlnImageName", "rlnOpticsGroup", "optics", "particles"
 # a quoted cell ends at a quote before a blank, so that 5'-end needs no quotes; a cell in quotes loses them
-_CELL = re.compile(r"""'(?:[^']|'(?=\S))*'(?=\s|$)|"(?:[^"]|"(?=\S))*"(?=\s|$)|\S+""")
+_CELL = re.compile(r"""'(?:[^']|'(?=\S))*'(?=\s|$)|"(?:[^"]|"(?=\S))*"(?=\s|$)|\S+""", re.ASCII)
 # names of cells survive whatever bytes they hold
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
 
@@ -154,6 +155,8 @@ class StarTable:
             new_cells = {position: _format_all(values[chunk]) for position, values in changed.items()}
             tails = list(zip(*(_format_all(columns[column][chunk]) for column in added)))
             for index, line in enumerate(self.rows[chunk]):
+                if "#" in line:
+                    line = self._line_without_comment(line)
                 here = {position: cells[index] for position, cells in new_cells.items()}
                 line = _splice(line, here) if here else line
                 rows.append(" ".join((line.rstrip(), *tails[index])) if tails else line)
@@ -199,6 +202,13 @@ class StarTable:
             f"Row {row + 1} of data_{self.name} in {self.source} has {len(cells)} cells for {count} columns:"
             " the file is damaged or was cut short."
         )
+
+    def _line_without_comment(self, line: str) -> str:
+        """Cut off what stands behind the last cell: cells that are added there must not be part of a comment."""
+        for position, match in enumerate(_CELL.finditer(line)):
+            if position == len(self.columns):
+                return line[: match.start()] if match.group().startswith("#") else line
+        return line
 
     def _parse(self, cells: list[str], column: str, start: int) -> np.ndarray:
         try:
@@ -256,6 +266,9 @@ class StarFile:
     def read(cls, path: str | os.PathLike[str]) -> StarFile:
         """Read a STAR file: loops and lists, comments, columns with or without numbers, quoted cells.
 
+        Tables of particles in several blocks of the same columns, as after ``cat`` or with a block for each micrograph,
+        are joined, and so are repeated tables of optics groups.
+
         Raises
         ------
         UserError
@@ -277,7 +290,8 @@ class StarFile:
         """
         parser = _Parser(source)
         parser.feed(lines)
-        return parser.finish()
+        star = parser.finish()
+        return dataclasses.replace(star, tables=_joined(star.tables, source))
 
     def get(self, name: str) -> StarTable | None:
         """Return the table of that name, None if there is none."""
@@ -297,10 +311,9 @@ class StarFile:
         UserError
             If there is none.
         """
-        candidates = [table for table in self.tables if "rlnImageName" in table]
-        for table in candidates:
-            if table.name == "particles" or len(candidates) == 1:
-                return table
+        candidates = [table for table in self.tables if _IMAGE_NAME in table]
+        if len(candidates) == 1:
+            return candidates[0]
         names = ", ".join(f"data_{table.name}" for table in self.tables)
         raise UserError(
             f"{self.source} is not a list of particles: column rlnImageName is missing from all its tables"
@@ -316,9 +329,21 @@ class StarFile:
         """Write the file atomically."""
         with atomic_path(path) as temporary:
             with open(temporary, "w", newline="\n", **_ENCODING) as stream:  # type: ignore[call-overload]
-                for table in self.tables:
-                    stream.writelines(line + "\n" for line in table.lines())
-                stream.writelines(line + "\n" for line in self.trailer)
+                stream.writelines(line + "\n" for line in self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        """Yield all lines; the library starfile takes a comment behind a loop without rows for a row."""
+        is_empty = False
+        for lines, ends_empty in (
+            *((table.lines(), table.is_loop and not len(table)) for table in self.tables),
+            (iter(self.trailer), False),
+        ):
+            is_before_name = is_empty
+            for line in lines:
+                is_before_name = is_before_name and not line.startswith("data_")
+                if not (is_before_name and line.startswith("#")):
+                    yield line
+            is_empty = ends_empty
 
 
 class _Parser:
@@ -336,7 +361,7 @@ class _Parser:
 
     def feed(self, lines: Iterable[str]) -> None:
         for number, line in enumerate(lines, start=1):
-            line = line.rstrip("\n")
+            line = line.rstrip("\r\n")
             if number == 1:
                 line = line.lstrip("\ufeff")
             self._line(line, line.split(None, 2), number)
@@ -394,6 +419,8 @@ class _Parser:
         cells = _cells_with_quotes(line)
         if len(cells) < 2 or not cells[0].startswith("_"):
             raise UserError(f"{self.source} is not a STAR file: line {number} is not a name and its value.")
+        if cells[0][1:] in self.columns:
+            raise UserError(f"Column {cells[0][1:]} appears twice in data_{self.name} of {self.source}.")
         if not self.columns:
             self.header += self.skipped
         self.skipped.clear()
@@ -408,6 +435,76 @@ class _Parser:
         assert self.name is not None
         columns, header = tuple(self.columns), tuple(self.header)
         self.tables.append(StarTable(self.name, columns, self.rows, header, self.is_loop, self.source))
+
+
+def _joined(tables: Sequence[StarTable], source: str) -> tuple[StarTable, ...]:
+    """Join tables that are one: all with image names, and all of optics groups.
+
+    Raises
+    ------
+    UserError
+        If they do not have the same columns, or one number stands for two optics groups.
+    """
+    particles = [table for table in tables if _IMAGE_NAME in table]
+    optics = [table for table in tables if table.name == _OPTICS]
+    replaced: dict[int, StarTable | None] = {}
+    for parts, distinct in ((particles, False), (optics, True)):
+        if len(parts) > 1:
+            replaced.update({id(table): None for table in parts[1:]})
+            replaced[id(parts[0])] = _one_of(parts, distinct, source, has_optics=bool(optics))
+    kept = [replaced.get(id(table), table) for table in tables]
+    for table in kept:
+        if table is not None and table.name == _OPTICS:
+            _refuse_repeated_groups(table)
+    return tuple(table for table in kept if table is not None)
+
+
+def _one_of(parts: Sequence[StarTable], distinct: bool, source: str, has_optics: bool) -> StarTable:
+    """Put tables of the same columns behind each other, without repeating equal rows of optics groups."""
+    first = parts[0]
+    rows: list[str] = []
+    for part in parts:
+        if set(part.columns) != set(first.columns):
+            column = sorted(set(part.columns) ^ set(first.columns))[0]
+            raise UserError(
+                f"{source} holds {len(parts)} tables that should be one, data_{first.name} and data_{part.name}, but"
+                f" column {column} is only in one of them: join the files with relion_star_handler --combine."
+            )
+        rows += part.rows if part.columns == first.columns else _reordered(part, first.columns)
+    if distinct:
+        by_cells: dict[tuple[str, ...], str] = {}
+        for row in rows:
+            by_cells.setdefault(tuple(_split(row)[: len(first.columns)]), row)
+        rows = list(by_cells.values())
+    name, header = first.name, first.header
+    if not distinct and has_optics:
+        # what other programs look for beside optics groups
+        name = _PARTICLES
+        header = tuple(f"data_{name}" if line.split()[:1] == [f"data_{first.name}"] else line for line in header)
+    joined = dataclasses.replace(first, name=name, rows=rows, header=header)
+    if not first.is_loop and len(rows) > 1:
+        labels = (f"_{column} #{number}" for number, column in enumerate(first.columns, start=1))
+        joined = dataclasses.replace(joined, header=("", f"data_{name}", "", "loop_", *labels), is_loop=True)
+    return joined
+
+
+def _reordered(part: StarTable, columns: Sequence[str]) -> list[str]:
+    order = [part.columns.index(column) for column in columns]
+    return [" ".join(cells[position] for position in order) for cells in map(_cells_with_quotes, part.rows)]
+
+
+def _refuse_repeated_groups(optics: StarTable) -> None:
+    if _GROUP not in optics:
+        return
+    seen: dict[str, int] = {}
+    for row, number in enumerate(optics.cells(_GROUP)):
+        if number in seen:
+            raise UserError(
+                f"Optics group {number} is in rows {seen[number] + 1} and {row + 1} of data_optics in {optics.source}:"
+                " if files were put behind each other, join them with relion_star_handler --combine; otherwise correct"
+                " the numbers, of particles, too."
+            )
+        seen[number] = row
 
 
 def _refuse_other_formats(source: str) -> None:
@@ -435,7 +532,8 @@ def _is_alone(start: list[str]) -> bool:
 
 def _split(line: str) -> list[str]:
     """Cells of a row without their quotes."""
-    if "'" not in line and '"' not in line:
+    # other blanks, such as one that does not break, belong to a name
+    if "'" not in line and '"' not in line and line.isascii():
         return line.split()
     return [_unquoted(cell) for cell in _CELL.findall(line)]
 
@@ -469,7 +567,8 @@ def _format_all(values: Sequence[Any]) -> list[str]:
 
 
 def _quoted_if_needed(text: str) -> str:
-    if text and not re.search(r"\s", text) and text[0] not in "'\"#_":
+    is_plain = text and not re.search(r"\s", text, re.ASCII) and text[0] not in "'\"#_;"
+    if is_plain and not text.startswith(("data_", "loop_")):
         return text
     return f'"{text}"' if '"' not in text else f"'{text}'"
 

@@ -41,7 +41,9 @@ class ImageIndex:
     headers: tuple[MrcHeader, ...]
 
     @classmethod
-    def create(cls, particles: StarTable, root: str | os.PathLike[str] | None = None) -> ImageIndex:
+    def create(
+        cls, particles: StarTable, root: str | os.PathLike[str] | None = None, allow_truncated: bool = False
+    ) -> ImageIndex:
         """Find all stacks of a particle table and check them.
 
         Parameters
@@ -50,6 +52,8 @@ class ImageIndex:
             With the column rlnImageName.
         root : path, optional
             Folder that relative paths start from; without it, the STAR file's folder, then the current one.
+        allow_truncated : bool
+            Take stacks that are cut off, too.
 
         Raises
         ------
@@ -61,7 +65,7 @@ class ImageIndex:
         paths = _find_stacks(names, particles.source, root)
         headers = _read_headers(paths)
         for name, path, header in zip(names, paths, headers, strict=True):
-            _check_stack(path, header, is_single_image=not _is_numbered(name))
+            _check_stack(path, header, not _is_numbered(name), allow_truncated)
         _check_range(particles, stack, image, paths, headers)
         return cls(stack, image, tuple(paths), tuple(headers))
 
@@ -89,8 +93,9 @@ def _is_numbered(name: str) -> bool:
 
 
 def _find_stacks(names: Sequence[str], source: str, root: str | os.PathLike[str] | None) -> list[Path]:
+    # cryoSPARC marks paths within its project with >
     folders = [Path(root)] if root is not None else [Path(source).parent, Path()]
-    relative = [Path(name.removeprefix("@")) for name in names]
+    relative = [Path(name.removeprefix("@").removeprefix(">")) for name in names]
     with ThreadPoolExecutor(_THREADS) as pool:
         paths = list(pool.map(lambda path: _first_existing(path, folders), relative))
     missing = [path for path, found in zip(relative, paths, strict=True) if found is None]
@@ -121,7 +126,7 @@ def _read_headers(paths: Sequence[Path]) -> list[MrcHeader]:
         return list(pool.map(read_header, paths))
 
 
-def _check_stack(path: Path, header: MrcHeader, is_single_image: bool) -> None:
+def _check_stack(path: Path, header: MrcHeader, is_single_image: bool, allow_truncated: bool) -> None:
     images, rows, columns = header.shape
     if header.is_volume_stack:
         raise UserError(f"{path} is a stack of volumes: give two-dimensional images.")
@@ -132,7 +137,7 @@ def _check_stack(path: Path, header: MrcHeader, is_single_image: bool) -> None:
         )
     if rows != columns:
         raise UserError(f"The images of {path} are not square ({columns} x {rows} px): extract square ones.")
-    if header.whole_sections < images:
+    if header.whole_sections < images and not allow_truncated:
         raise UserError(describe_shortfall(path, header))
 
 

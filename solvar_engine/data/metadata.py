@@ -45,16 +45,53 @@ _MEANINGS = {
 }
 # where RELION 3.1 and later keep them
 _OPTICS_COLUMNS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
-# columns of values with limits beyond which only a wrong unit or a damaged file can lie
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Range of a physical value, beyond which only a wrong unit or a damaged file can lie.
+
+    Attributes
+    ----------
+    lowest, highest : float
+        Inclusive.
+    unit : str
+    below, above : str
+        What a value beyond an end may be.
+    """
+
+    lowest: float
+    highest: float
+    unit: str
+    below: str = ""
+    above: str = ""
+
+
+_PIXEL_SIZE = _Limits(0.05, 200.0, "Angstrom", "is it in metres, or nm?", "is it in pm?")
+_ANGLE = _Limits(-36_000.0, 36_000.0, "degrees")
+_DEFOCUS = _Limits(-1e6, 1e6, "Angstrom", "is it in pm?", "is it in pm?")
+_ORIGIN = _Limits(-1e5, 1e5, "", "is it in pm?", "is it in pm?")
 _LIMITS = {
-    "rlnVoltage": (1.0, 10_000.0, "kV"),
-    "rlnAmplitudeContrast": (0.0, 1.0, ""),
-    "rlnImagePixelSize": (1e-3, 1e4, "Angstrom"),
-    "rlnPixelSize": (1e-3, 1e4, "Angstrom"),
-    "rlnDetectorPixelSize": (1e-3, 1e4, "um"),
-    "rlnMagnification": (1.0, 1e9, ""),
-    _PHASE_FLIPPED: (0.0, 1.0, ""),
+    "rlnVoltage": _Limits(10.0, 4000.0, "kV", "is it in MV?", "is it in V?"),
+    "rlnSphericalAberration": _Limits(-20.0, 100.0, "mm", "is it in um?", "is it in um, nm or Angstrom?"),
+    "rlnAmplitudeContrast": _Limits(0.0, 1.0, "", "", "is it in percent?"),
+    "rlnImagePixelSize": _PIXEL_SIZE,
+    "rlnPixelSize": _PIXEL_SIZE,
+    "rlnDetectorPixelSize": _Limits(0.01, 1000.0, "um", "is it in mm?", "is it in nm?"),
+    "rlnMagnification": _Limits(100.0, 1e8, "", "is it in thousands?"),
+    _PHASE_FLIPPED: _Limits(0.0, 1.0, ""),
+    "rlnDefocusU": _DEFOCUS,
+    "rlnDefocusV": _DEFOCUS,
+    "rlnDefocusAngle": _ANGLE,
+    **dict.fromkeys(ANGLE_COLUMNS, _ANGLE),
+    **dict.fromkeys((*SHIFT_COLUMNS, *SHIFT_COLUMNS_PX), _ORIGIN),
+    "rlnPhaseShift": _Limits(-720.0, 720.0, "degrees", "is it in mrad?", "is it in mrad?"),
+    "rlnCtfBfactor": _Limits(-5000.0, 5000.0, "Angstrom^2", "is it in pm^2?", "is it in pm^2?"),
+    "rlnCtfScalefactor": _Limits(0.0, 10.0, "", "", "is it in percent?"),
 }
+_SMALLEST_UM, _LARGEST_UM = 0.05, 30.0  # of defocus in micrographs, which in Angstrom would be none
+_OVERFOCUS = -500.0  # Angstrom
+_MANY = 50  # particles, whose angles spread
 _NOT_APPLIED = {
     "beam tilt": ("rlnBeamTiltX", "rlnBeamTiltY"),
     "higher-order aberrations": ("rlnOddZernike", "rlnEvenZernike"),
@@ -119,6 +156,7 @@ def read_metadata(star: StarFile) -> ParticleMetadata:
     """
     columns = _Columns(star)
     _refuse_unsuitable_images(columns)
+    _refuse_units_of_columns(columns)
     pixel_size = _pixel_size(columns)
     group, names, first_rows = _groups(columns, pixel_size)
     image_size = columns.find("rlnImageSize")
@@ -133,6 +171,17 @@ def read_metadata(star: StarFile) -> ParticleMetadata:
     )
     _report_what_is_not_applied(columns)
     return metadata
+
+
+def micrograph_pixel_size(star: StarFile) -> float | None:
+    """Pixel size of the micrographs in Angstrom, in which coordinates are given; None if the file does not say one."""
+    for table in (star.optics, star.particles):
+        for column in ("rlnMicrographOriginalPixelSize", "rlnMicrographPixelSize"):
+            if table is not None and column in table:
+                values = np.unique(table.numbers(column)[column])
+                is_known = len(values) == 1 and _PIXEL_SIZE.lowest <= values[0] <= _PIXEL_SIZE.highest
+                return float(values[0]) if is_known else None
+    return None
 
 
 def pose_columns(pose: Pose, star: StarFile, pixel_size: np.ndarray) -> dict[str, np.ndarray]:
@@ -243,14 +292,45 @@ class _Columns:
     def _check_limits(table: StarTable, column: str, values: np.ndarray) -> None:
         if column not in _LIMITS:
             return
-        lowest, highest, unit = _LIMITS[column]
-        outside = np.flatnonzero((values < lowest) | (values > highest))
+        limits = _LIMITS[column]
+        outside = np.flatnonzero((values < limits.lowest) | (values > limits.highest))
         if len(outside):
             row = int(outside[0])
-            found = " ".join(text for text in (f"{values[row]:g}", unit) if text)
+            found = " ".join(text for text in (f"{values[row]:g}", limits.unit) if text)
+            hint = limits.below if values[row] < limits.lowest else limits.above
+            correct = "correct it" + (f" and the {len(outside) - 1} others" if len(outside) > 1 else "")
             raise UserError(
-                f"{found} in {table.place(row, column)} is outside {lowest:g} to {highest:g}: correct it."
+                f"{found} in {table.place(row, column)} is outside {limits.lowest:g} to {limits.highest:g}:"
+                f" {' '.join(text for text in (hint, correct) if text)}."
             )
+
+
+def _refuse_units_of_columns(columns: _Columns) -> None:
+    """Refuse units that show in a whole column only: defocus in um, overfocus, angles in radians, a scale of zero."""
+    for name in ("rlnDefocusU", "rlnDefocusV"):
+        defocus = columns.get(name)
+        if _SMALLEST_UM <= np.abs(defocus).max() <= _LARGEST_UM:
+            raise UserError(
+                f"Column {name} of {columns.source} is {defocus[0]:g} in the first row and {np.abs(defocus).max():g} at"
+                " most: it seems to be in um; give Angstrom."
+            )
+        if np.median(defocus) < _OVERFOCUS:
+            raise UserError(
+                f"Column {name} of {columns.source} is negative ({defocus[0]:g} Angstrom in the first row), which means"
+                " overfocus: give underfocus as positive numbers."
+            )
+    rot, tilt, psi = (columns.get(name) for name in ANGLE_COLUMNS)
+    spreads = len(rot) >= _MANY and min(rot.std(), psi.std()) > 0.5 and tilt.std() > 0.1
+    if spreads and max(np.abs(rot).max(), np.abs(psi).max(), np.abs(tilt).max()) <= 2 * np.pi + 1e-3:
+        raise UserError(
+            f"Columns {', '.join(ANGLE_COLUMNS)} of {columns.source} go to {np.abs(rot).max():.3f} at most: they"
+            " seem to be in radians; give degrees."
+        )
+    scale = columns.find("rlnCtfScalefactor")
+    if scale is not None and not scale.any():
+        raise UserError(
+            f"rlnCtfScalefactor of {columns.source} is 0 in all rows, which leaves no signal: fill it or remove it."
+        )
 
 
 def _tensor(values: np.ndarray) -> Tensor:
@@ -286,7 +366,15 @@ def _pixel_size(columns: _Columns) -> np.ndarray:
     if detector is None or magnification is None:
         table = columns.particles.name if columns.optics is None else "optics"
         raise columns.lacks("rlnImagePixelSize", "pixel size", "add it in Angstrom", table)
-    return detector * 1e4 / magnification
+    values = detector * 1e4 / magnification
+    outside = np.flatnonzero((values < _PIXEL_SIZE.lowest) | (values > _PIXEL_SIZE.highest))
+    if len(outside):
+        row = int(outside[0])
+        raise UserError(
+            f"rlnDetectorPixelSize {detector[row]:g} um and rlnMagnification {magnification[row]:g} in row {row + 1} of"
+            f" {columns.source} make a pixel of {values[row]:g} Angstrom: correct them."
+        )
+    return values
 
 
 def _groups(columns: _Columns, pixel_size: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
@@ -301,6 +389,9 @@ def _groups(columns: _Columns, pixel_size: np.ndarray) -> tuple[np.ndarray, tupl
     used, first_rows, group = np.unique(columns.optics_row, return_index=True, return_inverse=True)
     label = "rlnOpticsGroupName" if "rlnOpticsGroupName" in columns.optics else "rlnOpticsGroup"
     names = columns.optics.text(label)
+    if len(set(names)) < len(names):  # a name that stands for several groups does not tell them apart
+        numbers = columns.optics.text("rlnOpticsGroup")
+        names = [f"{name} ({number})" for name, number in zip(names, numbers, strict=True)]
     return group.reshape(-1).astype(np.int64), tuple(names[row] for row in used), first_rows
 
 

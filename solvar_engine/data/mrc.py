@@ -20,6 +20,7 @@ HEADER_BYTES = 1024
 _FORMAT_VERSION = 20140
 # mode 0 is signed, as MRC2014 says and RELION reads it
 _DTYPES = {0: np.int8, 1: np.int16, 2: np.float32, 6: np.uint16, 12: np.float16}
+_IMOD_STAMP = 1146047817
 _COMPLEX_MODES = (3, 4)
 _KNOWN_MODES = (*_DTYPES, *_COMPLEX_MODES, 101)
 _LARGEST_EDGE = 1 << 20
@@ -42,7 +43,10 @@ _HEADER = np.dtype(
         ("extra1", "V8"),
         ("extended_type", "S4"),
         ("version", "i4"),
-        ("extra2", "V84"),
+        ("extra2", "V40"),
+        ("imod_stamp", "i4"),
+        ("imod_flags", "i4"),
+        ("extra3", "V36"),
         ("origin", "f4", 3),
         ("map", "S4"),
         ("machine_stamp", "u1", 4),
@@ -149,19 +153,26 @@ def _checked(
         raise UserError(f"{path} holds a complex transform (MRC mode {mode}): give images in real space.")
     if mode not in _DTYPES:
         raise UserError(f"{path} has MRC mode {mode}, but only modes 0, 1, 2, 6 and 12 are read: convert it.")
+    dtype = np.dtype(np.uint8 if mode == 0 and _has_unsigned_bytes(header) else _DTYPES[mode])
     columns, rows, sections = (int(edge) for edge in header["size"])
     x, y, z = (_spacing(float(header["cell"][axis]), int(header["sampling"][axis])) for axis in range(3))
     axes = tuple(int(axis) for axis in header["axes"])
     return MrcHeader(
         shape=(sections, rows, columns),
-        dtype=np.dtype(_DTYPES[mode]).newbyteorder(">" if is_big_endian else "<"),
+        dtype=dtype.newbyteorder(">" if is_big_endian else "<"),
         data_offset=HEADER_BYTES + int(header["extended_bytes"]),
         file_bytes=file_bytes,
         voxel_size=(x, y, z),
         # programs that leave the axes empty mean the usual ones
         axes=(axes[0], axes[1], axes[2]) if sorted(axes) == [1, 2, 3] else (1, 2, 3),
-        is_volume_stack=int(header["space_group"]) == _SPACE_GROUP_VOLUME_STACK,
+        # volumes of one section each are images
+        is_volume_stack=int(header["space_group"]) == _SPACE_GROUP_VOLUME_STACK and int(header["sampling"][2]) > 1,
     )
+
+
+def _has_unsigned_bytes(header: np.void) -> bool:
+    """Whether IMOD wrote the file, and does not say that its bytes are signed."""
+    return int(header["imod_stamp"]) == _IMOD_STAMP and not int(header["imod_flags"]) & 1
 
 
 def _spacing(cell: float, samples: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ from solvar_engine.data.images import ImageIndex
 from solvar_engine.data.metadata import ParticleMetadata, pose_columns, read_metadata
 from solvar_engine.data.stacks import StackReader
 from solvar_engine.imaging.types import Ctf, Pose
+
+logger = logging.getLogger(__name__)
+
+_OTHER_PIXEL_SIZE, _WRONG_PIXEL_SIZE = 0.01, 0.1  # a calibration, and what no calibration changes
+_SMALLEST_EXTENT = 100.0  # Angstrom, of an image of a molecule
+_UNKNOWN_PIXEL_SIZES = (1.0,)  # written by programs that do not know
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +57,10 @@ class ParticleStack:
 
     @classmethod
     def from_star(
-        cls, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
+        cls,
+        path: str | os.PathLike[str],
+        root: str | os.PathLike[str] | None = None,
+        allow_truncated: bool = False,
     ) -> ParticleStack:
         """Read a STAR file of RELION 3.0 to 5 and check the header of every stack it names.
 
@@ -61,6 +71,8 @@ class ParticleStack:
         root : path, optional
             Folder that relative stack paths start from; without it, the STAR file's folder, then the
             current one.
+        allow_truncated : bool
+            Take stacks that are cut off, too: images that are not there are among those of `images_with_faults`.
 
         Returns
         -------
@@ -73,8 +85,10 @@ class ParticleStack:
         """
         star = StarFile.read(path)
         metadata = read_metadata(star)
-        index = ImageIndex.create(star.particles, root)
+        index = ImageIndex.create(star.particles, root, allow_truncated)
         _check_boxes(metadata, index, star.source)
+        _check_pixel_sizes(metadata, index, star.source)
+        _check_origins(metadata, index, star.source)
         return cls(Path(path), star, metadata, index, StackReader(index.paths, index.headers))
 
     def __len__(self) -> int:
@@ -149,15 +163,29 @@ class ParticleStack:
         --------
         >>> stack.images([0, 5, 2])  # doctest: +SKIP
         """
-        if isinstance(indices, slice):
-            rows = np.arange(len(self))[indices]
-        else:
-            rows = np.asarray(indices, dtype=np.int64)
-        if len(rows) and not (0 <= rows.min() and rows.max() < len(self)):
-            raise IndexError(f"asked for rows {rows.min()} to {rows.max()} of {len(self)} particles")
+        rows = self._rows(indices)
         if len(rows) == 0:
             return torch.empty(0, self.box_size, self.box_size)
         return torch.from_numpy(self._reader.read(self.index.stack[rows], self.index.image[rows]))
+
+    def images_with_faults(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, dict[int, str]]:
+        """Read images as `images`; those that cannot be used are zero.
+
+        Returns
+        -------
+        images : Tensor, shape (m, y, x), float32
+        faults : dict of int to str
+            Fault in words by row of the particles.
+        """
+        rows = self._rows(indices)
+        images, faults = self._reader.read_with_faults(self.index.stack[rows], self.index.image[rows])
+        return torch.from_numpy(images), {int(rows[place]): fault for place, fault in faults.items()}
+
+    def _rows(self, indices: Sequence[int] | np.ndarray | Tensor | slice) -> np.ndarray:
+        rows = np.arange(len(self))[indices] if isinstance(indices, slice) else np.asarray(indices, dtype=np.int64)
+        if len(rows) and not (0 <= rows.min() and rows.max() < len(self)):
+            raise IndexError(f"asked for rows {rows.min()} to {rows.max()} of {len(self)} particles")
+        return rows
 
     def name_of_image(self, row: int) -> str:
         """Name the image of a row in a sentence: its number from 1, and its file."""
@@ -204,3 +232,42 @@ def _check_boxes(metadata: ParticleMetadata, index: ImageIndex, source: str) -> 
                 f"Optics group {name} of {source} has rlnImageSize {size}, but its images have {box_size} px:"
                 " correct it, and rlnImagePixelSize with it, or bring all groups to one box size."
             )
+
+
+def _check_pixel_sizes(metadata: ParticleMetadata, index: ImageIndex, source: str) -> None:
+    """Refuse pixel sizes that differ much between list and stacks, of which one must be wrong; warn of small ones.
+
+    Headers that say nothing, or 1 as programs do that do not know, are not believed. A stack may have images of several
+    groups, and agrees with all if it does with one.
+    """
+    known = np.array([header.voxel_size[0] for header in index.headers])
+    says = (known > 0) & ~np.isin(known, _UNKNOWN_PIXEL_SIZES)
+    given = np.array(metadata.pixel_sizes)[metadata.group.numpy()]
+    ratio = np.abs(given / np.where(says, known, 1.0)[index.stack] - 1)
+    differs = np.full(len(known), np.inf)
+    np.minimum.at(differs, index.stack, ratio)
+    worst = int(np.where(says, differs, 0.0).argmax())
+    if not says[worst] or differs[worst] <= _OTHER_PIXEL_SIZE:
+        return
+    size, path = given[index.stack == worst][0], index.paths[worst]
+    if differs[worst] > _WRONG_PIXEL_SIZE:
+        raise UserError(
+            f"The pixel size is {size:g} Angstrom in {source}, but {known[worst]:g} in the header of {path}: one of"
+            " them is wrong; correct rlnImagePixelSize, or the header (relion_image_handler --angpix)."
+        )
+    message = "The pixel size is %g Angstrom in %s, but %g in the header of %s: that of the list is used"
+    logger.warning(message, size, source, known[worst], path)
+
+
+def _check_origins(metadata: ParticleMetadata, index: ImageIndex, source: str) -> None:
+    """Refuse origins beyond the box: in another unit, or of other images."""
+    extent = np.array(metadata.pixel_sizes)[metadata.group.numpy()] * index.headers[0].shape[-1]
+    largest = metadata.pose.shift.abs().max(dim=1).values.numpy()
+    outside = np.flatnonzero(largest > np.maximum(extent, _SMALLEST_EXTENT))
+    if len(outside):
+        row = int(outside[0])
+        raise UserError(
+            f"The origin in row {row + 1} of {source} is {largest[row]:g} Angstrom, but its image is only"
+            f" {extent[row]:g} Angstrom wide ({len(outside)} such rows): is it in other pixels than rlnImagePixelSize?"
+            " Correct it."
+        )

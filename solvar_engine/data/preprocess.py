@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.data.faults import MASKED, REFUSE_BAD_IMAGES, BadImages
 from solvar_engine.data.noise import (
     background_mask,
     background_power,
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_PIXELS = 4_000_000  # of images in flight
 _NOISE_IMAGES = 2_000  # per optics group, for the first noise spectrum
+_DIGEST_ROWS = 16
 _UNIT_IMAGES = 16  # to find the unit of grey values with
 _UNIT_RANGE = (1e-15, 1e15)  # results in units of the input would leave float32 beyond
 
@@ -50,6 +53,7 @@ def prepare_particles(
     *,
     scratch: Path | None,
     progress: Callable[[int, int], None] | None = None,
+    bad_images: BadImages = REFUSE_BAD_IMAGES,
 ) -> PreparedParticles:
     """Normalise, centre, transform and Fourier-crop all images, once.
 
@@ -62,6 +66,8 @@ def prepare_particles(
         Folder on whose disk the result is mapped; None keeps everything in memory.
     progress : callable, optional
         Called with (images done, images in all).
+    bad_images : BadImages
+        What to do about images that cannot be used.
 
     Returns
     -------
@@ -85,15 +91,22 @@ def prepare_particles(
     coefficients = _allocate(count, len(disk), scratch)
     unit = grey_unit(stack)
     deviation = torch.empty(count)
+    digest = torch.empty(count, dtype=torch.int64)
+    is_bad = torch.zeros(count, dtype=torch.bool)
+    faults: dict[int, str] = {}
     groups = len(stack.pixel_sizes)
     spectra: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(groups)]
     group = torch.as_tensor(stack.group)
     chunk = max(1, _CHUNK_PIXELS // stack.box_size**2)
     for start in range(0, count, chunk):
         rows = torch.arange(start, min(start + chunk, count))
-        images = stack.images(rows.numpy()) / unit
+        images, found = stack.images_with_faults(rows.numpy())
+        digest[rows] = digests(images)
+        images = images / unit
         mean, deviation[rows] = background_statistics(images)
-        _refuse_empty_background(stack, deviation[rows], start)
+        empty = (start + torch.nonzero(deviation[rows] == 0).flatten()).tolist()
+        faults.update({row: found.get(row, MASKED) for row in empty})
+        is_bad[empty] = True
         images = images - mean[:, None, None]
         for g in group[rows].unique().tolist():
             members = group[rows] == g
@@ -101,11 +114,20 @@ def prepare_particles(
             coefficients[rows[members]] = _centred_coefficients(
                 images[members], disk, stack.pose.shift[rows[members]] / stack.pixel_size, ratio
             )
-            if sum(len(known) for known, _ in spectra[g]) < _NOISE_IMAGES:
+            members &= ~is_bad[rows]
+            if bool(members.any()) and sum(len(known) for known, _ in spectra[g]) < _NOISE_IMAGES:
                 spectra[g].append((rows[members], background_power(images[members], disk) * ratio**4))
         if progress is not None:
             progress(int(rows[-1]) + 1, count)
-    scale = _normalise_groups(deviation, group, stack.box_size, stack.group_names, unit)
+    bad_images.settle(stack, faults)
+    good = torch.nonzero(~is_bad).flatten()
+    scale = torch.ones(count)
+    scale[good] = _normalise_groups(deviation[good], group[good], stack.box_size, stack.group_names, unit)
+    digest[is_bad] = -1 - torch.nonzero(is_bad).flatten()  # equal only in that they hold nothing
+    for g, known in enumerate(spectra):
+        if not known:
+            name = stack.group_names[g]
+            raise UserError(f"No image of optics group {name} of {stack.path} can be used: leave it out.")
     noise = torch.stack([_average_spectrum(spectra_of_group, scale) for spectra_of_group in spectra])
     return PreparedParticles(
         coefficients=coefficients,
@@ -121,7 +143,28 @@ def prepare_particles(
         image_scale=scale,
         sign=1.0,
         grey_unit=unit,
+        digest=digest,
+        is_bad=is_bad if faults else None,
     )
+
+
+def digests(images: Tensor) -> Tensor:
+    """Digest of the middle rows of each image, by which equal ones are found.
+
+    Some rows are enough: the noise of two images agrees nowhere to the last digit.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, y, x)
+
+    Returns
+    -------
+    Tensor, shape (n,), int64
+    """
+    first = max(0, images.shape[-2] // 2 - _DIGEST_ROWS // 2)
+    rows = images[:, first : first + _DIGEST_ROWS].numpy()
+    parts = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in rows]
+    return torch.from_numpy(np.frombuffer(b"".join(parts), dtype="<i8").astype(np.int64))
 
 
 def grey_unit(stack: ParticleStack) -> float:
@@ -144,7 +187,7 @@ def grey_unit(stack: ParticleStack) -> float:
         If even the results, which are in the units of the input, would leave that range.
     """
     rows = sample_of(np.arange(len(stack)), _UNIT_IMAGES)
-    deviation = torch.cat([background_statistics(stack.images([row]).double())[1] for row in rows])
+    deviation = torch.cat([background_statistics(stack.images_with_faults([row])[0].double())[1] for row in rows])
     positive = deviation[deviation > 0]
     if not len(positive):  # masked images, which are refused by name later
         return 1.0
@@ -166,14 +209,6 @@ def _allocate(count: int, pixels: int, scratch: Path | None) -> Tensor:
         # Claiming the space now turns a full disk into an error at once instead of a crash hours later.
         os.posix_fallocate(handle.fileno(), 0, count * pixels * np.dtype(np.complex64).itemsize)
         return torch.from_numpy(np.memmap(handle, dtype=np.complex64, mode="r+", shape=(count, pixels)))
-
-
-def _refuse_empty_background(stack: ParticleStack, deviation: Tensor, first: int) -> None:
-    """Refuse images that were masked: their noise cannot be measured."""
-    empty = torch.nonzero(deviation == 0).flatten()
-    if empty.shape[0]:
-        name = stack.name_of_image(first + int(empty[0]))
-        raise UserError(f"{name} is constant outside the particle, as if it was masked: give unmasked images.")
 
 
 def _centred_coefficients(images: Tensor, disk: HalfDisk, shift_px: Tensor, ratio: float) -> Tensor:

@@ -60,15 +60,40 @@ class StackReader:
             If a file cannot be read, or an image is cut off, constant, or has values that are not finite;
             file and image (from 1) are named.
         """
+        images, faults = self.read_with_faults(stack, image)
+        if faults:
+            place = min(faults)
+            where = f"Image {image[place] + 1} of {self._paths[stack[place]]}"
+            raise UserError(f"{where} {faults[place]}: leave it out or extract it again.")
+        return images
+
+    def read_with_faults(self, stack: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        """Read images as `read`; those without content are zero, with their fault in words by their place.
+
+        Returns
+        -------
+        images : ndarray, shape (n, y, x), float32
+        faults : dict of int to str
+
+        Raises
+        ------
+        UserError
+            If a file cannot be read, or has become shorter.
+        """
         rows, columns = self._headers[int(stack[0])].shape[1:] if len(stack) else (0, 0)
-        images = np.empty((len(stack), rows, columns), dtype=np.float32)
+        images = np.zeros((len(stack), rows, columns), dtype=np.float32)
+        whole = np.array([header.whole_sections for header in self._headers])
+        is_whole = image < whole[stack]
         order = np.lexsort((image, stack))
+        order = order[is_whole[order]]
         with self._lock:
             for places in _runs(order, stack, image, _PIECE_BYTES // max(1, 4 * rows * columns)):
                 first = places[0]
                 images[places] = self._read_run(int(stack[first]), int(image[first]), len(places))
-        self._refuse_bad_values(images, stack, image)
-        return images
+        faults = _faults_of(images)
+        faults.update({int(place): "is cut off" for place in np.flatnonzero(~is_whole)})
+        images[list(faults)] = 0
+        return images, faults
 
     def _read_run(self, stack: int, first: int, count: int) -> np.ndarray:
         header = self._headers[stack]
@@ -100,20 +125,19 @@ class StackReader:
             raise UserError(f"{self._paths[stack]} cannot be opened ({error.strerror}).") from error
         return self._open[stack]
 
-    def _refuse_bad_values(self, images: np.ndarray, stack: np.ndarray, image: np.ndarray) -> None:
-        flat = images.reshape(len(images), -1)
-        if flat.size == 0:
-            return
-        # NaN passes through minimum and maximum
-        lowest, highest = flat.min(axis=1), flat.max(axis=1)
-        with np.errstate(invalid="ignore"):
-            bad = np.flatnonzero(~(np.isfinite(lowest) & np.isfinite(highest)) | (lowest == highest))
-        if len(bad):
-            place = bad[0]
-            is_finite = np.isfinite(lowest[place]) and np.isfinite(highest[place])
-            fault = f"is constant ({lowest[place]:g})" if is_finite else "has NaN or infinite values"
-            where = f"Image {image[place] + 1} of {self._paths[stack[place]]}"
-            raise UserError(f"{where} {fault}: leave it out or extract it again.")
+
+def _faults_of(images: np.ndarray) -> dict[int, str]:
+    """Fault in words of images without content, by place."""
+    flat = images.reshape(len(images), -1)
+    if flat.size == 0:
+        return {}
+    # NaN passes through minimum and maximum
+    lowest, highest = flat.min(axis=1), flat.max(axis=1)
+    is_finite = np.isfinite(lowest) & np.isfinite(highest)
+    return {
+        int(place): f"is constant ({lowest[place]:g})" if is_finite[place] else "has NaN or infinite values"
+        for place in np.flatnonzero(~is_finite | (lowest == highest))
+    }
 
 
 def _runs(order: np.ndarray, stack: np.ndarray, image: np.ndarray, longest: int) -> Iterator[np.ndarray]:

@@ -48,6 +48,10 @@ class PreparedParticles:
         Shifts in Angstrom that the coefficients were centred with, if not those of the pose.
     contrast : Tensor or None, shape (n,), float32
         Scale of the signal in each image beside what is in `image_scale`; None stands for ones.
+    digest : Tensor or None, shape (n,), int64
+        Of the pixels of each image on disk: equal images have equal ones.
+    is_bad : Tensor or None, shape (n,), bool
+        Images that could not be used, all zero here.
     """
 
     coefficients: Tensor
@@ -65,6 +69,8 @@ class PreparedParticles:
     grey_unit: float = 1.0
     centring: Tensor | None = None
     contrast: Tensor | None = None
+    digest: Tensor | None = None
+    is_bad: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.coefficients.shape[0])

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from solvar_engine.contract.files import printable
 from solvar_engine.contract.results import FSC_THRESHOLD, curves_by_stage, resolution_at_threshold
 from solvar_engine.figures import style
 
@@ -109,6 +110,7 @@ def draw_noise(figure: Figure, frequency: np.ndarray, variance: np.ndarray, grou
 
 def _group_name(name: str) -> str:
     """Name of an optics group, with its kind unless the name says it."""
+    name = printable(name)
     return name if name.lower().startswith("optics") else f"optics group {name}"
 
 

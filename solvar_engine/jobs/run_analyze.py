@@ -8,7 +8,7 @@ from contextlib import closing
 
 import numpy as np
 
-from solvar_engine.contract.files import atomic_path
+from solvar_engine.contract.files import atomic_path, printable
 from solvar_engine.contract.params import AnalyzeParams
 from solvar_engine.contract.results import write_centres, write_clusters, write_embedding
 from solvar_engine.contract.run import FIGURE_NAMES, RunDir
@@ -119,5 +119,5 @@ def _write_report(run_dir: RunDir, params: AnalyzeParams, progress: Progress) ->
         analysis={"clusters": params.clusters, "seed": params.seed},
     )
     with atomic_path(run_dir.report) as path:
-        path.write_text(page, encoding="utf-8")
+        path.write_text(printable(page), encoding="utf-8")
     return paragraph(data)

@@ -11,12 +11,13 @@ from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.estimation.solver.schedule import Schedule
+from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import DEFAULT_SCHEDULE, FitJob
 from solvar_engine.jobs.fit.rank import decide_rank, keep_real
 from solvar_engine.jobs.fit.results import find_latents, write_results
-from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
+from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks, with_independent_halves
 from solvar_engine.jobs.running.log import run_log
 from solvar_engine.jobs.running.tracking import tracked
 
@@ -56,7 +57,10 @@ def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE) -> None:
 def _fit(job: FitJob) -> None:
     """Do all stages in order; each goes on from what an earlier, interrupted run has saved."""
     with closing(job.progress), logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
-        images, masks, equations = settle_sign_and_masks(job, read_images(job))
+        images = read_images(job)
+        job = with_independent_halves(job, images)
+        images, masks, equations = settle_sign_and_masks(job, images)
+        write_decisions(job.run, ImageDecisions(images.sign, images.grey_unit))
         halves = fit_halves(job, images, masks, equations)
         decision = decide_rank(job, halves)
         halves = keep_real(job, halves, decision)

@@ -23,7 +23,7 @@ from solvar_engine.imaging.types import Volume
 from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.jobs.running.progress import Progress
 from solvar_engine.jobs.running.tracking import has_finished_states, track_states, tracked
-from solvar_engine.jobs.states.checkpoint import StateCheckpoint, StateSummary
+from solvar_engine.jobs.states.checkpoint import StateCheckpoint, StateSummary, check_finished, describe_call
 from solvar_engine.jobs.states.choice import States, choose_states
 from solvar_engine.jobs.states.files import write_particles_of_states
 from solvar_engine.jobs.states.kernel_problem import SETUP_STEPS, KernelProblem, set_up
@@ -61,27 +61,32 @@ def run(params: ReconstructParams) -> None:
     >>> run(ReconstructParams(run="run", output="states", clusters=10))  # doctest: +SKIP
     """
     params.validate()
-    output = Path(params.output)
+    output, run_dir = Path(params.output), RunDir(params.run)
     if params.resume and has_finished_states(params.output):
+        _, states = _choose(params, run_dir)
+        check_finished(StateFolder(output), describe_call(params, run_dir, states.points))
         logger.info("%s is finished: nothing to do", output)
         return
     with tracked(track_states(params.output, params.resume)) as status:
-        run_dir = RunDir(params.run)
-        space = open_latent_space(run_dir)
-        if not space.z.shape[1]:
-            raise UserError(f"The fit in {run_dir.path} kept no component: its only state is {run_dir.mean}.")
-        states = choose_states(params, run_dir, space)
+        space, states = _choose(params, run_dir)
         method = _kernel_states if params.method == "kernel" else _linear_states
         with logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
             method(params, run_dir, space, states, status)
     sys.stdout.write(f"{len(states.points)} volumes and states.csv are in {output}\n")
 
 
+def _choose(params: ReconstructParams, run_dir: RunDir) -> tuple[LatentSpace, States]:
+    space = open_latent_space(run_dir)
+    if not space.z.shape[1]:
+        raise UserError(f"The fit in {run_dir.path} kept no component: its only state is {run_dir.mean}.")
+    return space, choose_states(params, run_dir, space)
+
+
 def _kernel_states(
     params: ReconstructParams, run_dir: RunDir, space: LatentSpace, states: States, status: StatusTracker
 ) -> None:
     count, files = len(states.points), StateFolder(Path(params.output))
-    done = StateCheckpoint.open(files.checkpoint, params, run_dir, states.points)
+    done = StateCheckpoint.open(files, describe_call(params, run_dir, states.points))
     if done.states:
         logger.info("%d of %d states are finished and kept", len(done.states), count)
     with closing(Progress(status, count + SETUP_STEPS)) as progress:
@@ -96,7 +101,7 @@ def _kernel_states(
             done.add(StateSummary(state.images_used, state.resolution, state.b_factor))
             logger.info("State %d: %.1f Angstrom from %d images", number, state.resolution, state.images_used)
             progress.advance()
-        done.remove()  # volumes that were sharpened must not be taken for such that were not
+        done.finish(files)  # volumes that were sharpened must not be taken for such that were not
         resolution = [state.resolution for state in done.states]
         _sharpen(params, files, [state.b_factor for state in done.states], float(np.median(resolution)))
         used = np.array([state.images_used for state in done.states])

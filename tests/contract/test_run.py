@@ -88,6 +88,7 @@ def test_names_are_those_of_the_contract(tmp_path):
         "particles": "particles.star",
         "noise": "noise.csv",
         "fsc": "fsc.csv",
+        "bad_images": "bad_images.csv",
         "metrics": "metrics.csv",
         "log": "log.txt",
         "checkpoint": "checkpoint",
@@ -185,6 +186,15 @@ def test_finished_run_is_left_alone(started, params):
     assert way_to_start(RunDir(params.output), params, resume=True) == ALREADY_FINISHED
     assert content_of(started.path) == before
     require_finished(started)
+
+
+def test_finished_run_of_other_files_is_told(started, params):
+    started.write_status(Status("fit", state="finished"))
+    before = content_of(started.path)
+    Path(params.particles).write_text("data_particlez\n")
+    with pytest.raises(UserError, match="has changed since the run"):
+        RunDir(params.output).prepare(params, resume=True)
+    assert content_of(started.path) == before
 
 
 def test_differing_options_are_named(started, params):

@@ -112,7 +112,7 @@ def test_relion_30_means_the_same(write_particles, tmp_path):
 
 @pytest.mark.parametrize("column", ["rlnImagePixelSize", "rlnPixelSize"])
 def test_pixel_size_column_is_preferred_to_magnification(column, write_particles, tmp_path):
-    path = write_particles(tmp_path)
+    path = write_particles(tmp_path, pixel_size=2.0)
     as_relion_30(path, **{column: [2.0] * 6})
     assert ParticleStack.from_star(path).pixel_size == 2.0
 
@@ -128,6 +128,7 @@ def test_relion_30_pixel_sizes_become_groups_in_order_of_appearance(write_partic
 def test_several_optics_groups_and_one_without_particles(write_particles, tmp_path):
     path = write_particles(
         tmp_path,
+        pixel_size=1.25,
         particles={"rlnOpticsGroup": [7, 2, 2, 7, 2, 7]},
         optics={
             "rlnOpticsGroup": [7, 5, 2],
@@ -606,3 +607,55 @@ def test_unsuitable_stacks(write_particles, images, tmp_path):
 def test_images_given_instead_of_their_list(write_particles, tmp_path):
     write_particles(tmp_path)
     assert "is an MRC file: give the STAR file" in refusal(tmp_path / "particles.mrcs")
+
+
+# ---------------------------------------------------------------- pixel size of list and header
+
+
+def with_header_pixel_size(folder, size):
+    with mrcfile.open(folder / "particles.mrcs", mode="r+") as mrc:
+        mrc.voxel_size = size
+
+
+@pytest.mark.parametrize(("header", "level"), [(0, None), (1, None), (3.02, None), (3.1, "WARNING"), (2.75, "WARNING")])
+def test_headers_that_are_not_believed_or_nearly_agree(write_particles, tmp_path, caplog, header, level):
+    path = write_particles(tmp_path, pixel_size=3.0)
+    with_header_pixel_size(tmp_path, header)
+    assert ParticleStack.from_star(path).pixel_size == 3
+    assert [record.levelname for record in caplog.records] == ([level] if level else [])
+
+
+@pytest.mark.parametrize("header", [1.5, 2.6, 3.4, 6.0])
+def test_a_header_that_contradicts_the_list_is_refused(write_particles, tmp_path, header):
+    path = write_particles(tmp_path, pixel_size=3.0)
+    with_header_pixel_size(tmp_path, header)
+    with pytest.raises(UserError, match=rf"is 3 Angstrom in .*particles.star, but {header:g} in the header of .*mrcs"):
+        ParticleStack.from_star(path)
+
+
+def test_bytes_of_imod_are_unsigned(write_particles, tmp_path):
+    path = write_particles(tmp_path)
+    values = np.random.default_rng(0).integers(0, 256, (6, 16, 16)).astype(np.uint8)
+    with mrcfile.new(tmp_path / "particles.mrcs", overwrite=True) as mrc:
+        mrc.set_data(values.view(np.int8))
+        mrc.set_image_stack()
+    for flags, expected in ((0, values), (1, values.view(np.int8))):
+        with open(tmp_path / "particles.mrcs", "r+b") as stream:
+            stream.seek(152)
+            stream.write(np.array([1146047817, flags], dtype="<i4").tobytes())
+        np.testing.assert_array_equal(ParticleStack.from_star(path).images(slice(None)), expected.astype(np.float32))
+
+
+def test_volumes_of_one_section_are_images(write_particles, tmp_path):
+    path = write_particles(tmp_path)
+    for sections in (1, 2):
+        with open(tmp_path / "particles.mrcs", "r+b") as stream:
+            stream.seek(88)
+            stream.write(np.int32(401).tobytes())
+            stream.seek(36)
+            stream.write(np.int32(sections).tobytes())
+        if sections == 1:
+            assert len(ParticleStack.from_star(path)) == 6
+        else:
+            with pytest.raises(UserError, match="a stack of volumes"):
+                ParticleStack.from_star(path)

@@ -139,7 +139,7 @@ def test_latents_and_their_precision(fitted):
 
 def test_particles_keep_rows_and_cells_and_gain_what_was_found(hinge, fitted):
     before, after = StarFile.read(hinge.particles), StarFile.read(fitted.particles)
-    added = ("solvarContrast", "solvarLogLikelihood", "solvarOutlier", "solvarContrastStd")
+    added = ("solvarContrast", "solvarLogLikelihood", "solvarOutlier", "solvarContrastStd", "solvarHalfSet")
     assert after.particles.columns == (*before.particles.columns, *added)
     for old, new in zip(before.particles.rows, after.particles.rows, strict=True):
         assert new.startswith(old.rstrip() + " ")
@@ -351,7 +351,7 @@ def test_cells_survive_to_the_letter(relabelled, engine, tmp_path):
     kept = [line for line in written if "@particles.mrcs" in line]
     for line, new in zip(lines, kept, strict=True):
         assert new.startswith(line.rstrip() + " ")
-        assert len([float(cell) for cell in new[len(line.rstrip()) :].split()]) == 4
+        assert len([float(cell) for cell in new[len(line.rstrip()) :].split()]) == 5
 
 
 def test_half_sets_of_the_refinement_are_used(relabelled, engine, tmp_path):

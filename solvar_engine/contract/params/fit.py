@@ -87,6 +87,11 @@ class FitParams(Params):
         " then the current one",
         metavar="DIR", is_path=True,
     )
+    skip_bad_images: bool = option(
+        bool, False, help="leave out images that are constant, cut off, masked or not finite, as outliers,"
+        " instead of naming them all in an error",
+        may_differ_on_resume=True,
+    )
     cache_mb: int = option(
         int, 2000, help="memory for preprocessed images; more than fits goes to a scratch file",
         unit="MB", minimum=0, metavar="MB", may_differ_on_resume=True,

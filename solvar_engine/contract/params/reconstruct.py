@@ -72,6 +72,10 @@ class ReconstructParams(Params):
         str, None, help="kernel: folder that relative stack paths start from; without it, as in the fit",
         metavar="DIR", is_path=True,
     )
+    skip_bad_images: bool = option(
+        bool, False, help="kernel: leave out images that are constant, cut off, masked or not finite",
+        may_differ_on_resume=True,
+    )
     cache_mb: int = option(
         int, 2000, help="kernel: memory for preprocessed images; more than fits goes to a scratch file",
         unit="MB", minimum=0, metavar="MB", may_differ_on_resume=True,
@@ -94,7 +98,8 @@ class ReconstructParams(Params):
         if self.between is not None and len(self.between) < 2:
             raise UserError("--between needs at least two clusters.")
         if self.method != "kernel":
-            for label in self.changed("b_factor", "particles", "box", "root", "cache_mb", "scratch", "resume"):
+            options = ("b_factor", "particles", "box", "root", "cache_mb", "scratch", "resume", "skip_bad_images")
+            for label in self.changed(*options):
                 raise UserError(f"{label} belongs to --method kernel: leave it out with {self.method}.")
         if self.b_factor not in ("none", "auto") and self.fixed_b_factor is None:
             raise UserError(f"--b-factor is {self.b_factor!r} but must be none, auto or a number of Angstrom^2.")

@@ -26,6 +26,7 @@ from solvar_engine.contract.results.components import (
 from solvar_engine.contract.results.images import (
     CONTRAST,
     CONTRAST_STD,
+    HALF_SET,
     LOG_LIKELIHOOD,
     OUTLIER,
     POSE_CHANGE_COLUMNS,
@@ -70,6 +71,7 @@ __all__ = [
     "EMBEDDING_COLUMNS",
     "FSC_COLUMNS",
     "FSC_THRESHOLD",
+    "HALF_SET",
     "LOG_LIKELIHOOD",
     "METRICS_COLUMNS",
     "NOISE_COLUMNS",

@@ -41,6 +41,16 @@ class StateFolder:
         """What `--resume` needs; gone when all is done."""
         return self.path / "checkpoint.json"
 
+    @property
+    def call(self) -> Path:
+        """What finished states were made from, for `--resume` to compare with."""
+        return self.path / "call.json"
+
+    @property
+    def bad_images(self) -> Path:
+        """Table of the images that could not be used; only if there are several."""
+        return self.path / "bad_images.csv"
+
     def volume(self, state: int) -> Path:
         """Volume of a state, filtered."""
         return self.path / f"state_{state:03d}.mrc"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, Mapping
 
-_BLOCK_BYTES = 1 << 20
+from solvar_engine.contract.files import file_digest
 
 
 def describe_input(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Absolute path, size in bytes and SHA-256 digest of a file."""
-    return {"path": os.path.abspath(path), "bytes": os.path.getsize(path), "sha256": _digest(path)}
+    return {"path": os.path.abspath(path), "bytes": os.path.getsize(path), "sha256": file_digest(path)}
 
 
 def has_changed(path: Path, entry: Mapping[str, Any]) -> bool:
@@ -20,12 +19,4 @@ def has_changed(path: Path, entry: Mapping[str, Any]) -> bool:
     # without a digest: a run of an earlier version
     if path.stat().st_size != entry["bytes"]:
         return True
-    return "sha256" in entry and _digest(path) != entry["sha256"]
-
-
-def _digest(path: str | os.PathLike[str]) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(_BLOCK_BYTES), b""):
-            digest.update(block)
-    return digest.hexdigest()
+    return "sha256" in entry and file_digest(path) != entry["sha256"]

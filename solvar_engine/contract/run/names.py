@@ -138,6 +138,11 @@ class RunDir:
         return self.path / "metrics.csv"
 
     @property
+    def bad_images(self) -> Path:
+        """Table of the images that could not be used; only if there are several."""
+        return self.path / "bad_images.csv"
+
+    @property
     def log(self) -> Path:
         """Messages."""
         return self.path / "log.txt"

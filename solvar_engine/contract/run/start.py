@@ -52,6 +52,7 @@ def prepared(run: RunDir, params: Params, resume: bool) -> Iterator[str]:
     """
     start = _way_to_start(run, params, resume)
     if start == ALREADY_FINISHED:
+        _refuse_changed_inputs(run)
         yield start
         return
     if start == NEW:

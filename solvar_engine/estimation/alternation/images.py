@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from solvar_engine.estimation.alternation.problem import of_no_half
 from solvar_engine.estimation.alternation.state import JudgedImages
 from solvar_engine.estimation.judging.outliers import find_outliers, image_fits
 from solvar_engine.estimation.model.bands import change_box
@@ -30,7 +31,7 @@ def judge_images(
     ----------
     source : ParticleSource
     halves : tuple of two Tensors, int64
-        All particles of each half-set.
+        All particles of each half-set; those of none are outliers.
     problem : CovarianceProblem
         Of the source, with the spread of contrast that the half-sets found.
     state : HalfSetState
@@ -46,11 +47,13 @@ def judge_images(
     for index, factors in judged:
         for rows, fit in image_fits(source, index, band, change_box(factors.volumes, band.box_size)):
             log_odds[rows], distance[rows], contrast[rows] = fit.log_odds, fit.distance, fit.contrast
-    outlier = find_outliers(log_odds, distance, source.group)
-    share = float(outlier.float().mean())
+    used = torch.cat(halves).sort().values
+    found = find_outliers(log_odds[used], distance[used], source.group[used])
+    share = float(found.float().mean())
     is_doubted = share > _MOST_OUTLIERS
-    if is_doubted:
-        outlier = torch.zeros_like(outlier)
+    outlier = of_no_half(halves, len(source))
+    if not is_doubted:
+        outlier[used] = found
     band = problem.band(shell_max)
     noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
     for index, factors in judged:

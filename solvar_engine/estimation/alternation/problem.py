@@ -42,6 +42,13 @@ def rounds_of(schedule: Schedule, box_size: int, refines_poses: bool) -> list[in
     return ends if refines_poses else [ends[0], ends[-1]]
 
 
+def of_no_half(halves: tuple[Tensor, Tensor], count: int) -> Tensor:
+    """Which of the particles, shape (count,), bool, are in no half-set: images that cannot be used."""
+    is_left_out = torch.ones(count, dtype=torch.bool)
+    is_left_out[torch.cat(halves)] = False
+    return is_left_out
+
+
 @dataclass(frozen=True)
 class AlternationProblem:
     """Everything that stays fixed while a fit alternates.
@@ -51,7 +58,7 @@ class AlternationProblem:
     source : ParticleSource
         As it came: at the given poses, whitened by the noise of the background, the sign of the contrast settled.
     halves : tuple of two Tensors, int64
-        Particles of each half-set.
+        Particles of each half-set; those of none are outliers throughout.
     masks : Masks
     rank : int
         Factors that are fitted.
@@ -115,8 +122,8 @@ class AlternationProblem:
         return source if state.pose is None else source.with_pose(state.pose)
 
     def outlier(self, state: AlternationState) -> Tensor:
-        """Particles (n,), bool, that are left out in a state."""
-        return torch.zeros(len(self.source), dtype=torch.bool) if state.judged is None else state.judged.outlier
+        """Particles (n,), bool, that are left out in a state; from the start, those that are in no half-set."""
+        return of_no_half(self.halves, len(self.source)) if state.judged is None else state.judged.outlier
 
     def errors_while_fitting(self, state: AlternationState) -> PoseErrors:
         """Errors of the poses that the factors are fitted beside: those of the given ones, while these stand.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
@@ -20,10 +21,12 @@ from solvar_engine.contract.params import (
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.fourier import fourier_crop_volume
+from solvar_engine.jobs.fit.families import Families, families_of
 
 logger = logging.getLogger(__name__)
 
 _PIXEL_SIZE_TOLERANCE = 0.01
+_SMALLEST_HALF = 0.1  # of the particles
 _LEAST_OVERLAP = 0.1  # of a focus mask with the mask; a resampled mask has ripples of a few percent beside it
 
 
@@ -42,6 +45,8 @@ class FitInputs:
         Of the user, at the working box.
     halves : tuple of two Tensors, int64
         Rows of each half-set, ascending.
+    families : Families
+        Rows that show one particle; each is in one half-set.
     """
 
     files: list[str]
@@ -50,6 +55,7 @@ class FitInputs:
     mask: Tensor | None
     focus_mask: Tensor | None
     halves: tuple[Tensor, Tensor]
+    families: Families
 
 
 def read_inputs(params: FitParams) -> FitInputs:
@@ -66,11 +72,12 @@ def read_inputs(params: FitParams) -> FitInputs:
     focus_mask = None if params.focus_mask is None else read_focus_mask(params.focus_mask, stack, box_size)
     if mask is not None:
         focus(mask, focus_mask, params.focus_mask)  # refused now rather than after the images are read
-    halves = split_halves(HalfSplit(str(stack.path), len(stack), stack.random_subset), params.seed)
+    families = find_families(stack)
+    halves = split_halves(HalfSplit(str(stack.path), len(stack), stack.random_subset, families), params.seed)
     if params.scratch is not None:
         scratch_folder(params.scratch)
     files = [path for path in (params.particles, params.mask, params.focus_mask) if path is not None]
-    return FitInputs(files, stack, box_size, mask, focus_mask, halves)
+    return FitInputs(files, stack, box_size, mask, focus_mask, halves, families)
 
 
 def open_particles(params: FitParams) -> ParticleStack:
@@ -81,7 +88,7 @@ def open_particles(params: FitParams) -> ParticleStack:
     UserError
         For anything wrong with the file, or too few particles.
     """
-    stack = ParticleStack.from_star(params.particles, params.root)
+    stack = ParticleStack.from_star(params.particles, params.root, allow_truncated=params.skip_bad_images)
     count = len(stack)
     if count < MIN_PARTICLES:
         raise UserError(
@@ -229,15 +236,20 @@ class HalfSplit:
         Number of particles.
     random_subset : Tensor or None, shape (count,)
         Half-set (1 or 2) of each, if the file names it.
+    families : Families or None
+        Rows that show one particle, which no half shares with the other; None stands for as many as rows.
     """
 
     path: str
     count: int
     random_subset: Tensor | None
+    families: Families | None = None
 
 
 def split_halves(particles: HalfSplit, seed: int) -> tuple[Tensor, Tensor]:
     """Divide the particles into the two halves of the refinement (rlnRandomSubset), or at random if it names none.
+
+    All rows of a family go to one half; where the file parts them, it is mended, and that is said.
 
     Returns
     -------
@@ -247,12 +259,13 @@ def split_halves(particles: HalfSplit, seed: int) -> tuple[Tensor, Tensor]:
     Raises
     ------
     UserError
-        If the file's halves are not two of comparable size.
+        If the file's halves are not two of comparable size, or nearly all rows show one particle.
     """
     if particles.random_subset is not None:
-        halves = tuple(torch.nonzero(particles.random_subset == number).flatten() for number in (1, 2))
+        subset = _mended_subset(particles, particles.random_subset.numpy(), seed)
+        halves = tuple(torch.from_numpy(np.flatnonzero(subset == number)) for number in (1, 2))
         smaller = min(half.shape[0] for half in halves)
-        if sum(half.shape[0] for half in halves) != particles.count or smaller < 0.1 * particles.count:
+        if sum(half.shape[0] for half in halves) != particles.count or smaller < _SMALLEST_HALF * particles.count:
             raise UserError(
                 f"Column rlnRandomSubset of {particles.path} has {halves[0].shape[0]} particles in subset 1 and "
                 f"{halves[1].shape[0]} in subset 2 of {particles.count}: give both halves of the refinement, or remove "
@@ -260,10 +273,67 @@ def split_halves(particles: HalfSplit, seed: int) -> tuple[Tensor, Tensor]:
             )
         logger.info("Half-sets as in rlnRandomSubset: %d and %d particles", *(half.shape[0] for half in halves))
         return halves[0], halves[1]
-    order = np.random.default_rng(np.random.SeedSequence([seed, 100])).permutation(particles.count)
-    middle = particles.count // 2
-    first, second = (torch.from_numpy(np.sort(part)) for part in (order[:middle], order[middle:]))
+    generator = np.random.default_rng(np.random.SeedSequence([seed, 100]))
+    label = np.arange(particles.count) if particles.families is None else particles.families.label
+    label = np.unique(label, return_inverse=True)[1].reshape(-1)
+    order = generator.permutation(int(label.max()) + 1)
+    size = np.bincount(label)[order]
+    # whole families, as long as the first half stays within the middle
+    in_first = order[np.cumsum(size) <= particles.count // 2]
+    is_first = np.isin(label, in_first)
+    first, second = (torch.from_numpy(np.flatnonzero(part)) for part in (is_first, ~is_first))
+    if min(len(first), len(second)) < _SMALLEST_HALF * particles.count:
+        raise UserError(
+            f"Too many rows of {particles.path} show one particle, so that no two independent halves can be made: give"
+            " every particle once."
+        )
     return first, second
+
+
+def _mended_subset(particles: HalfSplit, subset: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Half-set (1 or 2) of each row, with all rows of a family in one, shape (count,)."""
+    if particles.families is None:
+        return subset
+    label = np.unique(particles.families.label, return_inverse=True)[1].reshape(-1)
+    size = np.bincount(label)
+    in_first = np.bincount(label, weights=subset == 1)
+    parted = np.flatnonzero((in_first > 0) & (in_first < size))
+    if not len(parted):
+        return subset
+    half_of_family = np.where(in_first > 0, 1, 2)
+    is_parted = np.isin(label, parted)
+    totals = [int(((subset == number) & ~is_parted).sum()) for number in (1, 2)]
+    generator = np.random.default_rng(np.random.SeedSequence([seed, 100]))
+    for family in generator.permutation(parted):
+        smaller = int(totals[1] < totals[0])
+        half_of_family[family] = smaller + 1
+        totals[smaller] += int(size[family])
+    mended = np.where(is_parted, half_of_family[label], subset)
+    logger.warning(
+        "rlnRandomSubset of %s parts the rows of %d particles: %d rows are moved to the other half-set",
+        particles.path,
+        len(parted),
+        int((mended != subset).sum()),
+    )
+    return mended
+
+
+def find_families(stack: ParticleStack) -> Families:
+    """Find rows that show one particle, and say so."""
+    families = families_of(stack)
+    if families.reasons:
+        logger.warning(families.sentence(str(stack.path)))
+    return families
+
+
+def with_families(inputs: FitInputs, families: Families, seed: int) -> FitInputs:
+    """Divide the particles anew, now that more is known of which rows show one particle."""
+    if len(families.reasons) == len(inputs.families.reasons):
+        return inputs
+    stack = inputs.stack
+    logger.warning(families.sentence(str(stack.path)))
+    halves = split_halves(HalfSplit(str(stack.path), len(stack), stack.random_subset, families), seed)
+    return replace(inputs, halves=halves, families=families)
 
 
 def scratch_folder(path: str) -> Path:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvar_engine.contract.results import CONTRAST, CONTRAST_STD, LOG_LIKELIHOOD, NOT_REPRODUCIBLE, OUTLIER
+from solvar_engine.contract.results import CONTRAST, CONTRAST_STD, HALF_SET, LOG_LIKELIHOOD, NOT_REPRODUCIBLE, OUTLIER
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
+from solvar_engine.estimation.alternation.problem import of_no_half
 from solvar_engine.estimation.judging.components import Components, latent_coordinates
 from solvar_engine.estimation.judging.nuisance import nuisance_overlap
 from solvar_engine.estimation.judging.rank import RankDecision
@@ -72,6 +73,7 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
         latents.log_likelihood[batch.index] = batch.log_likelihood
         latents.contrast[batch.index] = batch.contrast
         latents.contrast_std[batch.index] = batch.contrast_std
+    latents.z[of_no_half(job.inputs.halves, count)] = 0  # nothing is known of images that cannot be used
     job.progress.advance()
     return latents
 
@@ -105,12 +107,21 @@ def write_results(
         LOG_LIKELIHOOD: latents.log_likelihood,
         OUTLIER: halves.outlier.long(),
         CONTRAST_STD: (known * latents.contrast_std).double(),
+        HALF_SET: _half_set_numbers(job),
     }
     refines = job.params.refine_poses
     if refines:
         columns.update(pose_columns(halves, components, stack.pose))
     stack.write_star(run.particles, columns, source.pose if refines else None)
     return _summarise(halves, components, labels, scale)
+
+
+def _half_set_numbers(job: FitJob) -> torch.Tensor:
+    """Half-set, 1 or 2, of each particle; 0 for images that cannot be used."""
+    numbers = torch.zeros(len(job.inputs.stack), dtype=torch.int64)
+    for number, half in enumerate(job.inputs.halves, start=1):
+        numbers[half] = number
+    return numbers
 
 
 def _summarise(halves: HalfSetFit, components: Components, labels: list[str], scale: OutputScale) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.data.faults import BadImages
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.means import HalfSetEquations, density_skewness, half_set_equations
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.imaging.masks import automatic_mask
-from solvar_engine.jobs.fit.inputs import focus, scratch_folder
+from solvar_engine.jobs.fit.families import with_equal_pixels
+from solvar_engine.jobs.fit.inputs import focus, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit.plan import FitDemand, plan_within
 from solvar_engine.jobs.running.allocator import FreedMemory
@@ -82,7 +84,19 @@ def read_images(job: FitJob) -> PreparedParticles:
         box_size,
         scratch=None if plan.images_in_memory else scratch,
         progress=lambda done, total: job.progress.to(first + done * READING_STEPS // total),
+        bad_images=BadImages(params.skip_bad_images, job.run.bad_images),
     )
+
+
+def with_independent_halves(job: FitJob, source: PreparedParticles) -> FitJob:
+    """Same job, with images of equal pixels in one half-set, and those that cannot be used in none."""
+    inputs = job.inputs
+    if source.digest is not None:
+        inputs = with_families(inputs, with_equal_pixels(inputs.families, source.digest.numpy()), job.params.seed)
+    if source.is_bad is not None:
+        first, second = (half[~source.is_bad[half]] for half in inputs.halves)
+        inputs = replace(inputs, halves=(first, second))
+    return replace(job, inputs=inputs)
 
 
 def settle_sign_and_masks(

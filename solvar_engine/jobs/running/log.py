@@ -14,7 +14,7 @@ from solvar_engine.jobs.running.failures import sentence_of, user_sentence
 def run_log(path: Path) -> Iterator[None]:
     """Append to a file all that the engine says while a job runs, and how it ended if it failed."""
     logger = logging.getLogger("solvar_engine")
-    log = _LogFile(path, encoding="utf-8")
+    log = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(log)
     try:

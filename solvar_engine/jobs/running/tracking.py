@@ -56,7 +56,8 @@ def track_states(output: str, resume: bool = False) -> StatusTracker:
     """
     folder, command = Path(output), ReconstructParams.command
     goes_on = resume and StateFolder(folder).checkpoint.exists()
-    if not goes_on and not (folder.is_dir() and is_failed_start(folder, command)):
+    allowed = (status_path(folder).name, StateFolder(folder).bad_images.name)
+    if not goes_on and not (folder.is_dir() and is_failed_start(folder, command, allowed)):
         prepare_output_folder(folder)
     return StatusTracker(status_path(folder), command, goes_on=goes_on)
 

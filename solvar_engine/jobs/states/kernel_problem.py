@@ -13,8 +13,9 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import ReconstructParams
-from solvar_engine.contract.results import read_fsc
+from solvar_engine.contract.results import StateFolder, read_fsc
 from solvar_engine.contract.run import RunDir
+from solvar_engine.data.faults import BadImages
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
@@ -22,6 +23,7 @@ from solvar_engine.estimation.model.half_models import HalfModel, explain, scale
 from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.shells import shells_to_volume
+from solvar_engine.jobs.decisions import read_decisions
 from solvar_engine.jobs.fit.inputs import scratch_folder
 from solvar_engine.jobs.fit.outputs import OutputScale
 from solvar_engine.jobs.running.allocator import FreedMemory
@@ -143,11 +145,18 @@ def set_up(
     scratch = output if params.scratch is None else scratch_folder(params.scratch)
     require_disk(plan, output, scratch, "reconstruction")
     progress.stage("reading images")
+    unused = np.ones(len(stack), dtype=bool)
+    unused[row[~known.is_outlier]] = False
     source = prepare(
-        params, run, stack, row, known.latents.contrast, box_size, None if plan.images_in_memory else scratch
-    )
-    rows = (torch.from_numpy(row)[known.halves[0]], torch.from_numpy(row)[known.halves[1]])
-    models = _half_models(run, space, source, torch.cat(rows), options)
+        params, run, stack, row, known.latents.contrast, box_size, None if plan.images_in_memory else scratch,
+        BadImages(params.skip_bad_images, StateFolder(output).bad_images, unused),
+    )  # fmt: skip
+    first, second = (torch.from_numpy(row)[half] for half in known.halves)
+    rows, is_outlier = (first, second), known.is_outlier
+    if source.is_bad is not None:
+        rows = (first[~source.is_bad[first]], second[~source.is_bad[second]])
+        is_outlier = is_outlier | source.is_bad.numpy()[row]
+    source, models = _signed_with_half_models(params, run, space, source, stack.path, torch.cat(rows), options)
     progress.advance()
     progress.stage("placing particles")
     z, precision = _place_and_remove(source, rows, models, options)
@@ -157,7 +166,7 @@ def set_up(
     progress.advance()
     is_reproducible = bool(space.components.is_reproducible[space.columns].all())
     return KernelProblem(
-        source, stack, row, known.is_outlier, rows, z, precision, models, space.columns, is_reproducible, mask,
+        source, stack, row, is_outlier, rows, z, precision, models, space.columns, is_reproducible, mask,
         everything, options, params.seed,
     )  # fmt: skip
 
@@ -173,10 +182,15 @@ def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> 
     return box_size
 
 
-def _half_models(
-    run: RunDir, space: LatentSpace, source: PreparedParticles, rows: Tensor, options: SliceOptions
-) -> tuple[HalfModel, HalfModel]:
-    """Each half-set's own mean and components, in the units of the images."""
+def _signed_with_half_models(
+    params: ReconstructParams, run: RunDir, space: LatentSpace, source: PreparedParticles, path: Path, rows: Tensor,
+    options: SliceOptions,
+) -> tuple[PreparedParticles, tuple[HalfModel, HalfModel]]:
+    """Give the images the sign that makes them those of the run, and each half-set its own mean and components.
+
+    The fit has decided on the sign of its images; that of others shows in the factor on the mean that fits them.
+    Densities are positive factors times those of the run.
+    """
     mask = read_volume(run.mask).data
     gain = _mean_gain(run, mask.shape[-1])
     means = [
@@ -184,13 +198,24 @@ def _half_models(
         for path in (run.mean_half1, run.mean_half2)
     ]
     disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
+    known = read_decisions(run).sign
+    source = source.with_sign(1.0 if known is None else known)
     scale = scale_to_images(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]), options)
+    if scale < 0:
+        if params.particles is None and known is not None:
+            raise UserError(
+                f"The images of {path} have the other sign than when {run.path} was fitted: they have changed since;"
+                " give those of the fit, or the new ones with --particles."
+            )
+        if params.particles is not None:
+            logger.info("The images of %s have the other sign than those of the fit: they are inverted", path)
+        source, scale = source.with_sign(-source.sign), -scale
     variances = torch.from_numpy(space.components.eigenvalue[space.columns])
     first, second = (
         HalfModel(scale * mean, scale * _half_components(run, space, half), variances)
         for half, mean in enumerate(means, start=1)
     )
-    return first, second
+    return source, (first, second)
 
 
 def _half_components(run: RunDir, space: LatentSpace, half: int) -> Tensor:

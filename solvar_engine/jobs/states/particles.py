@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,19 +15,22 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import ReconstructParams
-from solvar_engine.contract.results import OUTLIER, Latents, read_latents, read_noise
-from solvar_engine.contract.run import RunDir, read_record
+from solvar_engine.contract.results import HALF_SET, OUTLIER, Latents, read_latents, read_noise
+from solvar_engine.contract.run import RunDir, changed_inputs, read_record
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.data.faults import BadImages
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit.inputs import HalfSplit, split_halves
+from solvar_engine.jobs.states.matching import ParticleList, match_rows, moved_images
 
 logger = logging.getLogger(__name__)
 
-_PLACE_COLUMNS = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY")
+_OTHER_ORIENTATIONS = 10.0  # degrees
 _EXTENT_TOLERANCE = 0.02
 
 
@@ -47,6 +51,12 @@ class RunParticles:
         STAR file that was fitted.
     root : str or None
         Folder that its stack paths start from, if one was given.
+    has_refined_poses : bool
+        The fit has changed the poses.
+    may_lack_images : bool
+        Images that could not be used were left out of the fit.
+    changed_inputs : tuple of Path
+        Files that are no more what they were when they were fitted.
     """
 
     star: StarFile
@@ -56,6 +66,9 @@ class RunParticles:
     is_outlier: NDArray[np.bool_]
     stack_path: Path
     root: str | None
+    has_refined_poses: bool
+    may_lack_images: bool
+    changed_inputs: tuple[Path, ...]
 
 
 def outliers_of(table: StarTable) -> NDArray[np.bool_]:
@@ -77,14 +90,23 @@ def read_run_particles(run: RunDir) -> RunParticles:
     options, folder = record["options"], Path(record["folder"])
     star = StarFile.read(run.particles)
     metadata = read_metadata(star)
-    halves = split_halves(HalfSplit(str(run.particles), len(metadata.group), metadata.random_subset), options["seed"])
+    if HALF_SET in star.particles:
+        number = star.particles.integers(HALF_SET)
+        halves = torch.from_numpy(np.flatnonzero(number == 1)), torch.from_numpy(np.flatnonzero(number == 2))
+    else:  # a run of an earlier version
+        split = HalfSplit(str(run.particles), len(metadata.group), metadata.random_subset)
+        halves = split_halves(split, options["seed"])
     is_outlier = outliers_of(star.particles)
     if is_outlier.any():
         logger.info("%d particles are outliers and left out", int(is_outlier.sum()))
     first, second = (half[~torch.from_numpy(is_outlier)[half]] for half in halves)
     root = options["root"] and str(folder / options["root"])
-    path = folder / options["particles"]
-    return RunParticles(star, metadata, read_latents(run.latents), (first, second), is_outlier, path, root)
+    path = Path(os.path.abspath(folder / options["particles"]))
+    lacks_images = len(halves[0]) + len(halves[1]) < len(is_outlier)
+    return RunParticles(
+        star, metadata, read_latents(run.latents), (first, second), is_outlier, path, root,
+        bool(options.get("refine_poses")), lacks_images, tuple(changed_inputs(run)),
+    )  # fmt: skip
 
 
 def open_stack(params: ReconstructParams, particles: RunParticles) -> tuple[ParticleStack, NDArray[np.int64]]:
@@ -103,58 +125,60 @@ def open_stack(params: ReconstructParams, particles: RunParticles) -> tuple[Part
         If the file does not hold the particles of the run.
     """
     if params.particles is None:
-        stack = ParticleStack.from_star(particles.stack_path, params.root or particles.root)
+        stack = ParticleStack.from_star(
+            particles.stack_path, params.root or particles.root, params.skip_bad_images or particles.may_lack_images
+        )
     else:
-        stack = ParticleStack.from_star(params.particles, params.root)
-    row = match_rows(particles.star.particles, stack.star.particles)
-    rotation, shift = stack.pose.rotation.clone(), stack.pose.shift.clone()
-    rotation[row], shift[row] = particles.metadata.pose.rotation, particles.metadata.pose.shift
+        stack = ParticleStack.from_star(params.particles, params.root, params.skip_bad_images)
+    known = _list_of(particles.star, particles.metadata)
+    row = match_rows(known, _list_of(stack.star, stack.metadata))
+    pose = particles.metadata.pose
+    shift = stack.pose.shift.clone()
+    if params.particles is None:
+        shift[row] = pose.shift
+    else:
+        _compare_orientations(particles, stack, row)
+        moved = moved_images(_as_fitted(particles), _list_of(stack.star, stack.metadata), row)
+        shift[row] = pose.shift + torch.from_numpy(moved).float()
+    rotation = stack.pose.rotation.clone()
+    rotation[row] = pose.rotation
     metadata = dataclasses.replace(stack.metadata, pose=Pose(rotation, shift))
     return dataclasses.replace(stack, metadata=metadata), row
 
 
-def match_rows(known: StarTable, other: StarTable) -> NDArray[np.int64]:
-    """Find each particle of one table in another.
-
-    By image name, else by micrograph and coordinates, else by row if both have as many rows.
-
-    Parameters
-    ----------
-    known, other : StarTable
-
-    Returns
-    -------
-    ndarray of int64, shape (rows of known,)
-        Row of ``other``.
-
-    Raises
-    ------
-    UserError
-        If a particle is not found.
-    """
-    for columns in (("rlnImageName",), _PLACE_COLUMNS):
-        if all(column in table for table in (known, other) for column in columns):
-            wanted, given = (_keys(table, columns) for table in (known, other))
-            place = {key: row for row, key in enumerate(given)}
-            rows = [place.get(key, -1) for key in wanted]
-            if min(rows) >= 0 and len(set(rows)) == len(rows):
-                return np.array(rows, dtype=np.int64)
-    if len(known) == len(other):
-        logger.info("Particles of %s are taken in the order of the rows of %s", other.source, known.source)
-        return np.arange(len(known), dtype=np.int64)
-    raise UserError(
-        f"{other.source} has {len(other)} particles and {known.source} has {len(known)}, and neither image names nor"
-        " micrographs with coordinates tell which is which: give the same particles in the same order."
-    )
+def _list_of(star: StarFile, metadata: ParticleMetadata) -> ParticleList:
+    return ParticleList(star, metadata.pose.shift.double().numpy(), metadata.pixel_sizes[0])
 
 
-def _keys(table: StarTable, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
-    return list(zip(*(table.text(column) for column in columns), strict=True))
+def _as_fitted(particles: RunParticles) -> ParticleList:
+    """The list with the origins that it came with: those of the run may have been refined."""
+    known = _list_of(particles.star, particles.metadata)
+    if not particles.has_refined_poses:
+        return known
+    if not particles.stack_path.exists() or particles.stack_path in particles.changed_inputs:
+        raise UserError(
+            f"{particles.stack_path} is gone or has changed since it was fitted, so that nothing tells how its images"
+            " are centred compared with those of --particles: put it back, or leave --particles out."
+        )
+    fitted = StarFile.read(particles.stack_path)
+    return _list_of(particles.star, read_metadata(fitted))
+
+
+def _compare_orientations(particles: RunParticles, stack: ParticleStack, row: NDArray[np.int64]) -> None:
+    """Warn where the orientations of another list are not those of the run, which are used."""
+    angle = angular_distance_deg(particles.metadata.pose.rotation, stack.pose.rotation[row]).median()
+    if float(angle) > _OTHER_ORIENTATIONS:
+        logger.warning(
+            "Orientations of %s differ from those of the run by %.0f degrees (median), which are used: does the list"
+            " belong to it?",
+            stack.path,
+            float(angle),
+        )
 
 
 def prepare(
     params: ReconstructParams, run: RunDir, stack: ParticleStack, row: NDArray[np.int64], contrast: NDArray[np.float32],
-    box_size: int, scratch: Path | None,
+    box_size: int, scratch: Path | None, bad_images: BadImages,
 ) -> PreparedParticles:
     """Read the images at the box of the volumes, whitened by the noise of the run where it was measured at that box.
 
@@ -169,12 +193,13 @@ def prepare(
     box_size : int
     scratch : Path or None
         Folder for the scratch file; None keeps the images in memory.
+    bad_images : BadImages
 
     Returns
     -------
     PreparedParticles
     """
-    prepared = prepare_particles(stack, box_size, scratch=scratch)
+    prepared = prepare_particles(stack, box_size, scratch=scratch, bad_images=bad_images)
     noise = read_noise(run.noise)["noise_variance"]
     if params.particles is None and noise.size == prepared.noise_variance.numel():
         measured = torch.from_numpy(noise.reshape(prepared.noise_variance.shape))

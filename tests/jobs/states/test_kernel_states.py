@@ -7,17 +7,15 @@ import shutil
 import pytest
 import torch
 
-from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.files import read_csv, read_json, write_json
 from solvar_engine.contract.run import RunDir
-from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.contract.star import StarFile
 from solvar_engine.data.mrc import HEADER_BYTES
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.jobs import run_reconstruct as reconstruct
 from solvar_engine.jobs.states import kernel_problem
 from solvar_engine.jobs.states.kernel_volumes import reconstruct_state
-from solvar_engine.jobs.states.particles import match_rows
 
 
 def test_states_have_half_maps_resolution_and_particles(fitted, hinge, engine, tmp_path, monkeypatch):
@@ -85,6 +83,53 @@ def test_states_that_an_interrupted_call_has_finished_are_kept(fitted, engine, t
     assert engine(*call, "--output", halted, "--resume").code == 0  # nothing to do
 
 
+def test_a_finished_folder_of_another_call_is_refused(fitted, engine, tmp_path):
+    output = tmp_path / "out"
+    call = ("reconstruct", fitted.path, "--output", output, "--resume")
+    assert engine(*call, "--clusters", 2).code == 0
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    other = RunDir(shutil.copytree(fitted.path, tmp_path / "other"))
+    record = read_json(other.params)
+    write_json(other.params, {**record, "created": "another day"})
+    shutil.copy(RunDir(fitted.path).particles, tmp_path / "full.star")
+    cases = [
+        (("--clusters", 3), "(clusters, points)"),
+        (("--mixture", 2), "(clusters, mixture, points)"),
+        (("--clusters", 2, "--b-factor", -100), "(b_factor)"),
+        (("--clusters", 2, "--seed", 1), "(seed)"),
+        (("--clusters", 2, "--box", 24), "(box)"),
+        (("--clusters", 2, "--particles", tmp_path / "full.star"), "(particles)"),
+    ]
+    for options, names in cases:
+        outcome = engine(*call, *options)
+        assert outcome.code == 2 and f"begun with other options {names}" in outcome.error
+    outcome = engine("reconstruct", other.path, *call[2:], "--clusters", 2)
+    assert outcome.code == 2 and "other options (the run)" in outcome.error
+    assert "does not exist" in engine(*call, "--clusters", 2, "--particles", tmp_path / "none.star").error
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    outcome = engine(*call, "--clusters", 2, "--cache-mb", 1)
+    assert outcome.code == 0 and "nothing to do" in outcome.error
+    (output / "call.json").unlink()
+    assert "an earlier version" in engine(*call, "--clusters", 2).error
+
+
+def test_a_list_of_images_that_has_changed_is_not_resumed(fitted, hinge, engine, tmp_path, monkeypatch):
+    text = hinge.particles.read_text().replace("@particles.mrcs", f"@{hinge.path}/particles.mrcs")
+    (tmp_path / "full.star").write_text(text)
+    call = ("reconstruct", fitted.path, "--output", tmp_path / "out", "--clusters", 2, "--resume")
+    call += ("--particles", tmp_path / "full.star")
+
+    def stop(*_):
+        raise RuntimeError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reconstruct, "_write_table", stop)
+        patch.setattr(reconstruct.StateCheckpoint, "finish", stop)
+        assert engine(*call).code == 1
+    (tmp_path / "full.star").write_text(text + "\n")
+    assert "begun with other options (particles)" in engine(*call).error
+
+
 def test_components_that_are_not_reproducible_make_no_difference(fitted, engine, tmp_path):
     """Points far apart differ by what images near them show, and nothing else."""
     run = RunDir(shutil.copytree(fitted.path, tmp_path / "run"))
@@ -102,21 +147,6 @@ def test_components_that_are_not_reproducible_make_no_difference(fitted, engine,
             enumerate(table.splitlines())]
     run.eigenvalues.write_text("\n".join(rows) + "\n")
     assert difference(tmp_path / "not trusted") < 0.5
-
-
-def test_rows_are_matched_by_name_by_place_or_by_order():
-    names = StarTable.create("particles", {"rlnImageName": ["1@a", "2@a", "3@a"]})
-    shuffled = StarTable.create("particles", {"rlnImageName": ["3@a", "1@a", "9@z", "2@a"]})
-    assert match_rows(names, shuffled).tolist() == [1, 3, 0]
-    place = {"rlnMicrographName": ["m", "m", "n"], "rlnCoordinateX": [1, 2, 1], "rlnCoordinateY": [5, 5, 5]}
-    first = StarTable.create("particles", {"rlnImageName": ["1@a", "2@a", "3@a"], **place})
-    turned = {name: values[::-1] for name, values in place.items()}
-    other = StarTable.create("particles", {"rlnImageName": ["1@b", "2@b", "3@b"], **turned})
-    assert match_rows(first, other).tolist() == [2, 1, 0]
-    unknown = StarTable.create("particles", {"rlnImageName": ["1@b", "2@b", "3@b"]})
-    assert match_rows(names, unknown).tolist() == [0, 1, 2]
-    with pytest.raises(UserError, match="same particles in the same order"):
-        match_rows(names, StarTable.create("particles", {"rlnImageName": ["1@b", "2@b"]}))
 
 
 def test_options_of_the_kernel_are_refused_by_the_linear_method(fitted, engine, tmp_path):

@@ -1,0 +1,150 @@
+"""Which rows of a particle list show one and the same particle, so that half-sets stay independent.
+
+Lists hold a particle more than once after selections that overlap were joined, after symmetry expansion, or where a
+particle was picked twice. Its noise in both half-sets makes them agree on noise.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.data.metadata import micrograph_pixel_size
+from solvar_engine.data.particles import ParticleStack
+
+logger = logging.getLogger(__name__)
+
+_SAME_PLACE = 20.0  # Angstrom: molecules do not overlap by more, picks of one molecule do
+_MOST_AT_ONE_PLACE = 60  # images, or a twentieth of all: more are at no real place, such as zeros
+_ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
+_COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Families:
+    """Rows that show one particle.
+
+    Attributes
+    ----------
+    label : ndarray of int64, shape (n,)
+        The same for all rows of a family.
+    reasons : tuple of str
+        What was found, in words.
+    """
+
+    label: Labels
+    reasons: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def is_repeated(self) -> NDArray[np.bool_]:
+        """Rows that share their particle with others, shape (n,)."""
+        _, inverse, count = np.unique(self.label, return_inverse=True, return_counts=True)
+        return np.asarray(count[inverse.reshape(-1)] > 1)
+
+    def united(self, label: Labels, what: str) -> Families:
+        """Join the families of rows that have the same label; `what` says in words why."""
+        joined = _connected(self.label, label)
+        added = Families(label).is_repeated
+        if not added.any() or len(np.unique(joined)) == len(np.unique(self.label)):
+            return self
+        return Families(joined, (*self.reasons, f"{int(added.sum())} {what}"))
+
+    def sentence(self, path: str) -> str:
+        """Say what was found."""
+        repeated = self.is_repeated
+        return (
+            f"{int(repeated.sum())} rows of {path} show only {len(np.unique(self.label[repeated]))} particles"
+            f" ({', '.join(self.reasons)}): all rows of a particle go to one half-set"
+        )
+
+
+def families_of(stack: ParticleStack) -> Families:
+    """Find rows of the same image, and images from the same place of a micrograph.
+
+    Parameters
+    ----------
+    stack : ParticleStack
+
+    Returns
+    -------
+    Families
+    """
+    image = _of_images(stack)
+    families = Families(np.arange(len(stack))).united(image, "of the same image of a stack")
+    place = _of_places(stack.star, np.asarray(stack.pixel_sizes)[stack.group.numpy()])
+    if place is None:
+        return families
+    both = _connected(image, place)
+    images_at_place = np.bincount(both[np.unique(image, return_index=True)[1]])
+    if images_at_place.max() > max(_MOST_AT_ONE_PLACE, len(stack) // 20):
+        logger.info(
+            "Coordinates of %s have up to %d images at one place: they are not used", stack.path, images_at_place.max()
+        )
+        return families
+    return families.united(place, f"within {_SAME_PLACE:g} Angstrom of another in one micrograph")
+
+
+def with_equal_pixels(families: Families, digest: NDArray[np.int64]) -> Families:
+    """Join the families of images that are equal pixel by pixel, by the digest of each, shape (n,)."""
+    return families.united(np.unique(digest, return_inverse=True)[1].reshape(-1), "of equal pixels")
+
+
+def _of_images(stack: ParticleStack) -> Labels:
+    """Number of each row's image: a stack that is named in two ways is one."""
+    files = [path.resolve() for path in stack.index.paths]
+    known = {path: number for number, path in enumerate(dict.fromkeys(files))}
+    file = np.array([known[path] for path in files])[stack.index.stack]
+    _, label = np.unique(np.stack([file, stack.index.image]), axis=1, return_inverse=True)
+    return label.reshape(-1)
+
+
+def _of_places(star: StarFile, pixel_size: NDArray[np.float64]) -> Labels | None:
+    """Number of each row's place in its micrograph; None if the list has no coordinates."""
+    table = star.particles
+    columns = [name for name in _COORDINATES if name in table]
+    if "rlnMicrographName" not in table or len(columns) < 2:
+        return None
+    place = np.stack(list(table.numbers(*columns).values()), axis=1)
+    unit = micrograph_pixel_size(star)
+    if unit is not None and all(name in table for name in _ORIGINS):
+        place[:, :2] -= np.stack(list(table.numbers(*_ORIGINS).values()), axis=1) / unit
+    size = pixel_size if unit is None else np.full(len(table), unit)
+    micrograph = _micrographs(table)
+    apart = 4 * _SAME_PLACE * micrograph  # another dimension keeps micrographs apart
+    tree = cKDTree(np.column_stack([place * size[:, None], apart]))
+    pairs = tree.query_pairs(_SAME_PLACE, output_type="ndarray")
+    edges = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(table), len(table)))
+    return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
+
+
+def _micrographs(table: StarTable) -> NDArray[np.float64]:
+    """Number of each row's micrograph, by the name of its file."""
+    names = [PurePath(name).name for name in table.cells("rlnMicrographName")]
+    return np.unique(np.array(names, dtype=object), return_inverse=True)[1].reshape(-1).astype(np.float64)
+
+
+def _connected(first: Labels, second: Labels) -> Labels:
+    """Label rows that are connected through equal labels in either array."""
+    count = len(first)
+    _, first = np.unique(first, return_inverse=True)
+    _, second = np.unique(second, return_inverse=True)
+    rows = np.arange(count)
+    nodes = 2 * count + int(second.max(initial=0)) + 1
+    # every row is tied to its two labels, which are nodes of their own
+    ends = np.concatenate([count + first.reshape(-1), 2 * count + second.reshape(-1)])
+    edges = coo_array((np.ones(2 * count), (np.concatenate([rows, rows]), ends)), shape=(nodes, nodes))
+    label = connected_components(edges, directed=False)[1][:count]
+    return np.unique(label, return_inverse=True)[1].reshape(-1)

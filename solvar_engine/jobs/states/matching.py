@@ -1,0 +1,332 @@
+"""Which particle of one list is which of another, and how far its image has moved between them."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.data.metadata import SHIFT_COLUMNS, SHIFT_COLUMNS_PX, micrograph_pixel_size
+
+logger = logging.getLogger(__name__)
+
+_NAME, _ORIGINAL_NAME = "rlnImageName", "rlnImageOriginalName"
+_MICROGRAPH = "rlnMicrographName"
+_COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
+_SAME_PLACE_PX = 0.75  # both coordinates rounded to whole pixels, and a little
+_NEIGHBOUR_PX = 60.0  # re-centring moves no particle farther, and few have a neighbour as near
+_DEFOCUS = ("rlnDefocusU", "rlnDefocusV")
+_SAME_DEFOCUS = 200.0  # Angstrom; refined values differ by less for most
+_MOST_REFUSED = 0.5  # of rows or of a distance, beyond which two columns contradict each other
+
+Rows = NDArray[np.int64]
+Places = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ParticleList:
+    """A list of particles, and where they were extracted.
+
+    Attributes
+    ----------
+    star : StarFile
+    shift : ndarray, shape (n, 2)
+        Origins, Angstrom.
+    pixel_size : float
+        Of the images, Angstrom.
+    """
+
+    star: StarFile
+    shift: Places
+    pixel_size: float
+
+    @property
+    def table(self) -> StarTable:
+        """The particles."""
+        return self.star.particles
+
+    @property
+    def has_coordinates(self) -> bool:
+        """Whether the list says from where in which micrograph each image is."""
+        return all(column in self.table for column in (_MICROGRAPH, *_COORDINATES))
+
+    @property
+    def has_origins(self) -> bool:
+        """Whether the list has origins at all."""
+        return any(column in self.table for column in (*SHIFT_COLUMNS, *SHIFT_COLUMNS_PX))
+
+    def coordinates(self) -> Places:
+        """Centres of the images in their micrographs, px of these, shape (n, 2)."""
+        return np.stack(list(self.table.numbers(*_COORDINATES).values()), axis=1)
+
+
+def match_rows(known: ParticleList, other: ParticleList) -> Rows:
+    """Find each particle of one list in another.
+
+    By image name (also the name that an image had before), else by micrograph and coordinates, compared as numbers, or
+    by the particle's position, which re-centring does not change. Only where lists share no key, rows are taken in
+    order, if nothing contradicts that.
+
+    Parameters
+    ----------
+    known, other : ParticleList
+
+    Returns
+    -------
+    ndarray of int64, shape (rows of known,)
+        Row of ``other``.
+
+    Raises
+    ------
+    UserError
+        If a particle is not found; the text says by which key, and which row.
+    """
+    names = _by_names(known.table, other.table, str)
+    is_complete = bool((names >= 0).all())
+    is_believed = is_complete and _agree_on_micrographs(known.table, other.table, names)
+    if known.has_coordinates and other.has_coordinates:
+        if is_believed and _are_at_one_place(known, other, names):
+            return names
+        try:
+            return _by_coordinates(known, other)
+        except UserError:
+            # re-centred in a way that is not understood, but these are names of images
+            if not is_believed:
+                raise
+    if is_believed:
+        return names
+    if is_complete:
+        raise UserError(
+            f"Image names of {other.table.source} are those of {known.table.source}, but on other micrographs"
+            f" (column {_MICROGRAPH}): give the list that belongs to the run."
+        )
+    short_names = _by_names(known.table, other.table, _short_name)
+    if (short_names >= 0).all() and _agree_on_micrographs(known.table, other.table, short_names):
+        logger.info("Particles of %s are found by the names of the files of their images", other.table.source)
+        return short_names
+    if (names >= 0).any():
+        row = int(np.flatnonzero(names < 0)[0])
+        raise UserError(
+            f"{int((names < 0).sum())} of {len(known.table)} particles of {known.table.source} are not in"
+            f" {other.table.source}; the first is row {row + 1}, {_NAME} {known.table.text(_NAME)[row]}: give a list"
+            " with all particles of the run."
+        )
+    return _in_order(known.table, other.table)
+
+
+def _are_at_one_place(known: ParticleList, other: ParticleList, row: Rows) -> bool:
+    return bool(np.abs(other.coordinates()[row] - known.coordinates()).max() <= _SAME_PLACE_PX)
+
+
+def moved_images(known: ParticleList, other: ParticleList, row: Rows) -> Places:
+    """How far the centre of each image lies from where it was, Angstrom, shape (rows of known, 2).
+
+    A particle at centre c with origin s lies at c - s. Where it stays, a centre moved by d gives the origin s + d: the
+    difference of the origins of the two lists, which also is that of images moved without their coordinates.
+
+    Raises
+    ------
+    UserError
+        If coordinates moved, and origins do not follow.
+    """
+    moved = other.shift[row] - known.shift
+    if not other.has_origins:
+        if known.has_origins and not (known.has_coordinates and other.has_coordinates):
+            logger.warning(
+                "%s has no origins: its images are taken to be centred as those of the fit", other.star.source
+            )
+            return np.zeros_like(moved)
+        if known.has_origins and _are_at_one_place(known, other, row):
+            return np.zeros_like(moved)
+    if known.has_coordinates and other.has_coordinates:
+        _check_that_origins_follow(known, other, row, moved)
+    distance = np.linalg.norm(moved, axis=1)
+    if distance.max() > 1e-3:
+        logger.info(
+            "Images of %s are centred %.2f Angstrom from those of the fit on average: origins are corrected by that",
+            other.star.source,
+            float(distance.mean()),
+        )
+    return moved
+
+
+def _check_that_origins_follow(known: ParticleList, other: ParticleList, row: Rows, moved: Places) -> None:
+    step = other.coordinates()[row] - known.coordinates()
+    has_moved = np.linalg.norm(step, axis=1) > _SAME_PLACE_PX
+    if not has_moved.any():
+        return
+    step, follows = step[has_moved], moved[has_moved]
+    unit = micrograph_pixel_size(other.star) or micrograph_pixel_size(known.star)
+    if unit is None:
+        unit = max(0.0, float((step * follows).sum() / (step**2).sum()))
+    wrong = np.linalg.norm(follows - unit * step, axis=1) > _MOST_REFUSED * unit * np.linalg.norm(step, axis=1)
+    # whole pixels of a coordinate against fractions in an origin
+    wrong &= np.linalg.norm(follows - unit * step, axis=1) > _SAME_PLACE_PX * max(unit, other.pixel_size)
+    if unit == 0 or wrong.mean() > _MOST_REFUSED:
+        first = int(np.flatnonzero(has_moved)[0])
+        raise UserError(
+            f"Coordinates of {other.star.source} differ from those of {known.star.source} (row {first + 1} by"
+            f" {np.linalg.norm(step[0]):.1f} px), but origins do not follow: give the list whose origins belong to its"
+            " images."
+        )
+
+
+def _by_names(known: StarTable, other: StarTable, in_words: Callable[[str], str]) -> Rows:
+    """Row of ``other`` by image name, or by that before some change, -1 where there is none."""
+    best = np.full(len(known), -1, dtype=np.int64)
+    for wanted, given in ((_NAME, _NAME), (_NAME, _ORIGINAL_NAME), (_ORIGINAL_NAME, _NAME), (_ORIGINAL_NAME,) * 2):
+        if wanted in known and given in other:
+            asked, there = ([in_words(cell) for cell in cells] for cells in (known.cells(wanted), other.cells(given)))
+            best = max(best, _by_keys(asked, there), key=lambda rows: int((rows >= 0).sum()))
+    return best
+
+
+def _short_name(cell: str) -> str:
+    number, at, name = cell.partition("@")
+    if not at:
+        return PurePath(cell).name
+    return f"{number.lstrip('0')}@{PurePath(name).name}"
+
+
+def _by_keys(wanted: Sequence[str], given: Sequence[str]) -> Rows:
+    """Row of ``given`` for each key, -1 where there is none; rows of equal keys are taken in order."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for row, key in enumerate(given):
+        places[key].append(row)
+    taken: dict[str, int] = defaultdict(int)
+    rows = np.full(len(wanted), -1, dtype=np.int64)
+    for row, key in enumerate(wanted):
+        if taken[key] < len(places.get(key, ())):
+            rows[row] = places[key][taken[key]]
+            taken[key] += 1
+    return rows
+
+
+def _micrographs(*tables: StarTable) -> list[list[str]]:
+    """Names of micrographs as they can be compared: whole where all of the first are in the second, else of files."""
+    names = [table.text(_MICROGRAPH) for table in tables]
+    if set(names[0]) <= set(names[1]):
+        return names
+    return [[PurePath(name).name for name in cells] for cells in names]
+
+
+def _agree_on_micrographs(known: StarTable, other: StarTable, row: Rows) -> bool:
+    if _MICROGRAPH not in known or _MICROGRAPH not in other:
+        return True
+    wanted, given = _micrographs(known, other)
+    if not set(wanted) & set(given):  # they were renamed
+        return True
+    return all(name == given[place] for name, place in zip(wanted, row, strict=True))
+
+
+def _by_coordinates(known: ParticleList, other: ParticleList) -> Rows:
+    wanted, given = _micrographs(known.table, other.table)
+    missing = sorted(set(wanted) - set(given))
+    if missing:
+        row = wanted.index(missing[0])
+        raise UserError(
+            f"Micrograph {missing[0]} of row {row + 1} of {known.table.source} is not in column {_MICROGRAPH} of"
+            f" {other.table.source}: give a list with all particles of the run."
+        )
+    number = {name: place for place, name in enumerate(dict.fromkeys(given))}
+    micrographs = (np.array([number[name] for name in wanted]), np.array([number[name] for name in given]))
+    best = np.full(len(wanted), -1, dtype=np.int64)
+    for places in _positions(known, other, micrographs):
+        rows = _nearest(places, micrographs, _SAME_PLACE_PX)
+        if (rows >= 0).all():
+            return rows
+        best = max(best, rows, key=lambda found: int((found >= 0).sum()))
+    row = int(np.flatnonzero(best < 0)[0])
+    x, y = known.coordinates()[row]
+    raise UserError(
+        f"{int((best < 0).sum())} of {len(best)} particles of {known.table.source} are not in {other.table.source}, by"
+        f" micrograph and coordinates; the first is row {row + 1}, {_COORDINATES[0]} {x:g}, {_COORDINATES[1]} {y:g} of"
+        f" {wanted[row]}: give a list with all particles of the run."
+    )
+
+
+def _positions(
+    known: ParticleList, other: ParticleList, micrographs: tuple[Rows, Rows]
+) -> Iterator[tuple[Places, Places]]:
+    """Yield places to compare: coordinates; then positions of the particles, by all that a pixel may be."""
+    first, second = known.coordinates(), other.coordinates()
+    yield first, second
+    units = [micrograph_pixel_size(known.star), micrograph_pixel_size(other.star)]
+    if units == [None, None]:
+        units = [other.pixel_size, known.pixel_size, _estimated_unit(known, other, micrographs)]
+    for unit in units:
+        if unit is not None:
+            yield first - known.shift / unit, second - other.shift / unit
+
+
+def _estimated_unit(known: ParticleList, other: ParticleList, micrographs: tuple[Rows, Rows]) -> float | None:
+    """Pixel size of the micrographs, from how coordinates and origins of nearest neighbours differ."""
+    places = (known.coordinates(), other.coordinates())
+    row = _nearest(places, micrographs, _NEIGHBOUR_PX)
+    found = np.flatnonzero(row >= 0)
+    step = places[1][row[found]] - places[0][found]
+    follows = other.shift[row[found]] - known.shift[found]
+    is_long = np.abs(step) > 1
+    return float(np.median(follows[is_long] / step[is_long])) if is_long.any() else None
+
+
+def _nearest(places: tuple[Places, Places], micrographs: tuple[Rows, Rows], distance: float) -> Rows:
+    """Row of the second list at the place of each of the first, -1 where there is none; equal places in order."""
+    (wanted, asking), (given, labels) = (
+        _distinct(place, micrograph, 4 * distance) for place, micrograph in zip(places, micrographs, strict=True)
+    )
+    length, nearest = cKDTree(given).query(wanted, distance_upper_bound=distance)
+    backward = cKDTree(wanted).query(given, distance_upper_bound=distance)[1]
+    is_found = np.isfinite(length)
+    # each is the nearest of the other
+    is_found[is_found] = backward[nearest[is_found]] == np.flatnonzero(is_found)
+    keys = [str(nearest[label]) if is_found[label] else "" for label in asking]
+    return _by_keys(keys, [str(label) for label in labels])
+
+
+def _distinct(place: Places, micrograph: Rows, apart: float) -> tuple[Places, Rows]:
+    """Distinct places, with micrographs kept apart along a dimension of their own, and which each row is at."""
+    distinct, label = np.unique(np.column_stack([place, apart * micrograph]), axis=0, return_inverse=True)
+    return distinct, label.reshape(-1)
+
+
+def _in_order(known: StarTable, other: StarTable) -> Rows:
+    """Take rows in order, unless something says that this is wrong."""
+    if len(known) != len(other):
+        raise UserError(
+            f"{other.source} has {len(other)} particles and {known.source} has {len(known)}, and neither image names"
+            " nor micrographs with coordinates tell which is which: give the same particles in the same order."
+        )
+    rows = np.arange(len(known), dtype=np.int64)
+    if not _agree_on_micrographs(known, other, rows):
+        wanted, given = _micrographs(known, other)
+        row = next(row for row, name in enumerate(wanted) if name != given[row])
+        raise UserError(
+            f"Row {row + 1} of {known.source} is of micrograph {wanted[row]}, that of {other.source} of {given[row]},"
+            " and nothing else tells which particle is which: give the same particles in the same order."
+        )
+    if all(column in table for column in _DEFOCUS for table in (known, other)):
+        first, second = (np.mean(list(table.numbers(*_DEFOCUS).values()), axis=0) for table in (known, other))
+        differs = np.abs(first - second) > _SAME_DEFOCUS
+        sorted_differs = np.abs(np.sort(first) - np.sort(second)) > _SAME_DEFOCUS
+        if differs.mean() > _MOST_REFUSED and sorted_differs.mean() < differs.mean() / 4:
+            row = int(np.flatnonzero(differs)[0])
+            raise UserError(
+                f"Rows of {other.source} seem to be in another order than those of {known.source} (defocus of row"
+                f" {row + 1} is {second[row]:.0f} and {first[row]:.0f} Angstrom), and neither image names nor"
+                " micrographs with coordinates tell which is which: give the same particles in the same order."
+            )
+    logger.warning(
+        "Particles of %s are taken in the order of the rows of %s: neither image names nor coordinates tell",
+        other.source,
+        known.source,
+    )
+    return rows

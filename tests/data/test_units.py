@@ -1,0 +1,137 @@
+"""Values that only a wrong unit can give are refused with place and likely unit; real lists never are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.star import StarFile
+from solvar_engine.data.metadata import ANGLE_COLUMNS, read_metadata
+from solvar_engine.data.particles import ParticleStack
+
+COUNT = 6  # rows of `write_particles`
+ORDINARY = [15_000.0] * COUNT
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("rlnVoltage", 300_000, "300000 kV in row 1, .* is outside 10 to 4000: is it in V\\? correct it"),
+        ("rlnVoltage", 0.3, "is it in MV"),
+        ("rlnSphericalAberration", 2700, "2700 mm in row 1, .*um, nm or Angstrom"),
+        ("rlnSphericalAberration", 2.7e7, "um, nm or Angstrom"),
+        ("rlnAmplitudeContrast", 10, "10 in row 1, .* in percent"),
+        ("rlnAmplitudeContrast", -0.1, "outside 0 to 1"),
+        ("rlnImagePixelSize", 4e-10, "is it in metres"),
+        ("rlnImagePixelSize", 400, "is it in pm"),
+    ],
+)
+def test_units_of_optics_groups(write_particles, tmp_path, column, value, text):
+    with pytest.raises(UserError, match=text):
+        read_metadata(StarFile.read(write_particles(tmp_path, optics={column: [value]})))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("rlnDefocusU", 1.5e6, "1.5e\\+06 Angstrom in row 3, column rlnDefocusU, of data_particles in .* is it in pm"),
+        ("rlnPhaseShift", 1571, "1571 degrees in row 3, .*mrad"),
+        ("rlnCtfBfactor", 10_000, "10000 Angstrom\\^2 in row 3"),
+        ("rlnCtfScalefactor", 100, "100 in row 3, .* in percent"),
+        ("rlnAngleRot", 1e6, "degrees in row 3"),
+        ("rlnOriginXAngst", 3e5, "in row 3, .* in pm"),
+    ],
+)
+def test_units_of_particles(write_particles, tmp_path, column, value, text):
+    values = [0.1, 0.2, value, 0.1, value, 0.1] if "Defocus" not in column else [1e4, 1e4, value, 1e4, value, 1e4]
+    with pytest.raises(UserError, match=f"{text}.* the 1 others"):
+        read_metadata(StarFile.read(write_particles(tmp_path, particles={column: values})))
+
+
+def test_magnification_and_detector_make_a_pixel(write_particles, tmp_path):
+    columns = {"rlnMagnification": [50.0] * COUNT, "rlnDetectorPixelSize": [5.0] * COUNT}
+    optics = {"rlnImagePixelSize": None}
+    with pytest.raises(UserError, match="50 in row 1, .*thousands"):
+        read_metadata(StarFile.read(write_particles(tmp_path, particles=columns, optics=optics)))
+    columns["rlnMagnification"] = [150.0] * COUNT
+    with pytest.raises(UserError, match="5 um and rlnMagnification 150 in row 1 .* pixel of 333.333 Angstrom"):
+        read_metadata(StarFile.read(write_particles(tmp_path, particles=columns, optics=optics)))
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        ({"rlnDefocusU": [1.5, 2.1, 0.8, 1.1, 1.9, 2.2], "rlnDefocusV": [1.5] * COUNT}, "rlnDefocusU .* 1.5 .* in um"),
+        ({"rlnDefocusU": ORDINARY, "rlnDefocusV": [1.5] * COUNT}, "rlnDefocusV .* in um"),
+        ({"rlnDefocusU": [-15_000.0] * COUNT, "rlnDefocusV": [-15_000.0] * COUNT}, "overfocus"),
+        ({"rlnCtfScalefactor": [0.0] * COUNT}, "0 in all rows"),
+    ],
+)
+def test_units_that_a_whole_column_shows(write_particles, tmp_path, columns, text):
+    with pytest.raises(UserError, match=text):
+        read_metadata(StarFile.read(write_particles(tmp_path, particles=columns)))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"rlnDefocusU": [0.0] * COUNT, "rlnDefocusV": [0.0] * COUNT},  # projections
+        {"rlnDefocusU": [-800.0, *ORDINARY[1:]], "rlnDefocusV": ORDINARY},  # one strange fit
+        {"rlnCtfScalefactor": [0.0, 1.0, 0.5, 1.0, 1.0, 1.0]},  # dark tilts
+        {"rlnCtfBfactor": [-507.0, 0.0, 200.0, 0.0, 0.0, 0.0]},
+        {"rlnAngleRot": [720.0, -1080.0, 0.0, 0.0, 0.0, 0.0], "rlnAngleTilt": [-20.0] * COUNT},
+        {"rlnPhaseShift": [90.0] * COUNT},
+    ],
+)
+def test_unusual_values_are_taken(write_particles, tmp_path, columns):
+    assert len(read_metadata(StarFile.read(write_particles(tmp_path, particles=columns))).group) == COUNT
+
+
+def test_angles_in_radians_are_refused_and_small_ones_are_not(write_particles, tmp_path):
+    random = np.random.default_rng(0)
+    images = random.normal(size=(80, 8, 8)).astype(np.float32)
+    turned = dict(zip(ANGLE_COLUMNS, random.uniform(-np.pi, np.pi, (3, 80)), strict=True))
+    with pytest.raises(UserError, match="in radians; give degrees"):
+        read_metadata(StarFile.read(write_particles(tmp_path, images, particles=turned)))
+    turned["rlnAngleRot"] = np.rad2deg(turned["rlnAngleRot"])
+    read_metadata(StarFile.read(write_particles(tmp_path, images, particles=turned)))
+    still = {name: np.full(80, 0.1) for name in ANGLE_COLUMNS}
+    read_metadata(StarFile.read(write_particles(tmp_path, images, particles=still)))
+
+
+def test_an_origin_lies_within_the_box(write_particles, tmp_path):
+    """16 px of 10 Angstrom are 160 Angstrom."""
+    origin = {"rlnOriginXAngst": [0.0, 159.0, 0.0, 0.0, 0.0, 0.0], "rlnOriginYAngst": [0.0] * COUNT}
+    ParticleStack.from_star(write_particles(tmp_path, pixel_size=10.0, particles=origin))
+    origin["rlnOriginYAngst"] = [0.0, 0.0, -161.0, 0.0, 162.0, 0.0]
+    text = r"origin in row 3 of .* is 161 Angstrom, .* only 160 Angstrom wide \(2 such rows\)"
+    with pytest.raises(UserError, match=text):
+        ParticleStack.from_star(write_particles(tmp_path, pixel_size=10.0, particles=origin))
+
+
+def test_no_real_list_is_refused_for_its_values(shared_data):
+    """Every STAR file of particles that there is; what some lack is filled in."""
+    read = 0
+    for path in sorted(shared_data.rglob("*.star")):
+        try:
+            star = StarFile.read(path)
+            table = star.particles
+        except UserError as error:
+            assert "not a list of particles" in str(error)
+            continue
+        lacking = {
+            **dict.fromkeys(ANGLE_COLUMNS, 0.0), "rlnVoltage": 300.0, "rlnSphericalAberration": 2.7,
+            "rlnAmplitudeContrast": 0.1, "rlnDefocusU": 1e4, "rlnDefocusV": 1e4, "rlnDefocusAngle": 0.0,
+        }  # fmt: skip
+        present = {*table.columns, *(() if star.optics is None else star.optics.columns)}
+        filled = {name: [value] * len(table) for name, value in lacking.items() if name not in present}
+        if not present & {"rlnImagePixelSize", "rlnPixelSize", "rlnMagnification"}:
+            filled["rlnImagePixelSize"] = [4.4] * len(table)
+        star = star.replace(table, table.with_columns(filled))
+        if star.optics is not None and "rlnCtfDataAreCtfPremultiplied" in star.optics:
+            plain = star.optics.with_columns({"rlnCtfDataAreCtfPremultiplied": [0] * len(star.optics)})
+            star = star.replace(star.optics, plain)
+        assert len(read_metadata(star).group) == len(table)
+        read += 1
+    assert read >= 8

@@ -1,0 +1,149 @@
+"""Rows that show one particle are found, whatever shows it, and never parted between the half-sets."""
+
+from __future__ import annotations
+
+import re
+
+import mrcfile
+import numpy as np
+import pytest
+import torch
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.results import HALF_SET
+from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
+from solvar_engine.data.mrc import StackWriter
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.preprocess import digests
+from solvar_engine.jobs.fit.families import Families, families_of, with_equal_pixels
+from solvar_engine.jobs.fit.inputs import HalfSplit, split_halves
+from solvar_engine.jobs.states.particles import read_run_particles
+
+COUNT = 6  # rows of `write_particles`
+
+
+def families(folder, write_particles, **columns):
+    return families_of(ParticleStack.from_star(write_particles(folder, particles=columns)))
+
+
+def partners(found: Families) -> set[tuple[int, ...]]:
+    """Families of more than one row."""
+    groups = [tuple(np.flatnonzero(found.label == label).tolist()) for label in np.unique(found.label)]
+    return {group for group in groups if len(group) > 1}
+
+
+def test_rows_of_one_image_are_a_family(tmp_path, write_particles):
+    names = [f"{image}@particles.mrcs" for image in (1, 2, 3, 1, 4, 1)]
+    found = families(tmp_path, write_particles, rlnImageName=names)
+    assert partners(found) == {(0, 3, 5)}
+    assert "3 rows of x show only 1 particles (3 of the same image of a stack)" in found.sentence("x")
+
+
+def test_a_stack_under_two_names_is_one(tmp_path, write_particles):
+    write_particles(tmp_path)
+    (tmp_path / "link.mrcs").symlink_to(tmp_path / "particles.mrcs")
+    names = [f"{image}@particles.mrcs" for image in (1, 2, 3)] + [f"{image}@link.mrcs" for image in (3, 4, 5)]
+    assert partners(families(tmp_path, write_particles, rlnImageName=names)) == {(2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("micrographs", "x", "expected"),
+    [
+        # 20 Angstrom are 6.7 px of 3 Angstrom
+        ("aaaaaa", [0, 6, 100, 200, 207, 300], {(0, 1)}),
+        ("ababab", [0, 6, 100, 200, 207, 300], set()),
+        ("aabbcc", [0, 6, 12, 5, 5, 9.5], {(0, 1), (4, 5)}),  # 12 and 5 are 7 apart
+    ],
+)
+def test_images_from_one_place_are_a_family(tmp_path, write_particles, micrographs, x, expected):
+    columns = {"rlnMicrographName": [f"{name}.mrc" for name in micrographs], "rlnCoordinateX": x}
+    assert partners(families(tmp_path, write_particles, **columns, rlnCoordinateY=[7.0] * COUNT)) == expected
+
+
+def test_the_place_is_that_of_the_particle_where_the_unit_is_known(tmp_path, write_particles):
+    columns = {
+        "rlnMicrographName": ["x/a.mrc", "y/a.mrc", *"bcde"],
+        "rlnCoordinateX": [100.0, 140.0, 0, 0, 0, 0],
+        "rlnCoordinateY": [100.0, 90.0, 0, 0, 0, 0],
+        "rlnMicrographPixelSize": [1.0] * COUNT,
+        # the position of a particle is its coordinate less its origin
+        "rlnOriginXAngst": [-19.0, 20.0, 0, 0, 0, 0],
+        "rlnOriginYAngst": [0.0, 0.0, 0, 0, 0, 0],
+    }
+    assert partners(families(tmp_path, write_particles, **columns)) == {(0, 1)}
+    columns["rlnOriginXAngst"] = [19.0, -20.0, 0, 0, 0, 0]
+    assert partners(families(tmp_path / "other", write_particles, **columns)) == set()
+
+
+def test_coordinates_that_were_never_filled_are_not_believed(tmp_path, write_particles):
+    images = np.random.default_rng(0).normal(size=(80, 16, 16)).astype(np.float32)
+    columns = {name: [0.0] * 80 for name in ("rlnCoordinateX", "rlnCoordinateY")} | {"rlnMicrographName": ["a"] * 80}
+    star = write_particles(tmp_path, images, particles=columns)
+    assert partners(families_of(ParticleStack.from_star(star))) == set()
+
+
+def test_equal_pixels_have_equal_digests():
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 32, 32)).astype(np.float32))
+    images[7] = images[3]
+    images[9] = -images[3]
+    assert partners(with_equal_pixels(Families(np.arange(40)), digests(images).numpy())) == {(3, 7)}
+
+
+def test_families_that_touch_are_one():
+    found = Families(np.array([0, 1, 2, 3, 0])).united(np.array([0, 1, 1, 2, 2]), "of another kind")
+    assert partners(found) == {(0, 3, 4), (1, 2)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_random_split_keeps_families_together_and_halves_equal(seed):
+    label = np.random.default_rng(seed).integers(0, 400, size=1000)
+    first, second = split_halves(HalfSplit("x", 1000, None, Families(label)), seed)
+    assert sorted([*first.tolist(), *second.tolist()]) == list(range(1000))
+    assert not set(label[first]) & set(label[second])
+    assert abs(len(first) - len(second)) < 20
+
+
+def test_a_split_without_families_is_what_it_was():
+    plain = split_halves(HalfSplit("x", 101, None), 3)
+    alone = split_halves(HalfSplit("x", 101, None, Families(np.arange(101))), 3)
+    order = np.random.default_rng(np.random.SeedSequence([3, 100])).permutation(101)
+    assert plain[0].tolist() == alone[0].tolist() == sorted(order[:50].tolist())
+    assert plain[1].tolist() == alone[1].tolist() == sorted(order[50:].tolist())
+
+
+def test_the_halves_of_the_file_are_mended(caplog):
+    label = np.repeat(np.arange(100), 2)
+    subset = torch.tensor([1, 2] * 90 + [1] * 12 + [2] * 8)  # 90 families are parted
+    halves = split_halves(HalfSplit("x.star", 200, subset, Families(label)), 0)
+    assert not set(label[halves[0]]) & set(label[halves[1]])
+    assert [len(half) for half in halves] == [100, 100]
+    assert set(range(180, 192)) <= set(halves[0].tolist()) and set(range(192, 200)) <= set(halves[1].tolist())
+    assert "parts the rows of 90 particles: 90 rows are moved" in caplog.text
+
+
+def test_one_particle_over_and_over_is_refused():
+    with pytest.raises(UserError, match="no two independent halves"):
+        split_halves(HalfSplit("x", 100, None, Families(np.zeros(100, dtype=np.int64))), 0)
+
+
+def test_a_fit_puts_copies_into_one_half_and_hands_that_on(hinge, engine, tmp_path):
+    """Twenty images are listed a second time, ten from a second stack."""
+    with StackWriter(tmp_path / "again.mrcs", 8.0) as stack:
+        stack.append(mrcfile.read(hinge.path / "particles.mrcs")[:10])
+    text = hinge.particles.read_text().rstrip("\n").replace("@particles.mrcs", f"@{hinge.path}/particles.mrcs")
+    rows = text.split("\n")[-300:]
+    copies = [re.sub(r"@\S+", "@again.mrcs", row) for row in rows[:10]] + rows[10:20]
+    (tmp_path / "joined.star").write_text("\n".join([text, *copies]) + "\n")
+    run = RunDir(tmp_path / "run")
+    outcome = engine("fit", tmp_path / "joined.star", "--output", run.path, "--rank", 1)
+    assert outcome.code == 0, outcome.error
+    assert "20 rows" in outcome.error and "of the same image of a stack" in outcome.error
+    assert "40 rows" in outcome.error and "20 of equal pixels" not in outcome.error.split("40 rows")[0]
+    half = StarFile.read(run.particles).particles.integers(HALF_SET)
+    np.testing.assert_array_equal(half[300:], half[:20])
+    assert set(half) == {1, 2}
+    first, second = read_run_particles(run).halves
+    outlier = StarFile.read(run.particles).particles.integers("solvarOutlier") != 0
+    assert first.tolist() == np.flatnonzero((half == 1) & ~outlier).tolist()
+    assert second.tolist() == np.flatnonzero((half == 2) & ~outlier).tolist()
