@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from solvar_engine.imaging.background import polynomials
 from solvar_engine.imaging.fourier import HalfDisk, images_to_disk
 from solvar_engine.imaging.masks import real_radius
 from solvar_engine.imaging.shells import shell_means
@@ -18,28 +19,42 @@ def background_mask(box_size: int, device: torch.device | str = "cpu") -> Tensor
     return real_radius(box_size, 2, device) > BACKGROUND_RADIUS * box_size
 
 
-def background_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the background of each image.
+def flattened(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Subtract from each image the slow background that fits it best outside the particle.
+
+    That is a polynomial of second order (`solvar_engine.imaging.background`): a mean alone leaves a slope, which counts
+    as noise and weakens the image.
 
     Parameters
     ----------
-    images : Tensor, shape (n, y, x), float32
+    images : Tensor, shape (n, y, x)
 
     Returns
     -------
-    mean, deviation : Tensor, shape (n,), float32
+    flat : Tensor, shape (n, y, x)
+    deviation : Tensor, shape (n,)
+        Standard deviation of what is left outside the particle.
 
     Examples
     --------
-    >>> background_statistics(torch.full((1, 16, 16), 2.0))[0].item()
-    2.0
+    >>> slope = torch.linspace(0, 1, 16).expand(1, 16, 16)
+    >>> bool(flattened(slope)[0].abs().max() < 1e-6)
+    True
     """
-    background = images[:, background_mask(images.shape[-1], images.device)]
-    return background.mean(dim=1), background.std(dim=1)
+    outside = background_mask(images.shape[-1], images.device)
+    basis = polynomials(images.shape[-1], images.device)
+    orthonormal, triangle = torch.linalg.qr(basis[:, outside].T)
+    values = images[:, outside].double()
+    coordinates = torch.linalg.solve_triangular(triangle, (values @ orthonormal).T, upper=True).T
+    flat = images - torch.einsum("nk,kyx->nyx", coordinates, basis).to(images.dtype)
+    left = flat[:, outside].double().square().sum(dim=1) / (int(outside.sum()) - len(basis))
+    # what rounding leaves of a constant is no noise
+    spread = values.amax(dim=1) - values.amin(dim=1)
+    return flat, torch.where(spread > 0, left.sqrt(), 0.0).to(images.dtype)
 
 
 def background_power(images: Tensor, disk: HalfDisk) -> Tensor:
-    """Noise variance per shell, from the background of images whose background mean is zero.
+    """Noise variance per shell, from the background of flattened images.
 
     Parameters
     ----------
@@ -56,28 +71,22 @@ def background_power(images: Tensor, disk: HalfDisk) -> Tensor:
     return shell_means(power, disk)
 
 
-def repair_origin(noise_variance: Tensor, input_box: int) -> Tensor:
-    """Give the origin the noise that subtracting the background's mean has left there.
-
-    The background's own spectrum vanishes at the origin and is too low beside it. With a fraction f of the pixels in
-    the background, the orthonormal coefficient at the origin keeps the noise of the others, variance (1 - f) sigma^2,
-    and takes (1 / f - 1)^2 f sigma^2 from the mean that is subtracted: (1 / f - 1) sigma^2 in all.
+def repair_low_shells(noise_variance: Tensor) -> Tensor:
+    """Give the lowest shells the noise that subtracting the slow background has taken from the background's spectrum.
 
     Parameters
     ----------
     noise_variance : Tensor, shape (..., shells)
         From :func:`background_power`.
-    input_box : int
-        Box of the images on disk, px.
 
     Returns
     -------
     Tensor, shape (..., shells)
+        Shells 0 to 2 at least as high as those that follow.
     """
     repaired = noise_variance.clone()
-    level = noise_variance[..., 2:5].mean(dim=-1)
-    repaired[..., 0] = level * (1 / float(background_mask(input_box).float().mean()) - 1)
-    repaired[..., 1] = torch.maximum(repaired[..., 1], level)
+    level = noise_variance[..., 3:6].mean(dim=-1, keepdim=True)
+    repaired[..., :3] = torch.maximum(repaired[..., :3], level)
     return repaired
 
 

@@ -19,9 +19,9 @@ from solvar_engine.data.faults import MASKED, REFUSE_BAD_IMAGES, BadImages
 from solvar_engine.data.noise import (
     background_mask,
     background_power,
-    background_statistics,
+    flattened,
     normalisation,
-    repair_origin,
+    repair_low_shells,
 )
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
@@ -103,11 +103,10 @@ def prepare_particles(
         images, found = stack.images_with_faults(rows.numpy())
         digest[rows] = digests(images)
         images = images / unit
-        mean, deviation[rows] = background_statistics(images)
+        images, deviation[rows] = flattened(images)
         empty = (start + torch.nonzero(deviation[rows] == 0).flatten()).tolist()
         faults.update({row: found.get(row, MASKED) for row in empty})
         is_bad[empty] = True
-        images = images - mean[:, None, None]
         for g in group[rows].unique().tolist():
             members = group[rows] == g
             ratio = float(stack.pixel_sizes[g]) / stack.pixel_size
@@ -139,7 +138,7 @@ def prepare_particles(
         group=group,
         frequency_ratio=torch.tensor([float(size) / stack.pixel_size for size in stack.pixel_sizes]),
         input_box=stack.box_size,
-        noise_variance=repair_origin(noise, stack.box_size).float(),
+        noise_variance=repair_low_shells(noise).float(),
         image_scale=scale,
         sign=1.0,
         grey_unit=unit,
@@ -187,7 +186,7 @@ def grey_unit(stack: ParticleStack) -> float:
         If even the results, which are in the units of the input, would leave that range.
     """
     rows = sample_of(np.arange(len(stack)), _UNIT_IMAGES)
-    deviation = torch.cat([background_statistics(stack.images_with_faults([row])[0].double())[1] for row in rows])
+    deviation = torch.cat([flattened(stack.images_with_faults([row])[0].double())[1] for row in rows])
     positive = deviation[deviation > 0]
     if not len(positive):  # masked images, which are refused by name later
         return 1.0

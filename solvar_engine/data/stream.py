@@ -132,9 +132,7 @@ class PreparedParticles:
             contrast = ctf.new_ones(len(rows)) if self.contrast is None else self.contrast[rows]
             phases = phases_of_centring(disk, self.pose.shift[rows] / self.pixel_size)
             of_group = torch.stack([columns[g] for g in group.tolist()]) if len(columns) > 1 else columns[0][None]
-            background = Background(of_group * phases[:, :, None], contrast)
-            coordinates = background.take_from(images[..., None], disk.weight)[..., 0]
-            background = replace(background, coordinates=coordinates)
+            background = Background.removed_from(images, of_group * phases[:, :, None], disk.weight)
             yield Batch(images, ctf * self.sign, self.pose.rotation[rows], contrast, rows, background)
 
     def _background_columns(self, disk: HalfDisk, whitening: Tensor) -> list[Tensor]:

@@ -52,6 +52,12 @@ class Background:
         """Noise (n, p) that is lost with the background, of the unit variance of each coefficient."""
         return self.columns.abs().square().sum(dim=2)
 
+    @staticmethod
+    def removed_from(images: Tensor, columns: Tensor, weight: Tensor) -> Background:
+        """Remove the background from images (n, pixels), in place; ``columns`` and ``weight`` as here."""
+        empty = Background(columns, columns.real.new_zeros(len(images), columns.shape[2]))
+        return Background(columns, empty.take_from(images[..., None], weight)[..., 0])
+
     def take_from(self, values: Tensor, weight: Tensor) -> Tensor:
         """Remove what lies in the span of the background, in place.
 

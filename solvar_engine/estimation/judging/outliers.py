@@ -18,7 +18,7 @@ from torch import Tensor
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass
 from solvar_engine.imaging.sampling import sample_of
-from solvar_engine.imaging.types import BatchSource
+from solvar_engine.imaging.types import BatchSource, ParticleSource
 
 PRIOR_SHARE = 0.05
 """Of images without a particle, and of images of another one, before an image is looked at."""
@@ -26,6 +26,8 @@ PRIOR_SHARE = 0.05
 LARGEST_DEVIATION = 8.0
 """Of e^T Sigma^-1 e from its median, in robust standard deviations."""
 
+_STRENGTH_SHELL = 8  # up to which images are compared in strength
+_STRENGTH_IMAGES = 1_000  # in memory at a time
 _SAMPLE = 1_000  # images that tell how strong the particle is
 _DEVIATIONS_PER_MAD = 1.4826  # of a normal distribution
 
@@ -109,6 +111,37 @@ def _distance(objective: Tensor, covariance: Tensor) -> Tensor:
     return 2 * objective + torch.logdet(covariance)
 
 
+def strong_images(source: ParticleSource) -> Tensor:
+    """Images far stronger than the others over the low shells: ice, carbon, aggregates.
+
+    They are found without a model, so that no model is fitted to them. A particle has about the strength of the others
+    in whatever state it is.
+
+    Parameters
+    ----------
+    source : ParticleSource
+
+    Returns
+    -------
+    Tensor, shape (n,), bool
+    """
+    disk = source.disk.prefix(min(_STRENGTH_SHELL, source.disk.shell_max))
+    strength = torch.zeros(len(source), dtype=torch.float64)
+    for batch in source.batches(torch.arange(len(source)), disk, _STRENGTH_IMAGES):
+        strength[batch.index] = (batch.images.abs().double().square() @ disk.weight.double()).cpu()
+    return deviations(strength, source.group) > LARGEST_DEVIATION
+
+
+def deviations(values: Tensor, group: Tensor) -> Tensor:
+    """Distance of values (n,) from the median of their optics group (n,), in robust standard deviations."""
+    deviation = torch.zeros_like(values)
+    for number in group.unique():
+        members = group == number
+        centred = values[members] - values[members].median()
+        deviation[members] = centred / (_DEVIATIONS_PER_MAD * centred.abs().median()).clamp_min(1e-30)
+    return deviation
+
+
 def find_outliers(log_odds: Tensor, distance: Tensor, group: Tensor) -> Tensor:
     """Decide which images are outliers.
 
@@ -123,9 +156,4 @@ def find_outliers(log_odds: Tensor, distance: Tensor, group: Tensor) -> Tensor:
     -------
     Tensor, shape (n,), bool
     """
-    deviation = torch.zeros_like(distance)
-    for number in group.unique():
-        members = group == number
-        centred = distance[members] - distance[members].median()
-        deviation[members] = centred / (_DEVIATIONS_PER_MAD * centred.abs().median()).clamp_min(1e-30)
-    return (log_odds < 0) | (deviation.abs() > LARGEST_DEVIATION)
+    return (log_odds < 0) | (deviations(distance, group).abs() > LARGEST_DEVIATION)
