@@ -10,34 +10,29 @@ from typing import Any
 
 import pytest
 import torch
-from solvar_engine.estimation.poses.errors import PoseErrors, PoseSpread
-from solvar_engine.estimation.poses.prior import PosePrior, precision_of
-from solvar_engine.estimation.solver.regularization import covariance_fsc
 from torch import Tensor
 
 from solvar_engine.data.noise import background_power, background_statistics, repair_origin
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.components import Components, find_components, latent_coordinates
-from solvar_engine.estimation.judging.heldout import collect_statistics
 from solvar_engine.estimation.judging.nuisance import nuisance_overlap
 from solvar_engine.estimation.judging.outliers import image_fits
 from solvar_engine.estimation.judging.rank import decide_rank, keep_components, make_decoys
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import expectation_pass
-from solvar_engine.estimation.model.half_models import HalfModel, explain, half_version, mean_scale
+from solvar_engine.estimation.model.fixed_factors import collect_statistics
+from solvar_engine.estimation.model.half_models import HalfModel, explain, half_version, scale_to_images
 from solvar_engine.estimation.model.objectives import OBJECTIVES
-from solvar_engine.estimation.model.residuals import residual_power
+from solvar_engine.estimation.model.residuals import ResidualNoise, residual_power
 from solvar_engine.estimation.poses import descent
 from solvar_engine.estimation.poses.descent import descend_poses
-from solvar_engine.estimation.poses.refinement import pose_covariance, refine_poses
+from solvar_engine.estimation.poses.likelihood import pose_covariance
+from solvar_engine.estimation.poses.refinement import refine_poses
+from solvar_engine.estimation.poses.uncertainty import PoseErrors, PosePrior, PoseSpread, precision_of
+from solvar_engine.estimation.solver.agreement import covariance_fsc
 from solvar_engine.estimation.solver.epochs import Factors
-from solvar_engine.estimation.solver.half_sets import (
-    CovarianceProblem,
-    FullSetState,
-    HalfSetState,
-    fit_full_set,
-    fit_half_sets,
-)
+from solvar_engine.estimation.solver.half_sets import FullSetState, HalfSetState, fit_full_set, fit_half_sets
+from solvar_engine.estimation.solver.problem import CovarianceProblem
 from solvar_engine.imaging.fourier import HalfDisk, volume_to_ft
 from solvar_engine.imaging.masks import automatic_mask, soft_edge
 from solvar_engine.imaging.types import Ctf, Pose
@@ -105,7 +100,7 @@ class Place:
 
     def band(self, *, with_errors: bool = True) -> Band:
         problem = self.problem if with_errors else replace(self.problem, pose_errors=PoseErrors())
-        return problem.band(SIMULATION.source.disk.shell_max, 1.0)
+        return problem.full_band()
 
     @property
     def components(self) -> Components:
@@ -194,7 +189,7 @@ def published_poses(place: Place) -> Any:
 def half_models(place: Place) -> Any:
     source, components = place.source, half_version(place.components.eigenvolumes, place.factors)
     model = HalfModel(place.mean, components, place.components.eigenvalues)
-    scale = mean_scale(source, FIRST, source.disk, place.mean, place.options)
+    scale = scale_to_images(source, FIRST, source.disk, place.mean, place.options)
     return scale, list(explain(source, FIRST, source.disk, model, place.options)), model.at(torch.ones(RANK))
 
 
@@ -348,7 +343,7 @@ PASSED_ON = {
     "reconstruction.kernel_regression.back_project": 2,
     "reconstruction.kernel_regression.accumulate_kernels": 5,
     "estimation.model.half_models.explain": 4,
-    "estimation.model.half_models.mean_scale": 4,
+    "estimation.model.half_models.scale_to_images": 4,
 }
 
 

@@ -155,7 +155,7 @@ class PoseModel:
 def damped(matrix: Tensor, damping: Tensor) -> Tensor:
     """Add a share of the diagonal, and so much that no step is unbounded where an image says nothing."""
     diagonal = torch.diagonal(matrix, dim1=1, dim2=2).clamp_min(0)
-    return matrix + torch.diag_embed(damping[..., None] * diagonal + _WEAK_PRECISION.to(matrix))
+    return matrix + torch.diag_embed(damping.to(matrix)[..., None] * diagonal + _WEAK_PRECISION.to(matrix))
 
 
 def pose_covariance(

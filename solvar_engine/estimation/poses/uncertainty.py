@@ -163,5 +163,5 @@ class PosePrior:
 
 
 def precision_of(spread: PoseSpread) -> Tensor:
-    """Precision of the five parameters of a pose when errors have a spread that is not zero, (5,), float64."""
+    """Precision (5,), float64, of the parameters of a pose when errors have a spread that is not zero; on the CPU."""
     return torch.tensor([spread.turn_rad**-2] * 3 + [spread.move_px**-2] * 2, dtype=torch.float64)

@@ -60,7 +60,7 @@ def covariance_fsc(factors1: Tensor, factors2: Tensor) -> Tensor:
 
 
 def _pooling(box_size: int) -> Tensor:
-    """Rows of weights that average each shell with as many neighbours as it needs."""
+    """Rows of weights that average each shell with as many neighbours as it needs; made on the CPU."""
     counts = coefficients_per_shell(box_size)
     shells = counts.shape[0]
     pooling = torch.zeros(shells, shells, dtype=torch.float64)

@@ -122,6 +122,5 @@ def random_factors(preconditioner: Preconditioner, rank: int, prior: Tensor, gen
     noise = torch.randn(rank, box_size, box_size, box_size, generator=generator).to(inside.device)
     deviation = shells_to_volume(extend_shells(prior, shell_count(box_size)).float().rsqrt(), box_size)
     volumes = preconditioner.mask_root**2 * ft_to_volume(volume_to_ft(noise) * deviation * inside, box_size)
-    return Factors(
-        ft_to_volume(volume_to_ft(volumes) * inside, box_size), torch.eye(rank, dtype=torch.float64, device=volumes.device)
-    )
+    identity = torch.eye(rank, dtype=torch.float64, device=volumes.device)
+    return Factors(ft_to_volume(volume_to_ft(volumes) * inside, box_size), identity)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.alternation import iteration
 from solvar_engine.estimation.alternation.iteration import alternate, half_set_fit
 from solvar_engine.estimation.alternation.problem import AlternationProblem, Masks
-from solvar_engine.estimation.alternation.state import AlternationState, Step
+from solvar_engine.estimation.alternation.state import AlternationState, PoseGain, Step
 from solvar_engine.estimation.model.objectives import OBJECTIVES
 from solvar_engine.estimation.poses.schedules import POSE_SCHEDULES
 from solvar_engine.estimation.poses.uncertainty import LEAST_SPREAD, PoseErrors
@@ -87,6 +88,21 @@ def test_steps_with_poses_come_in_order(refining, states) -> None:
     assert [state.done for state in states] == [0, 0, 1, 1, 2, 2, 2, 3, 3, 3]
     assert [state.rounds for state in states] == [0] * 6 + [1] * 3 + [2]
     assert [state.pose_rounds for state in states] == [0] * 5 + [1] * 3 + [2] * 2
+
+
+def test_only_the_last_refinement_takes_itself_for_the_last(refining, states, monkeypatch) -> None:
+    """No volume is fitted to its poses any more."""
+    asked = []
+
+    def record(this, problem, means, state, watch):
+        asked.append(this.is_last)
+        return this.given, (PoseGain(0.0, 0.0),) * 2
+
+    monkeypatch.setattr(iteration, "refine_round", record)
+    for state in states:
+        if refining.next_step(state) is Step.REFINE_POSES:
+            next(alternate(refining, state))
+    assert asked == [False, True]
 
 
 def test_poses_that_stay_are_neither_measured_nor_refined(source) -> None:

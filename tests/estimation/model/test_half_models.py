@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.model.half_models import Explained, HalfModel, explain, half_version, mean_scale
+from solvar_engine.estimation.model.half_models import Explained, HalfModel, explain, half_version, scale_to_images
 from solvar_engine.imaging.linear_algebra import mix
 from tests.estimation.problems import DenseModel, full_band, in_double
 from tests.reconstruction.simulated import LinearPhantom, Simulation, noise, real_rows, relative_error, simulate
@@ -104,7 +104,7 @@ def test_scale_of_the_mean_is_the_one_that_the_images_were_made_with(factor: flo
     source = clean.source
     signal = phantom.scaled(factor).slices(flat.z, source.rotation, source.disk) * source.ctf * contrast[:, None]
     source = replace(source, images=signal, batch_limit=7)
-    found = mean_scale(source, source.everyone, source.disk, phantom.mean(BOX))
+    found = scale_to_images(source, source.everyone, source.disk, phantom.mean(BOX))
     assert found == pytest.approx(factor, rel=0.01)
 
 
@@ -112,7 +112,7 @@ def test_scale_of_the_mean_is_that_of_least_squares_in_noise(simulation) -> None
     source, mean = simulation.source, simulation.phantom.mean(BOX)
     joint = DenseModel.of(source.double(), in_double(full_band(simulation)), torch.zeros(0, BOX, BOX, BOX).double())
     expected = float((joint.mean * joint.images).sum() / joint.mean.square().sum())
-    assert mean_scale(source, source.everyone, source.disk, mean) == pytest.approx(expected, rel=1e-3)
+    assert scale_to_images(source, source.everyone, source.disk, mean) == pytest.approx(expected, rel=1e-3)
 
 
 def test_images_of_nothing_have_no_scale() -> None:
@@ -122,4 +122,4 @@ def test_images_of_nothing_have_no_scale() -> None:
         return torch.zeros_like(values)
 
     source = replace(source, images=zero(source.images), ctf=zero(source.ctf))
-    assert mean_scale(source, source.everyone, source.disk, noise(BOX, BOX, BOX)) == 0.0
+    assert scale_to_images(source, source.everyone, source.disk, noise(BOX, BOX, BOX)) == 0.0

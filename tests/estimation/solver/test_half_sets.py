@@ -123,7 +123,7 @@ def test_all_images_start_from_the_average_of_both_halves(monkeypatch: pytest.Mo
     """Of volumes and of the variance of contrasts."""
     problem, starts = make_problem(), []
 
-    def record(source, index, band, state, *_):
+    def record(source, index, band, preconditioner, state, *_):
         starts.append(state)
         return state, 0.0
 
@@ -153,7 +153,8 @@ def test_half_sets_are_weighted_by_the_density_of_their_own_images(monkeypatch: 
     factors = Factors(torch.randn(RANK, BOX, BOX, BOX, generator=torch.Generator().manual_seed(0)), torch.eye(RANK))
     correlation = torch.linspace(0.9, 0.1, 12, dtype=torch.float64).expand(RANK, -1)
     used.clear()
-    list(fit_half_sets(problem, HalfSetState(len(problem.schedule.units(BOX)) - 1, (factors, factors), correlation, (0, 0))))
+    last = len(problem.schedule.units(BOX)) - 1
+    list(fit_half_sets(problem, HalfSetState(last, (factors, factors), correlation, (0.0, 0.0))))
     for half, (index, _, precision) in enumerate(used):
         assert torch.equal(index, problem.halves[half])
         own = radial_average(accumulate_normal_equations(problem.source, index).density(), BOX)

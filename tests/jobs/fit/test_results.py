@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from solvar_engine.estimation.alternation.iteration import HalfSetFit
+from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.components import Components
 from solvar_engine.estimation.model.objectives import OBJECTIVES
-from solvar_engine.estimation.solver.half_sets import CovarianceProblem
+from solvar_engine.estimation.solver.epochs import Factors
+from solvar_engine.estimation.solver.half_sets import HalfSetState
+from solvar_engine.estimation.solver.problem import CovarianceProblem
 from solvar_engine.jobs.fit.results import find_latents
 from solvar_engine.projectors.options import SliceOptions
+from solvar_engine.reconstruction.mean import MeanEstimate
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.estimation.problems import DenseModel, in_double
 from tests.jobs.prepared import in_memory, particles_of, silent_progress
@@ -52,22 +58,21 @@ def test_stated_contrasts_count_the_spread_of_those_in_use(known: bool) -> None:
         OBJECTIVES["ml"],
         LEFT,
     )
-    job = SimpleNamespace(
-        progress=silent_progress(),
-        shell_max=source.disk.shell_max,
-        params=SimpleNamespace(refine_poses=False, pose_schedule="newton"),
-    )
-    halves = SimpleNamespace(source=source, problem=problem, outlier=outlier)
+    job = SimpleNamespace(progress=silent_progress())
+    one, identity = torch.ones(BOX, BOX, BOX), torch.eye(RANK, dtype=torch.float64)
+    factors = Factors(PHANTOM.factors(BOX), identity, LEFT)
+    state = HalfSetState(1, (factors, factors), torch.zeros(RANK, 0, dtype=torch.float64), (0.0, 0.0))
+    mean = MeanEstimate(problem.mean, problem.mean, problem.mean, torch.ones(6, dtype=torch.float64))
+    halves = HalfSetFit(source, mean, Masks(one, one), problem, state, outlier)
     found = find_latents(job, halves, components())
     spread = LEFT
     if contrast is not None:
         kept = contrast[1:] / contrast[1:].mean()
         spread += float(kept.var())
         assert spread > 5 * LEFT
-    band = in_double(problem.band(source.disk.shell_max, 1.0))
     for variance, is_stated in ((LEFT, False), (spread, True)):
-        assumed = problem.__class__(**{**vars(problem), "contrast_variance": variance})
-        band = in_double(assumed.band(source.disk.shell_max, 1.0))
+        assumed = replace(problem, contrast_variance=variance)
+        band = in_double(assumed.full_band())
         mean, covariance = DenseModel.of(in_memory(source).double(), band, PHANTOM.factors(BOX).double()).posterior()
         if is_stated:
             stated = (variance * covariance[:, -1, -1]).sqrt()

@@ -1,27 +1,27 @@
-"""One round of refined poses, without the fit around it: which half-set knows what, and when uncertainty counts."""
+"""A round of refinement of simulated images: errors shrink, and uncertainty counts in the last one."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
-from torch import Tensor
 
+from solvar_engine.estimation.alternation import poses
+from solvar_engine.estimation.alternation.poses import PoseRound, refine_round
 from solvar_engine.estimation.model.objectives import OBJECTIVES
+from solvar_engine.estimation.poses.schedules import POSE_SCHEDULES
+from solvar_engine.estimation.poses.uncertainty import LEAST_SPREAD, PosePrior, PoseSpread
 from solvar_engine.estimation.solver.epochs import Factors
-from solvar_engine.estimation.solver.half_sets import CovarianceProblem, HalfSetState
+from solvar_engine.estimation.solver.half_sets import HalfSetState
+from solvar_engine.estimation.solver.problem import CovarianceProblem
 from solvar_engine.imaging.gauge import StatePosterior
 from solvar_engine.imaging.rotation import angular_distance_deg, rotvec_to_rotation
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.fit import poses
 from solvar_engine.projectors.options import SliceOptions
-from solvar_engine.reconstruction.mean import MeanEstimate
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
-from tests.jobs.prepared import PIXEL_SIZE, particles_of, silent_progress
+from tests.jobs.prepared import PIXEL_SIZE, particles_of
 from tests.reconstruction.simulated import LinearPhantom, noise
 
-BOX, IMAGES, RANK, ROUNDS = 12, 80, 1, 2
+BOX, IMAGES, RANK = 12, 80, 1
 PHANTOM = LinearPhantom.create(RANK, strength=0.4, sigma=0.08).scaled(12.0)
 HALVES = (torch.arange(0, IMAGES, 2), torch.arange(1, IMAGES, 2))
 Z = noise(IMAGES, RANK)
@@ -30,7 +30,7 @@ Z = noise(IMAGES, RANK)
 class Round:
     """Poses after a round, and what the frame was found from, half by half."""
 
-    def __init__(self, number: int, factors: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, is_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         self.states: list[StatePosterior] = []
         find_frame = poses.in_frame_of
 
@@ -45,7 +45,6 @@ class Round:
         self.given = given = Pose(self.truth @ turn, 0.5 * PIXEL_SIZE * noise(IMAGES, 2, seed=5))
         source = centred.with_pose(given)
         mean, everyone = PHANTOM.mean(BOX), torch.arange(IMAGES)
-        estimate = MeanEstimate(mean, mean, mean, torch.ones(6, dtype=torch.float64))
         problem = CovarianceProblem(
             source,
             HALVES,
@@ -58,48 +57,26 @@ class Round:
             OBJECTIVES["ml"],
         )
         identity = torch.eye(RANK, dtype=torch.float64)
-        first, second = (Factors(volumes, identity) for volumes in factors)
-        state = HalfSetState(1, (first, second), torch.zeros(RANK, 0, dtype=torch.float64), (0.0, 0.0))
-        spread = {"turn_rad": torch.tensor(0.08), "move_px": torch.tensor(0.5)}
-        self.objective: list[float] = []
-        job = SimpleNamespace(
-            params=SimpleNamespace(pose_schedule="newton"),
-            inputs=SimpleNamespace(halves=HALVES, stack=SimpleNamespace(pose=given)),
-            progress=silent_progress(),
-            pose_rounds=ROUNDS,
-            checkpoint=SimpleNamespace(load=lambda name: spread),
-            record_epoch=lambda *values: self.objective.append(values[-1]),
-        )
-        found = poses.refine_round(job, number, source, estimate, problem, torch.ones(BOX, BOX, BOX), state)
-        self.pose = found.pose
-
-
-def nothing() -> Tensor:
-    return torch.zeros(RANK, BOX, BOX, BOX)
+        factors = Factors(PHANTOM.factors(BOX), identity)
+        state = HalfSetState(1, (factors, factors), torch.zeros(RANK, 0, dtype=torch.float64), (0.0, 0.0))
+        prior = PosePrior.about(given, given, PIXEL_SIZE, LEAST_SPREAD.at_least(PoseSpread(0.08, 0.5)))
+        this = PoseRound(source, HALVES, given, prior, POSE_SCHEDULES["newton"], is_last)
+        self.pose, _ = refine_round(this, problem, (mean, mean), state, lambda share: None)
 
 
 def test_only_the_last_round_counts_how_uncertain_states_are(monkeypatch) -> None:
     """Before, volumes are fitted anew, and the longer step of certain states brings them there faster."""
-    truth = PHANTOM.factors(BOX)
     with monkeypatch.context() as patch:
-        early = Round(1, (truth, truth), patch)
-    last = Round(ROUNDS, (truth, truth), monkeypatch)
+        early = Round(False, patch)
+    last = Round(True, monkeypatch)
     for first, second in zip(early.states, last.states, strict=True):
         assert not first.covariance.any() and not first.with_turn.any() and not first.with_shift.any()
         assert float(second.covariance.mean()) > 1e-4 and second.with_turn.any() and second.with_shift.any()
         torch.testing.assert_close(first.mean, second.mean)
 
 
-def test_each_half_is_refined_under_its_own_factors(monkeypatch) -> None:
-    found = Round(1, (PHANTOM.factors(BOX), nothing()), monkeypatch)
-    first, second = (states.mean[:, 0] for states in found.states)
-    assert abs(float(torch.corrcoef(torch.stack((first, Z[HALVES[0], 0])))[0, 1])) > 0.9
-    assert not second.any()
-
-
 def test_errors_of_both_halves_shrink(monkeypatch) -> None:
-    truth = PHANTOM.factors(BOX)
-    found = Round(1, (truth, truth), monkeypatch)
+    found = Round(False, monkeypatch)
     for index in HALVES:
         before, after = (
             float(angular_distance_deg(rotation[index], found.truth[index]).mean())
