@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from solvar_engine.imaging.background import support
 from solvar_engine.imaging.fourier import (
+    HalfDisk,
     convolve,
     ft_to_volume,
     low_pass,
@@ -22,7 +24,7 @@ from solvar_engine.imaging.fourier import (
     volume_to_ft,
 )
 from solvar_engine.imaging.masks import sphere_mask
-from solvar_engine.imaging.types import BatchSource
+from solvar_engine.imaging.types import Batch, BatchSource
 from solvar_engine.projectors.base import images_per_call
 from solvar_engine.projectors.create import create_projector
 from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
@@ -86,9 +88,18 @@ class NormalEquations:
 
 
 def accumulate_normal_equations(
-    source: BatchSource, index: Tensor, options: SliceOptions = DEFAULT_OPTIONS, *, batch_size: int | None = None
+    source: BatchSource,
+    index: Tensor,
+    options: SliceOptions = DEFAULT_OPTIONS,
+    *,
+    mean: Tensor | None = None,
+    batch_size: int | None = None,
 ) -> NormalEquations:
     """Back-project images and squared transfer functions in one pass.
+
+    Slow backgrounds are integrated out, columns U. The normal operator is then P* (1 - U U*) P, which is no
+    convolution; expectation maximisation gets on with P* P, for images whose lost part is that of an earlier mean:
+    P* ((1 - U U*) Y + U U* P mean). Without one they keep what they came with, which is free of bias.
 
     Parameters
     ----------
@@ -97,6 +108,8 @@ def accumulate_normal_equations(
         Particles to use.
     options : SliceOptions
         Whose oversampling does not count: the operator needs exactly twice the box.
+    mean : Tensor, shape (z, y, x), optional
+        As it is known so far.
     batch_size : int, optional
         Images per batch, as many as the projector likes best without it; the result does not depend on it beyond
         rounding.
@@ -108,14 +121,33 @@ def accumulate_normal_equations(
     disk = source.disk
     projector = create_projector(source.box_size, disk, replace(options, oversampling=_OVERSAMPLING))
     sums = projector.convolution_sums()
+    expected = None if mean is None else _ExpectedBackground(disk, mean, options)
     for batch in source.batches(index, disk, batch_size or images_per_call(projector, 2)):
         ctf = batch.ctf * batch.contrast[:, None]
         weighted = disk.weight * ctf
-        sums.add(batch.images * weighted, (ctf * weighted).to(batch.images.dtype), batch.rotation)
+        images = batch.with_background(None if expected is None else expected.coordinates(batch))
+        sums.add(images * weighted, (ctf * weighted).to(batch.images.dtype), batch.rotation)
     # A backprojection to twice the box divides by that box once; the operator P* P carries 1 / box_size twice.
     kernel = sums.kernel() * (_OVERSAMPLING / source.box_size)
     kernel_ft = padded_rfft3(kernel[None], kernel.shape[-1])[0].real
     return NormalEquations(sums.right_side(), kernel_ft, disk.shell_max)
+
+
+class _ExpectedBackground:
+    """What a mean volume shows of slow backgrounds."""
+
+    def __init__(self, disk: HalfDisk, mean: Tensor, options: SliceOptions) -> None:
+        self._disk = support(disk)
+        self._projector = create_projector(int(mean.shape[-1]), self._disk, options)
+        self._grid = self._projector.to_grid(mean[None])
+
+    def coordinates(self, batch: Batch) -> Tensor | None:
+        """Coordinates (n, k) of the background of its slices; None if the images have none."""
+        if batch.background is None:
+            return None
+        ctf = batch.ctf[:, : len(self._disk)] * batch.contrast[:, None]
+        slices = self._projector.project(self._grid, batch.rotation, ctf)
+        return batch.background.coordinates_of(slices, self._disk.weight.to(slices.device))[..., 0]
 
 
 def solve(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.alternation.problem import of_no_half
 from solvar_engine.estimation.alternation.state import JudgedImages
-from solvar_engine.estimation.judging.outliers import find_outliers, image_fits
+from solvar_engine.estimation.judging.outliers import find_outliers, image_fits, strong_images
 from solvar_engine.estimation.model.bands import change_box
 from solvar_engine.estimation.model.residuals import ResidualNoise, residual_power
 from solvar_engine.estimation.solver.half_sets import HalfSetState
@@ -48,7 +48,7 @@ def judge_images(
         for rows, fit in image_fits(source, index, band, change_box(factors.volumes, band.box_size)):
             log_odds[rows], distance[rows], contrast[rows] = fit.log_odds, fit.distance, fit.contrast
     used = torch.cat(halves).sort().values
-    found = find_outliers(log_odds[used], distance[used], source.group[used])
+    found = find_outliers(log_odds[used], distance[used], source.group[used]) | strong_images(source, used)
     share = float(found.float().mean())
     is_doubted = share > _MOST_OUTLIERS
     outlier = of_no_half(halves, len(source))

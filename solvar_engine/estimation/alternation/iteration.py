@@ -13,6 +13,7 @@ from solvar_engine.estimation.alternation.means import HalfSetEquations, estimat
 from solvar_engine.estimation.alternation.poses import PoseRound, refine_round
 from solvar_engine.estimation.alternation.problem import AlternationProblem, Masks
 from solvar_engine.estimation.alternation.state import AlternationState, Step
+from solvar_engine.estimation.judging.outliers import strong_images
 from solvar_engine.estimation.model.bands import Band, change_box
 from solvar_engine.estimation.poses.spread import FIRST_SPREAD, measure_spread
 from solvar_engine.estimation.poses.uncertainty import LEAST_SPREAD, PoseErrors, PosePrior, PoseSpread
@@ -77,8 +78,18 @@ class _Present:
     def of(
         problem: AlternationProblem, state: AlternationState, equations: HalfSetEquations | None = None
     ) -> _Present:
-        source = problem.images(state)
-        return _Present(source, *estimate_problem(problem, source, problem.outlier(state), equations))
+        source, outlier = problem.images(state), problem.outlier(state)
+        if state.judged is None:
+            used = torch.cat(problem.halves)
+            strong = used[strong_images(source, used)]
+            if len(strong):
+                outlier, equations = outlier.index_fill(0, strong, True), None
+        return _Present(source, *estimate_problem(problem, source, outlier, equations, state.means))
+
+    def means(self, problem: AlternationProblem) -> tuple[Tensor, Tensor]:
+        """Mean of each half-set, filtered and masked."""
+        first, second = (mean * problem.masks.mean for mean in filtered_halves(self.mean))
+        return first, second
 
 
 def _with_measured_spread(
@@ -104,9 +115,9 @@ def _with_refined_poses(
     this = PoseRound(
         source, problem.halves, given, prior, problem.pose_schedule, is_last=number == len(problem.rounds)
     )
-    first, second = (mean * problem.masks.mean for mean in filtered_halves(present.mean))
-    pose, gain = refine_round(this, present.covariance, (first, second), state.factors, watch)
-    return replace(state, pose=pose, pose_gain=gain, pose_rounds=number)
+    means = present.means(problem)
+    pose, gain = refine_round(this, present.covariance, means, state.factors, watch)
+    return replace(state, pose=pose, pose_gain=gain, pose_rounds=number, means=means)
 
 
 def _with_judged_images(
@@ -120,7 +131,7 @@ def _with_judged_images(
         pose_errors=problem.errors_of_refined(state),
     )
     judged = judge_images(present.source, problem.halves, covariance, state.factors)
-    return replace(state, judged=judged, rounds=state.rounds + 1)
+    return replace(state, judged=judged, rounds=state.rounds + 1, means=present.means(problem))
 
 
 @dataclass(frozen=True)

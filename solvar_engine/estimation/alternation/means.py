@@ -16,10 +16,16 @@ HalfSetEquations = tuple[NormalEquations, NormalEquations]
 
 
 def half_set_equations(
-    source: BatchSource, halves: tuple[Tensor, Tensor], options: SliceOptions
+    source: BatchSource,
+    halves: tuple[Tensor, Tensor],
+    options: SliceOptions,
+    means: tuple[Tensor, Tensor] | None = None,
 ) -> HalfSetEquations:
-    """Normal equations for the mean of each half-set."""
-    first, second = (accumulate_normal_equations(source, half, options) for half in halves)
+    """Normal equations for the mean of each half-set, around earlier means if there are any."""
+    first, second = (
+        accumulate_normal_equations(source, half, options, mean=mean)
+        for half, mean in zip(halves, means or (None, None), strict=True)
+    )
     return first, second
 
 
@@ -28,6 +34,7 @@ def estimate_problem(
     source: ParticleSource,
     outlier: Tensor,
     equations: HalfSetEquations | None = None,
+    means: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[MeanEstimate, CovarianceProblem]:
     """Estimate the mean under the noise of the source, and set up the problem of the factors around it.
 
@@ -39,6 +46,8 @@ def estimate_problem(
         Particles that are left out.
     equations : tuple of two NormalEquations, optional
         Of the half-sets, if they are known.
+    means : tuple of two Tensors, shape (z, y, x), optional
+        Mean of each half-set as it was estimated before.
 
     Returns
     -------
@@ -48,7 +57,7 @@ def estimate_problem(
     """
     first, second = (half[~outlier[half]] for half in problem.halves)
     if equations is None:
-        equations = half_set_equations(source, (first, second), problem.options)
+        equations = half_set_equations(source, (first, second), problem.options, means)
     mean, normal = estimate_mean(*equations, problem.masks.mean), equations[0] + equations[1]
     covariance = CovarianceProblem(
         source,

@@ -79,6 +79,8 @@ class AlternationState:
         Of the last refinement.
     judged : JudgedImages or None
         From the last finished round.
+    means : tuple of two Tensors, shape (z, y, x), or None
+        Mean of each half-set before its poses or noise changed last, filtered and masked.
     """
 
     rounds: int = 0
@@ -89,6 +91,7 @@ class AlternationState:
     pose: Pose | None = None
     pose_gain: tuple[PoseGain, PoseGain] | None = None
     judged: JudgedImages | None = None
+    means: tuple[Tensor, Tensor] | None = None
 
     @property
     def done(self) -> int:

@@ -111,7 +111,7 @@ def _distance(objective: Tensor, covariance: Tensor) -> Tensor:
     return 2 * objective + torch.logdet(covariance)
 
 
-def strong_images(source: ParticleSource) -> Tensor:
+def strong_images(source: ParticleSource, index: Tensor) -> Tensor:
     """Images far stronger than the others over the low shells: ice, carbon, aggregates.
 
     They are found without a model, so that no model is fitted to them. A particle has about the strength of the others
@@ -120,16 +120,20 @@ def strong_images(source: ParticleSource) -> Tensor:
     Parameters
     ----------
     source : ParticleSource
+    index : Tensor, shape (n,), int64
+        Images that are compared.
 
     Returns
     -------
     Tensor, shape (n,), bool
     """
     disk = source.disk.prefix(min(_STRENGTH_SHELL, source.disk.shell_max))
-    strength = torch.zeros(len(source), dtype=torch.float64)
-    for batch in source.batches(torch.arange(len(source)), disk, _STRENGTH_IMAGES):
-        strength[batch.index] = (batch.images.abs().double().square() @ disk.weight.double()).cpu()
-    return deviations(strength, source.group) > LARGEST_DEVIATION
+    weight = disk.weight.double()
+    strength = [
+        (batch.images.abs().double().square() @ weight.to(batch.images.device)).cpu()
+        for batch in source.batches(index, disk, _STRENGTH_IMAGES)
+    ]
+    return deviations(torch.cat(strength), source.group[index]) > LARGEST_DEVIATION
 
 
 def deviations(values: Tensor, group: Tensor) -> Tensor:
