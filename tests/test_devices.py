@@ -14,10 +14,16 @@ from torch import Tensor
 
 from solvar_engine.data.noise import background_power, background_statistics, repair_origin
 from solvar_engine.data.stream import PreparedParticles
-from solvar_engine.estimation.judging.components import Components, find_components, latent_coordinates
+from solvar_engine.estimation.alternation.images import judge_images
+from solvar_engine.estimation.judging.components import (
+    Components,
+    find_components,
+    latent_coordinates,
+    measure_components,
+)
 from solvar_engine.estimation.judging.nuisance import nuisance_overlap
 from solvar_engine.estimation.judging.outliers import image_fits
-from solvar_engine.estimation.judging.rank import decide_rank, keep_components, make_decoys
+from solvar_engine.estimation.judging.rank import decide_rank, judge_components, keep_components, make_decoys
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import expectation_pass
 from solvar_engine.estimation.model.fixed_factors import collect_statistics
@@ -26,8 +32,9 @@ from solvar_engine.estimation.model.objectives import OBJECTIVES
 from solvar_engine.estimation.model.residuals import ResidualNoise, residual_power
 from solvar_engine.estimation.poses import descent
 from solvar_engine.estimation.poses.descent import descend_poses
-from solvar_engine.estimation.poses.likelihood import pose_covariance
+from solvar_engine.estimation.poses.likelihood import pose_covariance, pose_deviation
 from solvar_engine.estimation.poses.refinement import refine_poses
+from solvar_engine.estimation.poses.spread import measure_spread
 from solvar_engine.estimation.poses.uncertainty import PoseErrors, PosePrior, PoseSpread, precision_of
 from solvar_engine.estimation.solver.agreement import covariance_fsc
 from solvar_engine.estimation.solver.epochs import Factors
@@ -109,6 +116,13 @@ class Place:
         return Components(eigenvolumes, values, values, values, values)
 
     @property
+    def state(self) -> HalfSetState:
+        """Of half-sets that have found nearly the same."""
+        identity = self.put(torch.eye(RANK, dtype=torch.float64))
+        first, second = (Factors(scale * self.factors, identity) for scale in (1.0, 1.1))
+        return HalfSetState(0, (first, second), self.put(torch.full((RANK, BOX // 2), 0.5)), (0.0, 0.0))
+
+    @property
     def volumes(self) -> tuple[Tensor, Tensor]:
         """Half-maps of a molecule that stands out."""
         box = 24
@@ -151,11 +165,31 @@ def rank_and_components(place: Place) -> Any:
         for further in (decoys, decoys[:0])
     )
     decision = decide_rank(halves, (held_out[0], held_out[1]))
-    first, second = (Factors(half, place.put(torch.eye(RANK, dtype=torch.float64))) for half in halves)
-    state = HalfSetState(0, (first, second), place.put(torch.full((RANK, BOX // 2), 0.5)), (0.0, 0.0))
-    components = find_components(first, halves, (fitted[0], fitted[1]), mask)
+    state = place.state
+    components = find_components(state.factors[0], halves, (fitted[0], fitted[1]), mask)
     none = Components.none(BOX, place.device)
     return decoys, decision, keep_components(state, decision), components, none, covariance_fsc(*halves)
+
+
+def stages(place: Place) -> Any:
+    """What follows the fit of the half-sets."""
+    problem = place.problem
+    state = place.state
+    first = state.factors[0]
+    spread = measure_spread(place.source, problem.halves, problem.full_band(), [place.factors] * 2, SPREAD)
+    none = measure_components(replace(problem, rank=0), state, first)
+    return judge_components(problem, state), measure_components(problem, state, first), none, spread
+
+
+def tables(place: Place) -> Any:
+    """What is kept of all particles, on the CPU."""
+    particles = particles_of(place, IMAGES)
+    problem = replace(place.problem, source=particles)
+    judged = judge_images(particles, problem.halves, problem, place.state)
+    deviation = pose_deviation(place.source, place.band(with_errors=False), place.factors, SPREAD)
+    kept = (judged.outlier, judged.contrast, *deviation)
+    assert all(type(table) is Tensor for table in kept)
+    return judged.noise, [place.put(table) for table in kept]
 
 
 def latents(place: Place) -> Any:
@@ -221,24 +255,27 @@ def preprocessing(place: Place) -> Any:
     return background_statistics(images), spectrum, repair_origin(spectrum, 16)
 
 
-def prepared_particles(place: Place) -> Any:
-    disk, count = HalfDisk.create(BOX), 6
+def particles_of(place: Place, count: int) -> PreparedParticles:
+    disk = HalfDisk.create(BOX)
     one = place.put(torch.ones(count))
     ctf = Ctf(1e4 * one, 1.1e4 * one, 20 * one, 300 * one, 2.7 * one, 0.1 * one, 0 * one, 10 * one, 0.9 * one, one > 0)
     source = SIMULATION.source
     pose = Pose(place.put(source.rotation[:count]), place.put(noise(count, 2)))
-    particles = PreparedParticles(
+    return PreparedParticles(
         coefficients=place.put(source.images[:count].clone()), disk=disk.to(place.device), box_size=BOX, pixel_size=3.0,
         pose=pose, ctf=ctf, group=place.put(torch.arange(count) % 2),
         frequency_ratio=place.put(torch.tensor([1.0, 1.3])), input_box=16,
         noise_variance=place.put(1 + torch.rand(2, disk.shell_max + 1, generator=torch.Generator().manual_seed(0))),
         image_scale=1.1 * one, sign=-1.0,
     )  # fmt: skip
-    rows = torch.tensor([4, 1, 2])
-    known = particles.with_contrast(1.2 * one)
-    known.subtract(rows[:1], place.put(source.images[:1, :20]))
-    moved = particles.with_pose(replace(pose, shift=pose.shift + 1.0))
-    part = disk.prefix(3).to(place.device)
+
+
+def prepared_particles(place: Place) -> Any:
+    particles, rows = particles_of(place, 6), torch.tensor([4, 1, 2])
+    known = particles.with_contrast(place.put(torch.full((6,), 1.2)))
+    known.subtract(rows[:1], place.put(SIMULATION.source.images[:1, :20]))
+    moved = particles.with_pose(replace(particles.pose, shift=particles.pose.shift + 1.0))
+    part = HalfDisk.create(BOX).prefix(3).to(place.device)
     return [list(some.batches(rows, part, 2)) for some in (particles, known, moved)]
 
 
@@ -264,6 +301,8 @@ COMPUTATIONS: dict[str, Callable[[Place], Any]] = {
     "half-sets, likelihood": lambda place: half_sets(place, "ml"),
     "half-sets, least squares": lambda place: half_sets(place, "ls"),
     "rank and components": rank_and_components,
+    "stages": stages,
+    "tables": tables,
     "latents": latents,
     "residuals and outliers": residuals_and_outliers,
     "poses": poses,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, OVERFIT, Candidates, Components
+from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, OVERFIT, SLOW, Candidates, Components
 from solvar_engine.figures import style
 
 NUISANCE_LINE = 0.5
@@ -21,6 +21,7 @@ _KINDS = {
     NOT_REPRODUCIBLE: ("white", style.GREY, "////"),
     OVERFIT: ("white", style.VERMILLION, "...."),
     NUISANCE: ("white", style.ORANGE, "xxxx"),
+    SLOW: ("white", style.PURPLE, "\\\\\\\\"),
 }
 _HALVES = ((-0.14, "o"), (0.14, "s"))
 """Place beside the number of the component, and mark, of each half of the particles."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from solvar_engine.contract.results import NUISANCE, OVERFIT, resolution_at_threshold
+from solvar_engine.contract.results import NUISANCE, OVERFIT, SLOW, resolution_at_threshold
 from solvar_engine.reports.model import ReportData
 
 MAX_SHARES = 4
@@ -183,6 +183,10 @@ def _caution(data: ReportData) -> str:
             f"{noun} {_numbers(nuisance)} mostly {verb} changes of contrast or "
             "errors of the poses rather than motion."
         )
+    slow = np.flatnonzero(components.has_label(SLOW))
+    if len(slow):
+        noun, verb = ("Component", "looks") if len(slow) == 1 else ("Components", "look")
+        sentences.append(f"{noun} {_numbers(slow)} {verb} like a slow background of the images rather than motion.")
     overfit = np.flatnonzero(components.has_label(OVERFIT))
     if len(overfit):
         noun, verb = ("Component", "is") if len(overfit) == 1 else ("Components", "are")

@@ -36,6 +36,9 @@ NOT_REPRODUCIBLE = "not reproducible"
 OVERFIT = "overfit"
 """Label of a component that is much larger on the particles that it was fitted to than on others."""
 
+SLOW = "slow background"
+"""Label of a component that varies over the molecule as slowly as a background does."""
+
 NUISANCE = "nuisance"
 """Label of a component that looks like errors of contrast, orientation or shift."""
 

@@ -43,12 +43,14 @@ def judge_images(
     shell_max = source.disk.shell_max
     judged = tuple(zip(halves, reversed(state.factors), strict=True))
     band = problem.band(min(_JUDGED_SHELL, shell_max))
-    log_odds, distance, contrast = torch.zeros(3, len(source), dtype=torch.float64)
+    # tables of all particles are on the CPU
+    group, (log_odds, distance, contrast) = source.group.cpu(), torch.zeros(3, len(source), dtype=torch.float64)
     for index, factors in judged:
         for rows, fit in image_fits(source, index, band, change_box(factors.volumes, band.box_size)):
-            log_odds[rows], distance[rows], contrast[rows] = fit.log_odds, fit.distance, fit.contrast
+            log_odds[rows], distance[rows] = fit.log_odds.cpu(), fit.distance.cpu()
+            contrast[rows] = fit.contrast.cpu()
     used = torch.cat(halves).sort().values
-    found = find_outliers(log_odds[used], distance[used], source.group[used]) | strong_images(source, used)
+    found = find_outliers(log_odds[used], distance[used], group[used]) | strong_images(source, used)
     share = float(found.float().mean())
     is_doubted = share > _MOST_OUTLIERS
     outlier = of_no_half(halves, len(source))
@@ -59,7 +61,7 @@ def judge_images(
     for index, factors in judged:
         sample = _noise_sample(source, index[~outlier[index]])
         for rows, power in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
-            noise.add(power, source.group[rows])
+            noise.add(power, group[rows])
     contrast = (contrast / contrast[~outlier].mean()).clamp_min(_LEAST_CONTRAST)
     return JudgedImages(
         noise.update(source.noise_variance), outlier, contrast.float(), share if is_doubted else 0.0
@@ -68,7 +70,7 @@ def judge_images(
 
 def _noise_sample(source: ParticleSource, index: Tensor) -> Tensor:
     """Some particles of a half-set, as many of each optics group as its noise needs."""
-    groups = source.noise_variance.shape[0]
+    groups, group_of = source.noise_variance.shape[0], source.group.cpu()[index]
     wanted = max(_NOISE_PARTICLES // groups, _NOISE_PARTICLES_PER_GROUP) // 2
-    members = [index[source.group[index] == group] for group in range(groups)]
+    members = [index[group_of == group] for group in range(groups)]
     return torch.cat([sample_of(rows, wanted) for rows in members])

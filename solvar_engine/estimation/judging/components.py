@@ -84,7 +84,7 @@ def measure_components(problem: CovarianceProblem, state: HalfSetState, full: Fa
     Components
     """
     if not problem.rank:
-        return Components.none(problem.source.box_size)
+        return Components.none(problem.source.box_size, problem.mask.device)
     band = problem.full_band()
     first, second = (factors.volumes * problem.mask for factors in state.factors)
     held_out = []

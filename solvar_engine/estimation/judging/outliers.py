@@ -133,7 +133,7 @@ def strong_images(source: ParticleSource, index: Tensor) -> Tensor:
         (batch.images.abs().double().square() @ weight.to(batch.images.device)).cpu()
         for batch in source.batches(index, disk, _STRENGTH_IMAGES)
     ]
-    return deviations(torch.cat(strength), source.group[index]) > LARGEST_DEVIATION
+    return deviations(torch.cat(strength), source.group.cpu()[index.cpu()]) > LARGEST_DEVIATION
 
 
 def deviations(values: Tensor, group: Tensor) -> Tensor:

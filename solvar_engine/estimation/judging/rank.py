@@ -15,6 +15,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.judging.components import HELD_OUT_PARTICLES, HeldOutAxes, held_out_axes
 from solvar_engine.estimation.judging.heldout import likelihood_gains
+from solvar_engine.estimation.judging.nuisance import SLOW_OVERLAP, slow_overlap
 from solvar_engine.estimation.model.fixed_factors import collect_statistics
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.estimation.solver.agreement import factor_fsc
@@ -55,6 +56,8 @@ class RankDecision:
     kept : Tensor, shape (r,), bool
     weights : tuple of two Tensors, shape (r, r), float64
         Each component as a mixture of the factors of a half-set.
+    is_slow : Tensor, shape (r,), bool, or None
+        Looks like a slow background, and is therefore not kept; None if that was not judged.
     """
 
     eigenvalues: Tensor
@@ -63,6 +66,7 @@ class RankDecision:
     decoy_gains: Tensor
     kept: Tensor
     weights: tuple[Tensor, Tensor]
+    is_slow: Tensor | None = None
 
     @property
     def least_gain(self) -> float:
@@ -98,7 +102,10 @@ def judge_components(problem: CovarianceProblem, state: HalfSetState) -> RankDec
         decoys = make_decoys(volumes, problem.mean, problem.mask, DECOYS, problem.generator(3, half))
         sample = sample_of(other, JUDGING_PARTICLES)
         held_out.append(collect_statistics(problem.source, sample, band, torch.cat((volumes, decoys))))
-    return decide_rank((first, second), (held_out[0], held_out[1]))
+    decision = decide_rank((first, second), (held_out[0], held_out[1]))
+    both = mix(first, decision.weights[0]) + mix(second, decision.weights[1])
+    is_slow = slow_overlap(both, problem.mean) > SLOW_OVERLAP
+    return replace(decision, kept=decision.kept & ~is_slow, is_slow=is_slow)
 
 
 def make_decoys(factors: Tensor, mean: Tensor, mask: Tensor, count: int, generator: torch.Generator) -> Tensor:

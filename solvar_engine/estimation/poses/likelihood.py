@@ -188,6 +188,6 @@ def pose_deviation(
     """
     turn, move = torch.zeros(2, len(source), dtype=torch.float64)
     for index, covariance in pose_covariance(source, torch.arange(len(source)), band, factors, spread):
-        variance = covariance.diagonal(dim1=1, dim2=2)
+        variance = covariance.diagonal(dim1=1, dim2=2).cpu()
         turn[index], move[index] = variance[:, :3].sum(dim=1).sqrt(), variance[:, 3:].sum(dim=1).sqrt()
     return turn, move

@@ -11,6 +11,7 @@ from solvar_engine.contract.results import (
     NOT_REPRODUCIBLE,
     NUISANCE,
     OVERFIT,
+    SLOW,
     Latents,
     write_eigenvalues,
     write_fsc,
@@ -24,6 +25,7 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import write_volume
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.components import Components
+from solvar_engine.estimation.judging.nuisance import SLOW_OVERLAP
 from solvar_engine.estimation.judging.rank import LEAST_AGREEMENT, RankDecision
 from solvar_engine.estimation.model.half_models import half_version
 from solvar_engine.imaging.types import ParticleSource, Volume
@@ -77,13 +79,12 @@ def write_mean(run: RunDir, mean: MeanEstimate, masks: Masks, scale: OutputScale
 
 
 def write_components(
-    run: RunDir, components: Components, overlap: Tensor, least_gain: float, scale: OutputScale
-) -> list[str]:
-    """Write eigenvolumes and their table; return the label of each component."""
+    run: RunDir, components: Components, overlap: Tensor, labels: list[str], scale: OutputScale
+) -> None:
+    """Write eigenvolumes and their table."""
     run.eigenvolumes.mkdir(exist_ok=True)
     for number, volume in enumerate(components.eigenvolumes, start=1):
         scale.write(run.eigenvolume(number), volume, scale=1.0)
-    labels = label_components(components, overlap, least_gain)
     eigenvalues = components.eigenvalues.numpy() * scale.volume**2
     write_eigenvalues(
         run.eigenvalues,
@@ -97,7 +98,6 @@ def write_components(
             "label": labels,
         },
     )
-    return labels
 
 
 def write_half_components(run: RunDir, components: Components, factors: Tensor, half: int, scale: OutputScale) -> None:
@@ -136,7 +136,7 @@ def write_candidates(run: RunDir, decision: RankDecision, scale: OutputScale) ->
     )
 
 
-def label_components(components: Components, overlap: Tensor, least_gain: float) -> list[str]:
+def label_components(components: Components, overlap: Tensor, slow: Tensor, least_gain: float) -> list[str]:
     """Mark what is not to be taken for a motion.
 
     A component is not reproducible if the half-sets' versions of it correlate by less than a half, or if it does not
@@ -145,13 +145,18 @@ def label_components(components: Components, overlap: Tensor, least_gain: float)
     One that is reproducible is overfit if its variance on held-out images is less than three tenths of what the fit
     itself claims, and a nuisance if more than half of what is reproducible in it looks like one: where
     half-sets agree by a, a component of all images has a share 2 a / (1 + a) of its power from what is there
-    (Spearman-Brown), and the rest from noise.
+    (Spearman-Brown), and the rest from noise. It is a slow background by its overlap ``slow`` with these.
     """
     share = components.eigenvalues / components.eigenvalues_in_sample.clamp_min(1e-30)
     real = (components.agreement >= LEAST_AGREEMENT) & (components.likelihood_gain >= least_gain)
     reliability = 2 * components.agreement / (1 + components.agreement)
     nuisance = overlap > NUISANCE_OVERLAP * reliability
-    marks = ((~real, NOT_REPRODUCIBLE), (share < OVERFIT_SHARE, OVERFIT), (nuisance, NUISANCE))
+    marks = (
+        (~real, NOT_REPRODUCIBLE),
+        (share < OVERFIT_SHARE, OVERFIT),
+        (slow > SLOW_OVERLAP, SLOW),
+        (nuisance, NUISANCE),
+    )
     return [
         next((label for applies, label in marks if applies[component]), "")
         for component in range(components.eigenvalues.shape[0])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+import torch
+
 from solvar_engine.contract.params import AUTO_RANK
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.judging.rank import DECOYS, RankDecision, judge_components, keep_components
@@ -26,6 +28,7 @@ def decide_rank(job: FitJob, halves: HalfSetFit) -> RankDecision:
 
 
 def _log(decision: RankDecision) -> None:
+    is_slow = torch.zeros_like(decision.kept) if decision.is_slow is None else decision.is_slow
     for number, kept in enumerate(decision.kept.tolist()):
         logger.info(
             "candidate %d: on held-out images it gains %.0f and %.0f of log-likelihood, the best of %d decoys %.1f and "
@@ -35,7 +38,7 @@ def _log(decision: RankDecision) -> None:
             DECOYS,
             *decision.decoy_gains[:, number].tolist(),
             float(decision.agreement[number]),
-            "real" if kept else "not reproducible",
+            "real" if kept else "like a slow background" if is_slow[number] else "not reproducible",
         )
 
 

@@ -13,13 +13,14 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.alternation.problem import of_no_half
 from solvar_engine.estimation.judging.components import Components, latent_coordinates
-from solvar_engine.estimation.judging.nuisance import nuisance_overlap
+from solvar_engine.estimation.judging.nuisance import nuisance_overlap, slow_overlap
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.solver.agreement import covariance_fsc
 from solvar_engine.imaging.shells import resolution_at
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.outputs import (
     OutputScale,
+    label_components,
     write_candidates,
     write_components,
     write_half_components,
@@ -92,7 +93,9 @@ def write_results(
     scale = OutputScale.of(images)
     write_mean(run, halves.mean, halves.masks, scale)
     overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean)
-    labels = write_components(run, components, overlap, least_gain(job, halves, decision), scale)
+    slow = slow_overlap(components.eigenvolumes, halves.problem.mean)
+    labels = label_components(components, overlap, slow, least_gain(job, halves, decision))
+    write_components(run, components, overlap, labels, scale)
     for half, factors in enumerate(halves.state.factors, start=1):
         write_half_components(run, components, factors.volumes * halves.problem.mask, half, scale)
     write_candidates(run, decision, scale)
