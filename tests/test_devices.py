@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.data.noise import background_power, background_statistics, repair_origin
+from solvar_engine.data.noise import background_power, flattened, repair_low_shells
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.images import judge_images
 from solvar_engine.estimation.judging.components import (
@@ -252,7 +252,7 @@ def filters(place: Place) -> Any:
 def preprocessing(place: Place) -> Any:
     images = place.put(noise(5, 16, 16))
     spectrum = background_power(images, HalfDisk.create(16).to(place.device)).mean(dim=0)
-    return background_statistics(images), spectrum, repair_origin(spectrum, 16)
+    return flattened(images), spectrum, repair_low_shells(spectrum)
 
 
 def particles_of(place: Place, count: int) -> PreparedParticles:

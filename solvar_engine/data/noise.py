@@ -82,11 +82,11 @@ def repair_low_shells(noise_variance: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (..., shells)
-        Shells 0 to 2 at least as high as those that follow.
+        Shells 0 to 3 at least as high as those that follow.
     """
     repaired = noise_variance.clone()
-    level = noise_variance[..., 3:6].mean(dim=-1, keepdim=True)
-    repaired[..., :3] = torch.maximum(repaired[..., :3], level)
+    level = noise_variance[..., 4:7].mean(dim=-1, keepdim=True)
+    repaired[..., :4] = torch.maximum(repaired[..., :4], level)
     return repaired
 
 

@@ -1,10 +1,10 @@
 """The slow background of images: slopes and curvature from edge to edge, of which nothing is known beforehand.
 
 The background of an image is estimated outside the particle, which leaves it uncertain, and the tails of the molecule
-make the estimate depend on defocus and pose: unless what is left is part of the model, it becomes a component that looks
-like the mask and passes every test of being real. Here its coefficients have a flat prior and are integrated out, which
-is an orthogonal projection: images and slices lose the parts that lie in the span of the background's columns. The
-offset lies in the coefficient at the origin alone, which hardly counts (`ORIGIN_WEIGHT`).
+make the estimate depend on defocus and pose: unless what is left is part of the model, it becomes a component that
+looks like the mask and passes every test of being real. Here its coefficients have a flat prior and are integrated out,
+which is an orthogonal projection: images and slices lose the parts that lie in the span of the background's columns.
+The offset lies in the coefficient at the origin alone, which hardly counts (`ORIGIN_WEIGHT`).
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def _descend(model: PoseModel, batch: Batch, disk: HalfDisk) -> RefinedPoses:
 
 
 def _newton_shifts(model: PoseModel, batch: Batch, shift: Tensor, disk: HalfDisk) -> Tensor:
-    """Newton steps from shifts of the images of a batch, each the longest of the line search that lowers the objective of its image."""
+    """Newton steps from some shifts, each the longest of the line search that lowers the objective of its image."""
     for _ in range(_NEWTON_STEPS):
         now = batch.moved(shift, disk)
         posterior = model.evaluate(now)

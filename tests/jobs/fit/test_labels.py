@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import torch
 
-from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, OVERFIT
+from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, OVERFIT, SLOW
 from solvar_engine.estimation.judging.components import Components
 from solvar_engine.jobs.fit.outputs import label_components
 
 
 def labels_of(
-    agreement: float = 0.9, held_out: float = 1.0, in_sample: float = 1.1, gain: float = 500.0, overlap: float = 0.1
+    agreement: float = 0.9,
+    held_out: float = 1.0,
+    in_sample: float = 1.1,
+    gain: float = 500.0,
+    overlap: float = 0.1,
+    slow: float = 0.1,
 ) -> list[str]:
     numbers = [torch.tensor([value], dtype=torch.float64) for value in (held_out, in_sample, agreement, gain)]
     components = Components(torch.zeros(1, 2, 2, 2), *numbers)
-    return label_components(components, torch.tensor([overlap], dtype=torch.float64), least_gain=12.0)
+    overlaps = torch.tensor([[overlap], [slow]], dtype=torch.float64)
+    return label_components(components, *overlaps, least_gain=12.0)
 
 
 def test_a_component_that_holds_is_taken_at_face_value() -> None:
@@ -38,5 +44,10 @@ def test_nuisance_is_measured_by_what_is_reproducible() -> None:
 
 
 def test_no_components_no_labels() -> None:
-    components = Components.none(2)
-    assert label_components(components, torch.zeros(0, dtype=torch.float64), least_gain=12.0) == []
+    components, nothing = Components.none(2), torch.zeros(0, dtype=torch.float64)
+    assert label_components(components, nothing, nothing, least_gain=12.0) == []
+
+
+def test_slow_backgrounds_are_named_before_other_errors() -> None:
+    assert labels_of(slow=0.55) == labels_of(slow=0.55, overlap=0.9) == [SLOW]
+    assert labels_of(slow=0.45) == [""]
