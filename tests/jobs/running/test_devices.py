@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from solvar_engine.contract.params import FitParams
-from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.jobs.fit.job import DEFAULT_SCHEDULE, FitJob
 from solvar_engine.jobs.running.devices import compute_device
 from solvar_engine.projectors.options import SliceOptions
 
@@ -20,5 +20,5 @@ def test_device_reaches_the_options_of_the_projectors(asked, device):
     params = replace(PARAMS, device=asked)
     assert compute_device(params) == device
     nowhere = SimpleNamespace()
-    job = FitJob(params, nowhere, nowhere, nowhere, nowhere)
+    job = FitJob(params, nowhere, nowhere, nowhere, nowhere, DEFAULT_SCHEDULE)
     assert job.projector_options == SliceOptions("nearest", 3, device)
