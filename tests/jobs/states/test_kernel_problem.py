@@ -12,8 +12,9 @@ from torch import Tensor
 
 from solvar_engine.contract.params import FitParams, ReconstructParams
 from solvar_engine.contract.results import Latents, write_eigenvalues, write_fsc, write_latents, write_noise
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, write_params
 from solvar_engine.contract.star import StarFile, StarTable, rotation_to_relion
+from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.metadata import ANGLE_COLUMNS, SHIFT_COLUMNS
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.volumes import write_volume
@@ -89,8 +90,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     write_run_tables(run, size**2)
     write_latents(run.latents, Latents(size * z.numpy(), np.ones((IMAGES, 1, 1)), contrast.numpy()))
     StarFile.read(particles).write(run.particles)
-    run.write_params(FitParams(particles=str(particles), output=str(run.path), rank=1))
-    run.track_status("fit").update(state="finished", stage="", step=1, steps=1)
+    write_params(run, FitParams(particles=str(particles), output=str(run.path), rank=1))
+    StatusTracker(run.status, "fit").update(state="finished", stage="", step=1, steps=1)
     params = ReconstructParams(run=str(run.path), output=str(folder / "out"), clusters=2)
     problem = set_up(params, run, open_latent_space(run), 1, folder, silent_progress())
     return Made(problem, means, components, contrast, size * z)
