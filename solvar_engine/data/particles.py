@@ -23,6 +23,7 @@ from solvar_engine.imaging.types import Ctf, Pose
 logger = logging.getLogger(__name__)
 
 _OTHER_PIXEL_SIZE, _WRONG_PIXEL_SIZE = 0.01, 0.1  # a calibration, and what no calibration changes
+_BINNINGS = (1.5, 8.0)  # from and to, by multiples of one half
 _SMALLEST_EXTENT = 100.0  # Angstrom, of an image of a molecule
 _UNKNOWN_PIXEL_SIZES = (1.0,)  # written by programs that do not know
 
@@ -235,10 +236,11 @@ def _check_boxes(metadata: ParticleMetadata, index: ImageIndex, source: str) -> 
 
 
 def _check_pixel_sizes(metadata: ParticleMetadata, index: ImageIndex, source: str) -> None:
-    """Refuse pixel sizes that differ much between list and stacks, of which one must be wrong; warn of small ones.
+    """Warn of headers with another pixel size than the list, and refuse them if all are as if images were binned.
 
-    Headers that say nothing, or 1 as programs do that do not know, are not believed. A stack may have images of several
-    groups, and agrees with all if it does with one.
+    Headers that say nothing, or 1 as programs do that do not know, are not believed. Others may be out of date, but if
+    they are as of another binning and no other stack agrees with the list, that may be the one of the images before or
+    after binning. A stack may have images of several groups, and agrees with all if it does with one.
     """
     known = np.array([header.voxel_size[0] for header in index.headers])
     says = (known > 0) & ~np.isin(known, _UNKNOWN_PIXEL_SIZES)
@@ -250,13 +252,25 @@ def _check_pixel_sizes(metadata: ParticleMetadata, index: ImageIndex, source: st
     if not says[worst] or differs[worst] <= _OTHER_PIXEL_SIZE:
         return
     size, path = given[index.stack == worst][0], index.paths[worst]
-    if differs[worst] > _WRONG_PIXEL_SIZE:
+    found = f"The pixel size is {size:g} Angstrom in {source}, but {known[worst]:g} in the header of {path}"
+    if differs[worst] <= _WRONG_PIXEL_SIZE:
+        logger.warning("%s: that of the list is used", found)
+        return
+    if _is_binning(size / known[worst]) and not (says & (differs <= _WRONG_PIXEL_SIZE)).any():
         raise UserError(
-            f"The pixel size is {size:g} Angstrom in {source}, but {known[worst]:g} in the header of {path}: one of"
-            " them is wrong; correct rlnImagePixelSize, or the header (relion_image_handler --angpix)."
+            f"{found}, as before or after binning: one of them is wrong; correct rlnImagePixelSize, or the header"
+            " (relion_image_handler --angpix)."
         )
-    message = "The pixel size is %g Angstrom in %s, but %g in the header of %s: that of the list is used"
-    logger.warning(message, size, source, known[worst], path)
+    logger.warning("%s: that of the list is used; if it is wrong, so are transfer functions and resolutions", found)
+
+
+def _is_binning(ratio: float) -> bool:
+    """Whether a ratio of pixel sizes, either way, is a multiple of one half as images are binned by."""
+    factor = max(ratio, 1 / ratio)
+    lowest, highest = _BINNINGS
+    if not lowest * (1 - _OTHER_PIXEL_SIZE) <= factor <= highest * (1 + _OTHER_PIXEL_SIZE):
+        return False
+    return abs(2 * factor - round(2 * factor)) <= 2 * factor * _OTHER_PIXEL_SIZE
 
 
 def _check_origins(metadata: ParticleMetadata, index: ImageIndex, source: str) -> None:

@@ -33,6 +33,7 @@ LABELS = {
     "seed": "Random seed",
     "cache_mb": "Memory for images (MB)",
     "scratch": "Scratch folder",
+    "skip_bad_images": "Leave out bad images",
     "threads": "Threads",
 }
 """What the form calls the engine's options."""

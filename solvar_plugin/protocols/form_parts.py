@@ -122,6 +122,24 @@ def add_images(form: Any) -> None:
         "Say it if the engine finds out wrongly, which the mean volume shows: the molecule is then a hole.",
         params.LEVEL_NORMAL,
     )
+    add_bad_images(form, FIT)
+
+
+def add_bad_images(form: Any, options: Mapping[str, Option], **details: Any) -> None:
+    """Add whether images that cannot be used are left out, for a command with these options."""
+    form.addParam(
+        "skipBadImages",
+        params.BooleanParam,
+        default=False,
+        expertLevel=params.LEVEL_ADVANCED,
+        label=LABELS["skip_bad_images"],
+        help=_with_advice(
+            options["skip_bad_images"],
+            "With No, the protocol stops and says which images they are. Look at them first: many of them tell that "
+            "something went wrong when the particles were extracted.",
+        ),
+        **details,
+    )
 
 
 def image_options(protocol: Any) -> dict[str, Any]:
@@ -132,6 +150,7 @@ def image_options(protocol: Any) -> dict[str, Any]:
         # what the form does not show does not count
         "oversampling": FIT["oversampling"].default if projector == NUFFT else protocol.oversampling.get(),
         "invert_contrast": FIT["invert_contrast"].choices[protocol.invertContrast.get()],
+        "skip_bad_images": protocol.skipBadImages.get(),
     }
 
 

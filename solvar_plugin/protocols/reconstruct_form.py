@@ -11,6 +11,7 @@ from solvar_engine.contract.params import Option, ReconstructParams, options_of
 from solvar_plugin.convert.numbers import whole_numbers
 from solvar_plugin.protocols.form_options import LABELS
 from solvar_plugin.protocols.form_parts import (
+    add_bad_images,
     add_enum,
     add_image_storage,
     add_number,
@@ -44,7 +45,7 @@ _METHODS = ("from the images (kernel regression)", "mean plus eigenvolumes (line
 _PATHS = ("through where particles are dense", "straight")
 
 RECONSTRUCT_LABELS = {
-    **{name: LABELS[name] for name in ("seed", "cache_mb", "scratch", "threads")},
+    **{name: LABELS[name] for name in ("seed", "skip_bad_images", "cache_mb", "scratch", "threads")},
     "clusters": NUMBER_LABEL,
     "mixture": NUMBER_LABEL,
     "points": POINTS_LABEL,
@@ -198,6 +199,7 @@ def _define_volumes(form: Any) -> None:
         label="B-factor (Å²)",
         help="Negative to sharpen.",
     )
+    add_bad_images(form, RECONSTRUCT, condition=_BY_KERNEL)
     add_image_storage(form, RECONSTRUCT, condition=_BY_KERNEL)
 
 
@@ -246,5 +248,6 @@ def _kernel_options(protocol: Any) -> dict[str, Any]:
         "particles": None if protocol.fullParticles.get() is None else str(protocol.getFullStarPath()),
         "box": protocol.boxSize.get() if protocol.boxSize.get() != AUTOMATIC_BOX else None,
         "resume": True,
+        "skip_bad_images": protocol.skipBadImages.get(),
         **image_storage_options(protocol),
     }

@@ -269,6 +269,12 @@ class TestFailures(StandInProject, BaseTest):
         self.assertEqual(fit_params(self.protocol(oversampling=3, projector=without)).oversampling, 2)
         self.assertEqual(fit_params(self.protocol(rankChoice=AUTOMATIC_RANK, rank=-1)).rank, "auto")
 
+    def test_sentence_of_bad_images_can_be_followed(self):
+        words = in_form_words("9 of 300 images cannot be used: leave them out with --skip-bad-images.")
+        self.assertIn("leave them out with 'Leave out bad images'", words)
+        self.assertFalse(fit_params(self.protocol()).skip_bad_images)
+        self.assertTrue(fit_params(self.protocol(skipBadImages=True)).skip_bad_images)
+
     def test_wizards_know_boxes_and_the_imported_file(self):
         self.assertEqual([box.size for box in boxes_for(100, 2.0)], [32, 48, 64, 96, 100])
         self.assertEqual([round(box.finest_detail, 2) for box in boxes_for(64, 3.0)], [12.0, 8.0, 6.0])

@@ -189,11 +189,11 @@ def test_finished_run_is_left_alone(started, params):
 
 
 def test_finished_run_of_other_files_is_told(started, params):
-    started.write_status(Status("fit", state="finished"))
+    write_status(started.status, Status("fit", state="finished"))
     before = content_of(started.path)
     Path(params.particles).write_text("data_particlez\n")
     with pytest.raises(UserError, match="has changed since the run"):
-        RunDir(params.output).prepare(params, resume=True)
+        way_to_start(RunDir(params.output), params, resume=True)
     assert content_of(started.path) == before
 
 

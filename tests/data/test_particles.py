@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import shutil
 
 import mrcfile
 import numpy as np
@@ -625,12 +626,44 @@ def test_headers_that_are_not_believed_or_nearly_agree(write_particles, tmp_path
     assert [record.levelname for record in caplog.records] == ([level] if level else [])
 
 
-@pytest.mark.parametrize("header", [1.5, 2.6, 3.4, 6.0])
-def test_a_header_that_contradicts_the_list_is_refused(write_particles, tmp_path, header):
+@pytest.mark.parametrize("header", [0.35, 0.6, 1.8, 2.6, 3.4, 3.9, 5.5, 7.8, 25.5, 30.0])
+def test_a_header_that_may_be_out_of_date_is_told(write_particles, tmp_path, caplog, header):
     path = write_particles(tmp_path, pixel_size=3.0)
     with_header_pixel_size(tmp_path, header)
-    with pytest.raises(UserError, match=rf"is 3 Angstrom in .*particles.star, but {header:g} in the header of .*mrcs"):
+    if header == 0.6:  # 5 times finer: another stack agrees with the list
+        in_two_stacks(path, other_header=3.0)
+    assert ParticleStack.from_star(path).pixel_size == 3
+    assert f"is 3 Angstrom in {path}, but {header:g} in the header of" in caplog.text
+    assert "that of the list is used; if it is wrong, so are transfer functions" in caplog.text
+
+
+@pytest.mark.parametrize("header", [0.375, 1.5, 2.0, 4.5, 6.02, 7.5, 24.0])
+def test_a_header_as_of_another_binning_is_refused_unless_another_stack_agrees(
+    write_particles, tmp_path, caplog, header
+):
+    path = write_particles(tmp_path, pixel_size=3.0)
+    with_header_pixel_size(tmp_path, header)
+    text = rf"is 3 Angstrom in .*particles.star, but {header:g} in the header of .*mrcs, as before or after binning"
+    with pytest.raises(UserError, match=text):
         ParticleStack.from_star(path)
+    in_two_stacks(path, other_header=0)  # one that does not know
+    with pytest.raises(UserError, match=text):
+        ParticleStack.from_star(path)
+    in_two_stacks(path, other_header=3.2)
+    assert ParticleStack.from_star(path).pixel_size == 3
+    assert f"but {header:g} in the header of" in caplog.text
+
+
+def in_two_stacks(path, other_header):
+    """Let the second half of the images be in a copy of their stack with another header."""
+    shutil.copy(path.parent / "particles.mrcs", path.parent / "others.mrcs")
+    with mrcfile.open(path.parent / "others.mrcs", mode="r+") as mrc:
+        mrc.voxel_size = other_header
+    star = StarFile.read(path)
+    names = star.particles.text("rlnImageName")
+    half = len(names) // 2
+    names = [*names[:half], *(name.replace("particles.mrcs", "others.mrcs") for name in names[half:])]
+    star.replace(star.particles, star.particles.with_columns({"rlnImageName": names})).write(path)
 
 
 def test_bytes_of_imod_are_unsigned(write_particles, tmp_path):

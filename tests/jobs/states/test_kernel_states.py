@@ -123,7 +123,7 @@ def test_a_list_of_images_that_has_changed_is_not_resumed(fitted, hinge, engine,
         raise RuntimeError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr(reconstruct, "_write_table", stop)
+        patch.setattr(reconstruct, "write_states", stop)
         patch.setattr(reconstruct.StateCheckpoint, "finish", stop)
         assert engine(*call).code == 1
     (tmp_path / "full.star").write_text(text + "\n")
