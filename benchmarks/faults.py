@@ -102,7 +102,7 @@ _JUDGING = [
          "the model against the less likely explanation"),
         ("2 * objective + torch.logdet(covariance)", "2 * objective - torch.logdet(covariance)",
          "distance with the determinant's wrong sign"),
-        ("centred = distance[members] - distance[members].median()", "centred = distance[members] - distance.median()",
+        ("centred = values[members] - values[members].median()", "centred = values[members] - values.median()",
          "distances compared over optics groups"),
         ("batch.contrast.double() * (1 + band", "(1 + band", "contrast of an image without the one that is known"),
         ("(1 - 2 * PRIOR_SHARE) / PRIOR_SHARE", "PRIOR_SHARE / (1 - 2 * PRIOR_SHARE)", "prior odds turned over"),

@@ -53,13 +53,33 @@ def prepared() -> PreparedParticles:
 
 
 def everything(prepared: PreparedParticles, disk: HalfDisk = DISK, batch_size: int = COUNT) -> Batch:
-    """All particles in one batch."""
+    """All particles in one batch, with the backgrounds that they came with."""
     parts = list(prepared.batches(torch.arange(len(prepared)), disk, batch_size))
-    return Batch(*(torch.cat([getattr(part, name) for part in parts]) for name in Batch.__dataclass_fields__))
+    images = torch.cat([part.with_background() for part in parts])
+    names = ("ctf", "rotation", "contrast", "index")
+    return Batch(images, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def deviation(prepared: PreparedParticles, disk: HalfDisk = DISK) -> Tensor:
-    return prepared.noise_variance.sqrt()[prepared.group][:, disk.shell]
+    """The origin counts as if its noise was 100 times as wide."""
+    of_pixels = prepared.noise_variance.sqrt()[prepared.group][:, disk.shell]
+    return torch.where(disk.shell == 0, 100.0, 1.0) * of_pixels
+
+
+def test_slow_backgrounds_of_images_on_disk_make_no_difference(prepared) -> None:
+    """Those of the images before they were centred, whatever their noise."""
+    axis = torch.linspace(-1, 1, BOX)
+    slow = 3.0 * axis - 2.0 * axis[:, None] + axis * axis[:, None] - 1.5 * axis**2 + 0.5
+    centred = replace(prepared, pose=replace(prepared.pose, shift=torch.full((COUNT, 2), 4.0)))
+    phases = shift_phases(DISK, torch.full((COUNT, 2), 4.0 / PIXEL_SIZE), BOX)
+    added = images_to_disk(slow.expand(COUNT, BOX, BOX), DISK) * phases
+    strength = torch.linspace(1, 9, COUNT)[:, None]
+    dirty = replace(centred, coefficients=centred.coefficients + strength * added)
+    first, second = (next(iter(source.batches(torch.arange(COUNT), DISK, COUNT))) for source in (centred, dirty))
+    inner = DISK.shell > 0  # of the offset, a hundredth is left
+    scale = float(first.images.abs().max())
+    torch.testing.assert_close(second.images[:, inner], first.images[:, inner], rtol=0, atol=0.05 * scale)
+    assert float((second.with_background() - first.with_background())[:, inner].abs().max()) > 3 * scale
 
 
 def test_images_and_transfer_function_are_divided_by_the_noise_deviation(prepared) -> None:
