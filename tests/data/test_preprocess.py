@@ -248,6 +248,18 @@ def test_different_gains_are_equalised_and_said(
     assert float(whitened_power(prepared)[1:].mean()) == pytest.approx(1.0, abs=0.05)
 
 
+def test_noise_is_that_of_images_at_their_common_deviation(write_particles: Writer, tmp_path: Path) -> None:
+    """Whatever few of them were stronger: white noise of the median's variance, in units of its own."""
+    gain = np.where(np.arange(200) % 5 == 0, 6.0, np.where(np.arange(200) % 5 == 1, 0.3, 1.0)).astype(np.float32)
+    images = white_images(200, 24)
+    prepared = prepare_particles(
+        ParticleStack.from_star(write_particles(tmp_path, images * gain[:, None, None])), 24, scratch=None
+    )
+    noise = prepared.noise_variance[0, 2:].double() * prepared.grey_unit**2
+    torch.testing.assert_close(noise.mean(), torch.tensor(1.0, dtype=torch.float64), rtol=0.1, atol=0)
+    torch.testing.assert_close(noise, torch.ones_like(noise), rtol=0.25, atol=0)
+
+
 def test_equal_gains_are_left_alone_without_a_word(
     write_particles: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
