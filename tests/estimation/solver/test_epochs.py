@@ -246,7 +246,7 @@ def test_full_step_never_overshoots(simulation, band, preconditioner, precision)
 
 def test_step_divides_by_the_whole_matrix_of_the_curvature(simulation) -> None:
     """Where the density D is the same everywhere and there is no prior, it is C^-1 times the gradient over D."""
-    everywhere = full_preconditioner(simulation)
+    everywhere = full_preconditioner(simulation, torch.ones(BOX, BOX, BOX))
     flat = replace(everywhere, density=torch.full_like(everywhere.density, 5.0))
     root = noise(3, 3, seed=3, dtype=torch.float64)
     curvature = root @ root.T + 0.5 * torch.eye(3, dtype=torch.float64)
