@@ -111,7 +111,8 @@ _JUDGING = [
 
 _MODEL = [
     *_of(
-        "tests/estimation/solver/test_preconditioner.py tests/estimation/solver/test_epochs.py",
+        "tests/estimation/solver/test_preconditioner.py tests/estimation/solver/test_mini_batches.py"
+        " tests/estimation/solver/test_epochs.py",
         ("return torch.maximum(spectrum, smooth_ft.real)", "return torch.minimum(spectrum, smooth_ft.real)",
          "a spectrum lowered by the mask, not raised"),
         ("fourier_crop_volume(mask, box_size).clamp(0, 1).sqrt()", "fourier_crop_volume(mask, box_size).clamp(0, 1)",

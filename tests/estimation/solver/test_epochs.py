@@ -244,6 +244,19 @@ def test_full_step_never_overshoots(simulation, band, preconditioner, precision)
     assert 0.5 < largest < 1.5
 
 
+def test_step_divides_by_the_whole_matrix_of_the_curvature(simulation) -> None:
+    """Where the density D is the same everywhere and there is no prior, it is C^-1 times the gradient over D."""
+    everywhere = full_preconditioner(simulation, torch.ones(BOX, BOX, BOX))
+    flat = replace(everywhere, density=torch.full_like(everywhere.density, 5.0))
+    root = noise(3, 3, seed=3, dtype=torch.float64)
+    curvature = root @ root.T + 0.5 * torch.eye(3, dtype=torch.float64)
+    gradient = low_pass(noise(3, BOX, BOX, BOX, seed=4), SHELLS - 1)
+    no_prior = FactorPrior(torch.zeros(3, SHELLS, dtype=torch.float64), BOX)
+    step = preconditioned_step(flat, torch.zeros_like(gradient), gradient, curvature, no_prior)
+    expected = torch.einsum("ij,j...->i...", torch.linalg.inv(curvature), gradient.double()) / 5
+    assert relative_error(step.double(), expected) < 1e-3
+
+
 def test_curvature_scales_the_step(band, preconditioner, situation) -> None:
     volumes, gradient, _, _ = situation
     one, no_prior = torch.eye(RANK, dtype=torch.float64), FactorPrior(torch.zeros(RANK, SHELLS), BOX)
