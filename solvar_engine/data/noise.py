@@ -11,6 +11,7 @@ from solvar_engine.imaging.masks import real_radius
 from solvar_engine.imaging.shells import shell_means
 
 BACKGROUND_RADIUS = 0.47  # of the box: outside this circle an image is taken for background
+_DEPLETED_SHELLS = 6  # whose noise flattening lowers; it reaches shell 3 of images of the first optics group
 _STRANGE = 10.0  # sampling errors between an image's background deviation and the median
 
 
@@ -82,11 +83,12 @@ def repair_low_shells(noise_variance: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (..., shells)
-        Shells 0 to 3 at least as high as those that follow.
+        The first six shells at least as high as those that follow.
     """
     repaired = noise_variance.clone()
-    level = noise_variance[..., 4:7].mean(dim=-1, keepdim=True)
-    repaired[..., :4] = torch.maximum(repaired[..., :4], level)
+    first = min(_DEPLETED_SHELLS, noise_variance.shape[-1] - 1)
+    level = noise_variance[..., first : first + 3].mean(dim=-1, keepdim=True)
+    repaired[..., :first] = torch.maximum(repaired[..., :first], level)
     return repaired
 
 

@@ -109,13 +109,12 @@ class PreparedParticles:
         if self.centring is not None:
             raise ValueError("images at other poses than those that they were read with cannot be subtracted from")
         pixels = images.shape[1]
-        whitening = self.noise_variance.rsqrt()[:, self.disk.shell[:pixels]][self.group[index]]
+        whitening = self._whitening(self.disk)[:, :pixels][self.group[index]]
         self.coefficients[index, :pixels] -= images / (whitening * self.image_scale[index, None])
 
     def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
         """See :meth:`solvar_engine.imaging.types.BatchSource.batches`."""
-        inverse_deviation = self.noise_variance.rsqrt()[:, disk.shell]
-        inverse_deviation[:, disk.shell == 0] *= ORIGIN_WEIGHT
+        inverse_deviation = self._whitening(disk)
         columns = self._background_columns(disk, inverse_deviation)
         seen = self._seen_pixels(disk)
         for start in range(0, index.shape[0], batch_size):
@@ -134,6 +133,11 @@ class PreparedParticles:
             of_group = torch.stack([columns[g] for g in group.tolist()]) if len(columns) > 1 else columns[0][None]
             background = Background.removed_from(images, of_group * phases[:, :, None], disk.weight)
             yield Batch(images, ctf * self.sign, self.pose.rotation[rows], contrast, rows, background)
+
+    def _whitening(self, disk: HalfDisk) -> Tensor:
+        """Factors (groups, pixels) on the coefficients of each optics group."""
+        inverse_deviation = self.noise_variance.rsqrt()[:, disk.shell]
+        return torch.where(disk.shell == 0, ORIGIN_WEIGHT, 1.0) * inverse_deviation
 
     def _background_columns(self, disk: HalfDisk, whitening: Tensor) -> list[Tensor]:
         """Columns (p, k) of the slow background in images of each optics group."""

@@ -1,10 +1,11 @@
-"""The slow background of images: slopes and curvature from edge to edge, of which nothing is known beforehand.
+"""The slow background of images: offset, slopes and curvature from edge to edge, of which nothing is known beforehand.
 
 The background of an image is estimated outside the particle, which leaves it uncertain, and the tails of the molecule
 make the estimate depend on defocus and pose: unless what is left is part of the model, it becomes a component that
 looks like the mask and passes every test of being real. Here its coefficients have a flat prior and are integrated out,
 which is an orthogonal projection: images and slices lose the parts that lie in the span of the background's columns.
-The offset lies in the coefficient at the origin alone, which hardly counts (`ORIGIN_WEIGHT`).
+The normal operator of the mean cannot do without the coefficient at the origin, where the offset lies: it hardly counts
+there (`ORIGIN_WEIGHT`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from solvar_engine.imaging.fourier import HalfDisk, images_to_disk, images_to_sc
 ORIGIN_WEIGHT = 0.01
 """Of the coefficient at the origin: as if its noise were 10,000 times as strong. Zero would leave it undetermined."""
 
+_COLUMNS = 6
 _SUPPORT_SHELL = 8  # 93 % of the power of a slope and more of a curvature; beyond, what is left is below the noise
 
 
@@ -87,6 +89,11 @@ class Background:
         return (self.columns @ coordinates[..., None].to(self.columns.dtype))[..., 0]
 
 
+def bytes_per_image(disk: HalfDisk) -> int:
+    """Memory that the columns of the background take beside each image of a batch."""
+    return _COLUMNS * len(support(disk)) * torch.complex64.itemsize
+
+
 def polynomials(box_size: int, device: torch.device | str = "cpu") -> Tensor:
     """Slow backgrounds as images: 1, x, y, x^2, x y and y^2, from -1 to 1 at the edges.
 
@@ -121,15 +128,15 @@ def background_columns(disk: HalfDisk, input_box: int, frequency_ratio: float, w
     Returns
     -------
     Tensor, shape (p, k), complex64
-        k is 5, or fewer if the disk is too small to tell them apart.
+        k is 6, or fewer if the disk is too small to tell them apart.
     """
     inner = support(disk)
-    images = polynomials(input_box, whitening.device)[1:]
+    images = polynomials(input_box, whitening.device)
     if abs(frequency_ratio - 1) < 1e-6:
         spectra = images_to_disk(images, inner)
     else:
         spectra = images_to_scaled_disk(images, inner, frequency_ratio)
-    columns = spectra.T * whitening[: len(inner), None].double()
+    columns = spectra.T * torch.nan_to_num(whitening[: len(inner), None].double())
     gram = ((columns * inner.weight.to(columns.device)[:, None]).mH @ columns).real
     values, vectors = torch.linalg.eigh(gram)
     kept = values > 1e-9 * values[-1]

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from solvar_engine.imaging.background import bytes_per_image
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.projectors.checks import check_pose_mixture, check_rotation, check_slices, check_volumes
 from solvar_engine.projectors.combinations import (
@@ -317,4 +318,5 @@ def images_per_call(projector: Projector, channels: int) -> int:
     int
         At least 16.
     """
-    return max(16, projector.chunk_bytes // (len(projector.disk) * channels * 8))
+    bytes_of_image = len(projector.disk) * channels * 8 + bytes_per_image(projector.disk)
+    return max(16, projector.chunk_bytes // bytes_of_image)

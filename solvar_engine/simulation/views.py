@@ -54,7 +54,7 @@ def with_preferred_views(rotation: Tensor, share: float, seed: int) -> Tensor:
     frame = random_rotations(1, torch_stream(seed, Purpose.VIEW))[0]
     frames = torch.stack([frame.roll(-number, dims=1) for number in (1, 2, 0)])
     near_z = _turns(longitude, 2) @ _turns(tilt, 1) @ _turns(in_plane, 2)
-    preferred = frames[torch.from_numpy(axis)] @ near_z
+    preferred = (frames[torch.from_numpy(axis)].double() @ near_z).float()
     result = rotation.clone()
     result[torch.from_numpy(rows)] = preferred[torch.from_numpy(rows)]
     return result
@@ -68,6 +68,6 @@ def _cosines(uniform: np.ndarray) -> np.ndarray:
 
 def _turns(angle: np.ndarray, axis: int) -> Tensor:
     """Rotations (n, 3, 3) by angles (n,), radians, about one of the axes x, y and z."""
-    vector = torch.zeros(len(angle), 3)
-    vector[:, axis] = torch.from_numpy(angle).float()
+    vector = torch.zeros(len(angle), 3, dtype=torch.float64)
+    vector[:, axis] = torch.from_numpy(angle)
     return rotvec_to_rotation(vector)

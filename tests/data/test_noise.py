@@ -112,12 +112,12 @@ def test_low_shells_have_the_noise_that_flattening_takes(box_size: int) -> None:
 
 
 def test_repair_leaves_other_shells_and_its_argument_alone() -> None:
-    variance = torch.tensor([[0.0, 0.1, 5.0, 3.9, 4.0, 4.0, 4.0, 1.0]] * 2, dtype=torch.float64)
+    variance = torch.tensor([[0.0, 0.1, 5.0, 3.9, 3.0, 5.0, 4.0, 4.0, 4.0, 1.0]] * 2, dtype=torch.float64)
     before = variance.clone()
     repaired = repair_low_shells(variance)
     assert torch.equal(variance, before)
-    assert torch.equal(repaired[:, 4:], before[:, 4:])
-    assert repaired[0, :4].tolist() == [4.0, 4.0, 5.0, 4.0]
+    assert torch.equal(repaired[:, 6:], before[:, 6:])
+    assert repaired[0, :6].tolist() == [4.0, 4.0, 5.0, 4.0, 4.0, 5.0]
 
 
 # --- normalisation

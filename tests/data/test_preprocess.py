@@ -225,11 +225,14 @@ def test_white_noise_is_measured_and_whitened(
 
 
 def whitened_power(prepared: PreparedParticles, group: int | None = None) -> Tensor:
-    """Average power of every pixel of the whitened images, of one optics group if given."""
-    images = torch.cat([batch.with_background() for batch in batches_of(prepared, 64)])
-    if group is not None:
-        images = images[prepared.group == group]
-    return images.abs().double().square().mean(dim=0)
+    """Average power of every pixel of the whitened images, of one optics group if given, with what backgrounds took."""
+    parts = []
+    for batch in batches_of(prepared, 64):
+        power, lost = batch.images.abs().double().square(), batch.background.variance()
+        power[:, : lost.shape[1]] += lost
+        parts.append(power)
+    power = torch.cat(parts)
+    return (power if group is None else power[prepared.group == group]).mean(dim=0)
 
 
 def test_different_gains_are_equalised_and_said(

@@ -82,6 +82,13 @@ def test_slow_backgrounds_of_images_on_disk_make_no_difference(prepared) -> None
     assert float((second.with_background() - first.with_background())[:, inner].abs().max()) > 3 * scale
 
 
+def power_of(batch: Batch) -> Tensor:
+    """Of every coefficient, with what noise loses with the background."""
+    power, lost = batch.images.abs().square(), batch.background.variance()
+    power[:, : lost.shape[1]] += lost
+    return power
+
+
 def test_images_and_transfer_function_are_divided_by_the_noise_deviation(prepared) -> None:
     batch = everything(prepared)
     expected = prepared.coefficients * prepared.image_scale[:, None] / deviation(prepared)
@@ -98,7 +105,7 @@ def test_particles_come_in_the_order_asked_for_with_a_true_last_batch(prepared) 
     assert [len(part) for part in parts] == [3, 3, 1]
     assert torch.equal(torch.cat([part.index for part in parts]), index)
     whole = everything(prepared)
-    torch.testing.assert_close(torch.cat([part.images for part in parts]), whole.images[index])
+    torch.testing.assert_close(torch.cat([part.with_background() for part in parts]), whole.images[index])
     torch.testing.assert_close(torch.cat([part.ctf for part in parts]), whole.ctf[index])
     torch.testing.assert_close(torch.cat([part.rotation for part in parts]), whole.rotation[index])
 
@@ -162,16 +169,16 @@ def test_noise_measured_on_batches_whitens_them() -> None:
         group=group,
         frequency_ratio=torch.ones(2),
         input_box=BOX,
-        noise_variance=torch.ones(2, DISK.shell_max + 1),
+        noise_variance=1.08 * truth,
         image_scale=torch.ones(count),
         sign=1.0,
     )
     noise = ResidualNoise(2, DISK)
     for batch in source.batches(torch.arange(count), DISK, 100):
-        noise.add(batch.images.abs() ** 2, source.group[batch.index])
+        noise.add(power_of(batch), source.group[batch.index])
     corrected = source.with_noise(noise.update(source.noise_variance))
     torch.testing.assert_close(corrected.noise_variance[:, 1:], truth[:, 1:], rtol=0.08, atol=0)
-    power = torch.cat([batch.images for batch in corrected.batches(torch.arange(count), DISK, 100)]).abs().square()
+    power = torch.cat([power_of(batch) for batch in corrected.batches(torch.arange(count), DISK, 100)])[:, 1:]
     for number in range(2):
         assert float(power[group == number].mean()) == pytest.approx(1.0, abs=0.01)
 

@@ -121,8 +121,8 @@ class PoseModel:
     def derivatives(self, batch: Batch, posterior: PosePosterior) -> PoseDerivatives:
         """Derivatives of the objective at the poses of a batch, from the posterior there.
 
-        The matrix, and the share of the log-determinant in the gradient, leave the few coordinates of the background in:
-        a few percent of the gradient by the rotation. Steps are judged by the objective, which is exact.
+        The matrix, and the share of the log-determinant in the gradient, leave the few coordinates of the background
+        in: a few percent of the gradient. Steps are judged by the objective, which is exact.
         """
         contrast = batch.contrast.double()[:, None]
         scale = contrast * self._scales  # what turns factors and mean into columns of coordinates of unit variance

@@ -58,7 +58,7 @@ def test_stated_contrasts_count_the_spread_of_those_in_use(known: bool) -> None:
         OBJECTIVES["ml"],
         LEFT,
     )
-    job = SimpleNamespace(progress=silent_progress())
+    job = SimpleNamespace(progress=silent_progress(), inputs=SimpleNamespace(halves=problem.halves))
     one, identity = torch.ones(BOX, BOX, BOX), torch.eye(RANK, dtype=torch.float64)
     factors = Factors(PHANTOM.factors(BOX), identity, LEFT)
     state = HalfSetState(1, (factors, factors), torch.zeros(RANK, 0, dtype=torch.float64), (0.0, 0.0))

@@ -183,7 +183,8 @@ def test_particles_are_placed_and_relieved_by_the_model_of_their_own_half(made: 
     for half in rows:
         (batch,) = source.batches(half, source.disk.prefix(3), len(half))
         left.append(float((batch.images[:, 1:].abs() ** 2).mean()))
-    assert left[0] < 1.4 < 2.0 < left[1]
+    # less what is as slow as a background, which images have lost
+    assert left[0] < 1.25 < 1.7 < left[1]
 
 
 def test_precision_is_that_of_the_images_and_the_prior(made: Made) -> None:
