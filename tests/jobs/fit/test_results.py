@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.components import Components
@@ -36,8 +37,15 @@ def components() -> Components:
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_stated_contrasts_count_the_spread_of_those_in_use(known: bool) -> None:
+def test_stated_contrasts_count_the_spread_of_those_in_use(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A contrast that was estimated, and is in use, was not known before: its spread is a part of the prior's."""
+    batches = PreparedParticles.batches
+
+    def without_backgrounds(*arguments):
+        for batch in batches(*arguments):
+            yield replace(batch, images=batch.with_background(), background=None)
+
+    monkeypatch.setattr(PreparedParticles, "batches", without_backgrounds)
     contrast = 1 + 0.3 * noise(IMAGES, seed=3) if known else None
     outlier = torch.zeros(IMAGES, dtype=torch.bool)
     outlier[0] = True
