@@ -10,9 +10,22 @@ import pytest
 from solvar_engine.contract.files import read_csv, read_json, write_csv
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
+from tests.jobs.conftest import Outcome
 from tests.jobs.programs import engine_environment
 
 NAME = os.fsdecode(b"M\xfcller")
+
+
+@pytest.fixture
+def engine(engine_program):
+    """The command line as a program: reports of pytest's processes to each other hold UTF-8 only."""
+
+    def run(*arguments):
+        process = engine_program(*arguments, "--threads", 1, errors="backslashreplace")
+        error = process.communicate()[1]
+        return Outcome(process.returncode, error)
+
+    return run
 
 
 @pytest.fixture
