@@ -12,6 +12,7 @@ from solvar_engine.imaging.shells import shell_means
 
 BACKGROUND_RADIUS = 0.47  # of the box: outside this circle an image is taken for background
 _DEPLETED_SHELLS = 6  # whose noise flattening lowers; it reaches shell 3 of images of the first optics group
+_FLATTENED_TOGETHER = 512  # images, in double precision
 _STRANGE = 10.0  # sampling errors between an image's background deviation and the median
 
 
@@ -45,13 +46,17 @@ def flattened(images: Tensor) -> tuple[Tensor, Tensor]:
     outside = background_mask(images.shape[-1], images.device)
     basis = polynomials(images.shape[-1], images.device)
     orthonormal, triangle = torch.linalg.qr(basis[:, outside].T)
-    values = images[:, outside].double()
-    coordinates = torch.linalg.solve_triangular(triangle, (values @ orthonormal).T, upper=True).T
-    flat = images - torch.einsum("nk,kyx->nyx", coordinates, basis).to(images.dtype)
-    left = flat[:, outside].double().square().sum(dim=1) / (int(outside.sum()) - len(basis))
-    # what rounding leaves of a constant is no noise
-    spread = values.amax(dim=1) - values.amin(dim=1)
-    return flat, torch.where(spread > 0, left.sqrt(), 0.0).to(images.dtype)
+    flat, deviation = torch.empty_like(images), images.new_empty(len(images))
+    for start in range(0, len(images), _FLATTENED_TOGETHER):
+        rows = slice(start, start + _FLATTENED_TOGETHER)
+        values = images[rows, outside].double()
+        coordinates = torch.linalg.solve_triangular(triangle, (values @ orthonormal).T, upper=True).T
+        flat[rows] = images[rows] - torch.einsum("nk,kyx->nyx", coordinates, basis).to(images.dtype)
+        left = flat[rows, outside].double().square().sum(dim=1) / (int(outside.sum()) - len(basis))
+        # what rounding leaves of a constant is no noise
+        spread = values.amax(dim=1) - values.amin(dim=1)
+        deviation[rows] = torch.where(spread > 0, left.sqrt(), 0.0).to(images.dtype)
+    return flat, deviation
 
 
 def background_power(images: Tensor, disk: HalfDisk) -> Tensor:

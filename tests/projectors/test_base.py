@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 
+from solvar_engine.imaging.background import bytes_per_image
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.projectors.base import Projector, images_per_call
 from solvar_engine.projectors.create import create_projector
@@ -69,7 +70,7 @@ def test_what_cannot_be_had_is_said(options: dict[str, object], sentence: str) -
 @pytest.mark.parametrize("interpolation", ["trilinear", "nufft"])
 def test_images_of_a_call_stay_within_its_memory(interpolation: str) -> None:
     projector: Projector = create_projector(64, HalfDisk.create(64), SliceOptions(interpolation))
-    image_bytes = len(projector.disk) * 12 * 8
+    image_bytes = len(projector.disk) * 12 * 8 + bytes_per_image(projector.disk)
     count = images_per_call(projector, 12)
     assert count * image_bytes <= projector.chunk_bytes < (count + 1) * image_bytes
     assert images_per_call(projector, 10**6) == 16
