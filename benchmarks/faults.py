@@ -408,7 +408,8 @@ _DATA = [
         ("scale[rows, None].double() ** 2", "scale[rows, None].double()", "noise scaled by amplitude"),
         ("stack.pixel_size * stack.box_size / box_size", "stack.pixel_size * box_size / stack.box_size",
          "pixel size of the working box turned over"),
-        ("flat = images - torch.einsum", "flat = images + torch.einsum", "background added instead of taken away"),
+        ("flat[rows] = images[rows] - torch.einsum", "flat[rows] = images[rows] + torch.einsum",
+         "background added instead of taken away"),
     ),
     *_of(
         "tests/data/test_particles.py",

@@ -35,7 +35,7 @@ from solvar_engine.imaging.sampling import sample_of
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_PIXELS = 4_000_000  # of images in flight
+_CHUNK_PIXELS = 2_000_000  # of images in flight
 _NOISE_IMAGES = 2_000  # per optics group, for the first noise spectrum
 _DIGEST_ROWS = 16
 _UNIT_IMAGES = 16  # to find the unit of grey values with
