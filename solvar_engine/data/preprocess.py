@@ -17,6 +17,7 @@ from torch import Tensor
 from solvar_engine.contract.errors import UserError
 from solvar_engine.data.faults import MASKED, REFUSE_BAD_IMAGES, BadImages
 from solvar_engine.data.noise import (
+    BACKGROUND_RADIUS,
     background_mask,
     background_power,
     flattened,
@@ -31,7 +32,8 @@ from solvar_engine.imaging.fourier import (
     images_to_scaled_disk,
     shift_phases,
 )
-from solvar_engine.imaging.sampling import sample_of
+from solvar_engine.imaging.sampling import enlarged_groups, sample_of
+from solvar_engine.imaging.shells import shrunk_spectra
 
 logger = logging.getLogger(__name__)
 
@@ -123,11 +125,7 @@ def prepare_particles(
     scale = torch.ones(count)
     scale[good] = _normalise_groups(deviation[good], group[good], stack.box_size, stack.group_names, unit)
     digest[is_bad] = -1 - torch.nonzero(is_bad).flatten()  # equal only in that they hold nothing
-    for g, known in enumerate(spectra):
-        if not known:
-            name = stack.group_names[g]
-            raise UserError(f"No image of optics group {name} of {stack.path} can be used: leave it out.")
-    noise = torch.stack([_average_spectrum(spectra_of_group, scale) for spectra_of_group in spectra])
+    noise = _noise_spectra(spectra, scale, disk)
     return PreparedParticles(
         coefficients=coefficients,
         disk=disk,
@@ -220,16 +218,22 @@ def _centred_coefficients(images: Tensor, disk: HalfDisk, shift_px: Tensor, rati
     return coefficients * shift_phases(disk, shift_px, images.shape[-1])
 
 
-def _average_spectrum(spectra: list[tuple[Tensor, Tensor]], scale: Tensor) -> Tensor:
-    """Average the spectra (images, shells) of some rows, as they are after scaling the images."""
-    rows, power = (torch.cat(parts) for parts in zip(*spectra, strict=True))
-    return (power * scale[rows, None].double() ** 2).mean(dim=0)
+def _noise_spectra(spectra: list[list[tuple[Tensor, Tensor]]], scale: Tensor, disk: HalfDisk) -> Tensor:
+    """Average the spectra (images, shells) of rows of each optics group, as they are after scaling the images."""
+    pixels = torch.bincount(disk.shell) * (1 - math.pi * BACKGROUND_RADIUS**2)  # what the background tells apart
+    average = torch.zeros(len(spectra), len(pixels), dtype=torch.float64)
+    images = torch.zeros(len(spectra), 1, dtype=torch.float64)
+    for group, of_group in enumerate(spectra):
+        for rows, power in of_group:
+            average[group] += (power * scale[rows, None].double() ** 2).sum(dim=0)
+            images[group] += len(rows)
+    return shrunk_spectra(average / images.clamp_min(1), images * pixels)
 
 
 def _normalise_groups(
     deviation: Tensor, group: Tensor, input_box: int, names: tuple[str, ...], unit: float
 ) -> Tensor:
-    scale = torch.ones_like(deviation)
+    scale, group = torch.ones_like(deviation), enlarged_groups(group)
     pixels = int(background_mask(input_box).sum())
     for g in group.unique().tolist():
         members = group == g
@@ -237,10 +241,10 @@ def _normalise_groups(
         changed = int((scale[members] != 1).sum())
         if changed:
             logger.info(
-                "%d images of optics group %s differ in background deviation (%.3g to %.3g): each is scaled to the "
-                "median, and its factor is kept as part of its contrast",
+                "%d images of %s differ in background deviation (%.3g to %.3g): each is scaled to the median, and its "
+                "factor is kept as part of its contrast",
                 changed,
-                names[g],
+                f"optics group {names[g]}" if g >= 0 else "small optics groups",
                 float(deviation[members].min()) * unit,
                 float(deviation[members].max()) * unit,
             )

@@ -8,6 +8,9 @@ if TYPE_CHECKING:  # only the types: the rooms of plain arrays import this, too
     import numpy as np
     from torch import Tensor
 
+LEAST_MEMBERS = 50
+"""Of a group, for medians and deviations of its own: of three images one is always far from the other two."""
+
 Rows = TypeVar("Rows", "Tensor", "np.ndarray")
 
 
@@ -71,3 +74,30 @@ def random_rows(count: int, most: int, generator: np.random.Generator) -> np.nda
     rows = generator.choice(count, size=min(count, most), replace=False)
     rows.sort()
     return rows
+
+
+def enlarged_groups(group: Tensor, least: int = LEAST_MEMBERS) -> Tensor:
+    """Join groups that are too small for statistics of their own: to one, or to the largest if that is still too small.
+
+    Parameters
+    ----------
+    group : Tensor, shape (n,), int64
+    least : int
+        Members of a group that stays as it is.
+
+    Returns
+    -------
+    Tensor, shape (n,), int64
+        That of the joined ones is -1.
+
+    Examples
+    --------
+    >>> enlarged_groups(torch.tensor([0, 0, 0, 4, 5, 5]), 3).tolist()
+    [0, 0, 0, -1, -1, -1]
+    >>> enlarged_groups(torch.tensor([0, 0, 0, 4, 5]), 3).tolist()
+    [0, 0, 0, 0, 0]
+    """
+    number, place, size = group.unique(return_inverse=True, return_counts=True)
+    is_small = size[place] < least
+    joined = int(number[size.argmax()]) if int(is_small.sum()) < least else -1
+    return group.masked_fill(is_small, joined)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk, hermitian_weight, nyquist_shell, volume_radius, volume_to_ft
 
+_SHAPE_ROUNDS = 2  # levels and shape alternate
+
 
 def shell_count(box_size: int) -> int:
     """Number of complete shells, the origin included."""
@@ -99,6 +101,47 @@ def shell_means(values: Tensor, disk: HalfDisk) -> Tensor:
     total.index_add_(-1, shell, values.double() * weight)
     count = torch.zeros(shells, dtype=torch.float64, device=values.device).index_add_(0, shell, weight)
     return total / count
+
+
+def shrunk_spectra(power: Tensor, count: Tensor) -> Tensor:
+    """Bring spectra that were measured on few coefficients near the shape that all have in common.
+
+    Each keeps its own level, which a single image tells to a few percent; a shell of one image has a dozen
+    coefficients. How much the shapes truly differ in a shell is their spread beyond what so many coefficients leave
+    uncertain (DerSimonian & Laird, Control. Clin. Trials 1986): a spectrum and the common shape are averaged with the
+    inverses of these two variances.
+
+    Parameters
+    ----------
+    power : Tensor, shape (groups, shells), float64
+        Average power.
+    count : Tensor, shape (groups, shells)
+        Coefficients that each was measured on; where there are none, the power does not count.
+
+    Returns
+    -------
+    Tensor, shape (groups, shells), float64
+        A group that was measured nowhere has the average level.
+
+    Examples
+    --------
+    >>> shrunk_spectra(torch.tensor([[4.0, 2.0], [3.9, 2.1]]), torch.tensor([[1e9, 1e9], [2.0, 1e9]])).round().tolist()
+    [[4.0, 2.0], [4.0, 2.0]]
+    """
+    count, smallest = count.double(), torch.finfo(torch.float32).tiny
+    total, measured = count.sum(dim=0), count.sum(dim=1, keepdim=True)
+    level = torch.ones_like(measured)
+    for _ in range(_SHAPE_ROUNDS):
+        shape = (count * power / level).sum(dim=0) / total.clamp_min(smallest)
+        shape = torch.where(total > 0, shape, 1.0).clamp_min(smallest)
+        level = (count * power / shape).sum(dim=1, keepdim=True) / measured.clamp_min(smallest)
+        level = torch.where(measured > 0, level, 1.0).clamp_min(smallest)
+    common = level * shape
+    excess = (count * (power / common - 1).square()).sum(dim=0) - ((count > 0).sum(dim=0) - 1)
+    freedom = total - count.square().sum(dim=0) / total.clamp_min(smallest)
+    variance = torch.where(freedom > 1e-9 * total, excess / freedom.clamp_min(smallest), 0.0).clamp_min(0)
+    own = count * variance / (1 + count * variance)
+    return own * power + (1 - own) * common
 
 
 def shells_to_volume(values: Tensor, box_size: int, beyond: float = 0.0) -> Tensor:

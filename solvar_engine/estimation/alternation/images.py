@@ -62,6 +62,8 @@ def judge_images(
         sample = _noise_sample(source, index[~outlier[index]])
         for rows, power in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
             noise.add(power, group[rows])
+    if source.contrast is not None:
+        contrast = contrast * source.contrast.cpu()
     contrast = (contrast / contrast[~outlier].mean()).clamp_min(_LEAST_CONTRAST)
     return JudgedImages(
         noise.update(source.noise_variance), outlier, contrast.float(), share if is_doubted else 0.0

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass
-from solvar_engine.imaging.sampling import sample_of
+from solvar_engine.imaging.sampling import enlarged_groups, sample_of
 from solvar_engine.imaging.types import BatchSource, ParticleSource
 
 PRIOR_SHARE = 0.05
@@ -43,7 +43,7 @@ class ImageFit:
     distance : Tensor, shape (n,), float64
         e^T Sigma^-1 e, which is the number of real pixels on average.
     contrast : Tensor, shape (n,), float64
-        Posterior mean under the model.
+        Posterior mean under the model, over the one that the image came with.
     """
 
     log_odds: Tensor
@@ -102,7 +102,7 @@ def image_fits(source: BatchSource, index: Tensor, band: Band, factors: Tensor) 
         log_odds = torch.minimum(noise, other) - posterior.objective
         prior = log_odds.new_tensor((1 - 2 * PRIOR_SHARE) / PRIOR_SHARE).log()
         distance = _distance(posterior.objective, posterior.covariance)
-        contrast = batch.contrast.double() * (1 + band.contrast_variance**0.5 * posterior.mean[:, -1])
+        contrast = 1 + band.contrast_variance**0.5 * posterior.mean[:, -1]
         yield batch.index, ImageFit(log_odds + prior, distance, contrast)
 
 
@@ -137,8 +137,11 @@ def strong_images(source: ParticleSource, index: Tensor) -> Tensor:
 
 
 def deviations(values: Tensor, group: Tensor) -> Tensor:
-    """Distance of values (n,) from the median of their optics group (n,), in robust standard deviations."""
-    deviation = torch.zeros_like(values)
+    """Distance of values (n,) from the median of their optics group (n,), in robust standard deviations.
+
+    Small groups are taken together: see `enlarged_groups`.
+    """
+    deviation, group = torch.zeros_like(values), enlarged_groups(group)
     for number in group.unique():
         members = group == number
         centred = values[members] - values[members].median()

@@ -10,7 +10,7 @@ from torch import Tensor
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass
 from solvar_engine.imaging.fourier import HalfDisk
-from solvar_engine.imaging.shells import shell_means
+from solvar_engine.imaging.shells import shell_means, shrunk_spectra
 from solvar_engine.imaging.types import BatchSource
 
 
@@ -73,10 +73,13 @@ class ResidualNoise:
         """Correct the noise variance (groups, shells) that whitened the images.
 
         Shells that a group does not see, and groups without images, keep theirs; so does the origin, which has no noise
-        of its own (`solvar_engine.imaging.background`).
+        of its own (`solvar_engine.imaging.background`). What few images say of a shell is brought near the shape of all
+        spectra.
         """
         # Beyond a group's own Nyquist its images hold nothing, and its noise is measured on the rest of the shell.
         seen = shell_means((self._power > 0).double(), self._disk)
         seen[:, 0] = 0
         power = shell_means(self._power / self._count.clamp_min(1)[:, None], self._disk)
-        return torch.where(seen > 0, noise_variance * power / seen, noise_variance.double()).float()
+        power = torch.where(seen > 0, noise_variance * power / seen, noise_variance.double())
+        measured = seen * self._count[:, None] * torch.bincount(self._disk.shell, minlength=seen.shape[1])
+        return torch.where(seen > 0, shrunk_spectra(power, measured), noise_variance.double()).float()
