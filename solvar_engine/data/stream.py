@@ -39,7 +39,7 @@ class PreparedParticles:
     noise_variance : Tensor, shape (groups, shells), float32
         In units of `grey_unit` squared.
     image_scale : Tensor, shape (n,), float32
-        Factor that brings each image to the common background deviation.
+        Factor that brings each image to the common background deviation, negative where it is turned as well.
     sign : float
         +1, or -1 when protein is dark in the images.
     grey_unit : float
@@ -52,6 +52,8 @@ class PreparedParticles:
         Of the pixels of each image on disk: equal images have equal ones.
     is_bad : Tensor or None, shape (n,), bool
         Images that could not be used, all zero here.
+    grey_scale : Tensor or None, shape (n,), float32
+        Scale of the signal in the part of the set that each image belongs to, beside its contrast; None for ones.
     """
 
     coefficients: Tensor
@@ -71,6 +73,7 @@ class PreparedParticles:
     contrast: Tensor | None = None
     digest: Tensor | None = None
     is_bad: Tensor | None = None
+    grey_scale: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.coefficients.shape[0])
@@ -82,6 +85,11 @@ class PreparedParticles:
     def with_sign(self, sign: float) -> PreparedParticles:
         """Same particles, seen with the other sign of contrast."""
         return replace(self, sign=sign)
+
+    def with_grey_scale(self, scale: Tensor) -> PreparedParticles:
+        """Same particles as they come, with a scale (n,) of the signal in each; images of negative scale are turned."""
+        turned = torch.where(scale < 0, -self.image_scale, self.image_scale)
+        return replace(self, image_scale=turned, grey_scale=scale.abs().float())
 
     def with_pose(self, pose: Pose) -> PreparedParticles:
         """Same particles at other poses; images are moved to their new centres as they are read."""
@@ -129,6 +137,8 @@ class PreparedParticles:
             if seen is not None:
                 ctf = ctf * seen[group]
             contrast = ctf.new_ones(len(rows)) if self.contrast is None else self.contrast[rows]
+            if self.grey_scale is not None:
+                contrast = contrast * self.grey_scale[rows]
             phases = phases_of_centring(disk, self.pose.shift[rows] / self.pixel_size)
             of_group = torch.stack([columns[g] for g in group.tolist()]) if len(columns) > 1 else columns[0][None]
             background = Background.removed_from(images, of_group * phases[:, :, None], disk.weight)

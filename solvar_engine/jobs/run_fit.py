@@ -12,6 +12,7 @@ from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, 
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.estimation.solver.schedule import Schedule
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
+from solvar_engine.jobs.fit.grey_scales import settle_grey_scales
 from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import DEFAULT_SCHEDULE, FitJob
@@ -58,7 +59,7 @@ def _fit(job: FitJob) -> None:
     """Do all stages in order; each goes on from what an earlier, interrupted run has saved."""
     with closing(job.progress), logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
         images = read_images(job)
-        job = with_independent_halves(job, images)
+        job, images = settle_grey_scales(with_independent_halves(job, images), images)
         images, masks, equations = settle_sign_and_masks(job, images)
         write_decisions(job.run, ImageDecisions(images.sign, images.grey_unit))
         halves = fit_halves(job, images, masks, equations)

@@ -27,6 +27,7 @@ from solvar_engine.contract.results.components import (
 from solvar_engine.contract.results.images import (
     CONTRAST,
     CONTRAST_STD,
+    GREY_SCALE,
     HALF_SET,
     LOG_LIKELIHOOD,
     OUTLIER,
@@ -72,6 +73,7 @@ __all__ = [
     "EMBEDDING_COLUMNS",
     "FSC_COLUMNS",
     "FSC_THRESHOLD",
+    "GREY_SCALE",
     "HALF_SET",
     "LOG_LIKELIHOOD",
     "METRICS_COLUMNS",

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvar_engine.contract.results import CONTRAST, CONTRAST_STD, HALF_SET, LOG_LIKELIHOOD, NOT_REPRODUCIBLE, OUTLIER
+from solvar_engine.contract.results import (
+    CONTRAST,
+    CONTRAST_STD,
+    GREY_SCALE,
+    HALF_SET,
+    LOG_LIKELIHOOD,
+    NOT_REPRODUCIBLE,
+    OUTLIER,
+)
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.alternation.problem import of_no_half
@@ -101,7 +109,7 @@ def write_results(
     write_candidates(run, decision, scale)
     correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal()
     write_spectra(run, source, stack, halves.mean.fsc, correlation, scale)
-    known = (1.0 if source.contrast is None else source.contrast) / images.image_scale
+    known = (1.0 if source.contrast is None else source.contrast) / images.image_scale.abs()
     known = known / (known * latents.contrast)[~halves.outlier].mean()
     contrast = known * latents.contrast
     write_latent_coordinates(run, latents.z, latents.precision, contrast, scale)
@@ -112,6 +120,8 @@ def write_results(
         CONTRAST_STD: (known * latents.contrast_std).double(),
         HALF_SET: _half_set_numbers(job),
     }
+    if images.grey_scale is not None:
+        columns[GREY_SCALE] = (images.grey_scale * images.image_scale.sign()).double()
     refines = job.params.refine_poses
     if refines:
         columns.update(pose_columns(halves, components, stack.pose))

@@ -19,11 +19,13 @@ from solvar_engine.data.faults import BadImages
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
+from solvar_engine.estimation.judging.grey_scales import scale_evidence, scales_of_parts
 from solvar_engine.estimation.model.half_models import HalfModel, explain, scale_to_images
-from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
+from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.shells import shells_to_volume
 from solvar_engine.jobs.decisions import read_decisions
+from solvar_engine.jobs.fit.grey_scales import parts_of, sentences_of_scales
 from solvar_engine.jobs.fit.inputs import scratch_folder
 from solvar_engine.jobs.fit.outputs import OutputScale
 from solvar_engine.jobs.running.allocator import FreedMemory
@@ -34,6 +36,7 @@ from solvar_engine.jobs.running.progress import Progress
 from solvar_engine.jobs.states.latent_space import LatentSpace
 from solvar_engine.jobs.states.particles import (
     check_extent,
+    grey_scales_of,
     open_stack,
     prepare,
     read_run_particles,
@@ -156,7 +159,10 @@ def set_up(
     if source.is_bad is not None:
         rows = (first[~source.is_bad[first]], second[~source.is_bad[second]])
         is_outlier = is_outlier | source.is_bad.numpy()[row]
-    source, models = _signed_with_half_models(params, run, space, source, stack.path, torch.cat(rows), options)
+    if params.particles is None:
+        scale = grey_scales_of(known.star.particles, row, len(stack))
+        source = source if scale is None else source.with_grey_scale(scale)
+    source, models = _signed_with_half_models(params, run, space, source, stack, torch.cat(rows), options)
     progress.advance()
     progress.stage("placing particles")
     z, precision = _place_and_remove(source, rows, models, options)
@@ -183,14 +189,15 @@ def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> 
 
 
 def _signed_with_half_models(
-    params: ReconstructParams, run: RunDir, space: LatentSpace, source: PreparedParticles, path: Path, rows: Tensor,
-    options: SliceOptions,
+    params: ReconstructParams, run: RunDir, space: LatentSpace, source: PreparedParticles, stack: ParticleStack,
+    rows: Tensor, options: SliceOptions,
 ) -> tuple[PreparedParticles, tuple[HalfModel, HalfModel]]:
     """Give the images the sign that makes them those of the run, and each half-set its own mean and components.
 
-    The fit has decided on the sign of its images; that of others shows in the factor on the mean that fits them.
+    The fit has decided on sign and scale of its images; those of others show in the factors on the mean that fit them.
     Densities are positive factors times those of the run.
     """
+    path = stack.path
     mask = read_volume(run.mask).data
     gain = _mean_gain(run, mask.shape[-1])
     means = [
@@ -200,6 +207,8 @@ def _signed_with_half_models(
     disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
     known = read_decisions(run).sign
     source = source.with_sign(1.0 if known is None else known)
+    if params.particles is not None:
+        source = _on_one_scale(source, stack, rows, disk, 0.5 * (means[0] + means[1]), options)
     scale = scale_to_images(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]), options)
     if scale < 0:
         if params.particles is None and known is not None:
@@ -216,6 +225,24 @@ def _signed_with_half_models(
         for half, mean in enumerate(means, start=1)
     )
     return source, (first, second)
+
+
+def _on_one_scale(
+    source: PreparedParticles, stack: ParticleStack, rows: Tensor, disk: HalfDisk, mean: Tensor, options: SliceOptions
+) -> PreparedParticles:
+    """Find the scales of parts of the set by the mean of the run; single images stay as they are."""
+    part, names = parts_of(stack)
+    used = torch.cat([sample_of(rows[part[rows] == number], _SCALE_IMAGES) for number in range(len(names))])
+    evidence = torch.zeros(len(source), 2, dtype=torch.float64)
+    evidence[used] = scale_evidence(source, used, disk, mean, options).cpu()
+    if float(evidence[used, 1].sum()) < 0:
+        evidence[:, 1] *= -1  # the sign of all is found later
+    scale = scales_of_parts(evidence, part, used, len(names)).scale
+    if bool((scale == 1).all()):
+        return source
+    for sentence in sentences_of_scales(scale, part, names):
+        logger.warning(sentence)
+    return source.with_grey_scale(scale[part])
 
 
 def _half_components(run: RunDir, space: LatentSpace, half: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import ReconstructParams
-from solvar_engine.contract.results import HALF_SET, OUTLIER, Latents, read_latents, read_noise
+from solvar_engine.contract.results import GREY_SCALE, HALF_SET, OUTLIER, Latents, read_latents, read_noise
 from solvar_engine.contract.run import RunDir, changed_inputs, read_record
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.data.faults import BadImages
@@ -208,6 +208,15 @@ def prepare(
     relative = torch.ones(len(stack))
     relative[row] = torch.as_tensor(contrast).float() * prepared.image_scale[row]
     return prepared.with_contrast(relative / relative[row].mean())
+
+
+def grey_scales_of(table: StarTable, row: NDArray[np.int64], count: int) -> Tensor | None:
+    """Scale of the signal in each of ``count`` images, as the fit found it; None if it is one in all."""
+    if GREY_SCALE not in table:
+        return None
+    scale = torch.ones(count)
+    scale[row] = torch.from_numpy(table.numbers(GREY_SCALE)[GREY_SCALE]).float()
+    return scale
 
 
 def check_extent(stack: ParticleStack, box_size: int, pixel_size: float, mean: Path) -> None:

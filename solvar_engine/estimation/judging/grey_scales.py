@@ -1,0 +1,198 @@
+"""How strong the signal is in parts of a data set, and which images show the molecule with the other sign.
+
+Normalisation gives images a common level of noise. What it says of the signal is nothing: joined sets differ in grey
+scale, in ice, in sign. So images are compared with a first mean, at low frequencies: <P mu, Y> / |P mu|^2 is the scale
+of the signal in an image, with the variance 1 / |P mu|^2. Each half-set is compared with the mean of the other, since
+images resemble what was made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.model.bands import band_box
+from solvar_engine.estimation.model.contrast import contrast_variance
+from solvar_engine.estimation.model.slices import slices_of_batch
+from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.imaging.types import Batch, BatchSource
+from solvar_engine.projectors.base import images_per_call
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
+from solvar_engine.reconstruction.mean import estimate_mean, filtered_halves
+from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
+
+LEAST_SCALE = 0.05
+"""Images with less signal hold none."""
+
+_SHELL = 16  # up to which images are compared
+_ROUNDS = 8  # at most, of means and scales
+_CHANGE = 0.01  # of a scale, that another round is worth
+_SURE = 5.0  # standard errors
+_LEAST_DIFFERENCE = 0.05  # of scales that matter beside the spread of single images
+_LEAST_SHARE = 0.1  # of all images, in a part that a mean is made of alone
+_DARK_SURE, _DARK_SHARE = 4.0, 0.5  # standard errors, and share of the scale of the part, below zero
+
+
+@dataclass(frozen=True)
+class GreyScales:
+    """What a first mean tells of the images.
+
+    Attributes
+    ----------
+    scale : Tensor, shape (parts,), float64
+        Of the signal in each part of the set, negative for the other sign; 1 in the part with most images, and in
+        those that do not differ from it.
+    is_dark : Tensor, shape (n,), bool
+        Images that show the molecule with the other sign than the rest of their part.
+    """
+
+    scale: Tensor
+    is_dark: Tensor
+
+
+def find_grey_scales(
+    source: BatchSource, halves: tuple[Tensor, Tensor], part: Tensor, options: SliceOptions = DEFAULT_OPTIONS
+) -> GreyScales:
+    """Find the scale of the signal in each part, and the images of the other sign, with a mean of low frequencies.
+
+    The mean of all images may vanish if parts have opposite signs. So the first one is that of the largest part, unless
+    that has a tenth of the images only.
+
+    Parameters
+    ----------
+    source : BatchSource
+        Its contrasts are not used.
+    halves : tuple of two Tensors, int64
+    part : Tensor, shape (n,), int64
+        Part of each image, from 0.
+    options : SliceOptions
+
+    Returns
+    -------
+    GreyScales
+    """
+    used, low = torch.cat(halves), _LowBand.of(source)
+    size = torch.bincount(part[used], minlength=int(part.max()) + 1)
+    reference = int(size.argmax())
+    found = GreyScales(torch.ones(len(size), dtype=torch.float64), torch.zeros(len(source), dtype=torch.bool))
+    evidence = torch.zeros(len(source), 2, dtype=torch.float64)
+    starts_with_part = all(int((part[half] == reference).sum()) >= _LEAST_SHARE * len(half) for half in halves)
+    for number in range(_ROUNDS):
+        of_first = starts_with_part and number == 0
+        kept = ~found.is_dark & ((part == reference) | (not of_first))
+        scaled = replace(low, scale=found.scale[part].float())
+        first, second = (accumulate_normal_equations(scaled, half[kept[half]], options) for half in halves)
+        means = filtered_halves(estimate_mean(first, second))
+        for half, mean in zip(halves, reversed(means), strict=True):
+            evidence[half] = scale_evidence(low, half, low.disk, mean, options).cpu()
+        before, found = found, scales_of_parts(evidence, part, used, len(size))
+        change = (found.scale / before.scale - 1).abs().max()
+        if float(change) < _CHANGE and torch.equal(found.is_dark, before.is_dark) and not (of_first and len(size) > 1):
+            break
+    return found
+
+
+def scale_evidence(
+    source: BatchSource, index: Tensor, disk: HalfDisk, mean: Tensor, options: SliceOptions = DEFAULT_OPTIONS
+) -> Tensor:
+    """What each image says of the scale of a mean in it: |P mu|^2 and <P mu, Y>, shape (n, 2), float64.
+
+    Parameters
+    ----------
+    source : BatchSource
+    index : Tensor, shape (n,), int64
+    disk : HalfDisk
+        Band of the mean, a prefix of the source's.
+    mean : Tensor, shape (z, y, x)
+    options : SliceOptions
+    """
+    projector = create_projector(int(mean.shape[-1]), disk, options)
+    grid, evidence = projector.to_grid(mean[None]), [torch.zeros(0, 2, dtype=torch.float64, device=mean.device)]
+    for batch in source.batches(index, disk, images_per_call(projector, 2)):
+        _, products, _ = slices_of_batch(projector, grid, batch)
+        evidence.append(products[:, 0].double())
+    return torch.cat(evidence)
+
+
+def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) -> GreyScales:
+    """Scales relative to the part with most images, where they surely differ, from the evidence of each image.
+
+    Parameters
+    ----------
+    evidence : Tensor, shape (n, 2)
+        From `scale_evidence`.
+    part : Tensor, shape (n,), int64
+    used : Tensor, int64
+        Images that count.
+    parts : int
+        Number of parts.
+
+    Returns
+    -------
+    GreyScales
+    """
+    of_image = part[used]
+    power, cross = evidence[used].unbind(dim=1)
+    power = power.clamp_min(torch.finfo(torch.float32).tiny)
+    own, is_dark = cross / power, torch.zeros(len(used), dtype=torch.bool)
+    for _ in range(2):  # dark images weaken what they are compared with
+        known = power * ~is_dark
+        average = _sums(known * own, of_image, parts) / _sums(known, of_image, parts).clamp_min(1e-30)
+        sign = torch.where(average < 0, -1.0, 1.0)[of_image]
+        is_dark = (sign * cross < -_DARK_SURE * power.sqrt()) & (sign * own < -_DARK_SHARE * average[of_image].abs())
+    centre = average[of_image]
+    relative = torch.stack((centre.square() * power, centre * (cross - centre * power)), dim=1)
+    spread = contrast_variance(relative[~is_dark])
+    weight = ~is_dark / (1 / power + spread * centre.square())
+    precision = _sums(weight, of_image, parts)
+    average = _sums(weight * own, of_image, parts) / precision.clamp_min(1e-30)
+    size = torch.bincount(of_image, minlength=parts)
+    reference = int(size.argmax())
+    whole, dark = average[reference], torch.zeros(len(part), dtype=torch.bool)
+    if not float(whole) > _SURE * float(precision[reference]) ** -0.5:
+        return GreyScales(torch.ones(parts, dtype=torch.float64), dark)  # there is no mean to compare with
+    dark[used] = is_dark
+    ratio = average / whole
+    error = (1 / precision.clamp_min(1e-30) + ratio.square() / precision[reference]).sqrt() / whole
+    differs = ((ratio - 1).abs() > (_SURE * error).clamp_min(_LEAST_DIFFERENCE)) & (size > 0)
+    is_turned = ratio < -_SURE * error
+    ratio = torch.where(is_turned, ratio.clamp_max(-LEAST_SCALE), ratio.clamp_min(LEAST_SCALE))
+    return GreyScales(torch.where(differs, ratio, 1.0), dark)
+
+
+def _sums(values: Tensor, part: Tensor, parts: int) -> Tensor:
+    return torch.bincount(part, weights=values.double(), minlength=parts)
+
+
+@dataclass(frozen=True)
+class _LowBand:
+    """The first shells of images, on the smallest box that holds them, with scales (n,) of their signal."""
+
+    source: BatchSource
+    disk: HalfDisk
+    box_size: int
+    scale: Tensor | None = None
+
+    @staticmethod
+    def of(source: BatchSource) -> _LowBand:
+        """Cut a source."""
+        shell_max = min(_SHELL, source.disk.shell_max)
+        return _LowBand(source, source.disk.prefix(shell_max), band_box(shell_max, source.box_size))
+
+    @property
+    def pixel_size(self) -> float:
+        return self.source.pixel_size * self.source.box_size / self.box_size
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
+        for batch in self.source.batches(index, disk, batch_size):
+            if self.scale is None:
+                yield batch
+            else:
+                yield replace(batch, contrast=self.scale[batch.index].to(batch.contrast))

@@ -1,0 +1,96 @@
+"""Parts of a set whose images have another grey scale or sign: found, said, and taken into account."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.judging.grey_scales import LEAST_SCALE, GreyScales, find_grey_scales
+from solvar_engine.jobs.fit.job import FitJob
+
+logger = logging.getLogger(__name__)
+
+_LEAST_IMAGES = 100  # of one stack, whose signal may have a scale of its own
+_SHOWN_PARTS = 3
+
+
+def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
+    """Find parts whose signal has another scale or sign than most; single images of the other sign are left out.
+
+    Returns
+    -------
+    job : FitJob
+        With the half-sets that are left.
+    source : PreparedParticles
+        With the scales, if there are any.
+    """
+    part, names = parts_of(job.inputs.stack)
+    found = job.checkpoint.load("grey_scales", GreyScales)
+    if found is None:
+        job.progress.stage("grey scales")
+        found = find_grey_scales(source, job.inputs.halves, part, job.projector_options)
+        job.checkpoint.save("grey_scales", found)
+    if bool(found.is_dark.any()):
+        logger.warning(
+            "%d images show the molecule with the other sign than those beside them: left out, as outliers; if they are"
+            " good ones, multiply them by -1",
+            int(found.is_dark.sum()),
+        )
+        first, second = (half[~found.is_dark[half]] for half in job.inputs.halves)
+        job = replace(job, inputs=replace(job.inputs, halves=(first, second)))
+    if bool((found.scale != 1).any()):
+        for sentence in sentences_of_scales(found.scale, part, names):
+            logger.warning(sentence)
+        source = source.with_grey_scale(found.scale[part])
+    return job, source
+
+
+def parts_of(stack: ParticleStack) -> tuple[Tensor, list[str]]:
+    """Parts of a set that may differ in grey scale: by optics group and stack, or folder of stacks of few images.
+
+    Returns
+    -------
+    part : Tensor, shape (n,), int64
+    names : list of str
+    """
+    paths = stack.index.paths
+    folders = {path: number for number, path in enumerate(dict.fromkeys(path.parent for path in paths))}
+    place = torch.from_numpy(stack.index.stack).long()
+    _, pair, size = torch.stack((stack.group, place)).unique(dim=1, return_inverse=True, return_counts=True)
+    folder = torch.tensor([len(paths) + folders[path.parent] for path in paths])
+    place = torch.where(size[pair] < _LEAST_IMAGES, folder[place], place)
+    found, part = torch.stack((stack.group, place)).unique(dim=1, return_inverse=True)
+    places, parts_of_group = [*paths, *folders], torch.bincount(found[0])
+    names = [
+        f"optics group {stack.group_names[group]}" + (f" in {places[where]}" if parts_of_group[group] > 1 else "")
+        for group, where in found.T.tolist()
+    ]
+    return part, names
+
+
+def sentences_of_scales(scale: Tensor, part: Tensor, names: list[str]) -> Iterator[str]:
+    """Say which parts differ from the largest one, and what is done about it."""
+    size = torch.bincount(part, minlength=len(scale))
+    reference = names[int(size.argmax())]
+    is_weak = scale.abs() <= LEAST_SCALE
+    kinds = (
+        ((scale != 1) & (scale > 0) & ~is_weak, "is {:.3g} times that in {}: images are compared on one scale"),
+        ((scale < 0) & ~is_weak, "is {:.3g} times that in {}, of the other sign: these images are turned"),
+        (is_weak, "is hardly there ({:.2g} times that in {} at most): do they show this molecule?"),
+    )
+    for chosen, what in kinds:
+        some = torch.nonzero(chosen).flatten().tolist()
+        if some:
+            some.sort(key=lambda number: -int(size[number]))
+            shown = ", ".join(names[number] for number in some[:_SHOWN_PARTS])
+            others = f" and {len(some) - _SHOWN_PARTS} other parts" if len(some) > _SHOWN_PARTS else ""
+            count = int(size[some].sum())
+            yield f"The signal of {count} images ({shown}{others}) " + what.format(
+                float(scale[some].median()), reference
+            )
