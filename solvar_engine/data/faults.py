@@ -58,7 +58,8 @@ class BadImages:
             return
         where = self._list(stack, rows, faults)
         first = f"{stack.name_of_image(rows[0])} {faults[rows[0]]}"
-        remedy = "give unmasked images" if faults[rows[0]] == MASKED else "leave it out or extract it again"
+        remedy = "give unmasked images" if faults[rows[0]] == MASKED else "extract it again"
+        remedy += ", or leave it out with --skip-bad-images"
         if len(rows) > 1:
             shown = ", ".join(str(row + 1) for row in rows[:_SHOWN_ROWS]) + (" ..." if len(rows) > _SHOWN_ROWS else "")
             first += f", and {len(rows)} of {len(stack)} images cannot be used (rows {shown}{where})"

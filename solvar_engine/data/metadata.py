@@ -90,6 +90,7 @@ _LIMITS = {
     "rlnCtfScalefactor": _Limits(0.0, 10.0, "", "", "is it in percent?"),
 }
 _SMALLEST_UM, _LARGEST_UM = 0.05, 30.0  # of defocus in micrographs, which in Angstrom would be none
+_SMALLEST_DEFOCUS = 1_000.0  # Angstrom, of all images of a set; micrographs are not taken closer to focus
 _OVERFOCUS = -500.0  # Angstrom
 _MANY = 50  # particles, whose angles spread
 _NOT_APPLIED = {
@@ -319,6 +320,13 @@ def _refuse_units_of_columns(columns: _Columns) -> None:
                 f"Column {name} of {columns.source} is negative ({defocus[0]:g} Angstrom in the first row), which means"
                 " overfocus: give underfocus as positive numbers."
             )
+    largest = max(np.abs(columns.get(name)).max() for name in ("rlnDefocusU", "rlnDefocusV"))
+    phase_shift = columns.find("rlnPhaseShift")
+    if _LARGEST_UM < largest < _SMALLEST_DEFOCUS and (phase_shift is None or not phase_shift.any()):
+        raise UserError(
+            f"The defocus of {columns.source} is {largest:g} Angstrom at most, too little to see molecules with: is it"
+            " in nm? Give Angstrom."
+        )
     rot, tilt, psi = (columns.get(name) for name in ANGLE_COLUMNS)
     spreads = len(rot) >= _MANY and min(rot.std(), psi.std()) > 0.5 and tilt.std() > 0.1
     if spreads and max(np.abs(rot).max(), np.abs(psi).max(), np.abs(tilt).max()) <= 2 * np.pi + 1e-3:

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _OTHER_PIXEL_SIZE, _WRONG_PIXEL_SIZE = 0.01, 0.1  # a calibration, and what no calibration changes
 _BINNINGS = (1.5, 8.0)  # from and to, by multiples of one half
 _SMALLEST_EXTENT = 100.0  # Angstrom, of an image of a molecule
+_SMALLEST_BOX, _EXTENTS = 16, (30.0, 20_000.0)  # px of images that can be fitted, and Angstrom of their edges
 _UNKNOWN_PIXEL_SIZES = (1.0,)  # written by programs that do not know
 
 
@@ -89,6 +90,7 @@ class ParticleStack:
         index = ImageIndex.create(star.particles, root, allow_truncated)
         _check_boxes(metadata, index, star.source)
         _check_pixel_sizes(metadata, index, star.source)
+        _check_extents(metadata, index, star.source)
         _check_origins(metadata, index, star.source)
         return cls(Path(path), star, metadata, index, StackReader(index.paths, index.headers))
 
@@ -271,6 +273,17 @@ def _is_binning(ratio: float) -> bool:
     if not lowest * (1 - _OTHER_PIXEL_SIZE) <= factor <= highest * (1 + _OTHER_PIXEL_SIZE):
         return False
     return abs(2 * factor - round(2 * factor)) <= 2 * factor * _OTHER_PIXEL_SIZE
+
+
+def _check_extents(metadata: ParticleMetadata, index: ImageIndex, source: str) -> None:
+    """Refuse pixel sizes with which images are smaller, or larger, than those of any molecule."""
+    box_size, (lowest, highest) = index.headers[0].shape[-1], _EXTENTS
+    for name, size in zip(metadata.group_names, metadata.pixel_sizes, strict=True):
+        if box_size >= _SMALLEST_BOX and not lowest <= size * box_size <= highest:
+            raise UserError(
+                f"Images of {box_size} px of {size:g} Angstrom (optics group {name} of {source}) are"
+                f" {size * box_size:g} Angstrom wide, which no images of molecules are: is the pixel size in Angstrom?"
+            )
 
 
 def _check_origins(metadata: ParticleMetadata, index: ImageIndex, source: str) -> None:

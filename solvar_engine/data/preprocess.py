@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 _CHUNK_PIXELS = 2_000_000  # of images in flight
 _NOISE_IMAGES = 2_000  # per optics group, for the first noise spectrum
 _DIGEST_ROWS = 16
+_WIDE_DEVIATIONS = 10.0  # from the weakest to the strongest background of a group
 _UNIT_IMAGES = 16  # to find the unit of grey values with
 _UNIT_RANGE = (1e-15, 1e15)  # results in units of the input would leave float32 beyond
 
@@ -240,12 +241,14 @@ def _normalise_groups(
         scale[members] = normalisation(deviation[members], pixels)
         changed = int((scale[members] != 1).sum())
         if changed:
-            logger.info(
+            lowest, highest = float(deviation[members].min()) * unit, float(deviation[members].max()) * unit
+            logger.log(
+                logging.WARNING if highest > _WIDE_DEVIATIONS * lowest else logging.INFO,
                 "%d images of %s differ in background deviation (%.3g to %.3g): each is scaled to the median, and its "
                 "factor is kept as part of its contrast",
                 changed,
                 f"optics group {names[g]}" if g >= 0 else "small optics groups",
-                float(deviation[members].min()) * unit,
-                float(deviation[members].max()) * unit,
+                lowest,
+                highest,
             )
     return scale

@@ -2,11 +2,13 @@
 
 They are in ``params.json`` under ``decided``: ``sign`` (+1; -1 if the images were inverted because the molecule is dark
 in them) and ``grey_unit`` (grey values that made 1 in the estimators). What was decided for each particle is in
-``particles.star`` (``solvarHalfSet``, ``solvarOutlier``, ``solvarContrast``), the noise in ``noise.csv``.
+``particles.star`` (``solvarHalfSet``, ``solvarOutlier``, ``solvarContrast``, ``solvarGreyScale``), the noise in
+``noise.csv``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from solvar_engine.contract.files import write_json
@@ -32,6 +34,11 @@ class ImageDecisions:
 def write_decisions(run: RunDir, decisions: ImageDecisions) -> None:
     """Add the decisions to params.json."""
     write_json(run.params, {**read_record(run), "decided": asdict(decisions)})
+
+
+def write_cautions(run: RunDir, sentences: Sequence[str]) -> None:
+    """Add to params.json what is to be said of the results of a fit: estimates at limits, or that cannot be."""
+    write_json(run.params, {**read_record(run), "cautions": list(sentences)})
 
 
 def read_decisions(run: RunDir) -> ImageDecisions:

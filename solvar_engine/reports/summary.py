@@ -88,7 +88,8 @@ def paragraph(data: ReportData) -> str:
     >>> paragraph(data)
     'From 10,000 particles (box 64 px, 3 Å per pixel) the mean map reaches 7.9 Å ...'
     """
-    sentences = (_data_sentence(data), _outlier_sentence(data), _component_sentence(data), _caution(data))
+    cautions = [f"{text[:1].upper()}{text[1:]}." for text in data.parameters.get("cautions", ())]
+    sentences = (_data_sentence(data), _outlier_sentence(data), _component_sentence(data), _caution(data), *cautions)
     return " ".join(sentence for sentence in sentences if sentence)
 
 

@@ -19,7 +19,10 @@ _NOISE_PARTICLES = 5_000
 _NOISE_PARTICLES_PER_GROUP = 500  # at least, as far as an optics group has them
 _JUDGED_SHELL = 16  # what particles look like is decided below; all shells found the same outliers
 _MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
-_LEAST_CONTRAST = 0.1  # of an image that is fitted: junk has none, and its sign means nothing
+
+
+LEAST_CONTRAST = 0.1
+"""Of an image that is fitted: junk has none, and its sign means nothing."""
 
 
 def judge_images(
@@ -64,7 +67,7 @@ def judge_images(
             noise.add(power, group[rows])
     if source.contrast is not None:
         contrast = contrast * source.contrast.cpu()
-    contrast = (contrast / contrast[~outlier].mean()).clamp_min(_LEAST_CONTRAST)
+    contrast = (contrast / contrast[~outlier].mean()).clamp_min(LEAST_CONTRAST)
     return JudgedImages(
         noise.update(source.noise_variance), outlier, contrast.float(), share if is_doubted else 0.0
     )

@@ -158,10 +158,10 @@ def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) ->
     dark[used] = is_dark
     ratio = average / whole
     error = (1 / precision.clamp_min(1e-30) + ratio.square() / precision[reference]).sqrt() / whole
+    sign = torch.where((ratio < -_SURE * error) & (size > 0), -1.0, 1.0)
+    ratio = (sign * ratio).clamp_min(LEAST_SCALE)
     differs = ((ratio - 1).abs() > (_SURE * error).clamp_min(_LEAST_DIFFERENCE)) & (size > 0)
-    is_turned = ratio < -_SURE * error
-    ratio = torch.where(is_turned, ratio.clamp_max(-LEAST_SCALE), ratio.clamp_min(LEAST_SCALE))
-    return GreyScales(torch.where(differs, ratio, 1.0), dark)
+    return GreyScales(sign * torch.where(differs, ratio, 1.0), dark)
 
 
 def _sums(values: Tensor, part: Tensor, parts: int) -> Tensor:

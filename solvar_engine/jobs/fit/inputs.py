@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _PIXEL_SIZE_TOLERANCE = 0.01
 _SMALLEST_HALF = 0.1  # of the particles
+_LEAST_PEAK = 0.5  # of a mask
 _LEAST_OVERLAP = 0.1  # of a focus mask with the mask; a resampled mask has ripples of a few percent beside it
 
 
@@ -156,6 +157,10 @@ def read_mask(path: str, stack: ParticleStack, box_size: int) -> Tensor:
         raise UserError(
             f"The mask {path} has values from {float(data.min()):.3g} to {float(data.max()):.3g}: "
             "a mask lies between 0 and 1 and is not empty."
+        )
+    if float(data.max()) < _LEAST_PEAK:
+        raise UserError(
+            f"The mask {path} is {float(data.max()):.3g} at most, and so would be all densities: scale it to 1 inside."
         )
     if mask.box_size != stack.box_size:
         how = "padded or cropped" if same_sampling else "resampled"

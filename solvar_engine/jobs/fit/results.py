@@ -25,6 +25,8 @@ from solvar_engine.estimation.judging.nuisance import nuisance_overlap, slow_ove
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.solver.agreement import covariance_fsc
 from solvar_engine.imaging.shells import resolution_at
+from solvar_engine.jobs.decisions import write_cautions
+from solvar_engine.jobs.fit.cautions import cautions_of
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.outputs import (
     OutputScale,
@@ -126,7 +128,12 @@ def write_results(
     if refines:
         columns.update(pose_columns(halves, components, stack.pose))
     stack.write_star(run.particles, columns, source.pose if refines else None)
-    return _summarise(halves, components, labels, scale)
+    summary = _summarise(halves, components, labels, scale)
+    cautions = cautions_of(job, images, halves, components, contrast)
+    for caution in cautions:
+        logger.warning(caution)
+    write_cautions(run, cautions)
+    return summary
 
 
 def _half_set_numbers(job: FitJob) -> torch.Tensor:
