@@ -21,7 +21,7 @@ from solvar_engine.projectors.combinations import phase_slope
 from solvar_engine.projectors.grid_projector import GridProjector
 from solvar_engine.projectors.triton_poses import pose_products
 from solvar_engine.projectors.triton_slices import add_combinations, add_slices, read_slices
-from solvar_engine.projectors.triton_tuning import Tiles, Tuning
+from solvar_engine.projectors.triton_tuning import DEFAULT_TUNING, Tiles, Tuning
 
 _CHUNK_BYTES = 512_000_000  # of slices in one call: enough programs to fill a card
 _EVEN = 2  # complex channels of 16 bytes
@@ -57,7 +57,7 @@ class TritonProjector(GridProjector):
         interpolation: str = "trilinear",
         oversampling: int = 2,
         device: torch.device | str = "cuda",
-        tuning: Tuning = Tuning(),
+        tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
         super().__init__(box_size, disk, interpolation=interpolation, oversampling=oversampling, device=device)
         self._tuning = tuning
@@ -132,7 +132,7 @@ class TritonProjector(GridProjector):
             rotation.shape[0],
             cells,
             self._order(rotation, grid),
-            self._rotation(rotation),
+            self._real(rotation),
             self._cells,
             self._weight if ctf is None else self._real(ctf),
             images,
@@ -156,7 +156,7 @@ class TritonProjector(GridProjector):
             rotation.shape[0],
             _floats(slices.to(torch.complex64)),
             self._order(rotation, out),
-            self._rotation(rotation),
+            self._real(rotation),
             self._cells,
             self._weight if ctf is None else self._real(ctf),
             cells,
@@ -189,7 +189,7 @@ class TritonProjector(GridProjector):
             rotation.shape[0],
             _floats(slices),
             self._order(rotation, out),
-            self._rotation(rotation),
+            self._real(rotation),
             self._cells,
             self._real(ctf),
             _floats(images),
@@ -228,7 +228,7 @@ class TritonProjector(GridProjector):
             count,
             cells,
             self._order(rotation, grid),
-            self._rotation(rotation),
+            self._real(rotation),
             self._cells,
             self._real(phase_slope(self.disk)),
             self._real(ctf),
@@ -251,7 +251,7 @@ class TritonProjector(GridProjector):
         *arrays: Tensor,
         **numbers: int,
     ) -> None:
-        """Run a kernel on all images, blocks of pixels and blocks of lanes; `shape` holds lanes, their blocks, tiles."""
+        """Run a kernel on all images, blocks of pixels and of lanes; `shape` holds lanes, their blocks, and tiles."""
         lanes, lane_blocks, tiles = shape
         if images == 0:
             return
@@ -265,6 +265,7 @@ class TritonProjector(GridProjector):
             LANES=lanes,
             PIXELS=tiles.pixels_of_tile(lanes),
             num_warps=tiles.warps,
+            num_stages=tiles.stages,
             **numbers,
         )
 
@@ -285,11 +286,8 @@ class TritonProjector(GridProjector):
     def _order(self, rotation: Tensor, grid: Tensor) -> Tensor:
         """Order in which images are visited."""
         if self.grid_bytes(grid.shape[-1]) > self._tuning.sort_from_bytes:
-            return order_by_direction(self._rotation(rotation))
+            return order_by_direction(self._real(rotation))
         return torch.arange(rotation.shape[0], device=self._device)
-
-    def _rotation(self, rotation: Tensor) -> Tensor:
-        return self._real(rotation)
 
     def _real(self, values: Tensor) -> Tensor:
         return values.to(self._device, torch.float32).contiguous()
@@ -342,5 +340,5 @@ def _cells(grid: Tensor) -> tuple[Tensor, int]:
     sizes = grid.shape[:-2]
     expected = [row * math.prod((*sizes[axis + 1 :], grid.shape[-2])) for axis in range(len(sizes))]
     if grid.dtype != torch.complex64 or last != 1 or outer != expected:
-        raise TypeError(f"expected a grid of complex64 whose cells follow each other, got {grid.dtype}, {grid.stride()}")
+        raise TypeError(f"expected complex64 cells one after the other, got {grid.dtype}, strides {grid.stride()}")
     return torch.view_as_real(grid), 2 * row

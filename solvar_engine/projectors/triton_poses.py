@@ -66,7 +66,7 @@ def pose_products(  # type: ignore[no-untyped-def]
         ky = tl.load(pixels + 2 * pixel + 1, mask=inside, other=0.0)
         cell, x, y, z, sign = cell_of_pixel(rotation, image, kx, ky, centre, False)
         cells = grid + (cell * FLOATS)[:, None] + lane[None, :]
-        mask = inside[:, None] & (lane < 2 * CHANNELS)[None, :]
+        mask = inside[:, None] & (lane < FLOATS)[None, :]
         values = tl.zeros([PIXELS, LANES], tl.float32)
         slope_x, slope_y, slope_z = values, values, values
         for corner in tl.static_range(8):

@@ -19,11 +19,14 @@ class Tiles:
         That a program goes through, tile by tile, at most.
     warps : int
         Threads of a program, in groups of 32.
+    stages : int
+        Tiles that are on their way at the same time; more than one takes shared memory.
     """
 
     floats: int = 1024
     pixels: int = 256
     warps: int = 4
+    stages: int = 1
 
     def pixels_of_tile(self, lanes: int) -> int:
         """Number of pixels of a tile with so many lanes."""
@@ -57,3 +60,6 @@ class Tuning:
     sort_from_bytes: float = 64e6
     private_bytes: float = 16e6
     most_copies: int = 8
+
+
+DEFAULT_TUNING = Tuning()
