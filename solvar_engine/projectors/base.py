@@ -44,7 +44,8 @@ class Projector(ABC):
 
     Arguments are checked here, once for all backends, because compiled kernels would follow them out of their arrays.
     Gram matrices, combinations and pose products are made from slices by plain torch unless a backend overrides
-    `_gram`, `_combine` or `_pose_products`.
+    `_gram`, `_combine` or `_pose_products`, or what makes slices and products at once: `_read_with_gram`,
+    `_add_combinations`.
 
     Parameters
     ----------
@@ -151,6 +152,23 @@ class Projector(ABC):
     def _combine(self, slices: Tensor, images: Tensor, coefficients: Tensor) -> Tensor:
         return combine_with_images(slices, images, coefficients, self._weight)
 
+    def _read_with_gram(
+        self, grid: Tensor, rotation: Tensor, ctf: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        slices = self._read(grid, rotation, ctf)
+        return slices, self._gram(slices, images)
+
+    def _add_combinations(
+        self,
+        slices: Tensor,
+        images: Tensor,
+        coefficients: Tensor,
+        rotation: Tensor,
+        ctf: Tensor,
+        out: Tensor,
+    ) -> None:
+        self._add(self._combine(slices, images, coefficients), rotation, ctf, out)
+
     def _pose_products(
         self,
         grid: Tensor,
@@ -221,9 +239,12 @@ class Projector(ABC):
         gram : Tensor, shape (n, channels + 1, channels + 1), float64
             Real inner products over the full plane (Hermitian weights), the image being the last channel.
         """
-        check_slices("images", images, rotation.shape[0], len(self.disk))
-        slices = self.project(grid, rotation, ctf)
-        return slices, self._gram(slices, images)
+        check_rotation(rotation)
+        self._check_grid("grid", grid)
+        count, pixels = rotation.shape[0], len(self.disk)
+        check_slices("images", images, count, pixels)
+        check_slices("ctf", ctf, count, pixels)
+        return self._read_with_gram(grid, rotation, ctf.to(self._dtype), images)
 
     def backproject_combination(
         self,
@@ -247,11 +268,14 @@ class Projector(ABC):
         out : Tensor
             Accumulator of ``channels_out`` channels, modified.
         """
-        count = rotation.shape[0]
-        check_slices("slices", slices, count, len(self.disk), slices.shape[-1])
-        check_slices("images", images, count, len(self.disk))
+        check_rotation(rotation)
+        self._check_grid("out", out)
+        count, pixels = rotation.shape[0], len(self.disk)
+        check_slices("slices", slices, count, pixels, slices.shape[-1])
+        check_slices("images", images, count, pixels)
+        check_slices("ctf", ctf, count, pixels)
         check_slices("coefficients", coefficients, count, slices.shape[-1] + 1, self._channels(out))
-        self.backproject(self._combine(slices, images, coefficients), rotation, out, ctf)
+        self._add_combinations(slices, images, coefficients, rotation, ctf.to(self._dtype), out)
 
     def pose_products(
         self,

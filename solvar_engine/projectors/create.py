@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.projectors.base import Projector
@@ -30,6 +31,10 @@ def create_projector(box_size: int, disk: HalfDisk, options: SliceOptions) -> Pr
     backend, interpolation, oversampling = options.chosen_backend, options.interpolation, options.oversampling
     if interpolation == "nufft":
         logger.debug("projector %s on %s, %s", backend, options.device, interpolation)
+        if backend == "finufft_gpu":
+            from solvar_engine.projectors.nufft_gpu import GpuNufftProjector
+
+            return GpuNufftProjector(box_size, disk, device=options.device)
         from solvar_engine.projectors.nufft import NufftProjector
 
         return NufftProjector(box_size, disk)
@@ -38,8 +43,11 @@ def create_projector(box_size: int, disk: HalfDisk, options: SliceOptions) -> Pr
         from solvar_engine.projectors.numba_cpu import NumbaProjector
 
         return NumbaProjector(box_size, disk, interpolation=interpolation, oversampling=oversampling)
+    sampling: dict[str, Any] = {"interpolation": interpolation, "oversampling": oversampling, "device": options.device}
+    if backend == "triton_gpu":
+        from solvar_engine.projectors.triton_gpu import TritonProjector
+
+        return TritonProjector(box_size, disk, **sampling)
     from solvar_engine.projectors.torch_ref import TorchProjector
 
-    return TorchProjector(
-        box_size, disk, interpolation=interpolation, oversampling=oversampling, device=options.device
-    )
+    return TorchProjector(box_size, disk, **sampling)

@@ -83,7 +83,7 @@ def _flat_index(cell: Tensor, geometry: GridGeometry) -> Tensor:
 
 
 def _weighted_sum(grid: Tensor, geometry: GridGeometry, corners: list[tuple[Tensor, Tensor]]) -> Tensor:
-    flat = grid.view(-1, grid.shape[-1])
+    flat = grid.reshape(-1, grid.shape[-1])
     total = grid.new_zeros(*corners[0][1].shape, grid.shape[-1])
     for cell, weight in corners:
         total += flat[_flat_index(cell, geometry)].view_as(total) * weight[..., None]

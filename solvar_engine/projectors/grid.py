@@ -72,13 +72,17 @@ class GridGeometry:
 
     def to_grid(self, volumes: Tensor) -> Tensor:
         """Transform real volumes (channels, z, y, x) into a grid (z, y, x >= 0, channels), complex."""
-        correction = self.gridding_correction(volumes.dtype, volumes.device) * self.box_size
         grid = volumes.new_zeros(self.shape(volumes.shape[0]), dtype=volumes.dtype.to_complex())
+        self.fill(grid, volumes)
+        return grid
+
+    def fill(self, grid: Tensor, volumes: Tensor) -> None:
+        """Transform real volumes into a grid of zeros."""
+        correction = self.gridding_correction(volumes.dtype, volumes.device) * self.box_size
         for part, some in zip(volumes.split(_CHANNELS_AT_ONCE), grid.split(_CHANNELS_AT_ONCE, dim=-1), strict=True):
             spectrum = padded_rfft3(part / correction, self.padded_size)
             for target, source in self._blocks():
                 some[target] = spectrum[(slice(None), *source)].permute(1, 2, 3, 0)
-        return grid
 
     def to_volumes(self, grid: Tensor) -> Tensor:
         """Adjoint of :meth:`to_grid`."""

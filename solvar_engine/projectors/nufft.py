@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-import finufft
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ _BUFFER_BYTES = 400e6  # of plans and chunks; measured
 _KERNEL_TOLERANCE = 1e-4  # of the kernel of a convolution: more would cost much memory
 _SHARED_GRIDS_BYTES = 512_000_000  # FINUFFT's internal grids of threads that share a channel, at most
 _COARSE_TOLERANCE = 1e-4  # from here on a smaller internal grid is enough
-_FROM_VOLUME, _TO_VOLUME = 2, 1  # FINUFFT's types
+FROM_VOLUME, TO_VOLUME = 2, 1  # FINUFFT's types
 
 T = TypeVar("T")
 
@@ -44,8 +43,7 @@ T = TypeVar("T")
 class NufftProjector(Projector):
     """Slices on the CPU to a given tolerance; see :class:`~.base.Projector`.
 
-    The "grid" is the volumes themselves, and so is the accumulator. On a GPU, cuFINUFFT would take the place of FINUFFT
-    in `_transform`, without the parts for threads.
+    The "grid" is the volumes themselves, and so is the accumulator.
 
     Parameters
     ----------
@@ -55,27 +53,35 @@ class NufftProjector(Projector):
         Relative error of the slices.
     dtype : torch.dtype
         Real type of the volumes: float64 computes in double precision.
+    device : torch.device or str
+        The CPU; another one for what derives from this.
     """
 
     chunk_bytes = _CHUNK_BYTES
     buffer_bytes = _BUFFER_BYTES
 
     def __init__(
-        self, box_size: int, disk: HalfDisk, *, tolerance: float = TOLERANCE, dtype: torch.dtype = torch.float32
+        self,
+        box_size: int,
+        disk: HalfDisk,
+        *,
+        tolerance: float = TOLERANCE,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
     ) -> None:
         if disk.shell_max > nyquist_shell(box_size):
             raise ValueError(f"shell {disk.shell_max} lies beyond Nyquist of a box of {box_size} px")
         if not 0 < tolerance < 1:
             raise ValueError(f"tolerance is {tolerance}, expected a number between 0 and 1")
-        super().__init__(box_size, disk, dtype=dtype)
+        super().__init__(box_size, disk, device=device, dtype=dtype)
         self._tolerance = tolerance
         # given to FINUFFT, because both types must use the same kernel
         self._upsampling = 1.25 if tolerance >= _COARSE_TOLERANCE else 2.0
-        self._pixels = disk.pixels.double() * (2 * math.pi / box_size)
+        self._pixels = disk.pixels.to(self._device, torch.float64) * (2 * math.pi / box_size)
 
     def new_accumulator(self, channels: int) -> Tensor:
         """See :meth:`~.base.Projector.new_accumulator`."""
-        return torch.zeros(channels, *(self.box_size,) * 3, dtype=self._dtype)
+        return torch.zeros(channels, *(self.box_size,) * 3, dtype=self._dtype, device=self._device)
 
     def grid_bytes(self, channels: int) -> float:
         """See :meth:`~.base.Projector.grid_bytes`."""
@@ -103,12 +109,12 @@ class NufftProjector(Projector):
 
     def _read(self, grid: Tensor, rotation: Tensor, ctf: Tensor | None) -> Tensor:
         count, channels = rotation.shape[0], grid.shape[0]
-        points, volumes = self._points(rotation), grid.numpy()
+        points, volumes = self._points(rotation).numpy(), grid.numpy()
         found = torch.empty(channels, count, len(self.disk), dtype=self._dtype.to_complex())
         values = found.numpy()
 
         def evaluate(part: _Part) -> None:
-            transform = self._transform(_FROM_VOLUME, points[:, part.images])
+            transform = self._transform(FROM_VOLUME, points[:, part.images])
             for channel in part.channels:
                 transform(volumes[channel].astype(values.dtype), out=values[channel, part.images].reshape(-1))
 
@@ -120,10 +126,10 @@ class NufftProjector(Projector):
         count, channels = rotation.shape[0], out.shape[0]
         scaled = slices if ctf is None else slices * ctf[..., None]
         values = scaled.permute(2, 0, 1).to(self._dtype.to_complex()).contiguous().numpy()
-        points = self._points(rotation)
+        points = self._points(rotation).numpy()
 
         def spread(part: _Part) -> list[np.ndarray]:
-            transform = self._transform(_TO_VOLUME, points[:, part.images])
+            transform = self._transform(TO_VOLUME, points[:, part.images])
             return [transform(values[channel, part.images].reshape(-1)).real.copy() for channel in part.channels]
 
         parts = self._parts(channels, count)
@@ -133,15 +139,15 @@ class NufftProjector(Projector):
 
     def _read_with_slopes(self, grid: Tensor, rotation: Tensor, ctf: Tensor) -> tuple[Tensor, Tensor]:
         # slopes are the transforms of the volumes times x, y and z
-        place = torch.arange(self.box_size, dtype=grid.dtype) - self.box_size // 2
+        place = torch.arange(self.box_size, dtype=grid.dtype, device=grid.device) - self.box_size // 2
         moved = torch.cat((grid, grid * place, grid * place[:, None], grid * place[:, None, None]))
         slices, *along = self._read(moved, rotation, ctf).split(grid.shape[0], dim=-1)
         return slices, torch.stack(along, dim=-1) * (-2j * math.pi / self.box_size)
 
-    def _points(self, rotation: Tensor) -> np.ndarray:
+    def _points(self, rotation: Tensor) -> Tensor:
         """Angles (z, y, x) of every pixel at each rotation, radians: (3, n, pixels)."""
-        xyz = torch.einsum("nij,pj->inp", rotation.double()[:, :, :2], self._pixels)
-        return xyz.flip(0).to(self._dtype).contiguous().numpy()
+        xyz = torch.einsum("nij,pj->inp", rotation.to(self._pixels)[:, :, :2], self._pixels)
+        return xyz.flip(0).to(self._dtype).contiguous()
 
     def _parts(self, channels: int, images: int) -> list[_Part]:
         """Deal channels to the threads, and images, too, if there are more threads than channels."""
@@ -156,11 +162,13 @@ class NufftProjector(Projector):
 
     def _transform(self, kind: int, points: np.ndarray) -> Callable[..., np.ndarray]:
         """Plan of one thread with its points (3, n, pixels) sorted: called with the data of one channel."""
+        import finufft
+
         plan = finufft.Plan(
             kind,
             (self.box_size,) * 3,
             eps=self._tolerance,
-            isign=-1 if kind == _FROM_VOLUME else 1,
+            isign=-1 if kind == FROM_VOLUME else 1,
             dtype="complex128" if self._dtype == torch.float64 else "complex64",
             nthreads=1,
             upsampfac=self._upsampling,
@@ -176,7 +184,9 @@ class NufftConvolutionSums:
         disk = projector.disk
         doubled = HalfDisk(2 * projector.box_size, 2 * disk.shell_max, 2 * disk.pixels, disk.weight, 2 * disk.shell)
         self._projector = projector
-        self._doubled = NufftProjector(doubled.box_size, doubled, tolerance=_KERNEL_TOLERANCE)
+        self._doubled = type(projector)(
+            doubled.box_size, doubled, tolerance=_KERNEL_TOLERANCE, device=projector._device
+        )
         self._right_side = self._projector.new_accumulator(1)
         self._kernel = self._doubled.new_accumulator(1)
 

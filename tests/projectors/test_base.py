@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,8 +16,9 @@ from solvar_engine.projectors.base import Projector, images_per_call
 from solvar_engine.projectors.create import create_projector
 from solvar_engine.projectors.nufft import NufftProjector
 from solvar_engine.projectors.numba_cpu import NumbaProjector
-from solvar_engine.projectors.options import SliceOptions
+from solvar_engine.projectors.options import SliceOptions, can_be_imported
 from solvar_engine.projectors.torch_ref import TorchProjector
+from solvar_engine.projectors.triton_gpu import TritonProjector
 
 DISK = HalfDisk.create(8)
 
@@ -47,15 +51,50 @@ def test_the_choice_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "finufft_cpu on cpu, nufft" in caplog.text
 
 
+@pytest.fixture
+def probing_anew() -> Iterator[None]:
+    can_be_imported.cache_clear()
+    yield
+    can_be_imported.cache_clear()
+
+
+def test_triton_and_cufinufft_serve_gpus(probing_anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cufinufft", ModuleType("cufinufft"))
+    for interpolation, backend in (("trilinear", "triton_gpu"), ("nearest", "triton_gpu"), ("nufft", "finufft_gpu")):
+        assert SliceOptions(interpolation, device="cuda:1").chosen_backend == backend
+    assert SliceOptions(device="mps").chosen_backend == "torch_ref"
+
+
+def test_plain_torch_stands_in_where_triton_is_missing_and_says_so_once(
+    probing_anew: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert [SliceOptions(device="cuda").chosen_backend for _ in range(3)] == ["torch_ref"] * 3
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING and record.getMessage().startswith("the library triton cannot be imported")
+    with pytest.raises(ValueError, match="triton_gpu needs the library triton, which cannot be imported"):
+        SliceOptions(device="cuda", backend="triton_gpu")
+
+
+def test_tritons_kernels_run_on_a_cpu_in_its_interpreter_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    options = SliceOptions(backend="triton_gpu")
+    assert isinstance(create_projector(8, DISK, options), TritonProjector)
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(ValueError, match="triton_gpu runs on a GPU only, not on cpu"):
+        SliceOptions(backend="triton_gpu")
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"backend": "magic"}, "projector backend is 'magic', expected auto or numba_cpu or torch_ref for trilinear"),
+        ({"backend": "magic"}, "backend is 'magic', expected auto or numba_cpu or triton_gpu or torch_ref for tri"),
         ({"interpolation": "cubic"}, "interpolation is 'cubic', expected one of trilinear, nearest, nufft"),
         ({"backend": "numba_cpu", "device": "cuda"}, "numba_cpu runs on the CPU only, not on cuda"),
         ({"interpolation": "nufft", "device": "cuda"}, "finufft_cpu runs on the CPU only, not on cuda"),
-        ({"interpolation": "nufft", "backend": "numba_cpu"}, "'numba_cpu', expected auto or finufft_cpu for nufft"),
+        ({"interpolation": "nufft", "backend": "numba_cpu"}, "expected auto or finufft_cpu or finufft_gpu for nufft"),
         ({"interpolation": "nearest", "backend": "finufft_cpu"}, "'finufft_cpu', expected auto or numba_cpu"),
+        ({"interpolation": "nufft", "backend": "finufft_gpu"}, "finufft_gpu runs on a GPU only, not on cpu"),
         ({"device": "gpu"}, "device is 'gpu', expected one such as cpu or cuda:0"),
         ({"oversampling": 0}, "oversampling is 0, expected an integer of at least 1"),
         ({"oversampling": 1.5}, "oversampling is 1.5, expected an integer"),
@@ -78,10 +117,12 @@ def test_images_of_a_call_stay_within_its_memory(interpolation: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_reference_runs_on_a_gpu() -> None:
+@pytest.mark.parametrize("backend", ["torch_ref", "triton_gpu"])
+def test_a_gpu_gives_what_the_cpu_gives(backend: str) -> None:
     generator = torch.Generator().manual_seed(0)
     volumes, rotation = torch.randn(2, 8, 8, 8, generator=generator), torch.eye(3)[None]
-    on_cpu, on_gpu = (create_projector(8, DISK, SliceOptions(device=name)) for name in ("cpu", "cuda"))
+    on_cpu = create_projector(8, DISK, SliceOptions())
+    on_gpu = create_projector(8, DISK, SliceOptions(device="cuda", backend=backend))
     expected = on_cpu.project(on_cpu.to_grid(volumes), rotation)
     found = on_gpu.project(on_gpu.to_grid(volumes), rotation.cuda()).cpu()
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

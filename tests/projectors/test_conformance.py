@@ -5,7 +5,6 @@ A new backend joins by one line in `backends.py`.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,10 +58,14 @@ class Case:
 
 
 def cases_of(*box_sizes: int) -> list[Case]:
+    def boxes(backend: Backend, number: int) -> tuple[int, ...]:
+        return (box_sizes[number % len(box_sizes)],) if backend.is_slow else box_sizes
+
     return [
         Case(backend, sampling, box_size)
         for backend in BACKENDS
-        for sampling, box_size in itertools.product(backend.samplings, box_sizes)
+        for number, sampling in enumerate(backend.samplings)
+        for box_size in boxes(backend, number)
     ]
 
 
@@ -154,6 +157,31 @@ def test_backprojection_adds_to_what_is_there(case: Case) -> None:
     projector.backproject(slices[3:].contiguous(), rotation[3:], twice)
     first, second = projector.to_volumes(once).numpy(), projector.to_volumes(twice).numpy()
     assert relative_error(second, first) < case.backend.rounding
+
+
+@every_case
+def test_gram_matrices_are_those_of_the_slices(case: Case) -> None:
+    projector, rotation, ctf = case.projector(), rotations(), case.ctf()
+    grid, images = projector.to_grid(case.volumes()), case.slices(1)[..., 0].contiguous()
+    slices, gram = projector.project_with_gram(grid, rotation, ctf, images)
+    assert relative_error(slices.numpy(), projector.project(grid, rotation, ctf).numpy()) < case.backend.rounding
+    columns = torch.cat((slices, images[..., None]), dim=-1).to(torch.complex128)
+    expected = (columns.mH @ (columns * case.disk.weight[:, None])).real
+    assert gram.dtype == torch.float64
+    assert relative_error(gram.numpy(), expected.numpy()) < case.backend.rounding
+
+
+@every_case
+def test_combinations_are_back_projected_with_hermitian_weights(case: Case) -> None:
+    projector, rotation, ctf = case.projector(), rotations(), case.ctf()
+    slices, images = case.slices(), case.slices(1, seed=3)[..., 0].contiguous()
+    coefficients = case.noise(IMAGES, CHANNELS + 1, 2, seed=7)
+    totals = [projector.new_accumulator(2) for _ in range(2)]
+    projector.backproject_combination(slices, images, coefficients, rotation, ctf, totals[0])
+    columns = torch.cat((slices, images[..., None]), dim=-1) * case.disk.weight[:, None]
+    projector.backproject(columns @ coefficients.to(columns.dtype), rotation, totals[1], ctf)
+    found, expected = (projector.to_volumes(total).numpy() for total in totals)
+    assert relative_error(found, expected) < case.backend.rounding
 
 
 @every_case
@@ -369,7 +397,9 @@ def test_results_repeat_to_the_last_bit(case: Case) -> None:
         projector.backproject(slices, rotations(), accumulator)
         results.append((slices, projector.to_volumes(accumulator)))
     assert torch.equal(results[0][0], results[1][0])
-    assert torch.equal(results[0][1], results[1][1])
+    if case.backend.repeats:
+        assert torch.equal(results[0][1], results[1][1])
+    assert relative_error(results[0][1].numpy(), results[1][1].numpy()) < case.backend.rounding
 
 
 one_case_per_backend = pytest.mark.parametrize(
@@ -448,11 +478,9 @@ def test_impossible_oversampling_is_refused(case: Case, oversampling: float) -> 
 def test_memory_is_that_of_the_tensors(case: Case) -> None:
     projector = case.projector()
     grid, accumulator = projector.to_grid(case.volumes()), projector.new_accumulator(CHANNELS)
-    merged = projector.merged(accumulator)
-    assert projector.grid_bytes(CHANNELS) == grid.numel() * grid.element_size()
+    assert projector.grid_bytes(CHANNELS) == grid.untyped_storage().nbytes()
     threads = torch.get_num_threads()
-    taken = accumulator.numel() * accumulator.element_size()
-    copy = merged.numel() * merged.element_size()
+    taken, copy = accumulator.untyped_storage().nbytes(), projector.grid_bytes(CHANNELS)
     assert taken <= projector.accumulator_bytes(CHANNELS, threads) <= taken + copy
     assert projector.accumulator_bytes(CHANNELS, 64) >= projector.accumulator_bytes(CHANNELS, 1)
 

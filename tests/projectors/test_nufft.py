@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
+import finufft
 import numpy as np
 import pytest
 import torch
@@ -13,6 +17,7 @@ from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.imaging.rotation import random_rotations
 from solvar_engine.projectors import nufft
 from solvar_engine.projectors.nufft import TOLERANCE, NufftProjector
+from solvar_engine.projectors.nufft_gpu import GpuNufftProjector
 from tests.imaging.closed_form import relative_error
 
 CHANNELS = 3
@@ -136,3 +141,42 @@ def test_threads_share_no_channel_whose_grids_would_fill_the_memory(
 def test_impossible_tolerances_are_refused(tolerance: float) -> None:
     with pytest.raises(ValueError, match="tolerance is"):
         NufftProjector(12, HalfDisk.create(12), tolerance=tolerance)
+
+
+class PlanOnTheCpu(finufft.Plan):
+    """What cuFINUFFT offers, of tensors, made by FINUFFT; as strict about types and memory."""
+
+    def __init__(self, *arguments: Any, dtype: str, **options: Any) -> None:
+        super().__init__(*arguments, dtype=dtype, nthreads=1, **options)
+        self.type_of_points = torch.float32 if dtype == "complex64" else torch.float64
+
+    def setpts(self, *points: Tensor) -> None:
+        assert all(p.dim() == 1 and p.is_contiguous() and p.dtype == self.type_of_points for p in points)
+        super().setpts(*(p.numpy() for p in points))
+
+    def execute(self, data: Tensor) -> Tensor:
+        assert data.is_contiguous() and data.dtype == self.type_of_points.to_complex()
+        return torch.from_numpy(super().execute(data.numpy()))
+
+
+@pytest.mark.parametrize("box_size", [11, 12])
+def test_cufinufft_gives_what_finufft_gives(box_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = ModuleType("cufinufft")
+    stand_in.Plan = PlanOnTheCpu  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cufinufft", stand_in)
+    disk, rotation = HalfDisk.create(box_size), rotations()
+    volumes, ctf = noise(CHANNELS, *[box_size] * 3, dtype=torch.float32), noise(IMAGES, len(disk)).float()
+    moments = noise(IMAGES, CHANNELS, CHANNELS).float()
+    results = []
+    for projector in (NufftProjector(box_size, disk), GpuNufftProjector(box_size, disk, device="cpu")):
+        grid, accumulator = projector.to_grid(volumes), projector.new_accumulator(CHANNELS)
+        slices = projector.project(grid, rotation, ctf)
+        projector.backproject(slices, rotation, accumulator, ctf)
+        images = slices[..., 0].contiguous()
+        products = projector.pose_products(grid, rotation, ctf, images, moments[:, 0], moments)
+        sums = projector.convolution_sums()
+        sums.add(images, images.abs().square().to(images.dtype), rotation)
+        results.append((slices, projector.to_volumes(accumulator), *products, sums.right_side(), sums.kernel()))
+        assert projector.project(grid, rotation[:0]).shape == (0, len(disk), CHANNELS)
+    for found, expected in zip(*results, strict=True):
+        assert relative_error(found.numpy(), expected.numpy()) < 1e-4

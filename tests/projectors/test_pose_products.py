@@ -12,15 +12,9 @@ from solvar_engine.imaging.fourier import shift_phases
 from solvar_engine.imaging.rotation import rotvec_to_rotation
 from tests.imaging.closed_form import relative_error
 from tests.projectors.backends import BACKENDS, REFERENCE, Backend, Sampling
-from tests.projectors.test_conformance import CHANNELS, IMAGES, Case, rotations
+from tests.projectors.test_conformance import CASES, CHANNELS, IMAGES, Case, rotations
 
-SMOOTH = [
-    Case(backend, sampling, box_size)
-    for backend in BACKENDS
-    for sampling in backend.samplings
-    if sampling in (Sampling("trilinear", 2), Sampling("nufft"))
-    for box_size in (12, 13)
-]
+SMOOTH = [case for case in CASES if case.sampling in (Sampling("trilinear", 2), Sampling("nufft"))]
 smooth_case = pytest.mark.parametrize("case", SMOOTH, ids=str)
 
 
@@ -135,7 +129,7 @@ def test_a_lower_band_on_a_smaller_disk(case: Case) -> None:
     assert relative_error(turn.numpy(), expected_turn.numpy()) < 10 * case.backend.rounding
 
 
-@pytest.mark.parametrize("backend", BACKENDS[:2], ids=lambda backend: backend.name)
+@pytest.mark.parametrize("backend", BACKENDS[:3], ids=lambda backend: backend.name)
 def test_nearest_slices_have_no_derivatives(backend: Backend) -> None:
     with pytest.raises(ValueError, match="no derivatives by the pose: use trilinear or nufft"):
         Problem(Case(backend, Sampling("nearest", 2), 12)).products()
