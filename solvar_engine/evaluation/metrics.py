@@ -22,6 +22,9 @@ from solvar_engine.imaging.types import Pose
 EIGENVALUES_LISTED = 10
 """True eigenvalues that are listed at least (when there are that many): the leading ones."""
 
+DEAD_SHARE = 1e-3
+"""Of the leading eigenvalue: components with less hold nothing that an image could tell."""
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -205,11 +208,13 @@ def _covariance(
 
 
 def _latents(estimate: Estimate, truth: Truth) -> dict[str, float | list[float] | None]:
+    """Scores of z without dead components, which say nothing and would count like all others once standardised."""
     is_discrete = states_are_discrete(truth.coordinates, truth.state)
+    z = estimate.z[:, estimate.eigenvalues > DEAD_SHARE * estimate.eigenvalues.max(initial=0.0)]
     return {
-        "latent_r2": latent_r2(estimate.z, truth.coordinates),
-        "latent_r2_poly": latent_r2_poly(estimate.z, truth.coordinates),
-        "state_accuracy": state_accuracy(estimate.z, truth.state) if is_discrete else None,
+        "latent_r2": latent_r2(z, truth.coordinates),
+        "latent_r2_poly": latent_r2_poly(z, truth.coordinates),
+        "state_accuracy": state_accuracy(z, truth.state) if is_discrete else None,
     }
 
 

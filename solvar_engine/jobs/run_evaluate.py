@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv, write_json
 from solvar_engine.contract.params import EvaluateParams
-from solvar_engine.contract.results import read_components, read_latents
+from solvar_engine.contract.results import read_components, read_latents, read_noise
 from solvar_engine.contract.run import RunDir, read_record, require_finished
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status
-from solvar_engine.data.metadata import read_metadata
+from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.volumes import read_volume
+from solvar_engine.evaluation.covariance_scores import mean_scale, state_factor
+from solvar_engine.evaluation.information_limit import information_limit, seen_power
 from solvar_engine.evaluation.metrics import Component, Estimate, Evaluation, Truth, evaluate_estimate
-from solvar_engine.imaging.fourier import fourier_crop_volume
+from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.simulate.files import TruthFiles
 
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _MEANINGS = {
     "captured_variance": "true variance inside all components, over the total",
+    "captured_variance_limit": "the most that so many images, at this noise, can show of it",
     "captured_variance_2": "the same for the first two, over the best two",
     "covariance_error": "relative Frobenius error of the covariance",
     "covariance_error_scaled": "the same after the best rescaling",
@@ -77,7 +80,8 @@ def run(params: EvaluateParams) -> None:
         logger.info("Leaving out %d images that do not show the molecule", np.count_nonzero(truth.is_junk))
     estimate = _read_estimate(run_dir, truth_files, star, names)
     evaluation = evaluate_estimate(estimate, truth)
-    scores = {**evaluation.scores, **_cost(run_dir)}
+    limit = _information_limit(run_dir, read_metadata(star), estimate, truth)
+    scores = {**evaluation.scores, "captured_variance_limit": limit, **_cost(run_dir)}
     ordered = {key: scores[key] for key in _MEANINGS}
     sys.stdout.write(_table(ordered, evaluation))
     if params.json is not None:
@@ -107,6 +111,29 @@ def _read_estimate(run_dir: RunDir, truth_files: TruthFiles, star: StarFile, nam
         pose=read_metadata(star).pose,
         start_pose=_read_start_pose(run_dir, truth_files, names),
     )
+
+
+def _information_limit(
+    run_dir: RunDir, metadata: ParticleMetadata, estimate: Estimate, truth: Truth
+) -> float | None:
+    """The most that the images can show of the true variance; None if it is zero, or the run states no noise."""
+    shown = np.flatnonzero(~truth.is_junk)
+    weight = np.bincount(truth.state[shown], minlength=len(truth.volumes)).astype(np.float64)
+    if not run_dir.noise.is_file() or np.count_nonzero(weight) < 2:
+        return None
+    pixel_size = read_volume(run_dir.mean).pixel_size
+    disk = HalfDisk.create(truth.mask.shape[-1])
+    noise = read_noise(run_dir.noise)
+    of_group = torch.stack(
+        [torch.from_numpy(noise["noise_variance"][noise["group"] == name]) for name in metadata.group_names]
+    )
+    rows = torch.from_numpy(shown)
+    contrast = torch.from_numpy(truth.contrast[shown])
+    seen = seen_power(metadata.ctf[rows], of_group[metadata.group[rows]], disk, pixel_size, contrast)
+    mean, factor = state_factor(truth.volumes, weight)
+    # volumes in the units of the run's images, whose coefficients are orthonormal in the input box
+    scale = (pixel_size / metadata.pixel_sizes[0]) ** 2 / mean_scale(estimate.mean, mean, truth.mask)
+    return information_limit(scale * factor, truth.mask, seen, disk, len(estimate.eigenvalues))
 
 
 def _read_start_pose(run_dir: RunDir, truth_files: TruthFiles, names: list[str]) -> Pose | None:

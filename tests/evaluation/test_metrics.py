@@ -80,6 +80,24 @@ def test_the_truth_scores_perfectly_in_any_units(scale: float) -> None:
         assert component.variance_along == pytest.approx(component.eigenvalue, rel=1e-4)
 
 
+def test_dead_components_do_not_count() -> None:
+    """Standardised, noise of a component without variance would hide the others from the nearest neighbours."""
+    truth = make_truth()
+    whole = perfect_estimate(truth)
+    dead = np.random.default_rng(3).standard_normal((COUNT, 3)).astype(np.float32)
+    with_dead = dataclasses.replace(
+        whole,
+        eigenvolumes=np.concatenate((whole.eigenvolumes, 0 * whole.eigenvolumes[:1].repeat(3, axis=0))),
+        eigenvalues=np.concatenate((whole.eigenvalues, [1e-4 * whole.eigenvalues[0]] * 3)),
+        z=np.concatenate((whole.z, dead), axis=1),
+    )
+    alone, beside = (evaluate_estimate(estimate, truth).scores for estimate in (whole, with_dead))
+    for key in ("latent_r2", "latent_r2_poly"):
+        assert beside[key] == alone[key]
+    alive = dataclasses.replace(with_dead, eigenvalues=np.full(5, whole.eigenvalues[0]))
+    assert evaluate_estimate(alive, truth).scores["latent_r2"] < alone["latent_r2"] - 0.01
+
+
 def test_classes_are_counted_and_start_poses_compared() -> None:
     truth = make_truth(states=2)
     truth = dataclasses.replace(truth, coordinates=(truth.coordinates > 0).astype(float))

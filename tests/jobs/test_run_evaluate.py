@@ -12,22 +12,24 @@ import torch
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import EvaluateParams, FitParams, SimulateParams
-from solvar_engine.contract.results import Latents, write_eigenvalues, write_latents
+from solvar_engine.contract.results import Latents, write_eigenvalues, write_latents, write_noise
 from solvar_engine.contract.run import RunDir, write_params
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import FINISHED, Status, write_status
+from solvar_engine.data.metadata import read_metadata
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.evaluation.covariance_scores import state_factor
-from solvar_engine.imaging.fourier import fourier_crop_volume
+from solvar_engine.evaluation.information_limit import information_limit, seen_power
+from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume
 from solvar_engine.imaging.types import Volume
 from solvar_engine.jobs import run_evaluate as evaluate
 from solvar_engine.jobs import run_simulate as simulate
 
 BOX, RUN_BOX, COUNT = 24, 20, 150
 KEYS = (
-    "captured_variance captured_variance_2 covariance_error covariance_error_scaled eigenvalues_true "
-    "eigenvalues_estimated latent_r2 latent_r2_poly state_accuracy fsc_auc_mean fsc_auc_std fsc_auc_median "
-    "fsc_auc_mean_only rotation_error_deg rotation_error_start_deg shift_error_px shift_error_start_px "
+    "captured_variance captured_variance_limit captured_variance_2 covariance_error covariance_error_scaled "
+    "eigenvalues_true eigenvalues_estimated latent_r2 latent_r2_poly state_accuracy fsc_auc_mean fsc_auc_std "
+    "fsc_auc_median fsc_auc_mean_only rotation_error_deg rotation_error_start_deg shift_error_px shift_error_start_px "
     "contrast_r2 seconds peak_memory_mb"
 ).split()
 
@@ -100,6 +102,29 @@ def test_a_perfect_run_scores_perfectly(
     table = capsys.readouterr().out
     assert all(key in table for key in KEYS)
     assert "contrast_r2                                      -" in table
+
+
+def test_the_information_limit_does_not_depend_on_box_and_units(tmp_path: Path, data_set: Path) -> None:
+    """A run at a smaller box in other units against the same formula on the data set as it is."""
+    run_dir, out, variance = make_run(tmp_path / "run", data_set), tmp_path / "scores.json", 0.1
+    shells = RUN_BOX // 2
+    table = {
+        "shell": np.arange(shells), "frequency": np.zeros(shells), "group": ["opticsGroup1"] * shells,
+        "noise_variance": np.full(shells, 25.0 * variance),
+    }  # fmt: skip
+    write_noise(run_dir.noise, table)
+    evaluate.run(EvaluateParams(run=str(run_dir.path), truth=str(data_set / "truth"), json=str(out)))
+    found = json.loads(out.read_text())["captured_variance_limit"]
+    star = StarFile.read(run_dir.particles)
+    metadata, names = read_metadata(star), star.particles.text("rlnImageName")
+    truth = evaluate.read_truth(evaluate.TruthFiles.find(data_set), names, BOX)
+    disk = HalfDisk.create(BOX)
+    noise = torch.full((len(names), BOX // 2), variance)
+    seen = seen_power(metadata.ctf, noise, disk, 3.0, torch.from_numpy(truth.contrast))
+    _, factor = state_factor(truth.volumes, np.bincount(truth.state).astype(float))
+    expected = information_limit(factor, truth.mask, seen, disk, 4)
+    assert 0.2 < expected < 0.9, (expected, found)
+    assert found == pytest.approx(expected, rel=0.1)
 
 
 def test_the_data_set_itself_stands_for_its_truth(tmp_path: Path, data_set: Path) -> None:

@@ -13,8 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.model.penalties import FactorPrior, Penalty, WeightedPrior
 from solvar_engine.estimation.model.statistics import Statistics
+
+_LEAST_SHARE = 0.3  # of the curvature of expectation maximisation: steps are at most three times as long
+_SMALLEST_MOMENT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ class ImageTerms:
     weights : Tensor, shape (n, r)
     moments : Tensor, shape (n, columns, r)
     information : Tensor, shape (n, r, r)
-        How well the image determines what V stands for: latent part of the normal matrix of V when everything that V
-        is multiplied by stays fixed.
+        How well the image determines V, of which it does not know the latent coordinates: latent part of the matrix
+        that D multiplies, to which a prior is compared.
     second_moment : Tensor, shape (n, r, r)
         E[z z^T] under the posterior, which serves the gauge.
     """
@@ -104,49 +106,39 @@ class Objective(Protocol):
         """Evaluate images of unit noise variance, from statistics of which only the first columns are fitted."""
         ...
 
-    def known_information(self, second_moment: Tensor) -> Tensor | None:
-        """Average information (r, r) of images of which only the average second moment is known; None if unknown."""
-        ...
-
-    def curvature(self, information: Tensor) -> Tensor:
-        """Latent part (r, r) of a bound of the Hessian, from the average information."""
-        ...
-
-    def penalty(self, precision: Tensor, box_size: int, information: Tensor) -> Penalty:
-        """Regularise so that a coefficient keeps the share D / (D + precision) of what the images make it.
-
-        Parameters
-        ----------
-        precision : Tensor, shape (r, shells)
-            In the units of the density D of the images, as inverse prior variances of latents of unit variance.
-        box_size : int
-        information : Tensor, shape (r, r)
-            Average over the images.
-        """
+    def curvature(self, information: Tensor, second_moment: Tensor) -> Tensor:
+        """Latent part (r, r) of a matrix to divide gradients by, from averages over the images."""
         ...
 
 
 class MaximumLikelihood:
-    """Negative log-likelihood of Gaussian heterogeneity (Yadgar et al. 2026, eq. 9, halved)."""
+    """Negative log-likelihood of Gaussian heterogeneity (Yadgar et al. 2026, eq. 9, halved).
+
+    If the latents z were known, images would determine V by E[z z^T] = I; as they are not, to first order by
+    E[m m^T] only, m the posterior mean: a share g / (1 + g) of it for a component of which an image knows g.
+    """
 
     def terms(self, statistics: Statistics, rank: int) -> ImageTerms:
         """The gradient is P*[A (S + m m^T) - e m^T] with the posterior's mean m and covariance S."""
         posterior = latent_posterior(statistics)
         moments = posterior.second_moment()
-        of_factors = moments[:, :rank, :rank]
-        return ImageTerms(posterior.objective, posterior.mean[:, :rank], moments[:, :, :rank], of_factors, of_factors)
+        mean = posterior.mean[:, :rank]
+        outer = mean[:, :, None] * mean[:, None, :]
+        return ImageTerms(posterior.objective, mean, moments[:, :, :rank], outer, moments[:, :rank, :rank])
 
-    def known_information(self, second_moment: Tensor) -> Tensor:
-        """The second moment of the latents, by which V is multiplied."""
-        return second_moment
+    def curvature(self, information: Tensor, second_moment: Tensor) -> Tensor:
+        """The information, but along each direction at least `_LEAST_SHARE` of the second moment.
 
-    def curvature(self, information: Tensor) -> Tensor:
-        """That of expectation maximisation, which bounds the likelihood's."""
-        return information
-
-    def penalty(self, precision: Tensor, box_size: int, information: Tensor) -> Penalty:
-        """A Gaussian prior of each coefficient."""
-        return FactorPrior(precision, box_size)
+        The second moment is the curvature of expectation maximisation, which bounds the likelihood's. Where images know
+        little of a component its steps are too short by the share of what is known, and would find it in hundreds of
+        passes.
+        """
+        values, vectors = torch.linalg.eigh(second_moment)
+        values = values.clamp_min(_SMALLEST_MOMENT)
+        root = vectors * values.sqrt() @ vectors.T
+        inverse = vectors * values.rsqrt() @ vectors.T
+        share, basis = torch.linalg.eigh(inverse @ information @ inverse)
+        return root @ (basis * share.clamp(_LEAST_SHARE, 1.0) @ basis.T) @ root
 
 
 class LeastSquares:
@@ -169,11 +161,7 @@ class LeastSquares:
         second_moment = latent_posterior(statistics).second_moment()
         return ImageTerms(value, inner[:, :rank], moments, gram[:, :rank, :rank], second_moment[:, :rank, :rank])
 
-    def known_information(self, second_moment: Tensor) -> None:
-        """Nothing: it depends on how strongly V shows in the images, not on the gauge of the latents."""
-        return None
-
-    def curvature(self, information: Tensor) -> Tensor:
+    def curvature(self, information: Tensor, second_moment: Tensor) -> Tensor:
         """2 G + I: twice, since V stands on both sides of V V^T.
 
         With G alone, full steps would be an iteration such as v <- c / v, which alternates about the root for ever;
@@ -181,10 +169,6 @@ class LeastSquares:
         factors that are still weak.
         """
         return 2 * information + _identity_like(information)
-
-    def penalty(self, precision: Tensor, box_size: int, information: Tensor) -> Penalty:
-        """The prior in the units of this objective, in which the images count by D G."""
-        return WeightedPrior(precision, box_size, information)
 
 
 def _identity_like(matrices: Tensor) -> Tensor:

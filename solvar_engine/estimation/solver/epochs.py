@@ -11,6 +11,7 @@ from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.contrast import contrast_variance
 from solvar_engine.estimation.model.expectation import expectation_pass
 from solvar_engine.estimation.model.objectives import Objective
+from solvar_engine.estimation.model.penalties import WeightedPrior
 from solvar_engine.estimation.solver.mini_batches import split_batches
 from solvar_engine.estimation.solver.preconditioner import Preconditioner, preconditioned_step
 from solvar_engine.estimation.solver.priors import extend_shells
@@ -75,7 +76,7 @@ def run_epoch(
     value : float
         Mean of the objective per image, each at the factors that its mini-batch met.
     """
-    information = objective.known_information(state.second_moment)
+    information: Tensor | None = None
     value = 0.0
     evidence = []
     band = replace(band, contrast_variance=state.contrast_variance)
@@ -86,8 +87,8 @@ def run_epoch(
         share = index.shape[0] / expectation.count
         second_moment = _running_mean(state.second_moment, expectation.second_moment / expectation.count, epoch)
         information = _running_mean(information, expectation.information / expectation.count, epoch)
-        penalty = objective.penalty(precision, band.box_size, information)
-        gradient, curvature = expectation.gradient * share, objective.curvature(information)
+        penalty = WeightedPrior(precision, band.box_size, information)
+        gradient, curvature = expectation.gradient * share, objective.curvature(information, second_moment)
         step = preconditioned_step(preconditioner, state.volumes, gradient, curvature, penalty)
         state = replace(state, volumes=state.volumes - epoch.step * step, second_moment=second_moment)
     state = replace(state, contrast_variance=contrast_variance(torch.cat(evidence)))

@@ -22,8 +22,6 @@ from solvar_engine.estimation.solver.problem import CovarianceProblem
 from solvar_engine.estimation.solver.schedule import Unit
 from solvar_engine.imaging.shells import radial_average
 
-_GUESS_DECAY = 2.0  # of the half-set correlation beyond the band where it was measured
-
 
 @dataclass(frozen=True)
 class HalfSetState:
@@ -127,13 +125,12 @@ def _advance(
 
 
 def _precision(band: Band, preconditioner: Preconditioner, correlation: Tensor, rank: int) -> Tensor:
-    """Prior per factor and shell of a band, from what the half-sets agreed on so far."""
+    """Prior per factor and shell of a band: what the half-sets agreed on, and that of the start beyond it."""
     shells = (band.box_size - 1) // 2 + 1
-    if correlation.shape[1] == 0:
-        return extend_shells(starting_precision(band), shells).expand(rank, -1)
-    density = radial_average(preconditioner.density, band.box_size)
-    density = extend_shells(density[: band.shell_max + 1], shells)
-    return factor_precision(extend_shells(correlation, shells, decay=_GUESS_DECAY), density)
+    known = min(correlation.shape[1], shells)
+    density = radial_average(preconditioner.density, band.box_size)[:known]
+    unknown = extend_shells(starting_precision(band), shells)[known:]
+    return torch.cat((factor_precision(correlation[:, :known], density), unknown.expand(rank, -1)), dim=1)
 
 
 def _compare(state: HalfSetState, band: Band) -> HalfSetState:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.model.bands import band_box
-from solvar_engine.estimation.model.penalties import Penalty
+from solvar_engine.estimation.model.penalties import WeightedPrior
 from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, volume_radius, volume_to_ft
 from solvar_engine.imaging.linear_algebra import mix
 from solvar_engine.reconstruction.normal_equations import crop_density
@@ -99,7 +99,7 @@ def _overlap(mask_root: Tensor) -> Tensor:
 
 
 def preconditioned_step(
-    preconditioner: Preconditioner, factors: Tensor, gradient: Tensor, curvature: Tensor, penalty: Penalty
+    preconditioner: Preconditioner, factors: Tensor, gradient: Tensor, curvature: Tensor, penalty: WeightedPrior
 ) -> Tensor:
     """Turn a gradient into a step of the size of an EM update or a Newton step.
 
@@ -110,7 +110,7 @@ def preconditioned_step(
         The gradient of the data term, scaled to all images.
     curvature : Tensor, shape (r, r)
         Of the average image, to be multiplied by the density.
-    penalty : Penalty
+    penalty : WeightedPrior
 
     Returns
     -------
@@ -130,7 +130,7 @@ def preconditioned_step(
     return ft_to_volume(volume_to_ft(step) * inside, box_size)
 
 
-def _basis(preconditioner: Preconditioner, curvature: Tensor, penalty: Penalty) -> Tensor:
+def _basis(preconditioner: Preconditioner, curvature: Tensor, penalty: WeightedPrior) -> Tensor:
     """Orthogonal mixtures (r, r) of factors in which the curvature and the penalty are nearly diagonal.
 
     After a change of gauge the curvature is close to the identity, and its eigenvectors mean nothing: they would mix

@@ -40,16 +40,13 @@ def factor_precision(correlation: Tensor, half_density: Tensor) -> Tensor:
     return precision_from_fsc(correlation.clamp_min(0.02), half_density)
 
 
-def extend_shells(values: Tensor, shells: int, decay: float = 0.0) -> Tensor:
+def extend_shells(values: Tensor, shells: int) -> Tensor:
     """Continue values per shell to higher shells from the average of the last three.
 
     Parameters
     ----------
     values : Tensor, shape (..., known shells)
     shells : int
-    decay : float
-        Exponent of the fall with the shell number, (last / shell)^decay: a correlation that is not measured yet is
-        better guessed low, because noise that was let in stays, and shrinkage does not hide correlation.
 
     Returns
     -------
@@ -59,5 +56,4 @@ def extend_shells(values: Tensor, shells: int, decay: float = 0.0) -> Tensor:
     if shells <= known:
         return values[..., :shells]
     last = values[..., -3:].mean(dim=-1, keepdim=True)
-    fall = ((known - 1) / torch.arange(known, shells, dtype=values.dtype, device=values.device)) ** decay
-    return torch.cat((values, last * fall), dim=-1)
+    return torch.cat((values, last.expand(*values.shape[:-1], shells - known)), dim=-1)

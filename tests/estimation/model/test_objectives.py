@@ -175,11 +175,40 @@ def test_moments_of_the_latents_are_those_of_the_posterior(columns, contrast, na
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_information_is_the_curvature_with_all_that_multiplies_the_factors_fixed(columns, contrast, name: str) -> None:
-    """Data minus model is linear in the factors then, with the information and what the noise adds as normal matrix."""
+def test_information_is_what_multiplies_the_factors_less_what_is_not_known(columns, contrast, name: str) -> None:
+    """Of moments: without the uncertainty of the latents, or the noise."""
+    model = joint_model_at(columns, contrast)
     terms = OBJECTIVES[name].terms(joint_at(columns, contrast), RANK)
-    noise_part = {"ml": 0.0, "ls": 1.0}[name] * torch.eye(RANK, dtype=torch.float64)
-    torch.testing.assert_close(terms.information + noise_part, terms.moments[:, :-1], **EXACT)
+    unknown = {"ml": model.posterior()[1][:, :-1, :-1], "ls": torch.eye(RANK, dtype=torch.float64)}[name]
+    torch.testing.assert_close(terms.information + unknown, terms.moments[:, :-1], **EXACT)
+
+
+def test_average_information_is_the_expected_curvature_along_the_size_of_a_factor() -> None:
+    """d^2 / dv^2 of 1/2 log(1 + v^2) + 1/2 e^2 / (1 + v^2) over e^2 = 1 + v^2, to first order in v^2, is 2 E[m^2]."""
+    size = torch.tensor(0.05, dtype=torch.float64)
+    error = (1 + size**2).sqrt()
+    known = torch.zeros(1, 2, 2, dtype=torch.float64)
+    known[0, 0, 0] = size**2
+    inner = torch.stack((size * error, torch.zeros_like(error)))[None]
+    information = OBJECTIVES["ml"].terms(Statistics(known, inner, (error**2)[None]), 1).information
+
+    def value(v: Tensor) -> Tensor:
+        return 0.5 * torch.log1p(v**2) + 0.5 * error**2 / (1 + v**2)
+
+    curvature = torch.autograd.functional.hessian(value, size)
+    assert float(curvature) == pytest.approx(2 * float(information), rel=0.01)
+
+
+def test_curvature_of_likelihood_lies_between_what_is_known_and_expectation_maximisation(prior) -> None:
+    """Along each principal direction of the information in the metric of the second moment: a share, at least 0.3."""
+    objective, root = OBJECTIVES["ml"], torch.linalg.cholesky(prior)
+    vectors = torch.linalg.qr(noise(RANK, RANK, seed=8, dtype=torch.float64)).Q
+    for shares, expected in (([0.4, 0.7, 1.0], [0.4, 0.7, 1.0]), ([0.01, 0.5, 1.2], [0.3, 0.5, 1.0])):
+        known, wanted = (
+            root @ vectors @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ vectors.T @ root.T
+            for values in (shares, expected)
+        )
+        torch.testing.assert_close(objective.curvature(known, prior), wanted, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -198,7 +227,7 @@ def test_full_steps_by_the_curvature_converge(name: str, scale: float) -> None:
         statistics = Statistics(known, inner, (error**2)[None])
         terms = objective.terms(statistics, 1)
         slope = factor * terms.moments[0, 0, 0] - error * terms.weights[0, 0]
-        factor = factor - slope / objective.curvature(terms.information[0])[0, 0]
+        factor = factor - slope / objective.curvature(terms.information[0], terms.second_moment[0])[0, 0]
         lengths.append(float(factor))
     assert lengths[-1] ** 2 == pytest.approx(variance, rel=1e-3)
     # Newton's iteration for a root crosses it once at most, and never alternates about it.

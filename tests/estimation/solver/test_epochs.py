@@ -11,7 +11,7 @@ from torch import Tensor
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import expectation_pass
 from solvar_engine.estimation.model.objectives import OBJECTIVES, Objective
-from solvar_engine.estimation.model.penalties import FactorPrior, Penalty, WeightedPrior
+from solvar_engine.estimation.model.penalties import WeightedPrior
 from solvar_engine.estimation.solver.epochs import Factors, random_factors, run_epoch
 from solvar_engine.estimation.solver.gauge import fix_gauge
 from solvar_engine.estimation.solver.preconditioner import Preconditioner, preconditioned_step
@@ -76,6 +76,11 @@ def fit(
 def value_of(simulation, band, volumes: Tensor, objective: Objective) -> float:
     source = simulation.source
     return expectation_pass(source, source.everyone, band, volumes, objective).objective / len(source)
+
+
+def plain_prior(precision: Tensor) -> WeightedPrior:
+    """Of images that know the latents."""
+    return WeightedPrior(precision, BOX, torch.eye(len(precision), dtype=torch.float64))
 
 
 def gauged(state: Factors) -> Tensor:
@@ -163,14 +168,13 @@ def test_mini_batches_estimate_the_gradient_of_all(simulation, band, preconditio
 
 
 @pytest.fixture(scope="module")
-def situation(simulation, band, preconditioner, precision, objective) -> tuple[Tensor, Tensor, Tensor, Penalty]:
+def situation(simulation, band, preconditioner, precision, objective) -> tuple[Tensor, Tensor, Tensor, WeightedPrior]:
     """Factors with the gradient, curvature and penalty that a full batch gives them."""
     volumes = start(preconditioner, precision).volumes
     result = expectation_pass(simulation.source, simulation.source.everyone, band, volumes, objective)
     information = result.information / result.count
-    return (
-        volumes, result.gradient, objective.curvature(information), objective.penalty(precision, BOX, information)
-    )
+    curvature = objective.curvature(information, result.second_moment / result.count)
+    return volumes, result.gradient, curvature, WeightedPrior(precision, BOX, information)
 
 
 def test_step_goes_down_the_regularised_objective(band, preconditioner, situation) -> None:
@@ -204,7 +208,7 @@ def test_a_factor_that_is_held_down_is_not_pulled_beyond_zero(band, precondition
     volumes, gradient, _, _ = situation
     strength = torch.full((RANK, band.shell_max + 1), 1e-3, dtype=torch.float64)
     strength[-1] = 300.0
-    penalty = FactorPrior(strength * float(preconditioner.density.max()), BOX)
+    penalty = plain_prior(strength * float(preconditioner.density.max()))
     for seed in range(5):
         ripple = noise(RANK, RANK, seed=seed, dtype=torch.float64)
         curvature = torch.eye(RANK, dtype=torch.float64) + 0.01 * (ripple + ripple.T)
@@ -220,8 +224,8 @@ def test_step_does_not_depend_on_the_basis_of_the_factors(band, preconditioner, 
     rotation = torch.linalg.qr(noise(RANK, RANK, seed=5, dtype=torch.float64)).Q
     turned_curvature = rotation.T @ curvature @ rotation
     turned = [torch.einsum("izyx,ij->jzyx", field, rotation.float()) for field in (volumes, gradient)]
-    pairs: list[tuple[Penalty, Penalty]] = [
-        (FactorPrior(precision, BOX), FactorPrior(precision, BOX)),
+    pairs = [
+        (plain_prior(precision), plain_prior(precision)),
         (WeightedPrior(precision, BOX, curvature), WeightedPrior(precision, BOX, turned_curvature)),
     ]
     for penalty, turned_penalty in pairs:
@@ -234,7 +238,7 @@ def test_full_step_never_overshoots(simulation, band, preconditioner, precision)
     """The largest eigenvalue of preconditioner times normal operator: 2 would make a step of 1 oscillate for ever."""
     source = simulation.source
     normal = accumulate_normal_equations(source, source.everyone)
-    no_prior = FactorPrior(torch.zeros(1, SHELLS), BOX)
+    no_prior = plain_prior(torch.zeros(1, SHELLS))
     moment = torch.eye(1, dtype=torch.float64)
     vector = noise(1, BOX, BOX, BOX)
     for _ in range(25):
@@ -251,7 +255,7 @@ def test_step_divides_by_the_whole_matrix_of_the_curvature(simulation) -> None:
     root = noise(3, 3, seed=3, dtype=torch.float64)
     curvature = root @ root.T + 0.5 * torch.eye(3, dtype=torch.float64)
     gradient = low_pass(noise(3, BOX, BOX, BOX, seed=4), SHELLS - 1)
-    no_prior = FactorPrior(torch.zeros(3, SHELLS, dtype=torch.float64), BOX)
+    no_prior = plain_prior(torch.zeros(3, SHELLS))
     step = preconditioned_step(flat, torch.zeros_like(gradient), gradient, curvature, no_prior)
     expected = torch.einsum("ij,j...->i...", torch.linalg.inv(curvature), gradient.double()) / 5
     assert relative_error(step.double(), expected) < 1e-3
@@ -259,7 +263,7 @@ def test_step_divides_by_the_whole_matrix_of_the_curvature(simulation) -> None:
 
 def test_curvature_scales_the_step(band, preconditioner, situation) -> None:
     volumes, gradient, _, _ = situation
-    one, no_prior = torch.eye(RANK, dtype=torch.float64), FactorPrior(torch.zeros(RANK, SHELLS), BOX)
+    one, no_prior = torch.eye(RANK, dtype=torch.float64), plain_prior(torch.zeros(RANK, SHELLS))
     step, quarter = (preconditioned_step(preconditioner, volumes, gradient, m * one, no_prior) for m in (1.0, 4.0))
     assert relative_error(4 * quarter, step) < 1e-4
 

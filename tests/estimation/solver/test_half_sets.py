@@ -162,6 +162,28 @@ def test_half_sets_are_weighted_by_the_density_of_their_own_images(monkeypatch: 
         torch.testing.assert_close(precision[:, 1:], expected[:, 1:], rtol=0.1, atol=0)
 
 
+def test_shells_that_are_not_measured_yet_have_the_prior_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, used = make_problem(), []
+
+    def record(source, index, band, preconditioner, state, precision, *_):
+        used.append((band, precision))
+        return state, 0.0
+
+    monkeypatch.setattr(covariance, "run_epoch", record)
+    first = SCHEDULE.shells(BOX)[0]
+    box = problem.band(first).box_size
+    volumes = torch.randn(RANK, box, box, box, generator=torch.Generator().manual_seed(0))
+    factors = Factors(volumes, torch.eye(RANK, dtype=torch.float64))
+    correlation = torch.full((RANK, first + 1), 0.5, dtype=torch.float64)
+    state = HalfSetState(BAND_ENDS[0], (factors, factors), correlation, (0.0, 0.0))
+    list(fit_half_sets(problem, state, BAND_ENDS[0] + 1))
+    band, precision = used[0]
+    assert band.shell_max > first
+    start = starting_precision(band)[first + 1 :].expand(RANK, -1)
+    torch.testing.assert_close(precision[:, first + 1 : band.shell_max + 1], start)
+    assert float((precision[:, first - 1 : first + 1] / start[:, :1]).max()) < 10
+
+
 def test_start_has_a_share_of_the_spectrum_of_the_mean() -> None:
     problem = make_problem()
     band = problem.band(8)

@@ -80,10 +80,3 @@ def test_known_shells_stay_and_unknown_ones_continue_the_last_three() -> None:
     torch.testing.assert_close(extended[:, 4:], torch.tensor([[2.0, 2.0], [4.0, 4.0]]))
     assert torch.equal(extend_shells(values, 2), values[:, :2])
     assert torch.equal(extend_shells(values, 4), values)
-
-
-def test_continuation_can_fall_with_the_shell() -> None:
-    values = torch.full((1, 5), 0.8, dtype=torch.float64)
-    extended = extend_shells(values, 9, decay=2.0)[0]
-    torch.testing.assert_close(extended[8], torch.tensor(0.8 * (4 / 8) ** 2, dtype=torch.float64))
-    assert bool((extended[4:].diff() <= 0).all())
