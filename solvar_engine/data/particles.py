@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _OTHER_PIXEL_SIZE, _WRONG_PIXEL_SIZE = 0.01, 0.1  # a calibration, and what no calibration changes
 _BINNINGS = (1.5, 8.0)  # from and to, by multiples of one half
 _SMALLEST_EXTENT = 100.0  # Angstrom, of an image of a molecule
-_SMALLEST_BOX, _EXTENTS = 16, (30.0, 20_000.0)  # px of images that can be fitted, and Angstrom of their edges
+_SMALLEST_BOX, _EXTENTS = 32, (30.0, 20_000.0)  # px of images that can be fitted, and Angstrom of their edges
 _UNKNOWN_PIXEL_SIZES = (1.0,)  # written by programs that do not know
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.data import preprocess
+from solvar_engine.data.faults import BadImages
 from solvar_engine.data.noise import background_mask, flattened
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import cache_bytes, prepare_particles
@@ -370,3 +371,42 @@ def test_every_group_is_whitened(write_particles: Writer, tmp_path: Path, second
     first, other = (whitened_power(prepared, group) for group in range(2))
     assert float(first[1:].mean()) == pytest.approx(1.0, abs=0.05)
     assert float(other[inside][1:].mean()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_groups_of_three_images_are_whitened_as_one_group_is(
+    write_particles: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their medians are those of all, and so is the shape of their noise; one group has no image that can be used."""
+    images = white_images(90, 24)
+    images[4] *= 8.0
+    images[87:] = 0.0
+    many = {"rlnOpticsGroup": np.arange(90) // 3 + 1}
+    optics = {
+        "rlnOpticsGroup": list(range(1, 31)), "rlnOpticsGroupName": [f"group{g}" for g in range(30)],
+        **{name: [value] * 30 for name, value in (
+            ("rlnVoltage", 300.0), ("rlnSphericalAberration", 2.7), ("rlnAmplitudeContrast", 0.1),
+            ("rlnImagePixelSize", 3.0), ("rlnImageSize", 24), ("rlnImageDimensionality", 2),
+        )},
+    }  # fmt: skip
+    together, apart = (
+        prepare_particles(
+            ParticleStack.from_star(write_particles(tmp_path / name, images, **columns)), 24, scratch=None,
+            bad_images=BadImages(leave_out=True),
+        )
+        for name, columns in (("one", {}), ("many", {"particles": many, "optics": optics}))
+    )  # fmt: skip
+    assert torch.equal(together.image_scale, apart.image_scale)
+    assert float(apart.image_scale[4]) == pytest.approx(1 / 8, rel=0.2)
+    ratio = apart.noise_variance / together.noise_variance
+    assert float((ratio - 1).abs().max()) < 0.25 and float((ratio / ratio.mean(dim=1, keepdim=True) - 1).abs().max()) < 0.1
+
+
+@pytest.mark.parametrize(("strongest", "level"), [(5.0, "INFO"), (1e6, "WARNING")])
+def test_a_stack_of_several_scales_is_told_loudly_where_they_differ_widely(
+    strongest: float, level: str, write_particles: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = white_images(60, 24)
+    images[7] *= np.float32(strongest)
+    with caplog.at_level(logging.INFO):
+        prepare_particles(ParticleStack.from_star(write_particles(tmp_path, images)), 24, scratch=None)
+    assert [record.levelname for record in caplog.records if "background deviation" in record.message] == [level]

@@ -222,3 +222,17 @@ def test_known_contrasts_come_with_their_images(prepared: PreparedParticles) -> 
     batch = everything(prepared.with_contrast(contrast), batch_size=5)
     torch.testing.assert_close(batch.contrast, contrast.float())
     torch.testing.assert_close(batch.images, everything(prepared).images)
+
+
+def test_grey_scale_is_one_of_the_signal_and_its_sign_turns_the_image(prepared: PreparedParticles) -> None:
+    """Beside a contrast that is known, and images that something is taken from."""
+    scale = torch.linspace(0.5, 3.0, COUNT)
+    scale[::3] *= -1
+    known = torch.linspace(0.8, 1.2, COUNT)
+    plain, scaled = everything(prepared), everything(prepared.with_contrast(known).with_grey_scale(scale))
+    torch.testing.assert_close(scaled.images, plain.images * scale.sign()[:, None])
+    torch.testing.assert_close(scaled.ctf, plain.ctf)
+    torch.testing.assert_close(scaled.contrast, known * scale.abs())
+    source = replace(prepared, coefficients=prepared.coefficients.clone()).with_grey_scale(scale)
+    source.subtract(torch.arange(COUNT), everything(source).images)
+    assert float(everything(source).images.abs().max()) < 1e-4

@@ -66,6 +66,7 @@ def test_magnification_and_detector_make_a_pixel(write_particles, tmp_path):
         ({"rlnDefocusU": ORDINARY, "rlnDefocusV": [1.5] * COUNT}, "rlnDefocusV .* in um"),
         ({"rlnDefocusU": [-15_000.0] * COUNT, "rlnDefocusV": [-15_000.0] * COUNT}, "overfocus"),
         ({"rlnCtfScalefactor": [0.0] * COUNT}, "0 in all rows"),
+        ({"rlnDefocusU": [350.0, 800.0] * 3, "rlnDefocusV": [340.0] * COUNT}, "800 Angstrom at most, .* in nm"),
     ],
 )
 def test_units_that_a_whole_column_shows(write_particles, tmp_path, columns, text):
@@ -76,6 +77,7 @@ def test_units_that_a_whole_column_shows(write_particles, tmp_path, columns, tex
 @pytest.mark.parametrize(
     "columns",
     [
+        {"rlnDefocusU": [500.0] * COUNT, "rlnDefocusV": [500.0] * COUNT, "rlnPhaseShift": [90.0] * COUNT},
         {"rlnDefocusU": [0.0] * COUNT, "rlnDefocusV": [0.0] * COUNT},  # projections
         {"rlnDefocusU": [-800.0, *ORDINARY[1:]], "rlnDefocusV": ORDINARY},  # one strange fit
         {"rlnCtfScalefactor": [0.0, 1.0, 0.5, 1.0, 1.0, 1.0]},  # dark tilts
@@ -135,3 +137,15 @@ def test_no_real_list_is_refused_for_its_values(shared_data):
         assert len(read_metadata(star).group) == len(table)
         read += 1
     assert read >= 8
+
+
+@pytest.mark.parametrize(("size", "fits"), [(0.13, False), (1.3, True), (130.0, True)])
+def test_pixel_size_fits_an_image_of_a_molecule(write_particles, tmp_path, size, fits):
+    """A pixel in nm is within what pixels may have, but the image is only 6 Angstrom wide."""
+    images = np.random.default_rng(0).normal(size=(COUNT, 48, 48)).astype(np.float32)
+    path = write_particles(tmp_path, images=images, optics={"rlnImagePixelSize": [size], "rlnImageSize": [48]})
+    if fits:
+        assert ParticleStack.from_star(path).pixel_size == size
+    else:
+        with pytest.raises(UserError, match="48 px of 0.13 Angstrom .* 6.24 Angstrom wide, .*in Angstrom"):
+            ParticleStack.from_star(path)

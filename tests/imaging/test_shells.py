@@ -17,6 +17,7 @@ from solvar_engine.imaging.shells import (
     shell_means,
     shell_sum,
     shells_to_volume,
+    shrunk_spectra,
 )
 
 BOXES = [12, 13]
@@ -124,3 +125,36 @@ def test_shell_means_count_friedel_mates() -> None:
     expected = torch.tensor([sum(plane[s]) / len(plane[s]) for s in sorted(plane)], dtype=torch.float64)
     torch.testing.assert_close(shell_means(values, disk), expected)
     torch.testing.assert_close(shell_means(torch.stack((values, 2 * values)), disk)[1], 2 * expected)
+
+
+def measured(truth: torch.Tensor, count: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Average power of as many complex coefficients."""
+    generator = torch.Generator().manual_seed(seed)
+    powers = [torch.rand(int(n), generator=generator, dtype=torch.float64).log().neg().mean() for n in count.flatten()]
+    return truth * torch.stack(powers).reshape(count.shape)
+
+
+def test_spectra_of_few_coefficients_come_near_the_common_shape() -> None:
+    """Their levels differ, by a factor of 100 in one of them; alone they are wrong by a tenth and more."""
+    shape = torch.linspace(3.0, 0.5, 10, dtype=torch.float64)
+    level = 1 + 0.3 * torch.arange(40, dtype=torch.float64)[:, None]
+    level[7] = 100.0
+    count = 3 * torch.arange(2, 22, 2).expand(40, -1)
+    truth = level * shape
+    found = measured(truth, count)
+    error = (shrunk_spectra(found, count) / truth - 1).square().mean(dim=0).sqrt()
+    assert float((found / truth - 1).square().mean(dim=0).sqrt()[0]) > 0.3
+    assert float(error.max()) < 0.13  # that of the levels, 330 coefficients each, is 0.055
+
+
+def test_spectra_of_different_shapes_that_are_well_measured_stay_as_they_are() -> None:
+    truth = torch.stack((torch.linspace(3.0, 0.5, 10), torch.linspace(1.0, 2.0, 10))).double()
+    count = torch.full((2, 10), 20_000.0)
+    found = measured(truth, count)
+    torch.testing.assert_close(shrunk_spectra(found, count), found, rtol=5e-3, atol=0)
+
+
+def test_one_spectrum_is_its_own_shape_and_none_is_the_average() -> None:
+    power = torch.stack((torch.linspace(3.0, 0.5, 10).double(), torch.zeros(10).double()))
+    count = torch.tensor([[5.0], [0.0]]).expand(-1, 10)
+    torch.testing.assert_close(shrunk_spectra(power, count), power[:1].expand(2, -1))

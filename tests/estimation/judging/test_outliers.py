@@ -118,3 +118,24 @@ def test_distances_are_compared_within_each_group() -> None:
     group = torch.arange(200) // 100
     found = find_outliers(torch.ones(200, dtype=torch.float64), distance, group)
     assert found.nonzero().flatten().tolist() == [7, 150]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_small_groups_have_the_outliers_that_one_group_has(size: int) -> None:
+    """The median of two or three images lies on one of them."""
+    generator = torch.Generator().manual_seed(size)
+    distance = 1000 + 30 * torch.randn(300, generator=generator, dtype=torch.float64)
+    distance[[5, 111, 290]] += 700
+    likely = torch.ones(300, dtype=torch.float64)
+    found = find_outliers(likely, distance, torch.arange(300) // size)
+    assert torch.equal(found, find_outliers(likely, distance, torch.zeros(300, dtype=torch.int64)))
+    assert found.nonzero().flatten().tolist() == [5, 111, 290]
+
+
+def test_a_few_images_beside_a_large_group_are_compared_with_it() -> None:
+    distance = 1000 + 30 * torch.randn(203, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    group = torch.zeros(203, dtype=torch.int64)
+    group[200:] = 4
+    distance[202] = 2000.0
+    found = find_outliers(torch.ones(203, dtype=torch.float64), distance, group)
+    assert found.nonzero().flatten().tolist() == [202]

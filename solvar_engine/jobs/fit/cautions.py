@@ -1,0 +1,116 @@
+"""Estimates of a fit that ended at a limit, or that cannot be: each is said in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import degrees
+
+import torch
+from torch import Tensor
+
+from solvar_engine.contract.params import AUTO_RANK
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.alternation.images import LEAST_CONTRAST
+from solvar_engine.estimation.alternation.iteration import HalfSetFit
+from solvar_engine.estimation.judging.components import Components
+from solvar_engine.estimation.model.contrast import LARGEST_VARIANCE
+from solvar_engine.imaging.shells import resolution_at
+from solvar_engine.jobs.fit.job import FitJob
+
+_LARGEST_CONTRAST = 3.0
+_WEAK_NOISE = 1e-3  # of the median over shells
+_WIDE_TURN_DEG, _WIDE_MOVE_PX = 10.0, 5.0  # beyond which poses are not in the neighbourhood of the true ones
+
+
+def cautions_of(
+    job: FitJob, images: PreparedParticles, halves: HalfSetFit, components: Components, contrast: Tensor
+) -> list[str]:
+    """Say what is at its limit or impossible.
+
+    Parameters
+    ----------
+    job : FitJob
+    images : PreparedParticles
+        As they were read.
+    halves : HalfSetFit
+    components : Components
+    contrast : Tensor, shape (n,)
+        Of all images, as it is written.
+
+    Returns
+    -------
+    list of str
+        Sentences, without full stop.
+    """
+    return [
+        *_of_contrasts(halves, contrast),
+        *_of_resolution(images, halves),
+        *_of_power(halves, components),
+        *_of_rank(job, components),
+        *_of_noise(job, halves),
+        *_of_poses(halves),
+    ]
+
+
+def _of_contrasts(halves: HalfSetFit, contrast: Tensor) -> Iterator[str]:
+    if halves.problem.contrast_variance >= 0.5 * LARGEST_VARIANCE:
+        at = "at its limit" if halves.problem.contrast_variance >= 0.999 * LARGEST_VARIANCE else "impossibly large"
+        yield (
+            f"the spread of the contrasts is {at} ({halves.problem.contrast_variance**0.5:.2f}): the images differ in"
+            " a way that the model does not describe; look at their grey values, and at solvarContrast"
+        )
+    used = contrast[~halves.outlier]
+    negative, large = int((used <= 0).sum()), int((used > _LARGEST_CONTRAST).sum())
+    if negative:
+        yield f"{negative} images that are no outliers have a negative contrast, which cannot be (solvarContrast)"
+    if large:
+        yield f"{large} images that are no outliers have a contrast above {_LARGEST_CONTRAST:g} (solvarContrast)"
+    known = halves.source.contrast
+    at_limit = 0 if known is None else int((known[~halves.outlier] <= LEAST_CONTRAST).sum())
+    if at_limit:
+        yield f"the contrast of {at_limit} images was refined down to its limit, {LEAST_CONTRAST:g}"
+
+
+def _of_resolution(images: PreparedParticles, halves: HalfSetFit) -> Iterator[str]:
+    correlation, box_size, pixel_size = halves.mean.fsc, images.box_size, images.pixel_size
+    if resolution_at(correlation, 0.143, box_size, pixel_size) <= 2 * pixel_size:
+        remedy = "give a larger --box" if images.box_size < images.input_box else "finer images would show more"
+        yield f"the half-sets agree on the mean up to the last shell ({2 * pixel_size:.1f} Angstrom): {remedy}"
+    elif float(correlation[1:3].max()) < 0.143:
+        yield "the half-sets agree on the mean in no shell: do poses and CTF belong to the images?"
+
+
+def _of_power(halves: HalfSetFit, components: Components) -> Iterator[str]:
+    power, of_mean = float(components.eigenvalues.sum()), float(halves.problem.mean.double().square().sum())
+    if power > of_mean:
+        yield (
+            f"the components have {power / of_mean:.2g} times the power of the mean: that can only be if most of the"
+            " molecule was subtracted from the images"
+        )
+
+
+def _of_rank(job: FitJob, components: Components) -> Iterator[str]:
+    kept = len(components.eigenvalues)
+    if job.params.rank == AUTO_RANK and kept == job.tried_rank:
+        yield f"all {kept} components that were tried are real: there may be more; give a larger --rank"
+
+
+def _of_noise(job: FitJob, halves: HalfSetFit) -> Iterator[str]:
+    noise = halves.source.noise_variance[:, 1:].double()
+    is_filtered = (noise < _WEAK_NOISE * noise.median(dim=1, keepdim=True).values).any(dim=1)
+    names = [job.inputs.stack.group_names[group] for group in torch.nonzero(is_filtered).flatten().tolist()]
+    if names:
+        yield (
+            f"some frequencies of the images of optics group {names[0]}"
+            + (f" and {len(names) - 1} others" if len(names) > 1 else "")
+            + " hold hardly any noise, as if they were filtered: give images as they were extracted"
+        )
+
+
+def _of_poses(halves: HalfSetFit) -> Iterator[str]:
+    spread = halves.pose_spread
+    if spread is not None and (degrees(spread.turn_rad) > _WIDE_TURN_DEG or spread.move_px > _WIDE_MOVE_PX):
+        yield (
+            f"the given poses are wrong by about {degrees(spread.turn_rad):.1f} degrees and {spread.move_px:.1f} px per"
+            " axis, too much for a refinement nearby: refine them globally first"
+        )

@@ -1,0 +1,103 @@
+"""Scales and signs of the signal in parts of a set, found from images whose true ones are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.judging.grey_scales import find_grey_scales, scale_evidence, scales_of_parts
+from tests.estimation.problems import DenseModel, full_band, in_double
+from tests.reconstruction.simulated import LinearPhantom, MemorySource, simulate
+
+BOX, IMAGES = 12, 400
+HALVES = (torch.arange(0, IMAGES, 2), torch.arange(1, IMAGES, 2))
+PHANTOM = LinearPhantom.create(1, strength=0.2).scaled(6.0)
+
+
+def images_of(scale: Tensor, phantom: LinearPhantom = PHANTOM) -> MemorySource:
+    """Images whose signal has some scale (n,), which is not stated."""
+    source = simulate(phantom, len(scale), BOX, contrast=scale).source
+    return replace(source, contrast=torch.ones(len(scale)))
+
+
+def parts(*sizes: int) -> Tensor:
+    return torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+
+
+@pytest.mark.parametrize("factor", [10.0, 1.5, 0.5, -1.0, -3.0])
+@pytest.mark.parametrize("sizes", [(260, 140), (201, 199)])
+def test_scale_and_sign_of_a_part_are_found(factor: float, sizes: tuple[int, int]) -> None:
+    part = parts(*sizes)
+    found = find_grey_scales(images_of(torch.tensor([1.0, factor])[part]), HALVES, part)
+    assert float(found.scale[0]) == 1.0
+    assert float(found.scale[1]) == pytest.approx(factor, rel=0.05)
+    assert not bool(found.is_dark.any())
+
+
+def test_more_noise_at_the_same_signal_is_another_scale_of_nothing() -> None:
+    """Both whitened: what has twice the noise shows half the signal over half the transfer function."""
+    part, source = parts(220, 180), images_of(torch.ones(IMAGES))
+    noise = torch.randn(180, source.images.shape[1], dtype=torch.complex64, generator=torch.Generator().manual_seed(9))
+    source.images[220:] = (source.images[220:] + 3**0.5 * noise) / 2
+    source.ctf[220:] /= 2
+    assert find_grey_scales(source, HALVES, part).scale.tolist() == [1.0, 1.0]
+
+
+def test_images_of_one_scale_in_many_small_parts_stay_as_they_are() -> None:
+    part = torch.arange(IMAGES) // 3
+    contrast = 1 + 0.15 * torch.randn(IMAGES, generator=torch.Generator().manual_seed(3))
+    found = find_grey_scales(images_of(contrast), HALVES, part)
+    assert bool((found.scale == 1).all()) and not bool(found.is_dark.any())
+
+
+def test_dark_images_among_bright_ones_are_found_one_by_one() -> None:
+    """In a part of another scale, too; some images tell neither sign."""
+    part, scale = parts(240, 160), torch.ones(IMAGES)
+    scale[240:] = 2.0
+    dark = torch.rand(IMAGES, generator=torch.Generator().manual_seed(4)) < 0.3
+    found = find_grey_scales(images_of(torch.where(dark, -scale, scale)), HALVES, part)
+    assert not bool((found.is_dark & ~dark).any())
+    assert int(found.is_dark.sum()) > 0.97 * int(dark.sum())
+    assert float(found.scale[1]) == pytest.approx(2.0, rel=0.05)
+
+
+def test_images_without_particle_have_no_scale_and_no_sign() -> None:
+    found = find_grey_scales(images_of(torch.zeros(IMAGES)), HALVES, parts(200, 200))
+    assert found.scale.tolist() == [1.0, 1.0] and not bool(found.is_dark.any())
+
+
+def test_a_part_of_one_half_set_only_is_compared_with_the_other() -> None:
+    part = torch.arange(IMAGES) % 4 // 3  # in the second half-set, of which it is a half
+    found = find_grey_scales(images_of(torch.tensor([1.0, 3.0])[part]), HALVES, part)
+    assert found.scale.tolist() == pytest.approx([1.0, 3.0], rel=0.05)
+
+
+def test_a_part_without_the_molecule_keeps_a_small_scale_and_its_sign() -> None:
+    part = parts(250, 150)
+    found = find_grey_scales(images_of(torch.tensor([1.0, 0.0])[part]), HALVES, part)
+    assert float(found.scale[1]) == 0.05
+
+
+def test_evidence_is_that_of_the_dense_slices() -> None:
+    simulation = simulate(PHANTOM, 20, BOX)
+    source, mean = simulation.source, simulation.phantom.mean(BOX)
+    model = DenseModel.of(source.double(), in_double(full_band(simulation)), mean[None].double())
+    evidence = scale_evidence(source, source.everyone, source.disk, mean)
+    expected = torch.stack(((model.mean**2).sum(dim=1), (model.mean * model.images).sum(dim=1)), dim=1)
+    # the origin, a real number, counts as half of a complex one there
+    torch.testing.assert_close(evidence, expected, rtol=0.02, atol=0.02 * float(expected.abs().max()))
+
+
+def test_difference_counts_against_the_spread_of_single_images() -> None:
+    """Two images of a contrast of 1.6 are nothing beside a spread of 0.3; forty are."""
+    generator = torch.Generator().manual_seed(0)
+    for count, differs in ((2, False), (40, True)):
+        part = parts(200, count)
+        contrast = 1 + 0.3 * torch.randn(200 + count, generator=generator, dtype=torch.float64)
+        contrast[200:] = 1.6
+        evidence = torch.stack((torch.full_like(contrast, 400.0), 400.0 * contrast), dim=1)
+        scale = scales_of_parts(evidence, part, torch.arange(200 + count), 2).scale
+        assert (float(scale[1]) != 1) == differs

@@ -1,0 +1,78 @@
+"""What ends at a limit, or cannot be, is said; what is ordinary is not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace as Some
+
+import pytest
+import torch
+
+from solvar_engine.contract.params import AUTO_RANK
+from solvar_engine.estimation.poses.uncertainty import PoseSpread
+from solvar_engine.jobs.fit.cautions import cautions_of
+
+COUNT = 50
+
+
+def said(contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, **halves):
+    """Cautions of a fit that is ordinary in all that is not given."""
+    ordinary = {
+        "noise": torch.linspace(2.0, 1.0, 9).expand(2, -1),
+        "known": None,
+        "variance": 0.04,
+        "fsc": torch.tensor([1.0, 1.0, 1.0, 0.8, 0.5, 0.3, 0.1, 0.0]),
+        "spread": None,
+        **halves,
+    }
+    outlier = torch.arange(COUNT) == 7
+    fit = Some(
+        problem=Some(contrast_variance=ordinary["variance"], mean=torch.full((8, 8, 8), 0.5)),
+        source=Some(contrast=ordinary["known"], noise_variance=ordinary["noise"]),
+        mean=Some(fsc=ordinary["fsc"]),
+        outlier=outlier,
+        pose_spread=ordinary["spread"],
+    )
+    job = Some(params=Some(rank=rank), tried_rank=2, inputs=Some(stack=Some(group_names=("first", "second"))))
+    images = Some(box_size=16, input_box=input_box, pixel_size=3.0)
+    contrast = torch.ones(COUNT) if contrast is None else contrast
+    return cautions_of(job, images, fit, Some(eigenvalues=torch.tensor(eigenvalues)), contrast)
+
+
+def contrasts(*values):
+    """Ones, and these; the eighth image is an outlier."""
+    contrast = torch.ones(COUNT)
+    contrast[: len(values)] = torch.tensor(values)
+    return contrast
+
+
+def test_an_ordinary_fit_needs_no_word():
+    assert said() == []
+    assert said(contrasts(*[1.0] * 7, -2.0)) == []  # an outlier's contrast means nothing
+    assert said(spread=PoseSpread(0.052, 1.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"variance": 1.0}, "the spread of the contrasts is at its limit (1.00)"),
+        ({"variance": 0.6}, "impossibly large (0.77)"),
+        ({"contrast": contrasts(-1.04, -0.2)}, "2 images that are no outliers have a negative contrast"),
+        ({"contrast": contrasts(3.5)}, "1 images that are no outliers have a contrast above 3"),
+        ({"known": contrasts(0.1, 0.1, 0.3)}, "contrast of 2 images was refined down to its limit, 0.1"),
+        ({"fsc": torch.full((8,), 0.9)}, "up to the last shell (6.0 Angstrom): finer images"),
+        ({"fsc": torch.full((8,), 0.9), "input_box": 32}, "give a larger --box"),
+        ({"fsc": torch.tensor([1.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])}, "agree on the mean in no shell"),
+        ({"eigenvalues": (200.0, 56.0)}, "2 times the power of the mean"),
+        ({"rank": AUTO_RANK}, "all 2 components that were tried are real"),
+        ({"noise": torch.tensor([[1.0] * 9, [1.0] * 8 + [1e-4]])}, "optics group second hold hardly any noise"),
+        ({"spread": PoseSpread(0.2, 1.0)}, "wrong by about 11.5 degrees"),
+        ({"spread": PoseSpread(0.1, 6.0)}, "6.0 px per axis"),
+    ],
+)  # fmt: skip
+def test_what_is_at_a_limit_or_cannot_be_is_said_once(changes, text):
+    (sentence,) = said(**changes)
+    assert text in sentence
+
+
+def test_fewer_components_than_were_tried_need_no_word():
+    assert said(rank=AUTO_RANK, eigenvalues=(4.0,)) == []
