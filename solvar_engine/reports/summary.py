@@ -88,7 +88,7 @@ def paragraph(data: ReportData) -> str:
     >>> paragraph(data)
     'From 10,000 particles (box 64 px, 3 Å per pixel) the mean map reaches 7.9 Å ...'
     """
-    sentences = (_data_sentence(data), _outlier_sentence(data), _component_sentence(data), _caution(data))
+    sentences = (_data_sentence(data), _outlier_sentence(data), _component_sentence(data), _caution(data), _doubts(data))
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -192,6 +192,11 @@ def _caution(data: ReportData) -> str:
         noun, verb = ("Component", "is") if len(overfit) == 1 else ("Components", "are")
         sentences.append(f"{noun} {_numbers(overfit)} {verb} much larger on the particles fitted than on others.")
     return " ".join(sentences)
+
+
+def _doubts(data: ReportData) -> str:
+    """Repeat what the fit doubted of its input."""
+    return " ".join(f"{doubt}." for doubt in data.parameters.get("decided", {}).get("doubts", ()))
 
 
 def _numbers(indices: NDArray[np.integer]) -> str:

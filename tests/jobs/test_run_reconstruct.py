@@ -108,9 +108,10 @@ def test_points_far_from_all_particles_are_refused_or_marked(fitted, tmp_path, k
     """Along any component of the linear method, since its volumes follow all of them."""
     run, arrays = fitted
     straight = {"path": "straight"} if kind == "trajectory" else {}
-    call = {**straight, "run": str(run.path), "output": str(tmp_path / "out"), kind: table_at(tmp_path / "points.csv", FAR)}
+    points = table_at(tmp_path / "points.csv", FAR)
+    call = {**straight, "run": str(run.path), "output": str(tmp_path / "out"), kind: points}
     lowest, highest = arrays.z[:, 2].min(), arrays.z[:, 2].max()
-    expected = f"Row 2 of {call[kind]} (z_1 = 0, z_2 = 0, z_3 = 90, z_4 = 0) is far from all particles; the particles"
+    expected = f"Row 2 of {points} (z_1 = 0, z_2 = 0, z_3 = 90, z_4 = 0) is far from all particles; the particles"
     expected += f" reach from {lowest:.4g} to {highest:.4g} along z_3: correct it, or accept an extrapolation"
     with pytest.raises(UserError, match=re.escape(expected)):
         reconstruct.run(linear(**call, allow_extrapolation=False))

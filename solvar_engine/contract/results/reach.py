@@ -85,7 +85,7 @@ class Reach:
         first = int(beyond[0])
         point, others = points[first], f" ({len(beyond)} of {len(points)} are such)" if len(beyond) > 1 else ""
         place = ", ".join(f"z_{column + 1} = {point[column]:.4g}" for column in columns)
-        alone = [column for column in columns if self.excess(points[first : first + 1], [column])[0] > 1]
+        alone = [column for column in columns if self.excess(points[first : first + 1], np.array([column]))[0] > 1]
         if alone:
             lowest, highest = self.z[:, alone[0]].min(), self.z[:, alone[0]].max()
             found = f"; the particles reach from {lowest:.4g} to {highest:.4g} along z_{alone[0] + 1}"
