@@ -53,5 +53,6 @@ def read_decisions(run: RunDir) -> ImageDecisions:
         If params.json is absent, not ours, or of a newer format.
     """
     decided = read_record(run).get("decided", {})
-    names = ("sign", "grey_unit", "pose_gain", "pose_gain_error")
-    return ImageDecisions(*(decided.get(name) for name in names), tuple(decided.get("doubts", ())))
+    pose_gain = decided.get("pose_gain"), decided.get("pose_gain_error")
+    doubts = tuple(decided.get("doubts", ()))
+    return ImageDecisions(decided.get("sign"), decided.get("grey_unit"), *pose_gain, doubts)

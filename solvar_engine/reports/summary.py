@@ -88,8 +88,8 @@ def paragraph(data: ReportData) -> str:
     >>> paragraph(data)
     'From 10,000 particles (box 64 px, 3 Å per pixel) the mean map reaches 7.9 Å ...'
     """
-    sentences = (_data_sentence(data), _outlier_sentence(data), _component_sentence(data), _caution(data), _doubts(data))
-    return " ".join(sentence for sentence in sentences if sentence)
+    parts = (_data_sentence, _doubts, _outlier_sentence, _component_sentence, _caution)
+    return " ".join(sentence for sentence in (part(data) for part in parts) if sentence)
 
 
 def _data_sentence(data: ReportData) -> str:
