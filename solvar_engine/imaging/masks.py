@@ -82,20 +82,53 @@ def automatic_mask(volume: Tensor, pixel_size: float) -> Tensor:
         If the map holds nothing that stands out.
     """
     box_size = volume.shape[-1]
-    cutoff = min(max(box_size * pixel_size / 15.0, box_size / 8), box_size / 2 - 1)
-    smooth = low_pass(volume, cutoff)
-    radius = real_radius(box_size, 3, volume.device)
-    inside = radius < box_size / 2 - 1
-    background = smooth[inside & (radius > 0.42 * box_size)]
-    peak = torch.quantile(smooth[inside & (radius < 0.4 * box_size)], 0.999)
-    level = max(0.12 * float(peak), float(background.mean() + 4 * background.std()))
-    bodies = _relevant_bodies(((smooth > level) & inside).cpu())  # SciPy works on the CPU
+    bodies = _bodies(*_smooth_density(volume, pixel_size))
     if not bool(bodies.any()):
         raise ValueError("no density stands out in the mean volume, so no mask can be made: pass --mask")
     margin = 0.05 * box_size
     grown = torch.from_numpy(ndimage.distance_transform_edt(~bodies.numpy()) <= margin)
     mask = soft_edge(torch.from_numpy(ndimage.binary_fill_holes(grown.numpy())), 0.05 * box_size)
     return (mask * sphere_mask(box_size, 0.47 * box_size, 0.03 * box_size)).to(volume.device)
+
+
+def share_of_density(volume: Tensor, mask: Tensor, pixel_size: float) -> float:
+    """Part of a molecule's density that a mask holds, the density being what `automatic_mask` starts from.
+
+    Parameters
+    ----------
+    volume : Tensor, shape (z, y, x), float32
+        Positive density.
+    mask : Tensor, same shape
+    pixel_size : float
+        Angstrom.
+
+    Returns
+    -------
+    float
+        From 0 to 1; 1 if the map holds nothing that stands out.
+    """
+    smooth, level = _smooth_density(volume, pixel_size)
+    density = (smooth * _bodies(smooth, level).to(smooth.device)).double()
+    return float((density * mask.to(density)).sum() / density.sum()) if bool(density.any()) else 1.0
+
+
+def _smooth_density(volume: Tensor, pixel_size: float) -> tuple[Tensor, float]:
+    """A density at low resolution, and the level above which it is no noise."""
+    box_size = volume.shape[-1]
+    cutoff = min(max(box_size * pixel_size / 15.0, box_size / 8), box_size / 2 - 1)
+    smooth = low_pass(volume, cutoff)
+    radius = real_radius(box_size, 3, volume.device)
+    inside = radius < box_size / 2 - 1
+    background = smooth[inside & (radius > 0.42 * box_size)]
+    peak = torch.quantile(smooth[inside & (radius < 0.4 * box_size)], 0.999)
+    return smooth, max(0.12 * float(peak), float(background.mean() + 4 * background.std()))
+
+
+def _bodies(smooth: Tensor, level: float) -> Tensor:
+    """Connected bodies of relevant size above a level, shape (z, y, x), bool, on the CPU as SciPy works there."""
+    box_size = smooth.shape[-1]
+    inside = real_radius(box_size, 3, smooth.device) < box_size / 2 - 1
+    return _relevant_bodies(((smooth > level) & inside).cpu())
 
 
 def _relevant_bodies(binary: Tensor) -> Tensor:

@@ -1,18 +1,21 @@
 """What a fit decided from its data, kept with its options so that later commands need not decide again.
 
 They are in ``params.json`` under ``decided``: ``sign`` (+1; -1 if the images were inverted because the molecule is dark
-in them) and ``grey_unit`` (grey values that made 1 in the estimators). What was decided for each particle is in
-``particles.star`` (``solvarHalfSet``, ``solvarOutlier``, ``solvarContrast``, ``solvarGreyScale``), the noise in
-``noise.csv``.
+in them), ``grey_unit`` (grey values that made 1 in the estimators), ``pose_gain`` and ``pose_gain_error``; sentences
+that the report repeats are under ``cautions``. What was decided for each particle is in ``particles.star``
+(``solvarHalfSet``, ``solvarOutlier``, ``solvarContrast``, ``solvarGreyScale``), the noise in ``noise.csv``.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from solvar_engine.contract.files import write_json
 from solvar_engine.contract.run import RunDir, read_record
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,15 @@ class ImageDecisions:
         Factor on the images, +1 or -1; None if the run, of an earlier version, does not say.
     grey_unit : float or None
         Grey values of the images on disk that made 1 in the estimators; None as above.
+    pose_gain, pose_gain_error : float or None
+        Log-likelihood of an image at its own orientation over that at the one of another image, its mean and standard
+        error; None if the mean is not resolved.
     """
 
     sign: float | None = None
     grey_unit: float | None = None
+    pose_gain: float | None = None
+    pose_gain_error: float | None = None
 
 
 def write_decisions(run: RunDir, decisions: ImageDecisions) -> None:
@@ -36,9 +44,17 @@ def write_decisions(run: RunDir, decisions: ImageDecisions) -> None:
     write_json(run.params, {**read_record(run), "decided": asdict(decisions)})
 
 
-def write_cautions(run: RunDir, sentences: Sequence[str]) -> None:
-    """Add to params.json what is to be said of the results of a fit: estimates at limits, or that cannot be."""
-    write_json(run.params, {**read_record(run), "cautions": list(sentences)})
+def add_cautions(run: RunDir, sentences: Sequence[str]) -> None:
+    """Log, and add to params.json, what seems wrong in the input of a fit, or cannot be in its results."""
+    for sentence in sentences:
+        logger.warning(sentence)
+    known = read_cautions(run)
+    write_json(run.params, {**read_record(run), "cautions": [*known, *(one for one in sentences if one not in known)]})
+
+
+def read_cautions(run: RunDir) -> list[str]:
+    """Sentences, without full stop, of :func:`add_cautions`."""
+    return list(read_record(run).get("cautions", ()))
 
 
 def read_decisions(run: RunDir) -> ImageDecisions:
@@ -50,4 +66,4 @@ def read_decisions(run: RunDir) -> ImageDecisions:
         If params.json is absent, not ours, or of a newer format.
     """
     decided = read_record(run).get("decided", {})
-    return ImageDecisions(decided.get("sign"), decided.get("grey_unit"))
+    return ImageDecisions(*(decided.get(field.name) for field in fields(ImageDecisions)))

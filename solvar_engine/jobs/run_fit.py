@@ -11,7 +11,6 @@ from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.estimation.solver.schedule import Schedule
-from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.grey_scales import settle_grey_scales
 from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
 from solvar_engine.jobs.fit.inputs import read_inputs
@@ -61,7 +60,6 @@ def _fit(job: FitJob) -> None:
         images = read_images(job)
         job, images = settle_grey_scales(with_independent_halves(job, images), images)
         images, masks, equations = settle_sign_and_masks(job, images)
-        write_decisions(job.run, ImageDecisions(images.sign, images.grey_unit))
         halves = fit_halves(job, images, masks, equations)
         decision = decide_rank(job, halves)
         halves = keep_real(job, halves, decision)

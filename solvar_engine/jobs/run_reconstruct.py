@@ -105,7 +105,7 @@ def _kernel_states(
         resolution = [state.resolution for state in done.states]
         _sharpen(params, files, [state.b_factor for state in done.states], float(np.median(resolution)))
         used = np.array([state.images_used for state in done.states])
-        write_states(files, StateTable(states.points, used, np.array(resolution)))
+        write_states(files, StateTable(states.points, used, np.array(resolution), states.is_extrapolated))
         progress.finish(f"{count} volumes at {min(resolution):.1f} to {max(resolution):.1f} Angstrom")
 
 
@@ -156,7 +156,7 @@ def _linear_states(
         _write_owners(files, states, outliers_of(StarFile.read(run_dir.particles).particles))
         # a linear state has no half-maps of its own, and so no resolution
         unknown = np.full(len(states.points), np.nan)
-        write_states(files, StateTable(states.points, states.n_particles, unknown))
+        write_states(files, StateTable(states.points, states.n_particles, unknown, states.is_extrapolated))
         progress.finish(f"{len(states.points)} volumes")
 
 

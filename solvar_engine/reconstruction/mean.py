@@ -36,6 +36,21 @@ class MeanEstimate:
     fsc: Tensor
 
 
+    def scaled(self, factor: float) -> MeanEstimate:
+        """Of the same images with all values multiplied by a factor."""
+        return MeanEstimate(factor * self.mean, factor * self.half1, factor * self.half2, self.fsc)
+
+    def significance(self) -> float:
+        """Agreement of the halves in standard deviations of what noise gives, up to the shell where it is largest.
+
+        Correlations of noise have the variance 1 / n_s, with n_s = 2 pi s^2 independent coefficients in shell s.
+        """
+        shell = torch.arange(1, len(self.fsc), dtype=torch.float64)
+        count = 2 * torch.pi * shell**2
+        agreement = (self.fsc[1:].cpu().double() * count).cumsum(0) / count.cumsum(0).sqrt()
+        return float(agreement.max())
+
+
 def estimate_mean(half1: NormalEquations, half2: NormalEquations, mask: Tensor | None = None) -> MeanEstimate:
     """Reconstruct both half-sets and, with the prior that their FSC implies, the whole set.
 

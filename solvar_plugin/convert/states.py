@@ -31,7 +31,7 @@ def state_volumes(folder: StateFolder, kind: str) -> list[Volume]:
     volumes = []
     for number in range(1, len(table) + 1):
         volume = volume_of(folder.volume(number))
-        name = f"{kind} {number}"
+        name = table.title(number, kind)
         volume.setObjLabel(name)
         halves = [folder.half(number, half) for half in (1, 2)]
         if all(path.exists() for path in halves):
@@ -47,15 +47,15 @@ def state_volumes(folder: StateFolder, kind: str) -> list[Volume]:
 
 def local_resolutions(folder: StateFolder, kind: str) -> list[Volume]:
     """Return the maps of local resolution, Angstrom; none if the method makes none."""
-    count = len(read_states(folder))
-    paths = [folder.local_resolution(number) for number in range(1, count + 1)]
+    table = read_states(folder)
+    paths = [folder.local_resolution(number) for number in range(1, len(table) + 1)]
     if not all(path.exists() for path in paths):
         return []
     volumes = []
     for number, path in enumerate(paths, start=1):
         volume = volume_of(path)
-        volume.setObjLabel(f"local resolution of {kind} {number}")
-        volume._solvarState = String(f"{kind} {number}")
+        volume.setObjLabel(f"local resolution of {table.title(number, kind)}")
+        volume._solvarState = String(table.title(number, kind))
         volumes.append(volume)
     return volumes
 

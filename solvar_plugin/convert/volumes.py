@@ -11,6 +11,7 @@ from pyworkflow.object import Float, Integer, String
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.results import (
+    EXTRAPOLATED,
     StateFolder,
     read_centres,
     read_components,
@@ -77,13 +78,14 @@ def write_points_to_look_at(run: RunDir, path: Path) -> int:
 def states(path: Path, folder: StateFolder) -> list[Volume]:
     """Return the volumes of the states of a table of points, with names, coordinates and numbers of particles."""
     names, points = read_named_points(path)
-    used = read_states(folder).images_used
+    table = read_states(folder)
     volumes = []
     for row, name in enumerate(names):
+        name += f" ({EXTRAPOLATED})" if table.is_extrapolated[row] else ""
         volume = volume_of(folder.volume(row + 1))
         volume.setObjLabel(name)
         volume._solvarState = String(name)
-        volume._solvarParticles = Integer(int(used[row]))
+        volume._solvarParticles = Integer(int(table.images_used[row]))
         volume._zFlex = csv_list(points[row])
         volumes.append(volume)
     return volumes

@@ -106,6 +106,7 @@ class SolvarProtCovariance(SolvarProtParticles):
             return []
         command = ReconstructParams(
             run=str(self.getRunDir().path), output=str(folder), points=str(self.getPointsPath()), method="linear",
+            allow_extrapolation=True,  # along a component there may be none; such states are named so
             threads=self.numberOfThreads.get(), device="cpu",
         )  # fmt: skip
         self.runEngine(command, status_path(folder))

@@ -8,18 +8,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pyworkflow import BETA
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_json, write_json
-from solvar_engine.contract.results import StateFolder, is_limit, read_states, write_points
+from solvar_engine.contract.results import StateFolder, is_limit, read_components, read_reach, read_states, write_points
+from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status, status_path
 from solvar_plugin.convert.particles import ID_COLUMN, write_particles
 from solvar_plugin.engine import EngineError, progress_text, unfinished_text
 from solvar_plugin.protocols import reconstruct_form as form_of
 from solvar_plugin.protocols import state_outputs as outputs
-from solvar_plugin.protocols.form_options import option_problems
+from solvar_plugin.protocols.form_options import in_form_words, option_problems
 from solvar_plugin.protocols.input_checks import full_size_problems, optics_problems
 from solvar_plugin.protocols.latent_places import clusters_of, coordinates_of
 from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun
@@ -184,11 +186,24 @@ class SolvarProtReconstruct(SolvarProtFromRun):
             points = coordinates_of(run, self.points.get(), form_of.POINTS_LABEL)
             if states == form_of.TRAJECTORY and len(points) < 2:
                 return [f"'{form_of.POINTS_LABEL}' has one point, but a trajectory needs at least two."]
+            if not self.allowExtrapolation.get():
+                self._refuseBeyond(run, points)
         elif not self.pointsFile.get():
             return [f"'{form_of.POINTS_LABEL}' is empty: write one point in each line, or choose a table of points."]
         elif not Path(self.pointsFile.get()).is_file():
             return [f"The table of points {self.pointsFile.get()} does not exist: choose another."]
         return []
+
+    def _refuseBeyond(self, run: RunDir, points: np.ndarray) -> None:
+        """Refuse points far from all particles, in the words of the engine."""
+        reach, components = read_reach(run), read_components(run.eigenvalues)
+        by_kernel = self.method.get() == form_of.KERNEL
+        columns = components.compared if by_kernel else np.arange(len(components))
+        names = [f"Point {number} of '{form_of.POINTS_LABEL}'" for number in range(1, len(points) + 1)]
+        try:
+            reach.refuse_beyond(points, columns, names)
+        except UserError as error:
+            raise UserError(in_form_words(str(error), self.LABELS)) from error
 
     def _warnings(self) -> list[str]:
         particles = self.inputParticles.get()
@@ -219,7 +234,8 @@ class SolvarProtReconstruct(SolvarProtFromRun):
             quality = f", {resolution:.1f} Å" if math.isfinite(resolution) else ""
             quality += " (limit of the pixel size)" if is_limit(resolution, pixel_size) else ""
             few = " - few images" if images < FEWEST_IMAGES_USED else ""
-            lines.append(f"{kind[0].upper()}{kind[1:]} {number}: {images:,} images{quality}{few}")
+            title = table.title(number, kind)
+            lines.append(f"{title[0].upper()}{title[1:]}: {images:,} images{quality}{few}")
         status = read_status(status_path(self.getStatesFolder()))
         if status is not None:
             lines.append(

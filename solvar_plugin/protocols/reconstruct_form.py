@@ -53,6 +53,7 @@ RECONSTRUCT_LABELS = {
     "between": BETWEEN_LABEL,
     "frames": "Number of volumes",
     "path": "Path",
+    "allow_extrapolation": "Allow extrapolation",
     "b_factor": "Sharpening",
     "particles": "Particles at full size (optional)",
     "box": "Box of the volumes (px)",
@@ -118,6 +119,16 @@ def _define_states(form: Any) -> None:
         label="Table of points",
         help="Used if no points are written above: a file of comma-separated values with the columns z_1, z_2 and so "
         "on, such as analysis/centres.csv in the folder of the run.",
+    )
+    form.addParam(
+        "allowExtrapolation",
+        params.BooleanParam,
+        default=RECONSTRUCT["allow_extrapolation"].default,
+        condition=_HAS_POINTS,
+        expertLevel=params.LEVEL_ADVANCED,
+        label=RECONSTRUCT_LABELS["allow_extrapolation"],
+        help="With No, points that are far from all particles are refused: a volume there looks like any other, but no "
+        "image shows it. With Yes, such states are made and named 'extrapolated'.",
     )
     add_clusters(
         form,
@@ -236,6 +247,8 @@ def _state_options(protocol: Any) -> dict[str, Any]:
         options["trajectory"] = str(protocol.getPointsPath())
     else:
         options["between"] = tuple(whole_numbers(protocol.between.get(), BETWEEN_LABEL))
+    if states in (POINTS, TRAJECTORY):
+        options["allow_extrapolation"] = protocol.allowExtrapolation.get()
     if states in (TRAJECTORY, BETWEEN):
         options.update(frames=protocol.frames.get(), path=RECONSTRUCT["path"].choices[protocol.route.get()])
     return options

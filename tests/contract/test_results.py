@@ -172,16 +172,20 @@ def test_tables_of_the_analysis(tmp_path):
 
 def test_states_and_their_particles(tmp_path):
     folder, points = StateFolder(tmp_path), np.array([[1.0, -2.0], [3.0, 4.0]])
-    write_states(folder, StateTable(points, np.array([7, 8]), np.array([9.5, np.nan])))
+    write_states(folder, StateTable(points, np.array([7, 8]), np.array([9.5, np.nan]), np.array([False, True])))
     assert (tmp_path / "states.csv").read_text().splitlines() == [
-        "state,z_1,z_2,images_used,resolution", "1,1.0,-2.0,7,9.5", "2,3.0,4.0,8,",
+        "state,z_1,z_2,images_used,resolution,extrapolated", "1,1.0,-2.0,7,9.5,0", "2,3.0,4.0,8,,1",
     ]  # fmt: skip
     states = read_states(folder)
     np.testing.assert_array_equal(states.points, points)
     assert states.images_used.tolist() == [7, 8] and states.resolution[0] == 9.5 and np.isnan(states.resolution[1])
+    assert states.is_extrapolated.tolist() == [False, True]
+    assert [states.title(number, "point") for number in (1, 2)] == ["point 1", "point 2 (extrapolated)"]
     write_owners(folder, np.array([0, 5]), np.array([2, 1]))
     rows, owner = read_owners(folder)
     assert rows.tolist() == [0, 5] and owner.tolist() == [2, 1]
+    (tmp_path / "states.csv").write_text("state,z_1,images_used\n1,0,5\n")  # as earlier versions wrote it
+    assert not read_states(folder).is_extrapolated.any()
     (tmp_path / "states.csv").write_text("state,images_used\n1,5\n")
     with pytest.raises(UserError, match="has no column z_1"):
         read_states(folder)

@@ -28,8 +28,9 @@ def fitted(tmp_path_factory):
 
 
 def linear(**options) -> ReconstructParams:
-    """Options of the method that needs no images."""
-    return ReconstructParams(method="linear", **options)
+    """Options of the method that needs no images; points may be anywhere."""
+    anywhere = "points" in options or "trajectory" in options
+    return ReconstructParams(method="linear", **{"allow_extrapolation": anywhere, **options})
 
 
 def table_at(path: Path, text: str) -> str:
@@ -57,11 +58,12 @@ def test_points_with_a_header_in_any_order(fitted, tmp_path):
     expected = np.array([[1, 2, 0, 0], [10, -3.5, 0.5, 0]])
     check_volumes(tmp_path / "out", arrays, expected)
     states = read_csv(tmp_path / "out" / "states.csv")
-    assert list(states) == ["state", "z_1", "z_2", "z_3", "z_4", "images_used", "resolution"]
+    assert list(states) == ["state", "z_1", "z_2", "z_3", "z_4", "images_used", "resolution", "extrapolated"]
     np.testing.assert_array_equal(np.stack([states[f"z_{axis}"] for axis in (1, 2, 3, 4)], axis=1), expected)
     assert np.isnan(states["resolution"]).all()
     distance = np.linalg.norm(arrays.z[:, None, :2] - expected[None, :, :2], axis=2)
     np.testing.assert_array_equal(states["images_used"], np.bincount(distance.argmin(axis=1), minlength=2))
+    assert states["extrapolated"].tolist() == [0, 1]
 
 
 def test_points_without_a_header(fitted, tmp_path):
@@ -96,6 +98,35 @@ def test_trajectory_is_resampled_at_equal_steps(fitted, tmp_path):
     reconstruct.run(linear(run=str(run.path), output=output, trajectory=path, path="straight", frames=5))
     expected = np.array([[-4, 0, 0, 0], [-2, 0, 0, 0], [0, 0, 0, 0], [0, 2, 0, 0], [0, 4, 0, 0]])
     check_volumes(tmp_path / "out", arrays, expected)
+
+
+FAR = "z_1,z_2,z_3,z_4\n0,0,0,0\n0,0,90,0\n"
+
+
+@pytest.mark.parametrize("kind", ["points", "trajectory"])
+def test_points_far_from_all_particles_are_refused_or_marked(fitted, tmp_path, kind):
+    """Along any component of the linear method, since its volumes follow all of them."""
+    run, arrays = fitted
+    straight = {"path": "straight"} if kind == "trajectory" else {}
+    points = table_at(tmp_path / "points.csv", FAR)
+    call = {**straight, "run": str(run.path), "output": str(tmp_path / "out"), kind: points}
+    lowest, highest = arrays.z[:, 2].min(), arrays.z[:, 2].max()
+    expected = f"Row 2 of {points} (z_1 = 0, z_2 = 0, z_3 = 90, z_4 = 0) is far from all particles; the particles"
+    expected += f" reach from {lowest:.4g} to {highest:.4g} along z_3: correct it, or accept an extrapolation"
+    with pytest.raises(UserError, match=re.escape(expected)):
+        reconstruct.run(linear(**call, allow_extrapolation=False))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["status.json"]
+    reconstruct.run(linear(**call))
+    states = read_csv(tmp_path / "out" / "states.csv")
+    assert states["extrapolated"][0] == 0 and states["extrapolated"][-1] == 1
+
+
+def test_points_among_the_particles_need_no_leave(fitted, tmp_path):
+    run, arrays = fitted
+    rows = "\n".join(",".join(map(str, z)) for z in arrays.z[:20])
+    points = table_at(tmp_path / "points.csv", rows)
+    reconstruct.run(linear(run=str(run.path), output=str(tmp_path / "out"), points=points, allow_extrapolation=False))
+    assert not read_csv(tmp_path / "out" / "states.csv")["extrapolated"].any()
 
 
 @pytest.mark.parametrize(

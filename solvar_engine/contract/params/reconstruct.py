@@ -53,6 +53,10 @@ class ReconstructParams(Params):
         " linear: mean plus eigenvolumes times z, instant",
         choices=("kernel", "linear"),
     )
+    allow_extrapolation: bool = option(
+        bool, False, help="make volumes of points that are far from all particles, too, and mark them in states.csv",
+        may_differ_on_resume=True,
+    )
     b_factor: str = option(
         str, "none", help="kernel: sharpening of the volumes, not of their half-maps: none, auto (fitted to the"
         " half-maps between 10 Angstrom and the resolution, one for all states) or a number, negative to sharpen",
@@ -95,6 +99,9 @@ class ReconstructParams(Params):
         if self.trajectory is None and self.between is None:
             for label in self.changed("frames", "path"):
                 raise UserError(f"{label} belongs to --trajectory and --between: leave it out, or give one of them.")
+        if self.points is None and self.trajectory is None:
+            for label in self.changed("allow_extrapolation"):
+                raise UserError(f"{label} belongs to --points and --trajectory: leave it out, or give one of them.")
         if self.between is not None and len(self.between) < 2:
             raise UserError("--between needs at least two clusters.")
         if self.method != "kernel":

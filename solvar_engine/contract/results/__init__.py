@@ -38,6 +38,7 @@ from solvar_engine.contract.results.images import (
     read_images,
 )
 from solvar_engine.contract.results.latents import Latents, read_latents, write_latents
+from solvar_engine.contract.results.reach import Reach, read_reach
 from solvar_engine.contract.results.spectra import (
     FSC_COLUMNS,
     FSC_THRESHOLD,
@@ -53,6 +54,7 @@ from solvar_engine.contract.results.spectra import (
     write_noise,
 )
 from solvar_engine.contract.results.states import (
+    EXTRAPOLATED,
     StateFolder,
     StateTable,
     is_limit,
@@ -71,6 +73,7 @@ __all__ = [
     "CONTRAST_STD",
     "EIGENVALUE_COLUMNS",
     "EMBEDDING_COLUMNS",
+    "EXTRAPOLATED",
     "FSC_COLUMNS",
     "FSC_THRESHOLD",
     "GREY_SCALE",
@@ -90,6 +93,7 @@ __all__ = [
     "ImageResults",
     "Latents",
     "PoseChanges",
+    "Reach",
     "StateFolder",
     "StateTable",
     "Table",
@@ -109,6 +113,7 @@ __all__ = [
     "read_named_points",
     "read_noise",
     "read_owners",
+    "read_reach",
     "read_states",
     "resolution_at_threshold",
     "write_centres",

@@ -12,9 +12,9 @@ from solvar_engine.contract.star import StarFile, StarTable
 CONTRAST, CONTRAST_STD = "solvarContrast", "solvarContrastStd"
 LOG_LIKELIHOOD, OUTLIER = "solvarLogLikelihood", "solvarOutlier"
 HALF_SET = "solvarHalfSet"
+"""Half-set of the fit, 1 or 2; 0 for images that could not be used."""
 GREY_SCALE = "solvarGreyScale"
 """Of the signal, where parts of a set differ: relative to the largest part, negative for the other sign."""
-"""Half-set of the fit, 1 or 2; 0 for images that could not be used."""
 POSE_CHANGE_COLUMNS = ("solvarRotationChange", "solvarShiftChange", "solvarRotationStd", "solvarShiftStd")
 """Of runs whose poses were refined: degrees and Angstrom, in the order of the fields of `PoseChanges`."""
 

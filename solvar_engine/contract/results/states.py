@@ -13,6 +13,7 @@ from solvar_engine.contract.files import write_csv
 from solvar_engine.contract.results.tables import COORDINATE_PREFIX, coordinate_columns, coordinates_of, read_columns
 
 STATE, ROW, IMAGES_USED, RESOLUTION = "state", "row", "images_used", "resolution"
+EXTRAPOLATED = "extrapolated"
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,21 @@ class StateTable:
         Images that a volume was made from; of the linear method, particles that are nearest to the state.
     resolution : ndarray, shape (states,)
         Angstrom; NaN where unknown.
+    is_extrapolated : ndarray of bool, shape (states,)
+        States that are far from all particles.
     """
 
     points: np.ndarray
     images_used: np.ndarray
     resolution: np.ndarray
+    is_extrapolated: np.ndarray
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def title(self, number: int, kind: str) -> str:
+        """Call a state (from 1) of a kind, such as cluster, by its number, and say if it is extrapolated."""
+        return f"{kind} {number}" + (f" ({EXTRAPOLATED})" if self.is_extrapolated[number - 1] else "")
 
 
 def is_limit(resolution: float, pixel_size: float) -> bool:
@@ -98,7 +106,11 @@ def is_limit(resolution: float, pixel_size: float) -> bool:
 def write_states(folder: StateFolder, states: StateTable) -> None:
     """Write the table of states."""
     number = np.arange(1, len(states) + 1)
-    columns = {IMAGES_USED: states.images_used, RESOLUTION: states.resolution}
+    columns = {
+        IMAGES_USED: states.images_used,
+        RESOLUTION: states.resolution,
+        EXTRAPOLATED: states.is_extrapolated.astype(int),
+    }
     write_csv(folder.table, {STATE: number, **coordinate_columns(states.points), **columns})
 
 
@@ -112,7 +124,8 @@ def read_states(folder: StateFolder) -> StateTable:
     """
     table = read_columns(folder.table, (STATE, f"{COORDINATE_PREFIX}1", IMAGES_USED))
     resolution = table.get(RESOLUTION, np.full(len(table[STATE]), np.nan))
-    return StateTable(coordinates_of(table), table[IMAGES_USED].astype(np.int64), resolution)
+    is_extrapolated = table.get(EXTRAPOLATED, np.zeros(len(table[STATE]))) != 0  # earlier versions did not look
+    return StateTable(coordinates_of(table), table[IMAGES_USED].astype(np.int64), resolution, is_extrapolated)
 
 
 def write_owners(folder: StateFolder, rows: np.ndarray, state: np.ndarray) -> None:

@@ -25,7 +25,7 @@ from solvar_engine.estimation.judging.nuisance import nuisance_overlap, slow_ove
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.solver.agreement import covariance_fsc
 from solvar_engine.imaging.shells import resolution_at
-from solvar_engine.jobs.decisions import write_cautions
+from solvar_engine.jobs.decisions import add_cautions, read_cautions
 from solvar_engine.jobs.fit.cautions import cautions_of
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.outputs import (
@@ -128,12 +128,9 @@ def write_results(
     if refines:
         columns.update(pose_columns(halves, components, stack.pose))
     stack.write_star(run.particles, columns, source.pose if refines else None)
-    summary = _summarise(halves, components, labels, scale)
-    cautions = cautions_of(job, images, halves, components, contrast)
-    for caution in cautions:
-        logger.warning(caution)
-    write_cautions(run, cautions)
-    return summary
+    add_cautions(run, cautions_of(job, images, halves, components, contrast))
+    cautions = "; ".join(read_cautions(run))
+    return _summarise(halves, components, labels, scale, job.params.focus_mask) + (cautions and f". Mind: {cautions}")
 
 
 def _half_set_numbers(job: FitJob) -> torch.Tensor:
@@ -144,13 +141,16 @@ def _half_set_numbers(job: FitJob) -> torch.Tensor:
     return numbers
 
 
-def _summarise(halves: HalfSetFit, components: Components, labels: list[str], scale: OutputScale) -> str:
+def _summarise(
+    halves: HalfSetFit, components: Components, labels: list[str], scale: OutputScale, focus_mask: str | None
+) -> str:
     source = halves.source
     resolution = resolution_at(halves.mean.fsc, 0.143, source.box_size, source.pixel_size)
     reproducible = sum(label != NOT_REPRODUCIBLE for label in labels)
     outliers = int(halves.outlier.sum())
     left_out = f", {outliers} of them outliers" if outliers else ""
     found = f"{reproducible} of {len(labels)} components reproducible" if labels else "no reproducible variability"
+    found += f" inside the focus mask {focus_mask}" if focus_mask and not reproducible else ""
     summary = f"{len(source)} particles{left_out}, mean at {resolution:.1f} Angstrom, {found}"
     logger.info(summary)
     logger.info("contrast: standard deviation %.3f between images", halves.contrast_variance() ** 0.5)

@@ -14,17 +14,22 @@ from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.means import HalfSetEquations, density_skewness, half_set_equations
 from solvar_engine.estimation.alternation.problem import Masks
-from solvar_engine.imaging.masks import automatic_mask
+from solvar_engine.estimation.judging.given_poses import mean_and_error
+from solvar_engine.imaging.masks import automatic_mask, sphere_mask
+from solvar_engine.jobs.decisions import ImageDecisions, add_cautions, write_decisions
 from solvar_engine.jobs.fit.families import with_equal_pixels
+from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_cautions, pose_cautions, unresolved_mean
 from solvar_engine.jobs.fit.inputs import focus, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit.plan import FitDemand, plan_within
 from solvar_engine.jobs.running.allocator import FreedMemory
 from solvar_engine.jobs.running.memory import available_bytes
 from solvar_engine.jobs.running.plans import require_disk
-from solvar_engine.reconstruction.mean import estimate_mean
+from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 
 logger = logging.getLogger(__name__)
+
+_RESOLVED = 5.0  # standard deviations of what half-maps of noise agree by
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ def settle_sign_and_masks(
 ) -> tuple[PreparedParticles, Masks, HalfSetEquations | None]:
     """Find out from a first mean whether the molecule is dark, and make a mask if none is given.
 
+    What that mean makes doubtful is said.
+
     Returns
     -------
     source : PreparedParticles
@@ -115,23 +122,40 @@ def settle_sign_and_masks(
     Raises
     ------
     UserError
-        If the molecule does not stand out, or the focus mask holds none of it.
+        If the molecule does not stand out, or a mask holds none of it.
     """
     settled = job.checkpoint.load("start", SignAndMask)
     equations = None
     if settled is None:
         job.progress.stage("first mean")
         first, second = half_set_equations(source, job.inputs.halves, job.projector_options)
-        mean = estimate_mean(first, second).mean
-        sign = _sign(job.params.invert_contrast, mean)
-        equations = (first.scaled(sign), second.scaled(sign))
+        mean = estimate_mean(first, second)
+        is_resolved = mean.significance() > _RESOLVED
+        sign = _sign(job.params.invert_contrast, mean.mean if is_resolved else None)
+        mean, equations = mean.scaled(sign), (first.scaled(sign), second.scaled(sign))
+        decisions, cautions = _examined(job, source.with_sign(sign), mean, is_resolved)
         mask = job.inputs.mask
         if mask is None:
-            mask = _automatic_mask(sign * mean, source.pixel_size, job.params.particles)
+            mask = _made_mask(mean.mean if is_resolved else None, job)
         settled = SignAndMask(sign, mask)
+        write_decisions(job.run, decisions)
+        add_cautions(job.run, cautions)
         job.checkpoint.save("start", settled)
     job.progress.advance()
     return source.with_sign(settled.sign), _masks(job, settled.mask), equations
+
+
+def _examined(
+    job: FitJob, source: PreparedParticles, mean: MeanEstimate, is_resolved: bool
+) -> tuple[ImageDecisions, list[str]]:
+    """What is decided, and what the mean makes doubtful."""
+    if not is_resolved:
+        return ImageDecisions(source.sign, source.grey_unit), [unresolved_mean(job)]
+    evidence = evidence_of_poses(job, source, mean)
+    gain, error = mean_and_error(evidence.orientation_gain)
+    logger.info("Poses: log-likelihood gain %.2f +- %.2f an image over orientations of other images", gain, error)
+    cautions = [*pose_cautions(evidence, job.inputs.stack), *mask_cautions(job, mean)]
+    return ImageDecisions(source.sign, source.grey_unit, gain, error), cautions
 
 
 def _masks(job: FitJob, mask: Tensor) -> Masks:
@@ -144,10 +168,13 @@ def _masks(job: FitJob, mask: Tensor) -> Masks:
     return masks
 
 
-def _sign(choice: str, mean: Tensor) -> float:
+def _sign(choice: str, mean: Tensor | None) -> float:
     if choice != "auto":
         logger.info("Images are taken as they are" if choice == "no" else "Images are inverted, as asked for")
         return 1.0 if choice == "no" else -1.0
+    if mean is None:
+        logger.info("Images are taken as they are: the mean does not tell whether the molecule is dark in them")
+        return 1.0
     skewness = density_skewness(mean)
     if skewness < 0:
         logger.info("The molecule is dark in the images (skewness of the mean %.3g): they are inverted", skewness)
@@ -156,10 +183,14 @@ def _sign(choice: str, mean: Tensor) -> float:
     return 1.0
 
 
-def _automatic_mask(mean: Tensor, pixel_size: float, particles: str) -> Tensor:
+def _made_mask(mean: Tensor | None, job: FitJob) -> Tensor:
+    """Around the density of the mean; without any, a ball that leaves the edges of the box out."""
+    box_size = job.inputs.box_size
+    if mean is None:
+        return sphere_mask(box_size, BALL * box_size, 0.05 * box_size)
     try:
-        mask = automatic_mask(mean, pixel_size)
+        mask = automatic_mask(mean, job.pixel_size)
     except ValueError as error:
-        raise UserError(f"{particles}: {error}.") from error
+        raise UserError(f"{job.params.particles}: {error}.") from error
     logger.info("Automatic mask: %.1f %% of the box", 100 * float(mask.mean()))
     return mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import ReconstructParams
-from solvar_engine.contract.results import read_latents
+from solvar_engine.contract.results import Reach, read_latents, read_reach
 from solvar_engine.contract.run import RunDir
 from solvar_engine.jobs.states.latent_space import LatentSpace
 from solvar_engine.jobs.states.points import read_points
 from solvar_engine.latent import dense_path, nearest_point, resample_polyline
 from solvar_engine.latent.distances import marginal_precision
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,13 @@ class States:
         Their latent coordinates.
     owner : ndarray, shape (n,), int64
         State (from 0) that each particle belongs to: its cluster, or the nearest point.
+    is_extrapolated : ndarray of bool, shape (states,)
+        States that are far from all particles.
     """
 
     points: NDArray[np.float64]
     owner: NDArray[np.int64]
+    is_extrapolated: NDArray[np.bool_]
 
     @property
     def n_particles(self) -> NDArray[np.int64]:
@@ -44,27 +50,48 @@ def choose_states(params: ReconstructParams, run: RunDir, space: LatentSpace) ->
     Raises
     ------
     UserError
-        If the table of points does not fit the run, or is no path.
+        If the table of points does not fit the run, or is no path, or a point is far from all particles and the
+        options do not allow that.
     """
-    clusters = None
+    clusters, reach = None, read_reach(run)
     if params.clusters is not None:
         clusters = space.cluster(params.clusters, params.seed)
     if params.mixture is not None:
         clusters = space.cluster_by_mixture(params.mixture, params.seed)
+    # volumes from the images depend on the compared coordinates only
+    columns = space.columns if params.method == "kernel" else np.arange(space.z.shape[1])
     if clusters is not None:
-        return States(clusters.centres, clusters.labels)
-    n_components = space.z.shape[1]
-    if params.points is not None:
-        points = read_points(params.points, n_components)
+        points, owner = clusters.centres, clusters.labels
     else:
-        points = _trajectory(params, run, space)
-    return States(points, nearest_point(space.features, points[:, space.columns]))
+        if params.points is not None:
+            points = _points_of_user(params, params.points, reach, columns)
+        else:
+            points = _trajectory(params, run, space, reach, columns)
+        owner = nearest_point(space.features, points[:, space.columns])
+    is_extrapolated = reach.excess(points, columns) > 1
+    if is_extrapolated.any():
+        numbers = ", ".join(str(number) for number in np.flatnonzero(is_extrapolated) + 1)
+        logger.warning("Far from all particles, and so extrapolated: state %s of %d", numbers, len(points))
+    return States(points, owner, is_extrapolated)
 
 
-def _trajectory(params: ReconstructParams, run: RunDir, space: LatentSpace) -> NDArray[np.float64]:
-    """Points along the path that the options describe."""
-    name = str(run.centres) if params.trajectory is None else params.trajectory
-    anchors = _cluster_centres(params, run, space) if params.trajectory is None else read_points(name, space.z.shape[1])
+def _points_of_user(
+    params: ReconstructParams, path: str, reach: Reach, columns: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    points = read_points(path, reach.z.shape[1])
+    if not params.allow_extrapolation:
+        reach.refuse_beyond(points, columns, [f"Row {number} of {path}" for number in range(1, len(points) + 1)])
+    return points
+
+
+def _trajectory(
+    params: ReconstructParams, run: RunDir, space: LatentSpace, reach: Reach, columns: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Points along the path that the options describe; places between its corners may be empty."""
+    if params.trajectory is None:
+        name, anchors = str(run.centres), _cluster_centres(params, run, space)
+    else:
+        name, anchors = params.trajectory, _points_of_user(params, params.trajectory, reach, columns)
     try:
         points = resample_polyline(anchors, params.frames)
         if params.path == "density":

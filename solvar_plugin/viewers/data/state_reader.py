@@ -37,7 +37,8 @@ class StateReader(RunReader):
 
     def names(self) -> list[str]:
         """Names of the states."""
-        return [f"{self.kind} {number}" for number in range(1, len(self.table()) + 1)]
+        table = self.table()
+        return [table.title(number, self.kind) for number in range(1, len(table) + 1)]
 
     def basic_volumes(self) -> list[VolumeEntry]:
         """List the mean and the mask of the run."""

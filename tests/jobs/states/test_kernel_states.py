@@ -135,7 +135,7 @@ def test_components_that_are_not_reproducible_make_no_difference(fitted, engine,
     run = RunDir(shutil.copytree(fitted.path, tmp_path / "run"))
     table = run.eigenvalues.read_text()
     (tmp_path / "points.csv").write_text("1e4,0\n-1e4,0\n")  # all particles are equally far from both
-    call = ("reconstruct", run.path, "--points", tmp_path / "points.csv", "--output")
+    call = ("reconstruct", run.path, "--points", tmp_path / "points.csv", "--allow-extrapolation", "--output")
 
     def difference(output):
         assert engine(*call, output).code == 0
@@ -147,6 +147,21 @@ def test_components_that_are_not_reproducible_make_no_difference(fitted, engine,
             enumerate(table.splitlines())]
     run.eigenvalues.write_text("\n".join(rows) + "\n")
     assert difference(tmp_path / "not trusted") < 0.5
+
+
+def test_volumes_from_images_far_from_the_compared_coordinates_are_refused(fitted, engine, tmp_path):
+    """A coordinate that is not compared does not count: the volumes do not depend on it."""
+    run = RunDir(shutil.copytree(fitted.path, tmp_path / "run"))
+    head, first, second = run.eigenvalues.read_text().splitlines()
+    second = second.rpartition(",")[0] + ",not reproducible"
+    run.eigenvalues.write_text("\n".join((head, first, second)) + "\n")
+    call = ("reconstruct", run.path, "--points", tmp_path / "points.csv", "--output", tmp_path / "out")
+    (tmp_path / "points.csv").write_text("0,0\n1e4,0\n")
+    outcome = engine(*call)
+    assert outcome.code == 2 and "points.csv (z_1 = 1e+04) is far from all particles" in outcome.error
+    (tmp_path / "points.csv").write_text("0,1e4\n")
+    assert engine(*call).code == 0
+    assert read_csv(tmp_path / "out" / "states.csv")["extrapolated"] == [0]
 
 
 def test_options_of_the_kernel_are_refused_by_the_linear_method(fitted, engine, tmp_path):

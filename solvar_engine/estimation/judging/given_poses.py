@@ -1,0 +1,109 @@
+"""Whether poses belong to their images: how likely these are at their own, and at those of other images.
+
+Half-maps agree at low resolution whatever the poses are, and components are found in what wrong ones leave: the images
+themselves tell. Each is compared with the mean of the other half-set, which has not seen it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.model.slices import slices_of_batch
+from solvar_engine.imaging.sampling import sample_of
+from solvar_engine.imaging.types import ParticleSource, Pose
+from solvar_engine.projectors.base import Projector, images_per_call
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import SliceOptions
+
+SHIFT_FACTORS = (-1.0, 0.5, 2.0)
+"""By which shifts of another sign or unit may be wrong."""
+
+_SHARE, _FEWEST, _MOST = 0.1, 200, 2_000  # of the images are looked at
+
+
+@dataclass(frozen=True)
+class PoseEvidence:
+    """What a sample of m images says of their poses.
+
+    Attributes
+    ----------
+    index : Tensor, shape (m,), int64
+        Rows of the particles.
+    orientation_gain : Tensor, shape (m,), float64
+        Log-likelihood under the mean at the given pose, less that at the orientation of another image of its optics
+        group.
+    shift_gain : Tensor, shape (m, factors), float64
+        The same less that at the given shift times each of `SHIFT_FACTORS`.
+    """
+
+    index: Tensor
+    orientation_gain: Tensor
+    shift_gain: Tensor
+
+
+def mean_and_error(gain: Tensor) -> tuple[float, float]:
+    """Mean of some gains (m,), and its standard error."""
+    return float(gain.mean()), float(gain.std() / len(gain) ** 0.5) if len(gain) > 1 else float("inf")
+
+
+def pose_evidence(
+    source: ParticleSource,
+    halves: tuple[Tensor, Tensor],
+    means: tuple[Tensor, Tensor],
+    options: SliceOptions,
+    seed: int,
+) -> PoseEvidence:
+    """Compare images with the mean at their own poses, and at others.
+
+    Parameters
+    ----------
+    source : ParticleSource
+    halves : tuple of two Tensors, int64
+    means : tuple of two Tensors, shape (z, y, x)
+        Of each half-set, filtered; each is held against images of the other one.
+    options : SliceOptions
+    seed : int
+        Draws the other images.
+
+    Returns
+    -------
+    PoseEvidence
+    """
+    count = int(min(max(_SHARE * len(source), _FEWEST), _MOST))
+    generator = torch.Generator().manual_seed(seed)
+    projector = create_projector(source.box_size, source.disk, options)
+    pose, rows, orientation, shifts = source.pose, [], [], []
+    for half, mean in zip(halves, means[::-1], strict=True):
+        index = sample_of(half, count // 2)
+        grid = projector.to_grid(mean[None])
+        given = _log_likelihood(source, index, projector, grid)
+        rotation = pose.rotation.clone()
+        rotation[index] = pose.rotation[index[_other_rows(source.group[index], generator)]]
+        rows.append(index)
+        turned = source.with_pose(Pose(rotation, pose.shift))
+        orientation.append(given - _log_likelihood(turned, index, projector, grid))
+        others = [source.with_pose(Pose(pose.rotation, factor * pose.shift)) for factor in SHIFT_FACTORS]
+        shifts.append(torch.stack([given - _log_likelihood(other, index, projector, grid) for other in others], dim=1))
+    return PoseEvidence(torch.cat(rows), torch.cat(orientation), torch.cat(shifts))
+
+
+def _other_rows(group: Tensor, generator: torch.Generator) -> Tensor:
+    """For each of some images, another one of its optics group (n,), or itself if there is none."""
+    others = torch.arange(len(group))
+    for number in group.unique():
+        members = torch.nonzero(group == number).flatten()
+        members = members[torch.randperm(len(members), generator=generator)]
+        others[members] = members.roll(1)
+    return others
+
+
+def _log_likelihood(source: ParticleSource, index: Tensor, projector: Projector, grid: Tensor) -> Tensor:
+    """Of images under a mean, up to what does not depend on the pose: <Y, P mu> - |P mu|^2 / 2."""
+    parts = []
+    for batch in source.batches(index, projector.disk, images_per_call(projector, 2)):
+        products = slices_of_batch(projector, grid, batch)[1]
+        parts.append((products[:, 0, 1] - 0.5 * products[:, 0, 0]).cpu())
+    return torch.cat(parts)

@@ -1,0 +1,129 @@
+"""What the first mean says of poses and masks before the long work begins: cautions, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence, mean_and_error, pose_evidence
+from solvar_engine.imaging.masks import share_of_density, sphere_mask
+from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.reconstruction.mean import MeanEstimate, filtered_halves
+
+BALL = 0.42
+"""Radius of the mask over the box where there is no density to make one from."""
+
+_SIGNIFICANT = 4.0  # standard errors
+_WEAK = 0.25  # of the gain of other images
+_LEAST_SHIFT = 1.0  # px, of shifts whose unit can be told
+_NOTABLE = 0.05  # of the gain of the orientations
+_LEAST_MEMBERS = 20  # of the sample, in a part that is judged by itself
+_BLOCKS = 10  # of rows
+_WRONG_MASK, _SMALL_MASK, _EMPTY_FOCUS = 0.1, 0.5, 0.01  # of the density
+
+
+def unresolved_mean(job: FitJob) -> str:
+    """Say that the mean is nothing but noise, and what stands in for what is usually made from it."""
+    instead = ""
+    if job.inputs.mask is None:
+        radius = BALL * job.inputs.box_size * job.pixel_size
+        instead = f"; a ball of {radius:.0f} Angstrom about the centre is the mask"
+    return (
+        f"The half-maps of the mean of {job.params.particles} agree no better than noise: the images are too few or too"
+        f" noisy, their mean was subtracted, or the poses do not belong to them{instead}"
+    )
+
+
+def mask_cautions(job: FitJob, mean: MeanEstimate) -> list[str]:
+    """Compare the masks of the user with the density of the mean.
+
+    Raises
+    ------
+    UserError
+        If a mask leaves nearly all of it out.
+    """
+    cautions, mask, pixel_size = [], job.inputs.mask, job.pixel_size
+    if mask is not None:
+        share = share_of_density(mean.mean, mask, pixel_size)
+        found = f"The mask {job.params.mask} holds {100 * share:.0f} % of the density of the mean"
+        if share < _WRONG_MASK:
+            raise UserError(f"{found}: is it of another molecule, or at another place? Give one around this molecule.")
+        if share < _SMALL_MASK:
+            cautions.append(f"{found}: what is outside of it is left out of the mean and all motions")
+    if job.inputs.focus_mask is not None:
+        focus = job.inputs.focus_mask if mask is None else mask * job.inputs.focus_mask
+        share = share_of_density(mean.mean, focus, pixel_size)
+        if share < _EMPTY_FOCUS:
+            cautions.append(
+                f"The focus mask {job.params.focus_mask} holds {100 * share:.1f} % of the density of the mean: is it at"
+                " the right place?"
+            )
+    return cautions
+
+
+def evidence_of_poses(job: FitJob, source: PreparedParticles, mean: MeanEstimate) -> PoseEvidence:
+    """Ask the images whether the poses are theirs."""
+    box_size = source.box_size
+    mask = sphere_mask(box_size, BALL * box_size) if job.inputs.mask is None else job.inputs.mask
+    first, second = (half * mask.to(half.device) for half in filtered_halves(mean))
+    return pose_evidence(source, job.inputs.halves, (first, second), job.projector_options, job.params.seed)
+
+
+def pose_cautions(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
+    """Say which poses, if any, do not belong to their images."""
+    gain, error = mean_and_error(evidence.orientation_gain)
+    compared = f"log-likelihood gain {gain:.2f} +- {error:.2f} an image over orientations of other images"
+    if not gain > _SIGNIFICANT * error:
+        return [
+            f"The orientations in {stack.path} do not seem to belong to its images ({compared}): check that the list is"
+            " of these stacks, in their order, and that its angles are of RELION's convention"
+        ]
+    cautions = []
+    for parts in _partitions(stack, evidence.index.numpy()):
+        foreign = [name for name, members in parts if _is_foreign(evidence.orientation_gain, members)]
+        if foreign:
+            named = ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
+            cautions.append(
+                f"The orientations of {named} in {stack.path} do not seem to belong to their images, unlike those of"
+                f" the others ({compared} in all): check that their rows are of these stacks, in their order"
+            )
+            break
+    shift = stack.pose.shift[evidence.index]
+    rms_px = float(shift.square().sum(dim=1).mean().sqrt()) / stack.pixel_size
+    losses = [mean_and_error(-column) for column in evidence.shift_gain.T]
+    loss, of_loss, factor = max((*loss, factor) for loss, factor in zip(losses, SHIFT_FACTORS, strict=True))
+    if rms_px > _LEAST_SHIFT and loss > max(_SIGNIFICANT * of_loss, _NOTABLE * gain):
+        cautions.append(
+            f"The images of {stack.path} agree better with {factor:g} times their origins (log-likelihood gain"
+            f" {loss:.2f} +- {of_loss:.2f} an image): check their unit and sign, and that they are of these images"
+        )
+    return cautions
+
+
+def _is_foreign(gain: Tensor, members: NDArray[np.bool_]) -> bool:
+    """Whether the poses of a part of the images do not belong to them, unlike those of the others."""
+    part = torch.from_numpy(members)
+    if min(int(part.sum()), int((~part).sum())) < _LEAST_MEMBERS:
+        return False
+    (own, error), (others, _) = mean_and_error(gain[part]), mean_and_error(gain[~part])
+    return own < _SIGNIFICANT * error and own + _SIGNIFICANT * error < _WEAK * others
+
+
+def _partitions(stack: ParticleStack, rows: NDArray[np.int64]) -> Iterator[list[tuple[str, NDArray[np.bool_]]]]:
+    """Ways to part some rows as they may have been put together: the name of each part, and which rows it has."""
+    group, paths = stack.group.numpy()[rows], stack.index.paths
+    yield [(f"optics group {stack.group_names[number]}", group == number) for number in np.unique(group)]
+    files = np.array([str(path) for path in paths])[stack.index.stack[rows]]
+    folders = np.array([str(path.parent) for path in paths])[stack.index.stack[rows]]
+    for names in (folders, files):
+        yield [(str(name), names == name) for name in np.unique(names)]
+    block = rows * _BLOCKS // len(stack)
+    edges = [-(-number * len(stack) // _BLOCKS) for number in range(_BLOCKS + 1)]
+    yield [(f"rows {edges[number] + 1} to {edges[number + 1]}", block == number) for number in range(_BLOCKS)]
