@@ -133,10 +133,6 @@ def simulated(folder: Path, phantom: str, **options: object) -> Path:
     phantom : str
     **options
         Of `simulate`, by their names with underscores.
-
-    Returns
-    -------
-    Path
     """
     name = "-".join([phantom, *(f"{key}{value}" for key, value in options.items() if key != "threads")])
     data = folder / name
@@ -157,10 +153,6 @@ def fitted(folder: Path, data: Path, *, program: Sequence[str] = FIT, label: str
         Of that program, which becomes a part of the run's name.
     **options
         Of `fit`; None stands for an option that is left out.
-
-    Returns
-    -------
-    Path
     """
     given = {key: value for key, value in options.items() if value is not None}
     choices = [f"{key}{value}" for key, value in given.items() if key != "threads"]

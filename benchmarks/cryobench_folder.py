@@ -233,10 +233,6 @@ def write_data_set(folder: CryoBenchFolder, output: Path, labels: Path | None = 
         Text file with the state of each row of the STAR file, counted from 0; particles with -1 are left out. Without
         it, each stack is one state.
 
-    Returns
-    -------
-    DataSetFiles
-
     Raises
     ------
     UserError

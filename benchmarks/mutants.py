@@ -88,10 +88,6 @@ class Workplace:
 
     Copies of the tree have the same path each time, so that code which Numba compiled for the tree without faults can
     be taken again, unless the fault is in a file that has to do with compiled code.
-
-    Parameters
-    ----------
-    folder : Path
     """
 
     def __init__(self, folder: Path) -> None:

@@ -83,10 +83,6 @@ def fsc_auc(
         Particles to score.
     mask : Tensor, shape (z, y, x), optional
         Multiplied into both volumes in real space.
-
-    Returns
-    -------
-    FscAuc
     """
     bands = _Bands(mean.shape[-1], mask)
     mean_ft = bands.transform(mean)

@@ -102,10 +102,6 @@ def states_are_discrete(coordinates: NDArray[np.floating], state: NDArray[np.int
     ----------
     coordinates : ndarray, shape (n, d)
     state : ndarray, shape (n,)
-
-    Returns
-    -------
-    bool
     """
     return len(np.unique(state)) > 1 and bool(np.isin(coordinates, (0.0, 1.0)).all())
 

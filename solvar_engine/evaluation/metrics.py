@@ -142,15 +142,6 @@ def evaluate_estimate(estimate: Estimate, truth: Truth) -> Evaluation:
     of the estimated mean onto the true mean inside the mask. The true mean and covariance weigh every state
     by the number of its particles. Images that do not show the molecule are left out of everything.
 
-    Parameters
-    ----------
-    estimate : Estimate
-    truth : Truth
-
-    Returns
-    -------
-    Evaluation
-
     Raises
     ------
     ValueError

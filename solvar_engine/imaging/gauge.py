@@ -102,10 +102,6 @@ def in_frame_of(pose: Pose, reference: Pose, states: StatePosterior | None = Non
     states : StatePosterior, optional
         At ``pose``.
 
-    Returns
-    -------
-    Pose
-
     Examples
     --------
     >>> pose = Pose(torch.eye(3)[None], torch.zeros(1, 2))

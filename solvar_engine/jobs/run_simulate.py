@@ -49,10 +49,6 @@ PARTICLES_PER_MICROGRAPH = 100
 def run(params: SimulateParams) -> None:
     """Simulate particles of a molecule and write them with their truth.
 
-    Parameters
-    ----------
-    params : SimulateParams
-
     Raises
     ------
     UserError

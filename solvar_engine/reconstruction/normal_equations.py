@@ -113,10 +113,6 @@ def accumulate_normal_equations(
     batch_size : int, optional
         Images per batch, as many as the projector likes best without it; the result does not depend on it beyond
         rounding.
-
-    Returns
-    -------
-    NormalEquations
     """
     disk = source.disk
     projector = create_projector(source.box_size, disk, replace(options, oversampling=_OVERSAMPLING))

@@ -43,10 +43,6 @@ class Backgrounds:
     def __call__(self, rows: slice) -> Tensor:
         """Evaluate the backgrounds of some images.
 
-        Parameters
-        ----------
-        rows : slice
-
         Returns
         -------
         Tensor, shape (m, y, x), float32

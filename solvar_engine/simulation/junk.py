@@ -113,10 +113,6 @@ class JunkImages:
     def __call__(self, rows: slice) -> Tensor:
         """Evaluate some images, without noise; those of the molecule are zero here.
 
-        Parameters
-        ----------
-        rows : slice
-
         Returns
         -------
         Tensor, shape (m, y, x), float32

@@ -99,10 +99,6 @@ class Neighbours:
     def __call__(self, rows: slice) -> Tensor:
         """Evaluate what some images show of neighbours.
 
-        Parameters
-        ----------
-        rows : slice
-
         Returns
         -------
         Tensor, shape (m, y, x), float32

@@ -116,10 +116,6 @@ def draw_particles(
     effects : MicroscopeEffects
         Of these, uneven views, junk and the error of the defocus are drawn here.
 
-    Returns
-    -------
-    SimulatedParticles
-
     Examples
     --------
     >>> from solvar_engine.simulation.phantoms import make_phantom

@@ -226,10 +226,6 @@ def make_phantom(name: str) -> Phantom:
     name : str
         One of :func:`phantom_names`.
 
-    Returns
-    -------
-    Phantom
-
     Raises
     ------
     ValueError

@@ -192,10 +192,6 @@ def read_optics(particles: Any, original: Path | None = None) -> Optics:
     particles : SetOfParticles
     original : Path, optional
         The STAR file that the particles were imported from, if the user gave it.
-
-    Returns
-    -------
-    Optics
     """
     if original is not None:
         return OriginalOptics(particles, original)

@@ -37,10 +37,6 @@ POSSIBLE_OUTPUTS = {
 def make_outputs(protocol: Any) -> dict[str, Any]:
     """Make the outputs of a finished run.
 
-    Parameters
-    ----------
-    protocol : SolvarProtCovariance
-
     Returns
     -------
     dict

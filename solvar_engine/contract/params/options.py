@@ -155,10 +155,6 @@ def option(kind: type[Any], default: Any = _REQUIRED, **details: Any) -> Any:
         Left out for a required option.
     **details
         Attributes of `Option`, at least `help`.
-
-    Returns
-    -------
-    dataclasses.Field
     """
     return dataclasses.field(default=default, metadata={_METADATA_KEY: Option(kind, **details)})
 

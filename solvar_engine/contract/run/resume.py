@@ -52,10 +52,6 @@ def differing_options(run: RunDir, params: Params) -> list[str]:
 def changed_inputs(run: RunDir) -> list[Path]:
     """List the input files whose content is another than when the run was started, for which `prepared` refuses it.
 
-    Parameters
-    ----------
-    run : RunDir
-
     Returns
     -------
     list of Path

@@ -11,10 +11,6 @@ from solvar_engine.contract.errors import UserError
 class TruthFiles:
     """The folder ``truth`` of a data set.
 
-    Parameters
-    ----------
-    path : path
-
     Examples
     --------
     >>> TruthFiles("truth").volume(1).as_posix()
@@ -69,12 +65,7 @@ class TruthFiles:
 
 
 class DataSetFiles:
-    """The folder of a data set.
-
-    Parameters
-    ----------
-    path : path
-    """
+    """The folder of a data set."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
