@@ -26,12 +26,7 @@ FIGURES = ROOT / "benchmarks" / "figures"
 
 @dataclass(frozen=True)
 class Case:
-    """One fit.
-
-    Attributes
-    ----------
-    particles, box, rank, threads : int
-    """
+    """One fit."""
 
     particles: int
     box: int

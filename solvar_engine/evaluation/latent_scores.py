@@ -95,13 +95,8 @@ def state_accuracy(z: NDArray[np.floating], state: NDArray[np.integer]) -> float
 def states_are_discrete(coordinates: NDArray[np.floating], state: NDArray[np.integer]) -> bool:
     """Tell whether states are classes rather than points of a continuous motion.
 
-    They are if there are several and no coordinate takes a value other than 0 and 1 (presence or absence), or there
-    is no coordinate at all.
-
-    Parameters
-    ----------
-    coordinates : ndarray, shape (n, d)
-    state : ndarray, shape (n,)
+    They are if there are several and no coordinate (n, d) takes a value other than 0 and 1 (presence or absence), or
+    there is no coordinate at all.
     """
     return len(np.unique(state)) > 1 and bool(np.isin(coordinates, (0.0, 1.0)).all())
 

@@ -97,7 +97,7 @@ def _write_embedding(run_dir: RunDir, space: LatentSpace, seed: int) -> None:
     if not space.z.shape[1]:
         write_embedding(run_dir.embedding, np.empty((0, 2)))
         return
-    write_embedding(run_dir.embedding, embed_2d(space.features, seed=seed, max_fitted=MAX_FITTED).coordinates)
+    write_embedding(run_dir.embedding, embed_2d(space.features, seed=seed, max_fitted=MAX_FITTED))
 
 
 def _write_report(run_dir: RunDir, params: AnalyzeParams, progress: Progress) -> str:

@@ -17,12 +17,7 @@ STATE, ROW, IMAGES_USED, RESOLUTION = "state", "row", "images_used", "resolution
 
 @dataclass(frozen=True)
 class StateFolder:
-    """Names of the files of states, which are numbered from 1.
-
-    Attributes
-    ----------
-    path : Path
-    """
+    """Names of the files of states, which are numbered from 1."""
 
     path: Path
 
