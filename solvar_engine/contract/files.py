@@ -52,16 +52,6 @@ class FileIn:
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`, renamed to `path` on success and removed on failure.
 
-    Parameters
-    ----------
-    path : path
-        The file to be written.
-
-    Yields
-    ------
-    Path
-        Where to write.
-
     Raises
     ------
     UserError

@@ -161,13 +161,7 @@ class StatusTracker:
         steps: int | None = None,
         message: str | None = None,
     ) -> Status:
-        """Change what is given, keep the rest, bring time and memory up to date and write the file.
-
-        Returns
-        -------
-        Status
-            As written.
-        """
+        """Change what is given, keep the rest, bring time and memory up to date and write the file."""
         given = {"state": state, "stage": stage, "step": step, "steps": steps, "message": message}
         self._status = dataclasses.replace(
             self._status,

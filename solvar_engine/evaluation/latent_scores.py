@@ -55,10 +55,6 @@ def latent_r2_poly(z: NDArray[np.floating], coordinates: NDArray[np.floating]) -
         Sorted by eigenvalue.
     coordinates : ndarray, shape (n, d)
         True coordinates of the particles.
-
-    Returns
-    -------
-    float or None
     """
     varying = _varying(coordinates)
     if not _is_scorable(z, varying):

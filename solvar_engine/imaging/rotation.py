@@ -80,12 +80,6 @@ def _rotation_to_quaternion(matrix: Tensor) -> Tensor:
 def random_rotations(count: int, generator: torch.Generator) -> Tensor:
     """Draw rotations uniformly (by the Haar measure) from unit quaternions.
 
-    Parameters
-    ----------
-    count : int
-    generator : torch.Generator
-        Source of randomness.
-
     Returns
     -------
     Tensor, shape (count, 3, 3), float32

@@ -30,11 +30,6 @@ def run(params: AnalyzeParams) -> None:
 
     RUN/analysis/status.json says how far it is and how it ended; a folder that is not a finished run gets none.
 
-    Parameters
-    ----------
-    params : AnalyzeParams
-        The options.
-
     Raises
     ------
     UserError

@@ -188,11 +188,6 @@ class ImageModel:
     def coefficients(self, rows: slice) -> Tensor:
         """Evaluate noise-free images in the units of the molecule.
 
-        Parameters
-        ----------
-        rows : slice
-            Particles.
-
         Returns
         -------
         Tensor, shape (m, pixels), complex64

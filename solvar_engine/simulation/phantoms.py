@@ -221,11 +221,6 @@ _ASSEMBLY_PIECES = (
 def make_phantom(name: str) -> Phantom:
     """Build the phantom of this name; the result is the same on every call.
 
-    Parameters
-    ----------
-    name : str
-        One of :func:`phantom_names`.
-
     Raises
     ------
     ValueError

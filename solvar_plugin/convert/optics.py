@@ -98,12 +98,6 @@ class StoredOptics(Optics):
 class OriginalOptics(Optics):
     """Groups and table of the STAR file that the particles were imported from, matched by image.
 
-    Parameters
-    ----------
-    particles : SetOfParticles
-    path : path
-        The STAR file.
-
     Raises
     ------
     UserError

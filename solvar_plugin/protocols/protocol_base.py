@@ -95,11 +95,6 @@ class SolvarProtBase(ProtAnalysis3D):
         gpu : bool
             Give it the GPUs of this step.
 
-        Returns
-        -------
-        Status
-            As the engine left it.
-
         Raises
         ------
         EngineError

@@ -255,15 +255,6 @@ class Params:
 def options_of(params: type[Params]) -> list[Option]:
     """List the options of a command: its own in order of declaration, then the common ones.
 
-    Parameters
-    ----------
-    params : type
-        A subclass of `Params`.
-
-    Returns
-    -------
-    list of Option
-
     Examples
     --------
     >>> from solvar_engine.contract.params import AnalyzeParams

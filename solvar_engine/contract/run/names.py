@@ -38,11 +38,6 @@ _NUMBERED_FILES = {"eigenvolumes": "eigenvolume_*.mrc", "checkpoint": "*.npz"}
 class RunDir:
     """Names of the files of one run; nothing is read or written.
 
-    Parameters
-    ----------
-    path : path
-        The folder; it need not exist.
-
     Examples
     --------
     >>> RunDir("run").eigenvolume(1).as_posix()

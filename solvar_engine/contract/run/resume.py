@@ -18,12 +18,6 @@ def differing_options(run: RunDir, params: Params) -> list[str]:
     Where this is not empty, `prepared` refuses to resume; a caller may then start anew after `clear_run`. Options
     that only change how a run is computed do not count, nor does another spelling of the same path.
 
-    Parameters
-    ----------
-    run : RunDir
-    params : Params
-        Options asked for now.
-
     Returns
     -------
     list of str
