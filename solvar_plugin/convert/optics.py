@@ -25,13 +25,15 @@ class Optics:
     Subclasses differ in where the groups are from.
     """
 
+    _table: StarTable
+
     def group_of(self, particle: Any) -> int:
         """Return the number of the particle's optics group."""
         raise NotImplementedError
 
     def table(self) -> StarTable:
         """Return the table of the groups that were met."""
-        raise NotImplementedError
+        return self._table
 
 
 class AcquisitionOptics(Optics):
@@ -90,10 +92,6 @@ class StoredOptics(Optics):
             )
         return int(group)
 
-    def table(self) -> StarTable:
-        """Return the table of the groups."""
-        return self._table
-
 
 class OriginalOptics(Optics):
     """Groups and table of the STAR file that the particles were imported from, matched by image.
@@ -137,10 +135,6 @@ class OriginalOptics(Optics):
                 "that the particles were imported from, or leave it out."
             )
         return int(self._groups[row])
-
-    def table(self) -> StarTable:
-        """Return the table of the groups."""
-        return self._table
 
 
 class _ImageIndex:

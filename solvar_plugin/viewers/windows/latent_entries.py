@@ -80,7 +80,7 @@ class LatentEntries(RunViewer):
 
     def _axis_names(self) -> list[str]:
         """Axes that can be chosen."""
-        umap = ["UMAP 1", "UMAP 2"] if self._data.has_embedding() and self._component_names else []
+        umap = ["UMAP 1", "UMAP 2"] if self._data.run.embedding.exists() and self._component_names else []
         return [*self._component_names, *umap]
 
     @entry(
@@ -158,7 +158,7 @@ class LatentEntries(RunViewer):
         centres = self._data.centres()
         if centres is not None and max(choices) < centres.shape[1]:
             return coordinates.Places(centres[:, choices])
-        if not self._data.has_clusters():
+        if not self._data.run.clusters.exists():
             return None
         points = np.stack([x.values, y.values], axis=1)
         return coordinates.Places(coordinates.middles_of_clusters(points, self._data.clusters(len(points))))
