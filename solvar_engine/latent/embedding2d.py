@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,29 +20,13 @@ PLACING_NEIGHBORS = 5
 SMALLEST_FIT = 10
 
 
-@dataclass(frozen=True)
-class Embedding2d:
-    """A flat map of the particles.
-
-    Attributes
-    ----------
-    coordinates : ndarray, shape (n, 2), float32
-        Position of each particle in the map; arbitrary units.
-    n_fitted : int
-        How many particles the map was computed from; the others were placed by their nearest neighbours.
-    """
-
-    coordinates: NDArray[np.float32]
-    n_fitted: int
-
-
 def embed_2d(
     z: NDArray[np.floating],
     *,
     seed: int = 0,
     n_neighbors: int = NEIGHBORS,
     max_fitted: int = 100_000,
-) -> Embedding2d:
+) -> NDArray[np.float32]:
     """Lay the latent space out in two dimensions with UMAP.
 
     The map starts from the first two coordinates instead of a spectral layout, so that its large-scale order
@@ -65,8 +48,8 @@ def embed_2d(
 
     Returns
     -------
-    Embedding2d
-        The coordinates; with fewer than 10 particles simply the first two coordinates of z.
+    ndarray, shape (n, 2), float32
+        Position of each particle, in arbitrary units; with fewer than 10 particles the first two coordinates of z.
 
     Raises
     ------
@@ -75,7 +58,7 @@ def embed_2d(
 
     Examples
     --------
-    >>> embed_2d(np.random.default_rng(0).normal(size=(50, 3))).coordinates.shape
+    >>> embed_2d(np.random.default_rng(0).normal(size=(50, 3))).shape
     (50, 2)
     """
     z = as_latent_matrix(z)
@@ -84,9 +67,9 @@ def embed_2d(
     rng = np.random.default_rng(seed)
     n_particles = len(z)
     if n_particles < SMALLEST_FIT:
-        return Embedding2d(_leading_plane(z).astype(np.float32), n_particles)
+        return _leading_plane(z).astype(np.float32)
     if n_particles <= max_fitted:
-        return Embedding2d(_fit_umap(z, rng, seed, n_neighbors), n_particles)
+        return _fit_umap(z, rng, seed, n_neighbors)
     logger.info(
         "The map is computed from %d of the %d particles; the others are placed by their nearest neighbours.",
         max_fitted,
@@ -97,7 +80,7 @@ def embed_2d(
     coordinates = np.empty((n_particles, 2), dtype=np.float32)
     coordinates[fitted] = _fit_umap(z[fitted], rng, seed, n_neighbors)
     coordinates[others] = _place_by_neighbours(z[others], z[fitted], coordinates[fitted])
-    return Embedding2d(coordinates, max_fitted)
+    return coordinates
 
 
 def _fit_umap(

@@ -36,25 +36,3 @@ COMMANDS: Sequence[type[Params]] = (
     EvaluateParams,
 )
 """The options of every command, in the order of the help."""
-
-__all__ = [
-    "AUTO_RANK",
-    "AnalyzeParams",
-    "COMMANDS",
-    "DEFAULT_WORKING_BOX",
-    "EvaluateParams",
-    "FitParams",
-    "MAX_AUTO_RANK",
-    "MIN_PARTICLES",
-    "MIN_PARTICLES_PER_COMPONENT",
-    "Option",
-    "PHANTOMS",
-    "Params",
-    "ReconstructParams",
-    "SIMULATED_BOX",
-    "SIMULATED_PIXEL_SIZE",
-    "SUPPORTED_DEVICES",
-    "SimulateParams",
-    "exclusive_sets_of",
-    "options_of",
-]
