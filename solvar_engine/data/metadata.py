@@ -89,6 +89,9 @@ _LIMITS = {
     "rlnCtfBfactor": _Limits(-5000.0, 5000.0, "Angstrom^2", "is it in pm^2?", "is it in pm^2?"),
     "rlnCtfScalefactor": _Limits(0.0, 10.0, "", "", "is it in percent?"),
 }
+_SAME = 1e-3  # of two values that should be one, relative
+_SAME_SHIFT = 0.01  # px
+_FULL_CONTRAST = 0.5  # amplitude contrast of images that were simulated without defocus
 _SMALLEST_UM, _LARGEST_UM = 0.05, 30.0  # of defocus in micrographs, which in Angstrom would be none
 _SMALLEST_DEFOCUS = 1_000.0  # Angstrom, of all images of a set; micrographs are not taken closer to focus
 _OVERFOCUS = -500.0  # Angstrom
@@ -221,18 +224,30 @@ class _Columns:
         self.optics = star.optics
         if len(self.particles) == 0:
             raise UserError(f"{self.source} has no particles: data_{self.particles.name} has no rows.")
+        self._compared: set[str] = set()
         # one pass over the rows for all columns that are surely needed
         self._parsed = self.particles.numbers(*self._needed_columns())
         self.optics_row = self._find_optics_rows()
 
     def find(self, column: str, optics_first: bool = False) -> np.ndarray | None:
         """Return one value per particle, shape (n,), or None if no table has the column."""
-        sources = [self._of_particles, self._of_optics]
-        for values_of in reversed(sources) if optics_first else sources:
-            values = values_of(column)
-            if values is not None:
-                return values
-        return None
+        found = {"particles": self._of_particles(column), "optics": self._of_optics(column)}
+        known = {name: values for name, values in found.items() if values is not None}
+        order = sorted(known, reverse=not optics_first)  # "optics" sorts first
+        if len(order) > 1 and column not in self._compared:
+            self._compared.add(column)
+            self.compare(column, known[order[0]], known[order[1]], f"that of the {order[0]} is used")
+        return known[order[0]] if order else None
+
+    def compare(self, what: str, used: np.ndarray, other: np.ndarray, choice: str) -> None:
+        """Warn if two values per particle, shapes (n,), of what should be one are not the same."""
+        differs = np.flatnonzero(np.abs(used - other) > _SAME * np.maximum(np.abs(used), np.abs(other)))
+        if len(differs):
+            row = int(differs[0])
+            logger.warning(
+                "%s of %s is %g in one place and %g in another (row %d, %d such rows): %s",
+                what, self.source, used[row], other[row], row + 1, len(differs), choice,
+            )  # fmt: skip
 
     def get(self, column: str) -> np.ndarray:
         """Return one value per particle; UserError with a remedy if no table has the column."""
@@ -310,6 +325,9 @@ def _refuse_units_of_columns(columns: _Columns) -> None:
     """Refuse units that show in a whole column only: defocus in um, overfocus, angles in radians, a scale of zero."""
     for name in ("rlnDefocusU", "rlnDefocusV"):
         defocus = columns.get(name)
+        if not defocus.any() and columns.get("rlnAmplitudeContrast").max() < _FULL_CONTRAST:
+            message = "column %s of %s is 0 in all rows: was the CTF never estimated?"
+            logger.warning(message, name, columns.source)
         if _SMALLEST_UM <= np.abs(defocus).max() <= _LARGEST_UM:
             raise UserError(
                 f"Column {name} of {columns.source} is {defocus[0]:g} in the first row and {np.abs(defocus).max():g} at"
@@ -339,6 +357,9 @@ def _refuse_units_of_columns(columns: _Columns) -> None:
         raise UserError(
             f"rlnCtfScalefactor of {columns.source} is 0 in all rows, which leaves no signal: fill it or remove it."
         )
+    if scale is not None and not scale.all():
+        message = "rlnCtfScalefactor of %s is 0 in %d rows, whose images show nothing then: fill it or remove it"
+        logger.warning(message, columns.source, int((scale == 0).sum()))
 
 
 def _tensor(values: np.ndarray) -> Tensor:
@@ -365,10 +386,12 @@ def _ctf_values(columns: _Columns, column: str) -> np.ndarray:
 
 def _pixel_size(columns: _Columns) -> np.ndarray:
     """Pixel size of each particle in Angstrom, shape (n,)."""
-    for column in ("rlnImagePixelSize", "rlnPixelSize"):
-        values = columns.find(column, optics_first=True)
-        if values is not None:
-            return values
+    named = [columns.find(column, optics_first=True) for column in ("rlnImagePixelSize", "rlnPixelSize")]
+    known = [values for values in named if values is not None]
+    if len(known) > 1:
+        columns.compare("The pixel size", known[0], known[1], "rlnImagePixelSize is used, not rlnPixelSize")
+    if known:
+        return known[0]
     # RELION 3.0: size of a detector pixel in um, and magnification
     detector, magnification = columns.find("rlnDetectorPixelSize"), columns.find("rlnMagnification")
     if detector is None or magnification is None:
@@ -410,9 +433,16 @@ def _pose(columns: _Columns, pixel_size: np.ndarray) -> Pose:
 
 def _shift(columns: _Columns, pixel_size: np.ndarray) -> np.ndarray:
     """Shift of each particle (x, y) in Angstrom, shape (n, 2)."""
-    for names, unit in ((SHIFT_COLUMNS, np.ones(1)), (SHIFT_COLUMNS_PX, pixel_size)):
-        if any(name in columns.particles for name in names):
-            return np.stack([columns.get(name) * unit for name in names], axis=1)
+    shifts = [
+        np.stack([columns.get(name) * unit for name in names], axis=1)
+        for names, unit in ((SHIFT_COLUMNS, np.ones(1)), (SHIFT_COLUMNS_PX, pixel_size))
+        if any(name in columns.particles for name in names)
+    ]
+    if len(shifts) > 1 and np.abs(shifts[0] - shifts[1]).max() > _SAME_SHIFT * pixel_size.max():
+        message = "origins of %s in px and in Angstrom differ by up to %.1f Angstrom: %s and %s are used"
+        logger.warning(message, columns.source, np.abs(shifts[0] - shifts[1]).max(), *SHIFT_COLUMNS)
+    if shifts:
+        return shifts[0]
     message = "%s has no shifts (columns %s and %s): the particles are taken to be centred"
     logger.warning(message, columns.source, *SHIFT_COLUMNS)
     return np.zeros((len(columns.particles), 2))

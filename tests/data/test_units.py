@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -149,3 +151,37 @@ def test_pixel_size_fits_an_image_of_a_molecule(write_particles, tmp_path, size,
     else:
         with pytest.raises(UserError, match="48 px of 0.13 Angstrom .* 6.24 Angstrom wide, .*in Angstrom"):
             ParticleStack.from_star(path)
+
+
+@pytest.mark.parametrize(
+    ("particles", "optics", "text"),
+    [
+        ({"rlnVoltage": [300.0] * 4 + [200.0] * 2}, {"rlnVoltage": [300.0]},
+         "rlnVoltage of .* is 200 in one place and 300 in another \\(row 5, 2 such rows\\): that of the particles"),
+        ({"rlnImagePixelSize": [2.0] * COUNT}, {"rlnImagePixelSize": [4.0]}, "is 4 .* and 2 .* optics is used"),
+        ({"rlnPixelSize": [2.0] * COUNT}, {"rlnImagePixelSize": [4.0]}, "The pixel size .* is 4 .* and 2 .*"),
+        ({"rlnOriginX": [5.0] * COUNT, "rlnOriginY": [0.0] * COUNT}, {"rlnImagePixelSize": [4.0]},
+         "origins of .* in px and in Angstrom differ by up to 19.9 Angstrom"),
+        ({"rlnDefocusU": [0.0] * COUNT}, {}, "rlnDefocusU of .* is 0 in all rows: was the CTF never estimated"),
+        ({"rlnCtfScalefactor": [1.0, 0.0] * 3}, {}, "is 0 in 3 rows, whose images show nothing"),
+    ],
+)  # fmt: skip
+def test_values_that_contradict_each_other_are_told(write_particles, tmp_path, caplog, particles, optics, text):
+    origins = {"rlnOriginXAngst": [0.1] * COUNT, "rlnOriginYAngst": [0.2] * COUNT}
+    read_metadata(StarFile.read(write_particles(tmp_path, particles={**origins, **particles}, optics=optics)))
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.search(text, line)
+
+
+def test_values_that_agree_are_no_contradiction(write_particles, tmp_path, caplog):
+    origins = {"rlnOriginXAngst": [2.0] * COUNT, "rlnOriginYAngst": [4.0] * COUNT, "rlnOriginX": [0.5] * COUNT}
+    columns = {**origins, "rlnOriginY": [1.0] * COUNT, "rlnVoltage": [300.0] * COUNT, "rlnPixelSize": [4.0001] * COUNT}
+    optics = {"rlnImagePixelSize": [4.0], "rlnVoltage": [300.0]}
+    metadata = read_metadata(StarFile.read(write_particles(tmp_path, particles=columns, optics=optics)))
+    assert caplog.records == [] and metadata.pose.shift[0].tolist() == [2.0, 4.0]
+
+
+def test_images_of_amplitude_contrast_alone_need_no_defocus(write_particles, tmp_path, caplog):
+    zeros = {"rlnDefocusU": [0.0] * COUNT, "rlnDefocusV": [0.0] * COUNT}
+    read_metadata(StarFile.read(write_particles(tmp_path, particles=zeros, optics={"rlnAmplitudeContrast": [1.0]})))
+    assert not any("never estimated" in record.getMessage() for record in caplog.records)

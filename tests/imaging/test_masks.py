@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from solvar_engine.imaging.masks import automatic_mask, real_radius, soft_edge, sphere_mask
+from solvar_engine.imaging.masks import automatic_mask, real_radius, share_of_density, soft_edge, sphere_mask
 from tests.imaging.closed_form import asymmetric_atoms
 
 
@@ -67,3 +67,18 @@ def test_automatic_mask_drops_specks() -> None:
     density[40, 40, 40] += density.max()
     mask = automatic_mask(torch.from_numpy(density).float(), pixel_size=3.0)
     assert mask[40, 40, 40].item() == 0.0
+
+
+def test_share_of_density_is_that_of_the_atoms_inside() -> None:
+    """Two balls of density, one three times as heavy; noise and a mask's empty parts do not count."""
+    box_size = 32
+    heavy, light = (sphere_mask(box_size, 4.0).roll(move, 2) for move in (-7, 7))
+    noise = 0.02 * torch.randn(box_size, box_size, box_size, generator=torch.Generator().manual_seed(0))
+    volume = 3 * heavy + light + noise
+    right = torch.zeros(box_size, box_size, box_size)
+    right[:, :, box_size // 2 :] = 1
+    assert share_of_density(volume, right, 4.0) == pytest.approx(0.25, abs=0.03)
+    assert share_of_density(volume, 1 - right, 4.0) == pytest.approx(0.75, abs=0.03)
+    assert share_of_density(volume, 0.5 * torch.ones_like(volume), 4.0) == pytest.approx(0.5, abs=0.01)
+    assert share_of_density(volume, sphere_mask(box_size, 3.0).roll(11, 0), 4.0) == pytest.approx(0, abs=0.01)
+    assert share_of_density(volume, automatic_mask(volume, 4.0), 4.0) == pytest.approx(1, abs=0.01)

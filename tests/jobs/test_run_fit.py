@@ -15,7 +15,7 @@ import torch
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.results import Latents, read_latents
-from solvar_engine.contract.run import RunDir, prepared
+from solvar_engine.contract.run import RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.mrc import StackWriter
@@ -464,6 +464,7 @@ def test_mean_of_a_focused_fit_is_that_of_the_whole_to_the_bit(assembly, tmp_pat
         )  # fmt: skip
         run = RunDir(params.output)
         with prepared(run, params, resume=False):
+            write_params(run, params)
             job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
             with closing(job.progress):
                 source, masks, _ = settle_sign_and_masks(job, read_images(job))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from solvar_engine.imaging.fourier import volume_to_ft
+from solvar_engine.imaging.fourier import low_pass, volume_to_ft
 from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.shells import fsc, radial_average, shell_index_volume, shell_sum
 from solvar_engine.reconstruction.mean import (
@@ -139,3 +140,19 @@ def test_filtered_halves_keep_of_each_shell_what_the_halves_agree_on() -> None:
         for number, value in enumerate(correlation.clamp(0, 1).tolist()):
             kept = before[shell == number] * value
             torch.testing.assert_close(after[shell == number], kept, rtol=1e-3, atol=1e-3)
+
+
+def test_half_maps_of_noise_agree_by_chance_only() -> None:
+    """A few standard deviations at most, while a molecule that is seen in four shells only is far beyond."""
+    box_size, found = 24, []
+    for seed in range(10):
+        first, second = torch.randn(2, box_size, box_size, box_size, generator=torch.Generator().manual_seed(seed))
+        found.append(MeanEstimate(first, first, second, fsc(first, second)).significance())
+    assert max(found) < 4.0 and np.std(found) > 0.3
+    low = low_pass(first, 4.0)
+    seen = [low + 0.5 * noise(box_size, box_size, box_size, seed=seed) for seed in (1, 2)]
+    assert MeanEstimate(first, *seen, fsc(*seen)).significance() > 8.0
+    # shells with n coefficients count by n: 1 in shell s alone is the root of n standard deviations
+    shells = torch.zeros(8)
+    shells[1] = 1
+    assert MeanEstimate(first, first, first, shells).significance() == pytest.approx((2 * np.pi) ** 0.5)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.model.slices import slices_of_batch
-from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.projectors.base import Projector, images_per_call
 from solvar_engine.projectors.create import create_projector
@@ -66,7 +65,7 @@ def pose_evidence(
         Of each half-set, filtered; each is held against images of the other one.
     options : SliceOptions
     seed : int
-        Draws the other images.
+        Draws the sample, and the other images.
 
     Returns
     -------
@@ -77,7 +76,8 @@ def pose_evidence(
     projector = create_projector(source.box_size, source.disk, options)
     pose, rows, orientation, shifts = source.pose, [], [], []
     for half, mean in zip(halves, means[::-1], strict=True):
-        index = sample_of(half, count // 2)
+        # at random: rows at regular steps may all be of one kind
+        index = half[torch.randperm(len(half), generator=generator)[: count // 2].sort().values]
         grid = projector.to_grid(mean[None])
         given = _log_likelihood(source, index, projector, grid)
         rotation = pose.rotation.clone()

@@ -21,11 +21,11 @@ BALL = 0.42
 """Radius of the mask over the box where there is no density to make one from."""
 
 _SIGNIFICANT = 4.0  # standard errors
-_WEAK = 0.25  # of the gain of other images
+_WEAK = 0.5  # of the gain of other images
 _LEAST_SHIFT = 1.0  # px, of shifts whose unit can be told
 _NOTABLE = 0.05  # of the gain of the orientations
-_LEAST_MEMBERS = 20  # of the sample, in a part that is judged by itself
-_BLOCKS = 10  # of rows
+_LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
+_BLOCKS = (2, 4, 8)  # of rows
 _WRONG_MASK, _SMALL_MASK, _EMPTY_FOCUS = 0.1, 0.5, 0.01  # of the density
 
 
@@ -124,6 +124,7 @@ def _partitions(stack: ParticleStack, rows: NDArray[np.int64]) -> Iterator[list[
     folders = np.array([str(path.parent) for path in paths])[stack.index.stack[rows]]
     for names in (folders, files):
         yield [(str(name), names == name) for name in np.unique(names)]
-    block = rows * _BLOCKS // len(stack)
-    edges = [-(-number * len(stack) // _BLOCKS) for number in range(_BLOCKS + 1)]
-    yield [(f"rows {edges[number] + 1} to {edges[number + 1]}", block == number) for number in range(_BLOCKS)]
+    for count in _BLOCKS:
+        edges = np.linspace(0, len(stack), count + 1).astype(int)
+        pairs = zip(edges[:-1], edges[1:], strict=True)
+        yield [(f"rows {first + 1} to {last}", (first <= rows) & (rows < last)) for first, last in pairs]

@@ -1,0 +1,101 @@
+"""Whether poses belong to their images, on particles whose poses are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence, mean_and_error, pose_evidence
+from solvar_engine.imaging.types import Pose
+from solvar_engine.projectors.options import SliceOptions
+from solvar_engine.projectors.torch_ref import TorchProjector
+from tests.jobs.prepared import particles_of
+from tests.reconstruction.simulated import LinearPhantom, noise
+
+BOX, IMAGES = 16, 400
+PHANTOM = LinearPhantom.create(1, sigma=0.09)
+MEAN = PHANTOM.mean(BOX)
+HALVES = torch.arange(0, IMAGES, 2), torch.arange(1, IMAGES, 2)
+
+
+def particles(strength: float = 1.0, group: torch.Tensor | None = None) -> PreparedParticles:
+    source = particles_of(PHANTOM.scaled(strength), torch.zeros(IMAGES, 1), BOX)
+    return source if group is None else replace(source, group=group, frequency_ratio=torch.ones(2), noise_variance=(
+        source.noise_variance.expand(2, -1)))  # fmt: skip
+
+
+def evidence_of(source: PreparedParticles, mean: torch.Tensor = MEAN, seed: int = 0) -> PoseEvidence:
+    return pose_evidence(source, HALVES, (mean, mean), SliceOptions(), seed)
+
+
+def test_gain_is_half_the_squared_distance_of_the_slices() -> None:
+    """Y = P mu + noise: the expectation of log p(Y | own) - log p(Y | other) is |P mu - P' mu|^2 / 2."""
+    source = particles(3.0)
+    found = evidence_of(source, 3.0 * MEAN)
+    assert len(found.index.unique()) == 200 and int((found.index % 2).sum()) == 100
+    projector = TorchProjector(BOX, source.disk)
+    grid = projector.to_grid(3.0 * MEAN[None])
+    distances = []
+    for half in HALVES:
+        rows = found.index[torch.isin(found.index, half)]
+        (batch,) = source.batches(rows, source.disk, len(rows))
+        slices = projector.project(grid, batch.rotation, batch.ctf)
+        assert batch.background is not None
+        batch.background.take_from(slices, source.disk.weight)
+        difference = slices[:, None, :, 0] - slices[None, :, :, 0]
+        # any other image of the half is as likely to be compared with
+        squared = difference.abs().square() @ source.disk.weight
+        distances.append(float(squared.sum() / (len(rows) * (len(rows) - 1))) / 2)
+    gain, error = mean_and_error(found.orientation_gain)
+    assert abs(gain - sum(distances) / 2) < 4 * error and gain > 15 * error
+
+
+def test_poses_of_other_images_gain_nothing() -> None:
+    source = particles()
+    order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(3))
+    foreign = source.with_pose(Pose(source.pose.rotation[order], source.pose.shift))
+    gain, error = mean_and_error(evidence_of(foreign).orientation_gain)
+    assert abs(gain) < 4 * error
+
+
+def test_each_half_is_held_against_the_mean_of_the_other() -> None:
+    """A mean that holds the noise of its own images would find any poses right."""
+    source, nothing = particles(), torch.zeros_like(MEAN)
+    found = pose_evidence(source, HALVES, (MEAN, nothing), SliceOptions(), 0)
+    gained = found.orientation_gain != 0
+    assert bool(gained[found.index % 2 == 1].all()) and not bool(gained[found.index % 2 == 0].any())
+
+
+def test_orientations_are_exchanged_within_optics_groups() -> None:
+    """Where one group has a single view, its images tell nothing, whatever the other's are."""
+    group = (torch.arange(IMAGES) % 8 < 4).long()
+    source = particles(group=group)
+    rotation = source.pose.rotation.clone()
+    rotation[group == 1] = rotation[0].clone()
+    found = evidence_of(source.with_pose(Pose(rotation, source.pose.shift)))
+    of_group = group[found.index]
+    assert float(found.orientation_gain[of_group == 1].abs().max()) < 1e-3
+    assert float(found.orientation_gain[of_group == 0].mean()) > 0
+
+
+@pytest.mark.parametrize("factor", SHIFT_FACTORS)
+def test_shifts_of_another_unit_or_sign_are_found(factor: float) -> None:
+    """Images centred by ``1 / factor`` times what they need gain by that factor, and lose by the others."""
+    truth = 6.0 * noise(IMAGES, 2, seed=5)
+    source = particles(strength=2.0)
+    # as they are, all are centred: they are off by -truth once these shifts are taken for theirs
+    source = source.with_pose(Pose(source.pose.rotation, -truth))
+    source = replace(source, centring=torch.zeros(IMAGES, 2))
+    (batch,) = source.batches(torch.arange(IMAGES), source.disk, IMAGES)
+    decentred = replace(
+        particles(strength=2.0), coefficients=batch.with_background() / torch.where(source.disk.shell == 0, 0.01, 1.0)
+    )
+    given = Pose(source.pose.rotation, truth / factor)
+    found = evidence_of(replace(decentred, pose=given, centring=torch.zeros(IMAGES, 2)), 2.0 * MEAN)
+    best = SHIFT_FACTORS.index(factor)
+    gains = [mean_and_error(-column) for column in found.shift_gain.T]
+    assert gains[best][0] > 5 * gains[best][1]
+    assert max(range(len(gains)), key=lambda place: gains[place][0]) == best

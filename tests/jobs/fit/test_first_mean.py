@@ -1,0 +1,125 @@
+"""What is said before the long work begins: poses of other images, masks beside the molecule, means of noise."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.params import FitParams
+from solvar_engine.contract.run import RunDir, prepared, write_params
+from solvar_engine.contract.star import StarFile
+from solvar_engine.contract.status import StatusTracker
+from solvar_engine.data.mrc import StackWriter
+from solvar_engine.data.volumes import read_volume, write_volume
+from solvar_engine.imaging.types import Volume
+from solvar_engine.jobs.decisions import ImageDecisions, read_decisions
+from solvar_engine.jobs.fit.first_mean import BALL
+from solvar_engine.jobs.fit.inputs import read_inputs
+from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
+from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE
+
+
+def settled(particles: Path, folder: Path, **options: str) -> tuple[ImageDecisions, torch.Tensor]:
+    """Do the first stages of a fit; what they decided, and the mask."""
+    params = FitParams(particles=str(particles), output=str(folder / "run"), rank=1, **options)
+    run = RunDir(params.output)
+    with prepared(run, params, resume=False):
+        write_params(run, params)
+        for _ in range(2):  # the second time everything comes from the checkpoint
+            job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
+            with closing(job.progress):
+                masks = settle_sign_and_masks(job, read_images(job))[1]
+    return read_decisions(run), masks.mean
+
+
+def with_changed_rows(particles: Path, path: Path, **changes) -> Path:
+    """Write a list of the same images, which stay where they are, with other columns."""
+    star = StarFile.read(particles)
+    columns = {"rlnImageName": star.particles.text("rlnImageName"), **changes}
+    columns["rlnImageName"] = [
+        name.replace("@particles.mrcs", f"@{particles.parent / 'particles.mrcs'}") for name in columns["rlnImageName"]
+    ]
+    star.replace(star.particles, star.particles.with_columns(columns)).write(path)
+    return path
+
+
+def shuffled_names(particles: Path, rows: np.ndarray) -> list[str]:
+    """Names of the images, those of some rows in another order."""
+    names = np.array(StarFile.read(particles).particles.text("rlnImageName"))
+    names[rows] = names[np.random.default_rng(0).permutation(rows)]
+    return names.tolist()
+
+
+def test_right_poses_and_masks_raise_no_doubt(hinge, tmp_path):
+    decided, _ = settled(hinge.particles, tmp_path, mask=str(hinge.mask), focus_mask=str(hinge.mask))
+    assert decided.doubts == () and decided.pose_gain > 20 * decided.pose_gain_error
+
+
+def test_poses_of_other_images_are_told(hinge, tmp_path):
+    """In the list, and in a part of it that was joined from elsewhere."""
+    names = shuffled_names(hinge.particles, np.arange(PARTICLES))
+    particles = with_changed_rows(hinge.particles, tmp_path / "shuffled.star", rlnImageName=names)
+    decided, _ = settled(particles, tmp_path)
+    assert decided.doubts[0].startswith(f"The orientations in {particles} do not seem to belong to its images (log-")
+    assert abs(decided.pose_gain) < 4 * decided.pose_gain_error
+    names = shuffled_names(hinge.particles, np.arange(PARTICLES // 2, PARTICLES))
+    particles = with_changed_rows(hinge.particles, tmp_path / "joined.star", rlnImageName=names)
+    (tmp_path / "second").mkdir()
+    decided, _ = settled(particles, tmp_path / "second")
+    (doubt,) = decided.doubts
+    assert "orientations of rows 151 to 300 in" in doubt and "unlike those of the others" in doubt
+
+
+@pytest.mark.parametrize("in_column", ["rlnOriginXAngst", "rlnOriginX"])
+def test_shifts_in_another_unit_are_told(in_column, hinge, tmp_path):
+    """Both origins twice as large; Angstrom or px, whichever the list has."""
+    star = StarFile.read(hinge.particles)
+    origins = star.particles.numbers("rlnOriginXAngst", "rlnOriginYAngst")
+    factor = 2.0 if in_column == "rlnOriginXAngst" else 2.0 / PIXEL_SIZE
+    changed = {name: factor * values for name, values in origins.items()}
+    if in_column == "rlnOriginX":
+        changed = {"rlnOriginX": changed["rlnOriginXAngst"], "rlnOriginY": changed["rlnOriginYAngst"],
+                   "rlnOriginXAngst": 2 * origins["rlnOriginXAngst"], "rlnOriginYAngst": 2 * origins["rlnOriginYAngst"]}
+    particles = with_changed_rows(hinge.particles, tmp_path / "particles.star", **changed)
+    assert any("agree better with 0.5 times their origins" in doubt for doubt in settled(particles, tmp_path)[0].doubts)
+
+
+def test_masks_beside_the_molecule_are_refused_or_told(hinge, tmp_path):
+    mask = read_volume(hinge.mask).data
+    corner = torch.zeros_like(mask)
+    corner[1:5, 1:5, 1:5] = 1
+    write_volume(tmp_path / "corner.mrc", Volume(corner, PIXEL_SIZE))
+    with pytest.raises(UserError, match=r"corner.mrc holds 0 % of the density of the mean: is it of another molecule"):
+        settled(hinge.particles, tmp_path, mask=str(tmp_path / "corner.mrc"))
+    density = read_volume(hinge.path / "truth" / "mean.mrc").data
+    order = density.sum(dim=(0, 1)).cumsum(0) / density.sum()
+    part = mask * (torch.arange(BOX) <= int((order < 0.3).sum()))
+    write_volume(tmp_path / "part.mrc", Volume(part, PIXEL_SIZE))
+    (tmp_path / "part").mkdir()
+    (doubt,) = settled(hinge.particles, tmp_path / "part", mask=str(tmp_path / "part.mrc"))[0].doubts
+    assert "part.mrc holds" in doubt and "what is outside of it is left out" in doubt
+    (tmp_path / "focus").mkdir()
+    write_volume(tmp_path / "all.mrc", Volume(torch.ones_like(mask), PIXEL_SIZE))
+    masks = {"mask": str(tmp_path / "all.mrc"), "focus_mask": str(tmp_path / "corner.mrc")}
+    (doubt,) = settled(hinge.particles, tmp_path / "focus", **masks)[0].doubts
+    assert "focus mask" in doubt and "corner.mrc holds 0.0 % of the density" in doubt
+
+
+def test_a_mean_of_noise_makes_neither_mask_nor_sign(hinge, tmp_path):
+    """Only a ball that leaves the edges out, and images as they are."""
+    generator = np.random.default_rng(0)
+    with StackWriter(tmp_path / "particles.mrcs", PIXEL_SIZE) as stack:
+        stack.append(generator.normal(size=(PARTICLES, BOX, BOX)).astype(np.float32))
+    (tmp_path / "particles.star").write_bytes(hinge.particles.read_bytes())
+    decided, mask = settled(tmp_path / "particles.star", tmp_path)
+    (doubt,) = decided.doubts
+    assert "agree no better than noise" in doubt and f"a ball of {BALL * BOX * PIXEL_SIZE:.0f} Angstrom" in doubt
+    assert (decided.sign, decided.pose_gain) == (1.0, None)
+    volume = 4 / 3 * np.pi * (BALL * BOX) ** 3
+    assert int((mask == 1).sum()) == pytest.approx(volume, rel=0.05) and float(mask[BOX // 2, BOX // 2, 0]) == 0
