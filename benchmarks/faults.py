@@ -474,7 +474,35 @@ _JOBS = [
     ),
 ]
 
+_PROJECTORS = [
+    *_of(
+        "tests/projectors/test_triton_gpu.py",
+        ("tl.where((lane & 1)[None, :] == 1, sign", "tl.where((lane & 1)[None, :] == 0, sign",
+         "real parts of Friedel mates change sign on a GPU"),
+        ("tl.dot(tl.trans(share * real), real, input", "tl.dot(tl.trans(real), real, input",
+         "Gram matrices on a GPU without Hermitian weights"),
+        ("            total += sums.to(tl.float64)", "            total = sums.to(tl.float64)",
+         "Gram matrices on a GPU of the last tile only"),
+        ("* (scale * sign)[:, None]", "* scale[:, None]", "combinations of Friedel mates not conjugated on a GPU"),
+        ("mask=inside, other=0.0) * tl.load(weight + pixel", "mask=inside, other=0.0) + 0 * tl.load(weight + pixel",
+         "combinations on a GPU without Hermitian weights"),
+        ("tl.atomic_add(cells + step, weight[:, None] * values", "tl.atomic_add(cells + step, values",
+         "all corners of a cell get a slice's whole value on a GPU"),
+        ("size = sign * share * scale * scale", "size = sign * share * scale",
+         "derivative of the energy on a GPU with a single transfer function"),
+        ("-phase_x * mixed_imaginary,", "phase_x * mixed_imaginary,",
+         "derivative by the shift with one sign turned on a GPU"),
+        ("real_moment * real_y + imaginary_moment * im", "real_moment * real_y - imaginary_moment * im",
+         "derivative of the energy on a GPU without conjugation"),
+        ("(in_z * in_x * (2 *", "(in_z * in_y * (2 *", "slopes along y on a GPU with weights along y"),
+        ("            turning * real_1,", "            scale * real_1,",
+         "slopes at Friedel mates with the wrong sign on a GPU"),
+        ("grid = self._zeros(volumes.shape[0])", "grid = self._zeros(volumes.shape[0]) + 0.1",
+         "cells of a grid on a GPU that start from something"),
+    ),
+]
+
 FAULTS: tuple[Fault, ...] = (
-    *_JUDGING, *_MODEL, *_POSES, *_SOLVER, *_ALTERNATION, *_RECONSTRUCTION, *_DATA, *_JOBS,
+    *_JUDGING, *_MODEL, *_POSES, *_SOLVER, *_ALTERNATION, *_RECONSTRUCTION, *_DATA, *_JOBS, *_PROJECTORS,
 )  # fmt: skip
 """Grouped by room."""

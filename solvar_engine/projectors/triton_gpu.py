@@ -62,6 +62,7 @@ class TritonProjector(GridProjector):
         super().__init__(box_size, disk, interpolation=interpolation, oversampling=oversampling, device=device)
         self._tuning = tuning
         self._is_nearest = interpolation == "nearest"
+        self._phase_slope = self._real(phase_slope(disk))
 
     def new_accumulator(self, channels: int) -> Tensor:
         """See :meth:`~.base.Projector.new_accumulator`; several grids where they are small."""
@@ -230,7 +231,7 @@ class TritonProjector(GridProjector):
             self._order(rotation, grid),
             self._real(rotation),
             self._cells,
-            self._real(phase_slope(self.disk)),
+            self._phase_slope,
             self._real(ctf),
             self._weight,
             _floats(images),
@@ -264,7 +265,7 @@ class TritonProjector(GridProjector):
             tiles=tiles.tiles_of_program(lanes, len(self.disk)),
             LANES=lanes,
             PIXELS=tiles.pixels_of_tile(lanes),
-            num_warps=tiles.warps,
+            num_warps=tiles.warps_of_tile(lanes),
             num_stages=tiles.stages,
             **numbers,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+_MOST_WARPS = 8
 _LEAST_PIXELS, _MOST_PIXELS = 16, 256  # matrix products need 16; a tile of more gains nothing
 
 
@@ -18,7 +19,7 @@ class Tiles:
     pixels : int
         That a program goes through, tile by tile, at most.
     warps : int
-        Threads of a program, in groups of 32.
+        Threads of a program, in groups of 32; more where many lanes make tiles larger.
     stages : int
         Tiles that are on their way at the same time; more than one takes shared memory.
     """
@@ -31,6 +32,10 @@ class Tiles:
     def pixels_of_tile(self, lanes: int) -> int:
         """Number of pixels of a tile with so many lanes."""
         return min(max(self.floats // lanes, _LEAST_PIXELS), _MOST_PIXELS)
+
+    def warps_of_tile(self, lanes: int) -> int:
+        """Number of warps of a tile with so many lanes."""
+        return min(self.warps * max(1, self.pixels_of_tile(lanes) * lanes // self.floats), _MOST_WARPS)
 
     def tiles_of_program(self, lanes: int, pixels: int) -> int:
         """Number of tiles of a program where slices have so many pixels."""
