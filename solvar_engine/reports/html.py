@@ -135,7 +135,7 @@ def _component_table(components: Components) -> str:
             _number(components.eigenvalue[index]),
             _number(components.eigenvalue_in_sample[index]),
             _number(100 * components.fraction[index], "{:.1f} %"),
-            _number(components.half_set_agreement[index], "{:.2f}"),
+            _number(components.half_set_agreement[index], "{:.2f}") if components.is_reproducible[index] else "–",
             _number(components.nuisance_overlap[index], "{:.2f}"),
             components.label[index] or "–",
         )
@@ -144,7 +144,8 @@ def _component_table(components: Components) -> str:
     hint = (
         "Eigenvalues are variances of the density summed over all voxels, with coordinates in units of "
         "unit-norm eigenvolumes. Half-set agreement: how alike two independent halves of the particles find "
-        "the component. Nuisance overlap: part of the component that lies in the span of the mean and its "
+        "the component, where held-out particles confirm it. Nuisance overlap: part of the component that lies in "
+        "the span of the mean and its "
         "derivatives by rotation and shift."
     )
     return _table_card("Components", head, rows, styles, hint)

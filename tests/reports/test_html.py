@@ -76,7 +76,7 @@ def test_the_tables_hold_the_numbers(text, data):
     rows = Page(text).rows
     components = data.components
     last = ["4", f"{components.eigenvalue[3]:.4g}", f"{components.eigenvalue_in_sample[3]:.4g}"]
-    assert [*last, f"{100 * components.fraction[3]:.1f} %", "0.20", "0.30", "not reproducible"] in rows
+    assert [*last, f"{100 * components.fraction[3]:.1f} %", "–", "0.30", "not reproducible"] in rows
     sizes = np.bincount(data.cluster)[1:]
     assert ["1", str(sizes[0]), f"{100 * sizes[0] / 300:.1f} %"] in [row[:3] for row in rows]
     assert ["rank", "4"] in rows and ["clusters", "3"] in rows

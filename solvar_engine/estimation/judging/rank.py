@@ -27,7 +27,8 @@ from solvar_engine.imaging.sampling import sample_of
 
 DECOYS = 20
 JUDGING_PARTICLES = 5_000
-"""Of each half, at most: decoys are many, and what is real shows in some thousand images."""
+"""Of each half, at most, or `JUDGING_SHARE` of it: decoys are many, and what is real shows in some thousand images."""
+JUDGING_SHARE = 0.2
 MARGIN = 10.0
 """Log-likelihood by which a component must beat the best decoy: twice what Kass & Raftery (1995) call very strong.
 
@@ -35,8 +36,10 @@ Decoys are drawn at random, components are fitted: they adapt to whatever both h
 On simulated sets (10,000 images, SNR 0.1) remains of pose errors in coloured noise beat decoys by 5, motions by
 thousands, and the curvature of a motion, its third component, by 5 to 25.
 """
-LEAST_AGREEMENT = 0.5
-"""Correlation of the two half-sets' versions of a component below which most of it is noise."""
+
+def judged_of(half: Tensor) -> Tensor:
+    """Particles of a half-set on which components are judged: faint ones show where there are more."""
+    return sample_of(half, max(JUDGING_PARTICLES, int(JUDGING_SHARE * len(half))))
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class RankDecision:
     def least_gain_of_scale(self, halves: tuple[Tensor, Tensor]) -> float:
         """The same on as many images of each half as the final scale of the components is measured on."""
         ratios = [
-            len(sample_of(half, HELD_OUT_PARTICLES)) / len(sample_of(half, JUDGING_PARTICLES)) for half in halves
+            len(sample_of(half, HELD_OUT_PARTICLES)) / len(judged_of(half)) for half in halves
         ]
         return self.least_gain * max(ratios)
 
@@ -100,8 +103,8 @@ def judge_components(problem: CovarianceProblem, state: HalfSetState) -> RankDec
     held_out = []
     for half, (volumes, other) in enumerate(zip((first, second), reversed(problem.halves), strict=True)):
         decoys = make_decoys(volumes, problem.mean, problem.mask, DECOYS, problem.generator(3, half))
-        sample = sample_of(other, JUDGING_PARTICLES)
-        held_out.append(collect_statistics(problem.source, sample, band, torch.cat((volumes, decoys))))
+        directions = torch.cat((volumes, decoys))
+        held_out.append(collect_statistics(problem.source, judged_of(other), band, directions))
     decision = decide_rank((first, second), (held_out[0], held_out[1]))
     both = mix(first, decision.weights[0]) + mix(second, decision.weights[1])
     is_slow = slow_overlap(both, problem.mean) > SLOW_OVERLAP
@@ -141,7 +144,8 @@ def decide_rank(halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Stati
     """Judge the principal axes of the held-out covariance.
 
     A component is real if each half-set's version of it makes the other half more likely than any decoy does, by
-    `MARGIN`, and if both versions agree. Components are judged beside all others; those that fail are taken away, the
+    `MARGIN`, however much noise it holds besides. That both versions agree shows nothing: they share one mean, and
+    what that lacks. Components are judged beside all others; those that fail are taken away, the
     worse half of them at a time, and the others judged anew, for what two components share is credited to neither.
 
     Parameters
@@ -165,7 +169,6 @@ def decide_rank(halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Stati
     while kept.any():
         gains[:, kept], decoy_gains[:, kept] = _gains_beside_each_other(axes, held_out, kept)
         excess = (gains - decoy_gains - MARGIN).amin(dim=0)
-        excess[agreement < LEAST_AGREEMENT] -= gains.max()  # these go first
         failing = torch.nonzero(kept & (excess <= 0)).flatten()
         if not failing.numel():
             break

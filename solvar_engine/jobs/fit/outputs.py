@@ -26,13 +26,14 @@ from solvar_engine.data.volumes import write_volume
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.components import Components
 from solvar_engine.estimation.judging.nuisance import SLOW_OVERLAP
-from solvar_engine.estimation.judging.rank import LEAST_AGREEMENT, RankDecision
+from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.model.half_models import half_version
 from solvar_engine.imaging.types import ParticleSource, Volume
 from solvar_engine.reconstruction.mean import MeanEstimate
 
 OVERFIT_SHARE = 0.3
 NUISANCE_OVERLAP = 0.5
+LEAST_AGREEMENT = 0.5  # below that a component is mostly noise: how much of the rest is a nuisance cannot be told
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,8 @@ def write_candidates(run: RunDir, decision: RankDecision, scale: OutputScale) ->
 def label_components(components: Components, overlap: Tensor, slow: Tensor, least_gain: float) -> list[str]:
     """Mark what is not to be taken for a motion.
 
-    A component is not reproducible if the half-sets' versions of it correlate by less than a half, or if it does not
-    make held-out images more likely by at least ``least_gain``, which no decoy does.
+    A component is not reproducible if it does not make held-out images more likely by at least ``least_gain``, which no
+    decoy does.
 
     One that is reproducible is overfit if its variance on held-out images is less than three tenths of what the fit
     itself claims, and a nuisance if more than half of what is reproducible in it looks like one: where
@@ -148,8 +149,9 @@ def label_components(components: Components, overlap: Tensor, slow: Tensor, leas
     (Spearman-Brown), and the rest from noise. It is a slow background by its overlap ``slow`` with these.
     """
     share = components.eigenvalues / components.eigenvalues_in_sample.clamp_min(1e-30)
-    real = (components.agreement >= LEAST_AGREEMENT) & (components.likelihood_gain >= least_gain)
-    reliability = 2 * components.agreement / (1 + components.agreement)
+    real = components.likelihood_gain >= least_gain
+    agreement = components.agreement.clamp_min(LEAST_AGREEMENT)
+    reliability = 2 * agreement / (1 + agreement)
     nuisance = overlap > NUISANCE_OVERLAP * reliability
     marks = (
         (~real, NOT_REPRODUCIBLE),

@@ -12,6 +12,7 @@ from solvar_engine.estimation.judging.rank import (
     MARGIN,
     RankDecision,
     decide_rank,
+    judged_of,
     keep_components,
     make_decoys,
 )
@@ -129,16 +130,21 @@ def test_component_that_only_one_half_of_the_images_shows_is_not_kept(lacking: t
     assert sorted((decision.gains[:, 1] > 100).tolist()) == [False, True]
 
 
-def test_component_whose_versions_disagree_is_not_kept() -> None:
-    """Each half has some of a real direction, but buried in noise of its own."""
+def test_component_whose_versions_disagree_is_kept_if_it_is_in_both_halves_of_the_images() -> None:
+    """Each half has some of a real direction, but buried in noise of its own: images tell that it is there."""
     truth = loadings(orthonormal(2), values(9.0, 9.0))
     halves = []
     for half in range(2):
         junk = noise(1, BOX, BOX, BOX, seed=70 + half)
         halves.append(torch.cat((truth[:1], 0.5 * truth[1:] + 3.0 * junk / junk.norm())))
     decision = judge(truth, (halves[0], halves[1]))
-    assert decision.kept.tolist() == [True, False]
+    assert decision.kept.tolist() == [True, True]
     assert float(decision.agreement[1]) < 0.5 and bool((decision.gains[:, 1] > 100).all())
+
+
+def test_more_particles_are_judged_where_there_are_more() -> None:
+    counts = [len(judged_of(torch.arange(count))) for count in (3_000, 20_000, 100_000)]
+    assert counts == [3_000, 5_000, 20_000]
 
 
 def test_wrong_noise_variance_makes_no_component() -> None:

@@ -28,8 +28,12 @@ def test_a_component_that_holds_is_taken_at_face_value() -> None:
 
 
 def test_components_of_noise_are_marked() -> None:
-    assert labels_of(agreement=0.4) == labels_of(gain=11.0) == [NOT_REPRODUCIBLE]
-    assert labels_of(agreement=0.4, overlap=0.9, in_sample=100.0) == [NOT_REPRODUCIBLE]
+    assert labels_of(gain=11.0) == labels_of(gain=11.0, overlap=0.9, in_sample=100.0) == [NOT_REPRODUCIBLE]
+
+
+def test_the_images_decide_and_not_how_well_the_halves_agree() -> None:
+    assert labels_of(agreement=0.95, gain=11.0) == [NOT_REPRODUCIBLE]
+    assert labels_of(agreement=0.3) == [""]
 
 
 def test_a_size_that_other_images_do_not_confirm_is_overfit() -> None:
@@ -41,6 +45,7 @@ def test_nuisance_is_measured_by_what_is_reproducible() -> None:
     assert labels_of(overlap=0.55) == [NUISANCE]
     assert labels_of(overlap=0.45) == [""]
     assert labels_of(overlap=0.45, agreement=0.6) == [NUISANCE]  # three quarters of it are reproducible
+    assert labels_of(overlap=0.2, agreement=0.1) == [""]  # nearly nothing is, and that cannot be told from the rest
 
 
 def test_no_components_no_labels() -> None:
