@@ -185,6 +185,7 @@ _MODEL = [
     ),
     *_of(
         "tests/estimation/model/test_residuals.py",
+        ("noise_variance * power / seen", "noise_variance * power", "noise too low where a group sees part of a shell"),
         ("torch.cat((slices[:, :, 1:], deviation * slices[:, :, :1]), dim=2)",
          "torch.cat((slices[:, :, 1:], slices[:, :, :1]), dim=2)", "residuals with contrasts of deviation one"),
         ("(batch.images - explained).abs() ** 2 + (spread.abs() ** 2).sum(dim=-1)",
@@ -394,11 +395,13 @@ _DATA = [
          "noise of the background's pixels for that of all"),
         ("torch.maximum(repaired[..., :first], level)", "repaired[..., :first]",
          "noise of the lowest shells as low as flattening makes it"),
+        ("shell, values.double() * weight)", "shell, values.double())", "shell averages without Friedel weights"),
+        ("        return median / deviation", "        return deviation / median", "normalisation turned over"),
+    ),
+    *_of(
+        "tests/imaging/test_background.py",
         ("self.columns * weight[:first, None]).mH", "self.columns).mH",
          "backgrounds projected without Friedel weights"),
-        ("shell, values.double() * weight)", "shell, values.double())", "shell averages without Friedel weights"),
-        ("noise_variance * power / seen", "noise_variance * power", "noise too low where a group sees part of a shell"),
-        ("        return median / deviation", "        return deviation / median", "normalisation turned over"),
     ),
     *_of(
         "tests/data/test_preprocess.py",
