@@ -104,12 +104,29 @@ _JUDGING = [
          "distance with the determinant's wrong sign"),
         ("centred = values[members] - values[members].median()", "centred = values[members] - values.median()",
          "distances compared over optics groups"),
-        ("batch.contrast.double() * (1 + band", "(1 + band", "contrast of an image without the one that is known"),
+        ("contrast = 1 + band.contrast_variance**0.5 *", "contrast = 1 + band.contrast_variance *",
+         "contrast of an image by the variance, not its root"),
+        ("deviation, group = torch.zeros_like(values), enlarged_groups(group)", "deviation = torch.zeros_like(values)",
+         "medians of two images"),
         ("(1 - 2 * PRIOR_SHARE) / PRIOR_SHARE", "PRIOR_SHARE / (1 - 2 * PRIOR_SHARE)", "prior odds turned over"),
     ),
 ]
 
 _MODEL = [
+    *_of(
+        "tests/estimation/judging/test_grey_scales.py",
+        ("scaled = replace(low, scale=found.scale[part].float())", "scaled = low", "mean of parts of other sign"),
+        ("own, is_dark = cross / power,", "own, is_dark = cross / power.sqrt(),", "scale in units of its error"),
+        ("(sign * cross < -_DARK_SURE * power.sqrt())", "(cross < -_DARK_SURE * power.sqrt())",
+         "turned parts taken for dark images"),
+        ("weight = ~is_dark / (1 / power + spread * centre.square())", "weight = ~is_dark * power",
+         "spread of contrasts ignored in the error of a scale"),
+    ),
+    *_of(
+        "tests/imaging/test_shells.py",
+        ("own * power + (1 - own) * common", "(1 - own) * power + own * common", "common shape where it is known best"),
+        ("common = level * shape", "common = shape", "levels of spectra lost"),
+    ),
     *_of(
         "tests/estimation/solver/test_preconditioner.py tests/estimation/solver/test_mini_batches.py"
         " tests/estimation/solver/test_epochs.py",
@@ -387,6 +404,8 @@ _DATA = [
          "refined shifts with the wrong sign"),
         ("Batch(images, ctf * self.sign,", "Batch(images, ctf,", "sign of the contrast lost"),
         ("disk, self.pixel_size) * whitening", "disk, self.pixel_size)", "transfer function not whitened"),
+        ("torch.where(scale < 0, -self.image_scale, self.image_scale)", "self.image_scale", "images are not turned"),
+        ("contrast = contrast * self.grey_scale[rows]", "pass", "scale of the signal not used"),
         ("        return replace(self, contrast=contrast.float())", "        return self", "known contrasts not used"),
     ),
     *_of(
@@ -441,6 +460,7 @@ _ALTERNATION = [
         ("zip(halves, reversed(state.factors), strict=True)", "zip(halves, state.factors, strict=True)",
          "halves judged by their own factors"),
         ("index[~outlier[index]])\n        for rows", "index)\n        for rows", "outliers count for the noise"),
+        ("contrast = contrast * source.contrast.cpu()", "pass", "contrast of an image without the one that is known"),
         ("is_doubted = share > _MOST_OUTLIERS", "is_doubted = share > 1",
          "all images left out where the model is in doubt"),
     ),

@@ -90,3 +90,11 @@ def test_contrasts_have_mean_one_without_outliers(source) -> None:
     found = judged(source, (truth, truth))
     assert not found.outlier.any() and found.doubted_share == 0
     assert float(found.contrast.mean()) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_contrasts_are_relative_to_the_known_ones_and_not_to_grey_scales(source) -> None:
+    """Without a spread an image says nothing of its contrast, and the known one stays."""
+    truth, known = PHANTOM.factors(BOX), torch.linspace(0.8, 1.2, IMAGES)
+    scale = 1 + torch.arange(IMAGES) % 2
+    found = judged(source.with_contrast(known).with_grey_scale(scale.float()), (truth, truth))
+    torch.testing.assert_close(found.contrast[~found.outlier], (known / known[~found.outlier].mean())[~found.outlier])
