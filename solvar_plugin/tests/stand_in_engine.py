@@ -223,8 +223,12 @@ def _write_states(params: ReconstructParams, folder: Path) -> None:
     write_csv(folder / "particles.csv", {"row": rows, "state": 1 + rows % count})
     columns = {f"z_{axis}": values for axis, values in enumerate(points.T, start=1)}
     used = {"images_used": [5] * count, "resolution": [12.0 if by_kernel else None] * count}
+    used["extrapolated"] = (np.abs(points).max(axis=1) > FAR).astype(int)
     write_csv(folder / "states.csv", {"state": list(range(1, count + 1)), **columns, **used})
 
+
+FAR = 100.0
+"""Beyond this there are no particles."""
 
 _COMMANDS = ((FitParams, _fit), (AnalyzeParams, _analyze), (ReconstructParams, _reconstruct))
 

@@ -241,6 +241,19 @@ class TestStates(StandInProject, BaseTest):
         sizes = {one.getObjLabel(): one.getSize() for one in protocol.outputClasses}
         self.assertEqual(sizes, {"point 1": PARTICLES / 2, "point 2": PARTICLES / 2})
 
+    def test_extrapolated_states_are_named_so(self):
+        far = {"states": form.POINTS, "points": "1 2\n9000, 0\n", "method": 1}
+        protocol = self.reconstruction(**far, allowExtrapolation=True)
+        self.assertTrue(form.reconstruct_params(protocol).allow_extrapolation)
+        self.assertEqual(protocol.validate(), [])
+        self.assertFalse(self.run_to_the_end(protocol))
+        names = ["point 1", "point 2 (extrapolated)"]
+        self.assertEqual([volume.getObjLabel() for volume in protocol.outputVolumes], names)
+        self.assertIn("Point 2 (extrapolated): 5 images", " ".join(protocol.summary()))
+        viewer = SolvarReconstructViewer(project=self.proj, protocol=protocol)
+        viewer.setProtocol(protocol)
+        self.assertEqual(viewer._data.names(), names)
+
     def test_particles_at_full_size_go_in_by_id_in_the_order_of_the_run(self):
         full = self.full_size()
         protocol = self.reconstruction(states=form.BETWEEN, between="3 1", frames=2)
@@ -301,6 +314,8 @@ class TestStates(StandInProject, BaseTest):
             ("'Clusters on the way' needs at least two", {"states": form.BETWEEN, "between": "1"}),
             ("has one point", {"states": form.TRAJECTORY, "points": "1 2"}),
             ("'Points' is empty", {"states": form.POINTS}),
+            ("Point 2 of 'Points' (z_1 = 9000", {"states": form.POINTS, "points": "0 0\n9000 0", "method": 1}),
+            ("extrapolation with 'Allow extrapolation'", {"states": form.TRAJECTORY, "points": "0 0\n9000 0"}),
             ("nowhere.csv does not exist", {"states": form.POINTS, "pointsFile": "nowhere.csv"}),
             ("'Number of states' is 0", {"numberOfStates": 0}),
             ("'Box of the volumes (px)' is 8", {"boxSize": 8}),
