@@ -264,14 +264,14 @@ def _row(cells: Sequence[object]) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def shown(value: object, digits: int = 3) -> str:
+def shown(value: object) -> str:
     """Write a number, a list of them, or a dash for what does not apply."""
     if value is None:
         return "-"
     if isinstance(value, list):
-        return " ".join(f"{item:.{digits}g}" for item in value[:4]) + (" ..." if len(value) > 4 else "") or "-"
+        return " ".join(f"{item:.3g}" for item in value[:4]) + (" ..." if len(value) > 4 else "") or "-"
     if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value)
 
 

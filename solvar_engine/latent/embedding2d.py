@@ -20,13 +20,7 @@ PLACING_NEIGHBORS = 5
 SMALLEST_FIT = 10
 
 
-def embed_2d(
-    z: NDArray[np.floating],
-    *,
-    seed: int = 0,
-    n_neighbors: int = NEIGHBORS,
-    max_fitted: int = 100_000,
-) -> NDArray[np.float32]:
+def embed_2d(z: NDArray[np.floating], *, seed: int = 0, max_fitted: int = 100_000) -> NDArray[np.float32]:
     """Lay the latent space out in two dimensions with UMAP.
 
     The map starts from the first two coordinates instead of a spectral layout, so that its large-scale order
@@ -40,8 +34,6 @@ def embed_2d(
         Latent coordinates, one row per particle, r >= 1.
     seed : int
         Seed of the layout and of the choice of fitted particles.
-    n_neighbors : int
-        Neighbourhood size of UMAP; lowered to n - 1 when there are fewer particles.
     max_fitted : int
         With more particles than this, the map is computed from so many, drawn at random; each other one is
         placed at the mean of its five nearest fitted neighbours, weighted by inverse distance, with a notice.
@@ -69,7 +61,7 @@ def embed_2d(
     if n_particles < SMALLEST_FIT:
         return _leading_plane(z).astype(np.float32)
     if n_particles <= max_fitted:
-        return _fit_umap(z, rng, seed, n_neighbors)
+        return _fit_umap(z, rng, seed)
     logger.info(
         "The map is computed from %d of the %d particles; the others are placed by their nearest neighbours.",
         max_fitted,
@@ -78,16 +70,14 @@ def embed_2d(
     fitted = random_rows(n_particles, max_fitted, rng)
     others = np.setdiff1d(np.arange(n_particles), fitted, assume_unique=True)
     coordinates = np.empty((n_particles, 2), dtype=np.float32)
-    coordinates[fitted] = _fit_umap(z[fitted], rng, seed, n_neighbors)
+    coordinates[fitted] = _fit_umap(z[fitted], rng, seed)
     coordinates[others] = _place_by_neighbours(z[others], z[fitted], coordinates[fitted])
     return coordinates
 
 
-def _fit_umap(
-    z: NDArray[np.float64], rng: np.random.Generator, seed: int, n_neighbors: int
-) -> NDArray[np.float32]:
+def _fit_umap(z: NDArray[np.float64], rng: np.random.Generator, seed: int) -> NDArray[np.float32]:
     """Run UMAP from the leading plane of z."""
-    n_neighbors = max(2, min(n_neighbors, len(z) - 1))
+    n_neighbors = max(2, min(NEIGHBORS, len(z) - 1))
     with warnings.catch_warnings():
         # UMAP warns that TensorFlow is absent, that given neighbours do not help to place further points, and uses
         # names that newer versions of scikit-learn deprecate: nothing that a user can act on.
