@@ -155,7 +155,7 @@ class TritonProjector(GridProjector):
             add_slices,
             (lanes, math.ceil(floats / lanes), self._tuning.add),
             rotation.shape[0],
-            _floats(slices.to(torch.complex64)),
+            _floats(slices),
             self._order(rotation, out),
             self._real(rotation),
             self._cells,
@@ -332,7 +332,7 @@ def _product_lanes(channels: int) -> int:
 
 def _floats(values: Tensor) -> Tensor:
     """View complex numbers as pairs of floats; a copy where they do not lie one after the other."""
-    return torch.view_as_real(values.contiguous())
+    return torch.view_as_real(values.to(torch.complex64).contiguous())
 
 
 def _cells(grid: Tensor) -> tuple[Tensor, int]:
