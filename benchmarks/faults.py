@@ -520,8 +520,6 @@ _PROJECTORS = [
         ("(in_z * in_x * (2 *", "(in_z * in_y * (2 *", "slopes along y on a GPU with weights along y"),
         ("            turning * real_1,", "            scale * real_1,",
          "slopes at Friedel mates with the wrong sign on a GPU"),
-        ("grid = self._zeros(volumes.shape[0])", "grid = self._zeros(volumes.shape[0]) + 0.1",
-         "cells of a grid on a GPU that start from something"),
     ),
 ]
 

@@ -195,7 +195,7 @@ def _kernels(projector: TritonProjector, inputs: Inputs) -> Iterator[Kernel]:
     yield Kernel(
         "add_combinations",
         lambda: projector.backproject_combination(slices, images, inputs.coefficients, rotation, ctf, fewer),
-        2 * cells,  # of eleven channels and one that fills their cells up
+        2 * cells * (CHANNELS - 1) / CHANNELS,
         slices_bytes + image_bytes + ctf_bytes,
     )
 

@@ -1,8 +1,8 @@
 """Slices on a GPU by kernels in Triton, which also run on a CPU in its interpreter, for tests.
 
-Grids have their channels last, padded to a multiple of 16 bytes, so that the corner of a cell is read and added to in
-the widest words that a card has. Additions of floats meet in the cells in any order: back-projections repeat to
-rounding, slices and products to the last bit.
+Grids have their channels last, padded to a multiple of 16 bytes, so that the corner of a cell is read in the widest
+words that a card has. Additions of floats meet in the cells in any order: back-projections repeat to rounding, slices
+and products to the last bit.
 """
 
 from __future__ import annotations
@@ -99,8 +99,7 @@ class TritonProjector(GridProjector):
         channels = grid.shape[-1]
         lanes = min(triton.next_power_of_2(2 * channels), _MOST_LANES)
         slices = self._new_slices(rotation.shape[0], channels)
-        unused = self._weight
-        self._launch_read(grid, rotation, ctf, unused, slices, unused, lanes, self._tuning.read)
+        self._launch_read(grid, rotation, ctf, None, slices, None, lanes, self._tuning.read)
         return slices
 
     def _read_with_gram(
@@ -112,7 +111,7 @@ class TritonProjector(GridProjector):
         lanes, tiles = _product_lanes(channels), self._tuning.read_with_gram
         slices = self._new_slices(count, channels)
         gram = self._new_sums(tiles, lanes, count, channels + 1, channels + 1)
-        self._launch_read(grid, rotation, ctf, _floats(images), slices, gram, lanes, tiles)
+        self._launch_read(grid, rotation, ctf, images, slices, gram, lanes, tiles)
         return slices, gram.sum(dim=1)
 
     def _launch_read(
@@ -120,42 +119,43 @@ class TritonProjector(GridProjector):
         grid: Tensor,
         rotation: Tensor,
         ctf: Tensor | None,
-        images: Tensor,
+        images: Tensor | None,
         slices: Tensor,
-        gram: Tensor,
+        gram: Tensor | None,
         lanes: int,
         tiles: Tiles,
     ) -> None:
         cells, floats = _cells(grid)
+        unused = self._weight  # stands where a kernel wants an array that it does not touch
         self._launch(
             read_slices,
-            (lanes, math.ceil(floats / lanes), tiles),
+            (lanes, math.ceil(2 * grid.shape[-1] / lanes), tiles),
             rotation.shape[0],
             cells,
             self._order(rotation, grid),
             self._real(rotation),
             self._cells,
-            self._weight if ctf is None else self._real(ctf),
-            images,
+            unused if ctf is None else self._real(ctf),
+            unused if images is None else _floats(images),
             self._weight,
             _floats(slices),
-            gram,
+            unused if gram is None else gram,
             CHANNELS=grid.shape[-1],
             FLOATS=floats,
             NEAREST=self._is_nearest,
             HAS_CTF=ctf is not None,
-            HAS_GRAM=gram is not self._weight,
+            HAS_GRAM=gram is not None,
         )
 
     def _add(self, slices: Tensor, rotation: Tensor, ctf: Tensor | None, out: Tensor) -> None:
         cells, floats = _cells(out)
         channels = out.shape[-1]
-        lanes = min(triton.next_power_of_2(floats), _MOST_LANES)
+        lanes = min(triton.next_power_of_2(2 * channels), _MOST_LANES)
         self._launch(
             add_slices,
-            (lanes, math.ceil(floats / lanes), self._tuning.add),
+            (lanes, math.ceil(2 * channels / lanes), self._tuning.add),
             rotation.shape[0],
-            _floats(slices.to(torch.complex64)),
+            _floats(slices),
             self._order(rotation, out),
             self._real(rotation),
             self._cells,
@@ -321,8 +321,8 @@ def order_by_direction(rotation: Tensor) -> Tensor:
 
 
 def _padded(channels: int) -> int:
-    """Number of channels of which the cells of a grid have room."""
-    return channels + channels % _EVEN
+    """Number of channels of which the cells of a grid have room: a single one would double."""
+    return channels if channels == 1 else channels + channels % _EVEN
 
 
 def _product_lanes(channels: int) -> int:
@@ -332,7 +332,7 @@ def _product_lanes(channels: int) -> int:
 
 def _floats(values: Tensor) -> Tensor:
     """View complex numbers as pairs of floats; a copy where they do not lie one after the other."""
-    return torch.view_as_real(values.contiguous())
+    return torch.view_as_real(values.to(torch.complex64).contiguous())
 
 
 def _cells(grid: Tensor) -> tuple[Tensor, int]:

@@ -82,14 +82,14 @@ def add_slices(  # type: ignore[no-untyped-def]
         inside = pixel < count
         place = image * count + pixel
         rows = slices + (place * (2 * CHANNELS))[:, None] + lane[None, :]
-        values = tl.load(rows, mask=inside[:, None] & (lane < 2 * CHANNELS)[None, :], other=0.0)
+        mask = inside[:, None] & (lane < 2 * CHANNELS)[None, :]
+        values = tl.load(rows, mask=mask, other=0.0)
         if HAS_CTF:
             values *= tl.load(ctf + place, mask=inside, other=0.0)[:, None]
         kx = tl.load(pixels + 2 * pixel, mask=inside, other=0.0)
         ky = tl.load(pixels + 2 * pixel + 1, mask=inside, other=0.0)
         cell, x, y, z, sign = cell_of_pixel(rotation, image, kx, ky, centre, NEAREST)
         cells = grid + (cell * FLOATS)[:, None] + lane[None, :]
-        mask = inside[:, None] & (lane < FLOATS)[None, :]
         spread(cells, conjugated(values, lane, sign), mask, x, y, z, along_y, along_z, FLOATS, NEAREST)
 
 
@@ -125,5 +125,5 @@ def add_combinations(  # type: ignore[no-untyped-def]
         imaginary = tl.dot(imaginary, mixing, input_precision="ieee") * (scale * sign)[:, None]
         combined = tl.reshape(tl.join(real, imaginary), [PIXELS, LANES])
         cells = grid + (cell * FLOATS)[:, None] + lane[None, :]
-        mask = inside[:, None] & (lane < FLOATS)[None, :]
+        mask = inside[:, None] & (lane < 2 * COLUMNS)[None, :]
         spread(cells, combined, mask, x, y, z, along_y, along_z, FLOATS, NEAREST)

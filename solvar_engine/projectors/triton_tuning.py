@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 _MOST_WARPS = 8
 _LEAST_PIXELS, _MOST_PIXELS = 16, 256  # matrix products need 16; a tile of more gains nothing
@@ -58,10 +58,10 @@ class Tuning:
     """
 
     read: Tiles = Tiles()
-    read_with_gram: Tiles = field(default_factory=lambda: Tiles(pixels=512))
+    read_with_gram: Tiles = Tiles(pixels=512)
     add: Tiles = Tiles()
     add_combinations: Tiles = Tiles()
-    pose_products: Tiles = field(default_factory=lambda: Tiles(floats=512, pixels=512))
+    pose_products: Tiles = Tiles(floats=512, pixels=512)
     sort_from_bytes: float = 64e6
     private_bytes: float = 16e6
     most_copies: int = 8

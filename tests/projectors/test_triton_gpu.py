@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.imaging.rotation import random_rotations
 from solvar_engine.projectors.torch_ref import TorchProjector
+from solvar_engine.projectors.triton_cells import cell_of_pixel, steps_between_cells
 from solvar_engine.projectors.triton_gpu import TritonProjector, order_by_direction
 from solvar_engine.projectors.triton_tuning import Tiles, Tuning
 from tests.imaging.closed_form import relative_error
@@ -110,6 +113,24 @@ def test_channels_that_do_not_lie_together_are_refused() -> None:
     apart = grid.movedim(-1, 0).contiguous().movedim(0, -1)
     with pytest.raises(TypeError, match="expected complex64 cells one after the other"):
         projector.project(apart, torch.eye(3, device=DEVICE)[None])
+
+
+@triton.jit(do_not_specialize=("centre",))
+def places(rotation, out, centre, FLOATS: tl.constexpr):
+    pixel = tl.arange(0, 2)
+    cell, _, _, _, _ = cell_of_pixel(rotation, 0, tl.zeros([2], tl.float32), pixel * 2000.0, centre, False)
+    along_y, along_z = steps_between_cells(centre, FLOATS)
+    tl.store(out + pixel, cell * FLOATS + along_y + along_z)
+
+
+def test_places_on_grids_of_more_than_two_billion_floats_are_exact() -> None:
+    looking_along_y = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]], device=DEVICE)
+    out = torch.zeros(2, dtype=torch.int64, device=DEVICE)
+    centre, floats = 2001, 24
+    places[(1,)](looking_along_y, out, centre, FLOATS=floats)
+    planes = (centre + 1, centre + 2001)
+    expected = [((z * (2 * centre + 1) + centre + 1) * (centre + 1)) * floats for z in planes]
+    assert out.tolist() == expected and max(expected) > 2**36
 
 
 # --- the compiler of a card, without the card
