@@ -7,7 +7,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.alternation.problem import of_no_half
 from solvar_engine.estimation.alternation.state import JudgedImages
-from solvar_engine.estimation.judging.outliers import find_outliers, image_fits, strong_images
+from solvar_engine.estimation.judging.outliers import find_outliers, image_fits, images_of_no_state, strong_images
 from solvar_engine.estimation.model.bands import change_box
 from solvar_engine.estimation.model.residuals import ResidualNoise, residual_power
 from solvar_engine.estimation.solver.half_sets import HalfSetState
@@ -20,6 +20,33 @@ _NOISE_PARTICLES_PER_GROUP = 500  # at least, as far as an optics group has them
 _JUDGED_SHELL = 16  # what particles look like is decided below; all shells found the same outliers
 _MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
 _LEAST_CONTRAST = 0.1  # of an image that is fitted: junk has none, and its sign means nothing
+
+
+def find_junk(
+    source: ParticleSource, halves: tuple[Tensor, Tensor], problem: CovarianceProblem, outlier: Tensor
+) -> Tensor:
+    """Find images without a particle before any factor is fitted.
+
+    Parameters
+    ----------
+    source : ParticleSource
+    halves : tuple of two Tensors, int64
+        All particles of each half-set.
+    problem : CovarianceProblem
+        Around the mean.
+    outlier : Tensor, shape (n,), bool
+        Particles that this mean has not seen.
+
+    Returns
+    -------
+    Tensor, shape (n,), bool
+        These, too; only they, if more than half of all look like junk.
+    """
+    used = torch.cat(halves).sort().values
+    band = problem.band(min(_JUDGED_SHELL, source.disk.shell_max))
+    junk = outlier.clone()
+    junk[used] |= images_of_no_state(source, used, band).cpu()
+    return outlier if float(junk[used].float().mean()) > _MOST_OUTLIERS else junk
 
 
 def judge_images(
