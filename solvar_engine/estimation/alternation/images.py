@@ -87,8 +87,8 @@ def judge_images(
     noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
     for index, factors in judged:
         sample = _noise_sample(source, index[~outlier[index]])
-        for rows, power in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
-            noise.add(power, group[rows])
+        for rows, power, kept in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
+            noise.add(power, group[rows], kept)
     contrast = (contrast / contrast[~outlier].mean()).clamp_min(_LEAST_CONTRAST)
     return JudgedImages(
         noise.update(source.noise_variance), outlier, contrast.float(), share if is_doubted else 0.0

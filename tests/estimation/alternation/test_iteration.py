@@ -82,12 +82,12 @@ def numbers_of(value: object) -> list[Tensor]:
 
 
 def test_steps_with_poses_come_in_order(refining, states) -> None:
-    measure, fit, refine, judge = Step
+    find, measure, fit, refine, judge = Step
     steps = [refining.next_step(state) for state in states]
-    assert steps == [measure, fit, measure, fit, refine, judge, fit, refine, judge, None]
-    assert [state.done for state in states] == [0, 0, 1, 1, 2, 2, 2, 3, 3, 3]
-    assert [state.rounds for state in states] == [0] * 6 + [1] * 3 + [2]
-    assert [state.pose_rounds for state in states] == [0] * 5 + [1] * 3 + [2] * 2
+    assert steps == [find, measure, fit, measure, fit, refine, judge, fit, refine, judge, None]
+    assert [state.done for state in states] == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert [state.rounds for state in states] == [0] * 7 + [1] * 3 + [2]
+    assert [state.pose_rounds for state in states] == [0] * 6 + [1] * 3 + [2] * 2
 
 
 def test_only_the_last_refinement_takes_itself_for_the_last(refining, states, monkeypatch) -> None:
@@ -107,11 +107,11 @@ def test_only_the_last_refinement_takes_itself_for_the_last(refining, states, mo
 
 def test_poses_that_stay_are_neither_measured_nor_refined(source) -> None:
     problem = problem_of(source)
-    fit, judge = Step.FIT_FACTORS, Step.JUDGE_IMAGES
+    find, fit, judge = Step.FIND_JUNK, Step.FIT_FACTORS, Step.JUDGE_IMAGES
     steps, state = [problem.next_step(AlternationState())], AlternationState()
     for state in alternate(problem):
         steps.append(problem.next_step(state))
-    assert steps == [fit, fit, judge, fit, judge, None]
+    assert steps == [find, fit, fit, judge, fit, judge, None]
     assert state.pose is None and state.spread is None and half_set_fit(problem, state).pose_spread is None
 
 
