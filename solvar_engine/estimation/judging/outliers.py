@@ -134,7 +134,7 @@ def images_of_no_state(source: BatchSource, index: Tensor, band: Band) -> Tensor
 
 
 def _unknown(batch: Batch, band: Band, power: Tensor) -> Tensor:
-    """Minus the log-likelihood (n,) of images that show an unknown structure with some power (shells,), besides noise."""
+    """Minus the log-likelihood (n,) of images of an unknown structure with some power (shells,), besides noise."""
     spread = power[band.disk.shell] * batch.ctf.double().square()
     observed = batch.images.abs().double().square()
     return 0.5 * ((observed / (1 + spread) + torch.log1p(spread)) @ band.disk.weight.double())

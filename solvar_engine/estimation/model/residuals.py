@@ -63,7 +63,7 @@ class ResidualNoise:
         self._kept = torch.zeros_like(self._power)
 
     def add(self, power: Tensor, group: Tensor, kept: Tensor) -> None:
-        """Add the residual powers (n, pixels) of whitened images of some groups (n,), and what they are of unit noise."""
+        """Add powers (n, pixels) of whitened images of some groups (n,), and what they are if that of noise is 1."""
         group = group.to(self._power.device)
         self._power.index_add_(0, group, power.double())
         self._kept.index_add_(0, group, kept.double())

@@ -152,8 +152,8 @@ def test_the_end_is_at_the_last_noise_poses_and_contrasts(refining, states) -> N
 
 def test_factors_are_fitted_beside_the_errors_of_given_poses_only(refining, states) -> None:
     measured = [refining.errors_while_fitting(state).spread for state in states]
-    assert measured[1] == states[1].rough_spread and measured[3] == states[3].spread
-    assert measured[1] != measured[3]
-    assert all(refining.errors_while_fitting(state) == PoseErrors() for state in (states[0], *states[5:]))
+    assert measured[2] == states[2].rough_spread and measured[4] == states[4].spread
+    assert measured[2] != measured[4]
+    assert all(refining.errors_while_fitting(state) == PoseErrors() for state in (*states[:2], *states[6:]))
     published = replace(refining, pose_schedule=POSE_SCHEDULES["paper"])
     assert published.errors_of_refined(states[-1]) == PoseErrors() and published.prior_spread(states[-1]) is None

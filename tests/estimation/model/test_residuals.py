@@ -118,6 +118,7 @@ def test_shell_that_a_group_sees_in_part_is_measured_on_that_part() -> None:
     seen = DISK.pixels.double().norm(dim=1) <= 7.0
     assert 0 < int(seen[DISK.shell == 7].sum()) < int((DISK.shell == 7).sum())
     collected = ResidualNoise(1, DISK)
-    collected.add(torch.where(seen, 3.0, 0.0).expand(4, -1), torch.zeros(4, dtype=torch.int64), torch.ones(4, len(DISK)))
+    power, kept = torch.where(seen, 3.0, 0.0).expand(4, -1), torch.ones(4, len(DISK))
+    collected.add(power, torch.zeros(4, dtype=torch.int64), kept)
     found = collected.update(torch.full((1, DISK.shell_max + 1), 2.0))[0]
     assert float(found[7]) == pytest.approx(6.0)
