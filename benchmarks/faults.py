@@ -100,6 +100,8 @@ _JUDGING = [
          "likelihood of an unknown structure without its half"),
         ("torch.minimum(of_noise, of_other) - posterior", "torch.maximum(of_noise, of_other) - posterior",
          "the model against the less likely explanation"),
+        ("torch.minimum(posterior.objective - _PRIOR_LOG_ODDS, of_state)",
+         "torch.minimum(posterior.objective, of_state - _PRIOR_LOG_ODDS)", "prior of the particle given to rare states"),
         ("2 * objective + torch.logdet(covariance)", "2 * objective - torch.logdet(covariance)",
          "distance with the determinant's wrong sign"),
         ("centred = values[members] - values[members].median()", "centred = values[members] - values.median()",
@@ -186,6 +188,7 @@ _MODEL = [
          "torch.cat((slices[:, :, 1:], slices[:, :, :1]), dim=2)", "residuals with contrasts of deviation one"),
         ("(batch.images - explained).abs() ** 2 + (spread.abs() ** 2).sum(dim=-1)",
          "(batch.images - explained).abs() ** 2", "noise from plain residuals"),
+        ("noise_variance * power / kept", "noise_variance * power", "noise too low where a group sees part of a shell"),
         ("loadings = contrast * torch.cat", "loadings = torch.cat", "residuals of factors without the contrast"),
     ),
     *_of(
@@ -309,7 +312,7 @@ _RECONSTRUCTION = [
         "tests/reconstruction/test_kernel_regression.py",
         ("torch.tril(1 - average / squared[:, None])", "torch.tril(1 - (average / squared[:, None]).sqrt())",
          "triangular kernel"),
-        ("power = (disk.weight * ctf * ctf)", "power = (disk.weight * ctf)", "transfer function not squared"),
+        ("power = (disk.weight * ctf * ctf * batch", "power = (disk.weight * ctf * batch", "transfer function not squared"),
         ("image = batch.images * (disk.weight * ctf)", "image = batch.images * ctf",
          "images back-projected without Friedel weights"),
         ("1 - 0.75 * relative + relative**3 / 16", "1 - 0.5 * relative", "autocorrelation of a ball as a cone"),
@@ -375,6 +378,11 @@ _RECONSTRUCTION = [
 
 _DATA = [
     *_of(
+        "tests/estimation/model/test_slices.py",
+        ("kept[:, : lost.shape[1]] -= lost", "kept[:, : lost.shape[1]] += lost", "noise that backgrounds would add"),
+        ("ctf * ctf * batch.kept_variance())", "ctf * ctf)", "kernel volumes too weak where backgrounds were removed"),
+    ),
+    *_of(
         "tests/data/test_stream.py",
         ("images / (whitening * self.image_scale[index, None])", "images / whitening",
          "subtraction that ignores an image's scale"),
@@ -394,7 +402,6 @@ _DATA = [
         ("self.columns * weight[:first, None]).mH", "self.columns).mH",
          "backgrounds projected without Friedel weights"),
         ("shell, values.double() * weight)", "shell, values.double())", "shell averages without Friedel weights"),
-        ("noise_variance * power / seen", "noise_variance * power", "noise too low where a group sees part of a shell"),
         ("        return median / deviation", "        return deviation / median", "normalisation turned over"),
     ),
     *_of(
