@@ -94,12 +94,14 @@ _JUDGING = [
         "tests/estimation/judging/test_outliers.py",
         ("(band.disk.weight * shown)", "(shown)", "signal power without Friedel weights"),
         ("slices[:, :, : 1 + len(factors)]", "slices[:, :, :1]", "signal power of the mean alone"),
-        ("power * batch.ctf.double().square()", "power * batch.ctf.double().abs()",
+        ("power[band.disk.shell] * batch.ctf.double().square()", "power[band.disk.shell] * batch.ctf.double().abs()",
          "power of an unknown structure by the transfer function, not its square"),
-        ("noise = 0.5 * (observed @ weight)", "noise = (observed @ weight)",
-         "likelihood of noise alone without its half"),
-        ("torch.minimum(noise, other) - posterior", "torch.maximum(noise, other) - posterior",
+        ("return 0.5 * ((observed / (1 + spread)", "return ((observed / (1 + spread)",
+         "likelihood of an unknown structure without its half"),
+        ("torch.minimum(of_noise, of_other) - posterior", "torch.maximum(of_noise, of_other) - posterior",
          "the model against the less likely explanation"),
+        ("torch.minimum(posterior.objective - _PRIOR_LOG_ODDS, of_state)",
+         "torch.minimum(posterior.objective, of_state - _PRIOR_LOG_ODDS)", "prior of the particle for rare states"),
         ("2 * objective + torch.logdet(covariance)", "2 * objective - torch.logdet(covariance)",
          "distance with the determinant's wrong sign"),
         ("centred = values[members] - values[members].median()", "centred = values[members] - values.median()",
@@ -202,11 +204,11 @@ _MODEL = [
     ),
     *_of(
         "tests/estimation/model/test_residuals.py",
-        ("noise_variance * power / seen", "noise_variance * power", "noise too low where a group sees part of a shell"),
         ("torch.cat((slices[:, :, 1:], deviation * slices[:, :, :1]), dim=2)",
          "torch.cat((slices[:, :, 1:], slices[:, :, :1]), dim=2)", "residuals with contrasts of deviation one"),
         ("(batch.images - explained).abs() ** 2 + (spread.abs() ** 2).sum(dim=-1)",
          "(batch.images - explained).abs() ** 2", "noise from plain residuals"),
+        ("noise_variance * power / kept", "noise_variance * power", "noise too low where a group sees part of a shell"),
         ("loadings = contrast * torch.cat", "loadings = torch.cat", "residuals of factors without the contrast"),
     ),
     *_of(
@@ -330,7 +332,8 @@ _RECONSTRUCTION = [
         "tests/reconstruction/test_kernel_regression.py",
         ("torch.tril(1 - average / squared[:, None])", "torch.tril(1 - (average / squared[:, None]).sqrt())",
          "triangular kernel"),
-        ("power = (disk.weight * ctf * ctf)", "power = (disk.weight * ctf)", "transfer function not squared"),
+        ("power = (disk.weight * ctf * ctf * batch", "power = (disk.weight * ctf * batch",
+         "transfer function not squared"),
         ("image = batch.images * (disk.weight * ctf)", "image = batch.images * ctf",
          "images back-projected without Friedel weights"),
         ("1 - 0.75 * relative + relative**3 / 16", "1 - 0.5 * relative", "autocorrelation of a ball as a cone"),
@@ -395,6 +398,11 @@ _RECONSTRUCTION = [
 ]
 
 _DATA = [
+    *_of(
+        "tests/estimation/model/test_slices.py",
+        ("kept[:, : lost.shape[1]] -= lost", "kept[:, : lost.shape[1]] += lost", "noise that backgrounds would add"),
+        ("ctf * ctf * batch.kept_variance())", "ctf * ctf)", "kernel volumes too weak where backgrounds were removed"),
+    ),
     *_of(
         "tests/data/test_stream.py",
         ("images / (whitening * self.image_scale[index, None])", "images / whitening",

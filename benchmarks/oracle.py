@@ -81,8 +81,8 @@ def with_measured_noise(source: PreparedParticles, band: Band, components: Compo
     """Same particles, whitened by the noise that the true components leave, as a fit measures it."""
     noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
     rows = sample_of(torch.arange(len(source)), NOISE_PARTICLES)
-    for index, power in residual_power(source, rows, band, components.scaled()):
-        noise.add(power, source.group[index])
+    for index, power, kept in residual_power(source, rows, band, components.scaled()):
+        noise.add(power, source.group[index], kept)
     return source.with_noise(noise.update(source.noise_variance))
 
 

@@ -199,8 +199,8 @@ def latents(place: Place) -> Any:
 def residuals_and_outliers(place: Place) -> Any:
     band = place.band()
     measured = ResidualNoise(2, place.source.disk)
-    for index, power in residual_power(place.source, FIRST, band, place.factors):
-        measured.add(power, index % 2)
+    for index, power, kept in residual_power(place.source, FIRST, band, place.factors):
+        measured.add(power, index % 2, kept)
     updated = measured.update(place.put(torch.ones(2, band.shell_max + 1)))
     fits = [fit for _, fit in image_fits(place.source, FIRST, band, place.factors)]
     return updated, fits, nuisance_overlap(place.factors, place.mean)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from solvar_engine.imaging.background import ORIGIN_WEIGHT, Background, background_columns, phases_of_centring
+from solvar_engine.imaging.background import ORIGIN_WEIGHT, Background, background_columns, phases_of_centring, support
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, scaled_disk_is_inside, shift_phases
 from solvar_engine.imaging.types import Batch, Ctf, Pose
@@ -74,6 +74,7 @@ class PreparedParticles:
     digest: Tensor | None = None
     is_bad: Tensor | None = None
     grey_scale: Tensor | None = None
+    _columns: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return int(self.coefficients.shape[0])
@@ -123,7 +124,7 @@ class PreparedParticles:
     def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
         """See :meth:`solvar_engine.imaging.types.BatchSource.batches`."""
         inverse_deviation = self._whitening(disk)
-        columns = self._background_columns(disk, inverse_deviation)
+        columns, member = self._background_columns(disk)
         seen = self._seen_pixels(disk)
         for start in range(0, index.shape[0], batch_size):
             rows = index[start : start + batch_size]
@@ -140,8 +141,7 @@ class PreparedParticles:
             if self.grey_scale is not None:
                 contrast = contrast * self.grey_scale[rows]
             phases = phases_of_centring(disk, self.pose.shift[rows] / self.pixel_size)
-            of_group = torch.stack([columns[g] for g in group.tolist()]) if len(columns) > 1 else columns[0][None]
-            background = Background.removed_from(images, of_group * phases[:, :, None], disk.weight)
+            background = Background.removed_from(images, columns[member[group]] * phases[:, :, None], disk.weight)
             yield Batch(images, ctf * self.sign, self.pose.rotation[rows], contrast, rows, background)
 
     def _whitening(self, disk: HalfDisk) -> Tensor:
@@ -149,13 +149,17 @@ class PreparedParticles:
         inverse_deviation = self.noise_variance.rsqrt()[:, disk.shell]
         return torch.where(disk.shell == 0, ORIGIN_WEIGHT, 1.0) * inverse_deviation
 
-    def _background_columns(self, disk: HalfDisk, whitening: Tensor) -> list[Tensor]:
-        """Columns (p, k) of the slow background in images of each optics group."""
-        ratios = self.frequency_ratio.tolist()
-        return [
-            background_columns(disk, self.input_box, ratio, of_group)
-            for ratio, of_group in zip(ratios, whitening, strict=True)
-        ]
+    def _background_columns(self, disk: HalfDisk) -> tuple[Tensor, Tensor]:
+        """Columns (kinds, p, k) of the slow background, and which kind each optics group has (groups,)."""
+        inner = support(disk)
+        if inner.shell_max not in self._columns:
+            whitening = self._whitening(inner)
+            ratio, noise = self.frequency_ratio, self.noise_variance[:, : inner.shell_max + 1]
+            kinds, member = torch.cat((ratio.to(noise)[:, None], noise), dim=1).unique(dim=0, return_inverse=True)
+            first = [int((member == kind).nonzero()[0]) for kind in range(len(kinds))]
+            columns = [background_columns(inner, self.input_box, float(ratio[g]), whitening[g]) for g in first]
+            self._columns[inner.shell_max] = torch.stack(columns), member
+        return self._columns[inner.shell_max]
 
     def _seen_pixels(self, disk: HalfDisk) -> Tensor | None:
         """Pixels within each group's own Nyquist, or None if all groups see all."""

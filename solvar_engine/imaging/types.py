@@ -161,6 +161,14 @@ class Batch(_PerParticle):
         images[:, : added.shape[1]] += added
         return images
 
+    def kept_variance(self) -> Tensor:
+        """Share (n, pixels) of the noise's variance that is left beside the background."""
+        kept = torch.ones_like(self.ctf)
+        if self.background is not None:
+            lost = self.background.variance()
+            kept[:, : lost.shape[1]] -= lost
+        return kept
+
     def to(self, device: torch.device | str) -> Batch:
         """Copy to a device all but the index."""
         images, ctf, rotation, contrast = (

@@ -144,7 +144,7 @@ class _RingSums:
         for batch in self._source.batches(index, disk, images_per_call(self._projector, CHANNELS)):
             ctf = batch.ctf * batch.contrast[:, None]
             image = batch.images * (disk.weight * ctf)
-            power = (disk.weight * ctf * ctf).to(image.dtype)
+            power = (disk.weight * ctf * ctf * batch.kept_variance()).to(image.dtype)
             self._projector.backproject(torch.stack((image, power), dim=-1), batch.rotation, self._accumulator)
         return self._projector.to_volumes(self._accumulator)
 

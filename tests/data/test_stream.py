@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from solvar_engine.data import stream
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.model.residuals import ResidualNoise
+from solvar_engine.imaging.background import background_columns
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, images_to_disk, shift_phases
 from solvar_engine.imaging.rotation import random_rotations
@@ -60,6 +62,11 @@ def everything(prepared: PreparedParticles, disk: HalfDisk = DISK, batch_size: i
     return Batch(images, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
+def left_of(prepared: PreparedParticles) -> Tensor:
+    """Images without their backgrounds."""
+    return torch.cat([part.images for part in prepared.batches(torch.arange(COUNT), DISK, COUNT)])
+
+
 def deviation(prepared: PreparedParticles, disk: HalfDisk = DISK) -> Tensor:
     """The origin counts as if its noise was 100 times as wide."""
     of_pixels = prepared.noise_variance.sqrt()[prepared.group][:, disk.shell]
@@ -80,13 +87,6 @@ def test_slow_backgrounds_of_images_on_disk_make_no_difference(prepared) -> None
     scale = float(first.images.abs().max())
     torch.testing.assert_close(second.images[:, inner], first.images[:, inner], rtol=0, atol=0.05 * scale)
     assert float((second.with_background() - first.with_background())[:, inner].abs().max()) > 3 * scale
-
-
-def power_of(batch: Batch) -> Tensor:
-    """Of every coefficient, with what noise loses with the background."""
-    power, lost = batch.images.abs().square(), batch.background.variance()
-    power[:, : lost.shape[1]] += lost
-    return power
 
 
 def test_images_and_transfer_function_are_divided_by_the_noise_deviation(prepared) -> None:
@@ -175,12 +175,47 @@ def test_noise_measured_on_batches_whitens_them() -> None:
     )
     noise = ResidualNoise(2, DISK)
     for batch in source.batches(torch.arange(count), DISK, 100):
-        noise.add(power_of(batch), source.group[batch.index])
+        noise.add(batch.images.abs().square(), source.group[batch.index], batch.kept_variance())
     corrected = source.with_noise(noise.update(source.noise_variance))
     torch.testing.assert_close(corrected.noise_variance[:, 1:], truth[:, 1:], rtol=0.08, atol=0)
-    power = torch.cat([power_of(batch) for batch in corrected.batches(torch.arange(count), DISK, 100)])[:, 1:]
+    batch = next(iter(corrected.batches(torch.arange(count), DISK, count)))
+    power, kept = batch.images.abs().square()[:, 1:], batch.kept_variance()[:, 1:]
     for number in range(2):
-        assert float(power[group == number].mean()) == pytest.approx(1.0, abs=0.01)
+        assert float(power[group == number].sum() / kept[group == number].sum()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_columns_of_backgrounds_are_made_once_for_groups_that_are_alike(prepared, monkeypatch) -> None:
+    made = []
+
+    def record(*of_group: object) -> Tensor:
+        made.append(of_group)
+        return background_columns(*of_group)
+
+    monkeypatch.setattr(stream, "background_columns", record)
+    first, second = prepared.noise_variance
+    alike = replace(
+        prepared,
+        group=torch.arange(COUNT) % 4,
+        noise_variance=torch.stack((first, second, first, second)),
+        frequency_ratio=torch.tensor([1.0, 1.0, 1.0, 1.1]),
+    )
+    for _ in range(2):
+        together = everything(alike)
+        everything(alike, DISK.prefix(4))
+    assert len(made) == 2 * 3
+    for number in range(4):
+        alone = replace(
+            alike,
+            group=torch.zeros(COUNT, dtype=torch.int64),
+            noise_variance=alike.noise_variance[[number]],
+            frequency_ratio=alike.frequency_ratio[[number]],
+        )
+        rows = alike.group == number
+        torch.testing.assert_close(left_of(alike)[rows], left_of(alone)[rows])
+        torch.testing.assert_close(together.images[rows], everything(alone).images[rows])
+    del made[:]
+    everything(alike.with_noise(2 * alike.noise_variance))
+    assert len(made) == 3
 
 
 def test_images_follow_their_refined_shifts(prepared: PreparedParticles) -> None:

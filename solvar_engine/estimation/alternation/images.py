@@ -7,7 +7,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.alternation.problem import of_no_half
 from solvar_engine.estimation.alternation.state import JudgedImages
-from solvar_engine.estimation.judging.outliers import find_outliers, image_fits, strong_images
+from solvar_engine.estimation.judging.outliers import find_outliers, image_fits, images_of_no_state, strong_images
 from solvar_engine.estimation.model.bands import change_box
 from solvar_engine.estimation.model.residuals import ResidualNoise, residual_power
 from solvar_engine.estimation.solver.half_sets import HalfSetState
@@ -23,6 +23,33 @@ _MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is do
 
 LEAST_CONTRAST = 0.1
 """Of an image that is fitted: junk has none, and its sign means nothing."""
+
+
+def find_junk(
+    source: ParticleSource, halves: tuple[Tensor, Tensor], problem: CovarianceProblem, outlier: Tensor
+) -> Tensor:
+    """Find images without a particle before any factor is fitted.
+
+    Parameters
+    ----------
+    source : ParticleSource
+    halves : tuple of two Tensors, int64
+        All particles of each half-set.
+    problem : CovarianceProblem
+        Around the mean.
+    outlier : Tensor, shape (n,), bool
+        Particles that this mean has not seen.
+
+    Returns
+    -------
+    Tensor, shape (n,), bool
+        These, too; only they, if more than half of all look like junk.
+    """
+    used = torch.cat(halves).sort().values
+    band = problem.band(min(_JUDGED_SHELL, source.disk.shell_max))
+    junk = outlier.clone()
+    junk[used] |= images_of_no_state(source, used, band).cpu()
+    return outlier if float(junk[used].float().mean()) > _MOST_OUTLIERS else junk
 
 
 def judge_images(
@@ -63,8 +90,8 @@ def judge_images(
     noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
     for index, factors in judged:
         sample = _noise_sample(source, index[~outlier[index]])
-        for rows, power in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
-            noise.add(power, group[rows])
+        for rows, power, kept in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
+            noise.add(power, group[rows], kept)
     if source.contrast is not None:
         contrast = contrast * source.contrast.cpu()
     contrast = (contrast / contrast[~outlier].mean()).clamp_min(LEAST_CONTRAST)

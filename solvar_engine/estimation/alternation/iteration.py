@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.alternation.images import judge_images
+from solvar_engine.estimation.alternation.images import find_junk, judge_images
 from solvar_engine.estimation.alternation.means import HalfSetEquations, estimate_problem
 from solvar_engine.estimation.alternation.poses import PoseRound, refine_round
 from solvar_engine.estimation.alternation.problem import AlternationProblem, Masks
@@ -57,7 +57,10 @@ def alternate(
                 state = replace(state, factors=factors)
                 yield state
             continue
-        if step is Step.MEASURE_SPREAD:
+        if step is Step.FIND_JUNK:
+            junk = find_junk(present.source, problem.halves, present.covariance, present.outlier)
+            state, present = replace(state, junk=junk), present if torch.equal(junk, present.outlier) else None
+        elif step is Step.MEASURE_SPREAD:
             state = _with_measured_spread(problem, present, state)
         elif step is Step.REFINE_POSES:
             state, present = _with_refined_poses(problem, present, state, watch), None
@@ -71,6 +74,7 @@ class _Present:
     """Images at the noise and poses of a state, with their mean: the same until either changes."""
 
     source: ParticleSource
+    outlier: Tensor
     mean: MeanEstimate
     covariance: CovarianceProblem
 
@@ -79,12 +83,12 @@ class _Present:
         problem: AlternationProblem, state: AlternationState, equations: HalfSetEquations | None = None
     ) -> _Present:
         source, outlier = problem.images(state), problem.outlier(state)
-        if state.judged is None:
+        if problem.next_step(state) is Step.FIND_JUNK:
             used = torch.cat(problem.halves)
             strong = used[strong_images(source, used)]
             if len(strong):
                 outlier, equations = outlier.index_fill(0, strong, True), None
-        return _Present(source, *estimate_problem(problem, source, outlier, equations, state.means))
+        return _Present(source, outlier, *estimate_problem(problem, source, outlier, equations, state.means))
 
     def means(self, problem: AlternationProblem) -> tuple[Tensor, Tensor]:
         """Mean of each half-set, filtered and masked."""

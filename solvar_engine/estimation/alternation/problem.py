@@ -93,6 +93,8 @@ class AlternationProblem:
         """What follows a state; None after the last one."""
         if state.rounds == len(self.rounds):
             return None
+        if state.judged is None and state.junk is None:
+            return Step.FIND_JUNK
         if self._measures_spread(state) and state.done == self._units_before_spread(state):
             return Step.MEASURE_SPREAD
         if state.done < self.rounds[state.rounds]:
@@ -123,7 +125,9 @@ class AlternationProblem:
 
     def outlier(self, state: AlternationState) -> Tensor:
         """Particles (n,), bool, that are left out in a state; from the start, those that are in no half-set."""
-        return of_no_half(self.halves, len(self.source)) if state.judged is None else state.judged.outlier
+        if state.judged is not None:
+            return state.judged.outlier
+        return of_no_half(self.halves, len(self.source)) if state.junk is None else state.junk
 
     def errors_while_fitting(self, state: AlternationState) -> PoseErrors:
         """Errors of the poses that the factors are fitted beside: those of the given ones, while these stand.

@@ -15,6 +15,7 @@ from solvar_engine.imaging.types import Pose
 class Step(Enum):
     """What an alternation does between two states."""
 
+    FIND_JUNK = "images without a particle"
     MEASURE_SPREAD = "errors of the poses"
     FIT_FACTORS = "half-sets"
     REFINE_POSES = "poses"
@@ -77,6 +78,8 @@ class AlternationState:
         Of all particles; None while the given ones are in use.
     pose_gain : tuple of two PoseGains or None
         Of the last refinement.
+    junk : Tensor, shape (n,), bool, or None
+        Outliers that were found before any factor was fitted; None before the first step.
     judged : JudgedImages or None
         From the last finished round.
     means : tuple of two Tensors, shape (z, y, x), or None
@@ -90,6 +93,7 @@ class AlternationState:
     spread: PoseSpread | None = None
     pose: Pose | None = None
     pose_gain: tuple[PoseGain, PoseGain] | None = None
+    junk: Tensor | None = None
     judged: JudgedImages | None = None
     means: tuple[Tensor, Tensor] | None = None
 

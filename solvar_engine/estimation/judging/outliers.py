@@ -10,7 +10,8 @@ are found by their distance from the others.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import log
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass
 from solvar_engine.imaging.sampling import enlarged_groups, sample_of
-from solvar_engine.imaging.types import BatchSource, ParticleSource
+from solvar_engine.imaging.types import Batch, BatchSource, ParticleSource
 
 PRIOR_SHARE = 0.05
 """Of images without a particle, and of images of another one, before an image is looked at."""
@@ -29,6 +30,9 @@ LARGEST_DEVIATION = 8.0
 _STRENGTH_SHELL = 8  # up to which images are compared in strength
 _STRENGTH_IMAGES = 1_000  # in memory at a time
 _SAMPLE = 1_000  # images that tell how strong the particle is
+_CONTRAST_DEVIATION = 0.2  # of images of which nothing is known yet
+_FAR_STRONGER = 10.0  # power of ice over that of the particle
+_PRIOR_LOG_ODDS = log((1 - 2 * PRIOR_SHARE) / PRIOR_SHARE)
 _DEVIATIONS_PER_MAD = 1.4826  # of a normal distribution
 
 
@@ -92,18 +96,48 @@ def image_fits(source: BatchSource, index: Tensor, band: Band, factors: Tensor) 
     index : Tensor, shape (m,), int64
     fit : ImageFit
     """
-    power = signal_power(source, index, band, factors)[band.disk.shell]
-    weight = band.disk.weight.double()
+    power = signal_power(source, index, band, factors)
     for batch, _, _, posterior in posterior_pass(source, index, band, factors):
-        observed = batch.images.abs().double().square()
-        spread = power * batch.ctf.double().square()
-        noise = 0.5 * (observed @ weight)
-        other = 0.5 * ((observed / (1 + spread) + torch.log1p(spread)) @ weight)
-        log_odds = torch.minimum(noise, other) - posterior.objective
-        prior = log_odds.new_tensor((1 - 2 * PRIOR_SHARE) / PRIOR_SHARE).log()
+        of_noise, of_other = (_unknown(batch, band, strength * power) for strength in (0.0, 1.0))
+        log_odds = torch.minimum(of_noise, of_other) - posterior.objective + _PRIOR_LOG_ODDS
         distance = _distance(posterior.objective, posterior.covariance)
         contrast = 1 + band.contrast_variance**0.5 * posterior.mean[:, -1]
-        yield batch.index, ImageFit(log_odds + prior, distance, contrast)
+        yield batch.index, ImageFit(log_odds, distance, contrast)
+
+
+def images_of_no_state(source: BatchSource, index: Tensor, band: Band) -> Tensor:
+    """Images that show no particle in whatever state, as far as that can be told before any motion is known.
+
+    Were a factor fitted to them, it would describe that the particle is missing, and explain them ever after. An image
+    is one of them if noise alone, or a structure far stronger than the particle, is more likely than both the mean and
+    some unknown structure as strong as the particle: that may be a rare state.
+
+    Parameters
+    ----------
+    source : BatchSource
+    index : Tensor, shape (n,), int64
+    band : Band
+        Without errors of poses; its variance of the contrast does not count.
+
+    Returns
+    -------
+    Tensor, shape (n,), bool
+    """
+    band, no_factors = replace(band, contrast_variance=_CONTRAST_DEVIATION**2), band.mean.new_zeros(0, *band.mean.shape)
+    power = signal_power(source, index, band, no_factors)
+    found = []
+    for batch, _, _, posterior in posterior_pass(source, index, band, no_factors):
+        of_noise, of_state, of_ice = (_unknown(batch, band, strength * power) for strength in (0.0, 1.0, _FAR_STRONGER))
+        log_odds = torch.minimum(of_noise, of_ice) - torch.minimum(posterior.objective - _PRIOR_LOG_ODDS, of_state)
+        found.append(log_odds < 0)
+    return torch.cat(found)
+
+
+def _unknown(batch: Batch, band: Band, power: Tensor) -> Tensor:
+    """Minus the log-likelihood (n,) of images of an unknown structure with some power (shells,), besides noise."""
+    spread = power[band.disk.shell] * batch.ctf.double().square()
+    observed = batch.images.abs().double().square()
+    return 0.5 * ((observed / (1 + spread) + torch.log1p(spread)) @ band.disk.weight.double())
 
 
 def _distance(objective: Tensor, covariance: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from solvar_engine.imaging.types import BatchSource
 
 def residual_power(
     source: BatchSource, index: Tensor, band: Band, factors: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield |e - A m|^2 + (A S A^*)_kk of every coefficient: the M-step of the noise variance.
 
     Plain residuals |e|^2 would contain the heterogeneity. The error of the contrast is one of the columns of A.
@@ -34,6 +34,8 @@ def residual_power(
     index : Tensor, shape (m,), int64
     power : Tensor, shape (m, pixels), float32
         In units of the noise variance that whitened the images.
+    kept : Tensor, shape (m, pixels), float32
+        What this is on average if that variance is right: less than 1 where backgrounds were removed.
     """
     deviation = band.contrast_variance**0.5
     for batch, slices, _, posterior in posterior_pass(source, index, band, factors):
@@ -43,10 +45,7 @@ def residual_power(
         explained = explained + (loadings @ posterior.mean[..., None].to(loadings.dtype))[..., 0]
         spread = loadings @ torch.linalg.cholesky(posterior.covariance).to(loadings.dtype)
         power = (batch.images - explained).abs() ** 2 + (spread.abs() ** 2).sum(dim=-1)
-        if batch.background is not None:
-            lost = batch.background.variance()
-            power[:, : lost.shape[1]] += lost
-        yield batch.index, power
+        yield batch.index, power, batch.kept_variance()
 
 
 class ResidualNoise:
@@ -61,13 +60,13 @@ class ResidualNoise:
     def __init__(self, groups: int, disk: HalfDisk) -> None:
         self._disk = disk
         self._power = torch.zeros(groups, len(disk), dtype=torch.float64, device=disk.weight.device)
-        self._count = torch.zeros(groups, dtype=torch.int64, device=disk.weight.device)
+        self._kept = torch.zeros_like(self._power)
 
-    def add(self, power: Tensor, group: Tensor) -> None:
-        """Add the residual powers (n, pixels) of whitened images of some groups (n,)."""
+    def add(self, power: Tensor, group: Tensor, kept: Tensor) -> None:
+        """Add powers (n, pixels) of whitened images of some groups (n,), and what they are if that of noise is 1."""
         group = group.to(self._power.device)
         self._power.index_add_(0, group, power.double())
-        self._count += torch.bincount(group, minlength=self._count.shape[0])
+        self._kept.index_add_(0, group, kept.double())
 
     def update(self, noise_variance: Tensor) -> Tensor:
         """Correct the noise variance (groups, shells) that whitened the images.
@@ -77,9 +76,9 @@ class ResidualNoise:
         spectra.
         """
         # Beyond a group's own Nyquist its images hold nothing, and its noise is measured on the rest of the shell.
-        seen = shell_means((self._power > 0).double(), self._disk)
-        seen[:, 0] = 0
-        power = shell_means(self._power / self._count.clamp_min(1)[:, None], self._disk)
-        power = torch.where(seen > 0, noise_variance * power / seen, noise_variance.double())
-        measured = seen * self._count[:, None] * torch.bincount(self._disk.shell, minlength=seen.shape[1])
-        return torch.where(seen > 0, shrunk_spectra(power, measured), noise_variance.double()).float()
+        kept = shell_means(torch.where(self._power > 0, self._kept, 0.0), self._disk)
+        kept[:, 0] = 0
+        power = shell_means(self._power, self._disk)
+        power = torch.where(kept > 0, noise_variance * power / kept, noise_variance.double())
+        measured = kept * torch.bincount(self._disk.shell, minlength=kept.shape[1])
+        return torch.where(kept > 0, shrunk_spectra(power, measured), noise_variance.double()).float()

@@ -82,12 +82,12 @@ def numbers_of(value: object) -> list[Tensor]:
 
 
 def test_steps_with_poses_come_in_order(refining, states) -> None:
-    measure, fit, refine, judge = Step
+    find, measure, fit, refine, judge = Step
     steps = [refining.next_step(state) for state in states]
-    assert steps == [measure, fit, measure, fit, refine, judge, fit, refine, judge, None]
-    assert [state.done for state in states] == [0, 0, 1, 1, 2, 2, 2, 3, 3, 3]
-    assert [state.rounds for state in states] == [0] * 6 + [1] * 3 + [2]
-    assert [state.pose_rounds for state in states] == [0] * 5 + [1] * 3 + [2] * 2
+    assert steps == [find, measure, fit, measure, fit, refine, judge, fit, refine, judge, None]
+    assert [state.done for state in states] == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert [state.rounds for state in states] == [0] * 7 + [1] * 3 + [2]
+    assert [state.pose_rounds for state in states] == [0] * 6 + [1] * 3 + [2] * 2
 
 
 def test_only_the_last_refinement_takes_itself_for_the_last(refining, states, monkeypatch) -> None:
@@ -107,11 +107,11 @@ def test_only_the_last_refinement_takes_itself_for_the_last(refining, states, mo
 
 def test_poses_that_stay_are_neither_measured_nor_refined(source) -> None:
     problem = problem_of(source)
-    fit, judge = Step.FIT_FACTORS, Step.JUDGE_IMAGES
+    find, fit, judge = Step.FIND_JUNK, Step.FIT_FACTORS, Step.JUDGE_IMAGES
     steps, state = [problem.next_step(AlternationState())], AlternationState()
     for state in alternate(problem):
         steps.append(problem.next_step(state))
-    assert steps == [fit, fit, judge, fit, judge, None]
+    assert steps == [find, fit, fit, judge, fit, judge, None]
     assert state.pose is None and state.spread is None and half_set_fit(problem, state).pose_spread is None
 
 
@@ -152,8 +152,8 @@ def test_the_end_is_at_the_last_noise_poses_and_contrasts(refining, states) -> N
 
 def test_factors_are_fitted_beside_the_errors_of_given_poses_only(refining, states) -> None:
     measured = [refining.errors_while_fitting(state).spread for state in states]
-    assert measured[1] == states[1].rough_spread and measured[3] == states[3].spread
-    assert measured[1] != measured[3]
-    assert all(refining.errors_while_fitting(state) == PoseErrors() for state in (states[0], *states[5:]))
+    assert measured[2] == states[2].rough_spread and measured[4] == states[4].spread
+    assert measured[2] != measured[4]
+    assert all(refining.errors_while_fitting(state) == PoseErrors() for state in (*states[:2], *states[6:]))
     published = replace(refining, pose_schedule=POSE_SCHEDULES["paper"])
     assert published.errors_of_refined(states[-1]) == PoseErrors() and published.prior_spread(states[-1]) is None

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.outliers import PRIOR_SHARE, find_outliers, image_fits, signal_power
+from solvar_engine.estimation.judging.outliers import (
+    PRIOR_SHARE,
+    find_outliers,
+    image_fits,
+    images_of_no_state,
+    signal_power,
+)
+from solvar_engine.imaging.fourier import HalfDisk
 from tests.estimation.problems import DenseModel, full_band, in_double
 from tests.reconstruction.simulated import LinearPhantom, MemorySource, real_rows, simulate
 
@@ -37,6 +44,13 @@ def all_fits(source, band, factors: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([fit.log_odds for fit in fits]), torch.cat([fit.distance for fit in fits])
 
 
+def of_unknown(source: MemorySource, disk: HalfDisk, power: Tensor) -> Tensor:
+    """Log-likelihood (n,) of independent real numbers of the variance 1 + ctf^2 x power (pixels,)."""
+    variance = (1 + power * source.ctf**2).repeat(1, 2)
+    variance = torch.cat((variance[:, : len(disk)], variance[:, len(disk) + 1 :]), dim=1)
+    return -0.5 * (real_rows(source.images, disk).square() / variance + variance.log()).sum(dim=1)
+
+
 def test_log_odds_and_distance_equal_the_dense_gaussians(good) -> None:
     source = replace(good.source.double(), batch_limit=17)
     band = replace(in_double(full_band(good)), contrast_variance=0.01)
@@ -50,11 +64,7 @@ def test_log_odds_and_distance_equal_the_dense_gaussians(good) -> None:
     distance = (model.error[rows] * weighted).sum(dim=1)
     torch.testing.assert_close(torch.cat([fit.distance for fit in fits]), distance, rtol=1e-5, atol=1e-4)
     of_model = -0.5 * (distance + torch.linalg.slogdet(covariance).logabsdet)
-    data = real_rows(source.images[rows], band.disk)
-    variance = (1 + power * source.ctf[rows] ** 2).repeat(1, 2)
-    variance = torch.cat((variance[:, : len(band.disk)], variance[:, len(band.disk) + 1 :]), dim=1)
-    of_noise = -0.5 * data.square().sum(dim=1)
-    of_other = -0.5 * (data.square() / variance + variance.log()).sum(dim=1)
+    of_noise, of_other = (of_unknown(source, band.disk, strength * power)[rows] for strength in (0, 1))
     prior = torch.tensor((1 - 2 * PRIOR_SHARE) / PRIOR_SHARE).double().log()
     expected = of_model - torch.maximum(of_noise, of_other) + prior
     # the origin, a real number, counts as half of a complex one there
@@ -84,6 +94,37 @@ def test_a_motion_that_the_model_does_not_know_is_no_outlier(good) -> None:
     log_odds, distance = all_fits(good.source, full_band(good), 0 * good.phantom.factors(BOX))
     outlier = find_outliers(log_odds, distance, torch.zeros(IMAGES, dtype=torch.int64))
     assert float(outlier.float().mean()) < 0.02
+
+
+def test_before_motions_are_known_images_of_nothing_and_ice_are_found(good, mixed) -> None:
+    """Another particle may be a rare state of this one."""
+    images = mixed.images.clone()
+    images[JUNK // 2 : JUNK] += 3.5 * (mixed.images - good.source.images)[JUNK + JUNK // 2 : 2 * JUNK]
+    found = images_of_no_state(replace(mixed, images=images), mixed.everyone, full_band(good))
+    assert float(found[:JUNK].float().mean()) > 0.9
+    assert float(found[JUNK:].float().mean()) < 0.02
+
+
+def test_images_of_no_state_are_those_of_the_dense_gaussians(good) -> None:
+    """Particles that get weaker, then unknown structures that get stronger: the line is the same."""
+    source, band = good.source.double(), replace(in_double(full_band(good)), contrast_variance=1.0)
+    other = simulate(LinearPhantom.create(RANK, strength=0.2, seed=5).scaled(8.0), IMAGES, BOX, seed=1).source.images
+    weaker, stronger = torch.linspace(0, 1, 150)[:, None], torch.linspace(0.3, 6, IMAGES - 150)[:, None]
+    noise = simulate(LinearPhantom.create(RANK).scaled(0.0), IMAGES, BOX, seed=2).source.images
+    images = torch.cat((noise[:150] + weaker * source.images[:150], noise[150:] + stronger * other[150:]))
+    source = replace(source, images=images.to(torch.complex128))
+    nothing = band.mean.new_zeros(0, BOX, BOX, BOX)
+    power = signal_power(source, source.everyone, band, nothing)[band.disk.shell]
+    model = DenseModel.of(source, replace(band, contrast_variance=0.2**2), nothing)
+    covariance = model.covariance()
+    weighted = torch.linalg.solve(covariance, model.error[:, :, None])[..., 0]
+    of_mean = -0.5 * ((model.error * weighted).sum(dim=1) + torch.linalg.slogdet(covariance).logabsdet)
+    of_noise, of_state, of_ice = (of_unknown(source, band.disk, strength * power) for strength in (0, 1, 10))
+    prior = torch.tensor((1 - 2 * PRIOR_SHARE) / PRIOR_SHARE).double().log()
+    log_odds = torch.maximum(of_mean + prior, of_state) - torch.maximum(of_noise, of_ice)
+    expected, found = log_odds < 0, images_of_no_state(replace(source, batch_limit=170), source.everyone, band)
+    assert 20 < int(expected[:150].sum()) < 130 and 20 < int(expected[150:].sum()) < 230
+    assert bool((found == expected)[log_odds.abs() > 0.1].all()) and int((log_odds.abs() > 0.1).sum()) > 380
 
 
 def test_strength_of_the_signal_is_that_of_its_slices(good) -> None:

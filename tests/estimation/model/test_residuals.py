@@ -17,7 +17,7 @@ BOX, RANK = 12, 4
 
 
 def average_power(source, band, factors: Tensor) -> float:
-    power = torch.cat([power for _, power in residual_power(source, source.everyone, band, factors)])
+    power = torch.cat([power for _, power, _ in residual_power(source, source.everyone, band, factors)])
     weight = band.disk.weight / band.disk.weight.sum()
     return float((power.double() @ weight.double()).mean())
 
@@ -41,8 +41,8 @@ def test_residual_power_equals_the_dense_expectation() -> None:
     expected /= band.disk.weight.double()
     limited = replace(source, batch_limit=7)
     parts = list(residual_power(limited, source.everyone, band, factors))
-    assert torch.equal(torch.cat([index for index, _ in parts]), source.everyone)
-    torch.testing.assert_close(torch.cat([power for _, power in parts]).double(), expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(torch.cat([index for index, _, _ in parts]), source.everyone)
+    torch.testing.assert_close(torch.cat([power for _, power, _ in parts]).double(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_true_model_leaves_noise_of_variance_one() -> None:
@@ -80,7 +80,7 @@ def test_true_spectra_of_two_groups_are_returned_whatever_whitened_before() -> N
     collected = ResidualNoise(2, DISK)
     for seed, group in ((0, 0), (1, 1), (2, 0), (3, 1), (4, 1)):
         whitened = coloured_coefficients(truth[group], 200, seed) / guess[group].sqrt()[DISK.shell]
-        collected.add(whitened.abs() ** 2, torch.full((200,), group))
+        collected.add(whitened.abs() ** 2, torch.full((200,), group), torch.ones(200, len(DISK)))
     found = collected.update(guess)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found[:, 1:].double(), truth[:, 1:], rtol=0.07, atol=0)
@@ -91,15 +91,15 @@ def test_groups_may_be_mixed_in_a_batch_and_have_unequal_sizes() -> None:
     power = torch.ones(5, len(DISK)) * torch.tensor([1.0, 2.0, 2.0, 1.0, 2.0])[:, None]
     group = torch.tensor([0, 1, 1, 0, 1])
     collected = ResidualNoise(2, DISK)
-    collected.add(power[:2], group[:2])
-    collected.add(power[2:], group[2:])
+    collected.add(power[:2], group[:2], torch.ones(2, len(DISK)))
+    collected.add(power[2:], group[2:], torch.ones(3, len(DISK)))
     found = collected.update(torch.ones(2, DISK.shell_max + 1))
     torch.testing.assert_close(found[:, 1:], torch.tensor([1.0, 2.0])[:, None].expand(-1, DISK.shell_max))
 
 
 def test_group_without_images_keeps_its_noise() -> None:
     collected = ResidualNoise(2, DISK)
-    collected.add(torch.full((3, len(DISK)), 2.0), torch.zeros(3, dtype=torch.int64))
+    collected.add(torch.full((3, len(DISK)), 2.0), torch.zeros(3, dtype=torch.int64), torch.ones(3, len(DISK)))
     before = torch.full((2, DISK.shell_max + 1), 5.0)
     assert collected.update(before)[:, 1].tolist() == [10.0, 5.0]
 
@@ -107,7 +107,7 @@ def test_group_without_images_keeps_its_noise() -> None:
 def test_shells_that_a_group_does_not_see_keep_their_noise() -> None:
     collected = ResidualNoise(1, DISK)
     power = torch.where(DISK.shell <= 6, 3.0, 0.0).expand(4, -1)
-    collected.add(power, torch.zeros(4, dtype=torch.int64))
+    collected.add(power, torch.zeros(4, dtype=torch.int64), torch.ones(4, len(DISK)))
     found = collected.update(torch.full((1, DISK.shell_max + 1), 2.0))[0]
     assert found[1:7].tolist() == [6.0] * 6
     assert found[7:].tolist() == [2.0] * (DISK.shell_max - 6)
@@ -118,6 +118,7 @@ def test_shell_that_a_group_sees_in_part_is_measured_on_that_part() -> None:
     seen = DISK.pixels.double().norm(dim=1) <= 7.0
     assert 0 < int(seen[DISK.shell == 7].sum()) < int((DISK.shell == 7).sum())
     collected = ResidualNoise(1, DISK)
-    collected.add(torch.where(seen, 3.0, 0.0).expand(4, -1), torch.zeros(4, dtype=torch.int64))
+    power, kept = torch.where(seen, 3.0, 0.0).expand(4, -1), torch.ones(4, len(DISK))
+    collected.add(power, torch.zeros(4, dtype=torch.int64), kept)
     found = collected.update(torch.full((1, DISK.shell_max + 1), 2.0))[0]
     assert float(found[7]) == pytest.approx(6.0)

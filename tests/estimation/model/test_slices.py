@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.model.expectation import expectation_pass
 from solvar_engine.estimation.model.objectives import OBJECTIVES
-from solvar_engine.estimation.model.residuals import residual_power
+from solvar_engine.estimation.model.residuals import ResidualNoise, residual_power
 from solvar_engine.estimation.model.slices import slices_of_batch
 from solvar_engine.estimation.poses.likelihood import PoseModel
 from solvar_engine.imaging.background import Background, background_columns, support
@@ -21,6 +21,7 @@ from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.types import Batch
 from solvar_engine.projectors.create import create_projector
 from solvar_engine.projectors.options import SliceOptions
+from solvar_engine.reconstruction.kernel_regression import back_project
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.estimation.problems import full_band, in_double
 from tests.reconstruction.simulated import LinearPhantom, MemorySource, simulate
@@ -135,9 +136,10 @@ def test_derivatives_by_the_pose_are_those_of_the_marginal_likelihood(band, fact
         torch.testing.assert_close(gradient[:, k], difference, rtol=0, atol=0.05 * scale)
 
 
-def test_noise_counts_what_was_lost_with_the_background(band) -> None:
+def test_noise_beside_backgrounds_is_measured_in_one_step(band) -> None:
+    """Of variance 3, whitened as if it was 1: what is left of it in each shell is compared with what would be left."""
     generator = torch.Generator().manual_seed(3)
-    noise = torch.randn(4000, len(band.disk), dtype=torch.complex64, generator=generator)
+    noise = 3**0.5 * torch.randn(4000, len(band.disk), dtype=torch.complex64, generator=generator)
     source = replace(
         SIMULATION.source,
         images=noise,
@@ -146,9 +148,23 @@ def test_noise_counts_what_was_lost_with_the_background(band) -> None:
         contrast=torch.ones(4000),
     )
     nothing = band.mean.new_zeros(0, BOX, BOX, BOX)
-    parts = residual_power(with_background(20.0, source), source.everyone, band, nothing)
-    power = torch.cat([part for _, part in parts]).mean(dim=0)
-    torch.testing.assert_close(power[1:], torch.ones(len(band.disk) - 1), rtol=0.12, atol=0)
+    measured = ResidualNoise(1, band.disk)
+    for rows, power, kept in residual_power(with_background(20.0, source), source.everyone, band, nothing):
+        assert float(kept[:, band.disk.shell == 1].mean()) < 0.8
+        measured.add(power, torch.zeros_like(rows), kept)
+    found = measured.update(torch.ones(1, band.shell_max + 1))[0, 1:]
+    torch.testing.assert_close(found, torch.full_like(found, 3.0), rtol=0.03, atol=0)
+
+
+def test_density_of_volumes_of_states_lacks_what_was_lost_with_backgrounds() -> None:
+    """Its trace is that of P* (1 - U U*) P: the power of the columns, pixel by pixel, is not counted."""
+    source = SIMULATION.source
+    dirty = with_background(3.0, source)
+    batch = next(iter(dirty.batches(source.everyone, source.disk, IMAGES)))
+    columns, kept = batch.background.columns, torch.ones(IMAGES, len(source.disk))
+    kept[:, : columns.shape[1]] -= (columns * columns.conj()).real.sum(dim=2)
+    expected = back_project(replace(source, ctf=source.ctf * kept.sqrt()), source.everyone)[1]
+    torch.testing.assert_close(back_project(dirty, source.everyone)[1], expected, rtol=0, atol=1e-4 * expected.max())
 
 
 def test_mean_takes_what_backgrounds_hide_from_an_earlier_one() -> None:
