@@ -9,9 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.data.mrc import StackWriter
+
+if not torch.cuda.is_available():
+    # Triton's interpreter stands in for a card; Triton must know before it is imported, wherever that happens first.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -21,7 +26,6 @@ def one_thread_beside_other_workers() -> None:
     """Let the libraries compute on one thread where pytest-xdist runs tests beside each other."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         import numba
-        import torch
 
         numba.set_num_threads(1)
         torch.set_num_threads(1)

@@ -81,7 +81,7 @@ BACKEND_SAMPLINGS = [
     pytest.param(backend, sampling, id=f"{backend.name}-{sampling}")
     for backend in BACKENDS
     for sampling in backend.samplings
-    if sampling.oversampling in (None, 2)
+    if sampling.oversampling in (None, 2) and not backend.is_slow
 ]
 
 
