@@ -235,7 +235,7 @@ class _Columns:
         order = sorted(known, reverse=not optics_first)  # "optics" sorts first
         if len(order) > 1 and column not in self._compared:
             self._compared.add(column)
-            self.compare(column, *(known[name] for name in order), f"that of the {order[0]} is used")
+            self.compare(column, known[order[0]], known[order[1]], f"that of the {order[0]} is used")
         return known[order[0]] if order else None
 
     def compare(self, what: str, used: np.ndarray, other: np.ndarray, choice: str) -> None:
@@ -381,7 +381,7 @@ def _pixel_size(columns: _Columns) -> np.ndarray:
     named = [columns.find(column, optics_first=True) for column in ("rlnImagePixelSize", "rlnPixelSize")]
     known = [values for values in named if values is not None]
     if len(known) > 1:
-        columns.compare("The pixel size", *known, "rlnImagePixelSize is used, not rlnPixelSize")
+        columns.compare("The pixel size", known[0], known[1], "rlnImagePixelSize is used, not rlnPixelSize")
     if known:
         return known[0]
     # RELION 3.0: size of a detector pixel in um, and magnification
