@@ -9,7 +9,7 @@ from pwem.objects import SetOfParticlesFlex
 from pyworkflow import BETA
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.results import read_components
+from solvar_engine.contract.results import read_components, read_reach
 from solvar_plugin.convert.particle_results import ParticleResults
 from solvar_plugin.convert.particles import enabled_items
 from solvar_plugin.convert.selection import cluster_centre, distances_from, in_clusters, nearest
@@ -125,6 +125,15 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
                 cluster_centre(run, self.cluster.get())
             elif self.point.get() == form_of.AT_COORDINATES:
                 coordinates_of(run, self.coordinates.get(), form_of.COORDINATES_LABEL)
+
+    def _warnings(self) -> list[str]:
+        is_point = self.way.get() == form_of.BY_DISTANCE and self.point.get() == form_of.AT_COORDINATES
+        if not is_point or self._validate() or self.inputParticles.get() is None:
+            return []
+        run, label = self.getRunDir(), form_of.COORDINATES_LABEL
+        points = coordinates_of(run, self.coordinates.get(), label)[:1]
+        found = read_reach(run).beyond(points, read_components(run.eigenvalues).compared, [f"The point of '{label}'"])
+        return [f"{found}: the nearest ones are selected all the same."] if found else []
 
     def _choice(self) -> str:
         """Say what is selected."""

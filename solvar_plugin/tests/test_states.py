@@ -147,6 +147,9 @@ class TestStates(StandInProject, BaseTest):
         self.assertIn("no cluster 9", self.problems(kind, clusters="1 9"))
         self.assertIn("'x'", self.problems(kind, clusters="x"))
         self.assertIn("has 3 numbers, but the run has 2", self.problems(kind, coordinates="1 2 3", **point))
+        self.assertEqual(self.of(kind, coordinates="0 0", **point)._warnings(), [])
+        (warning,) = self.of(kind, coordinates="9000 0", **point)._warnings()
+        self.assertIn("z_1 = 9000", warning)
         self.assertIn("'nan', which is not a finite number", self.problems(kind, coordinates="1 nan", **point))
 
     # ------------------------------------------------------------ refined poses

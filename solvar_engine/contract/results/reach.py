@@ -78,10 +78,16 @@ class Reach:
         UserError
             That says how far the first one is.
         """
+        found = self.beyond(points, columns, names)
+        if found:
+            raise UserError(f"{found}: correct it, or accept an extrapolation with --allow-extrapolation.")
+
+    def beyond(self, points: np.ndarray, columns: np.ndarray, names: list[str]) -> str:
+        """Say how far the first point is where there are no particles, and how many are such; empty if none is."""
         excess = self.excess(points, columns)
         beyond = np.flatnonzero(excess > 1)
         if not len(beyond):
-            return
+            return ""
         first = int(beyond[0])
         point, others = points[first], f" ({len(beyond)} of {len(points)} are such)" if len(beyond) > 1 else ""
         place = ", ".join(f"z_{column + 1} = {point[column]:.4g}" for column in columns)
@@ -91,10 +97,7 @@ class Reach:
             found = f"; the particles reach from {lowest:.4g} to {highest:.4g} along z_{alone[0] + 1}"
         else:
             found = f", {_BEYOND * excess[first]:.1f} times as far from its nearest ones as they are at their edge"
-        raise UserError(
-            f"{names[first]} ({place}) is far from all particles{found}{others}: correct it, or accept an extrapolation"
-            " with --allow-extrapolation."
-        )
+        return f"{names[first]} ({place}) is far from all particles{found}{others}"
 
     def _excess(self, points: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """As `excess`, of all columns together."""

@@ -53,6 +53,13 @@ def test_gain_is_half_the_squared_distance_of_the_slices() -> None:
     assert abs(gain - sum(distances) / 2) < 4 * error and gain > 15 * error
 
 
+def test_every_clean_image_gains_at_its_own_pose() -> None:
+    """Without noise the gain of each is a square, whatever the power of both slices is."""
+    clean = PHANTOM.slices(torch.zeros(IMAGES, 1), particles().pose.rotation, particles().disk)
+    gain = evidence_of(replace(particles(), coefficients=clean)).orientation_gain
+    assert float(gain.min()) > -0.01 * float(gain.mean()) and float(gain.mean()) > 0.1
+
+
 def test_poses_of_other_images_gain_nothing() -> None:
     source = particles()
     order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(3))

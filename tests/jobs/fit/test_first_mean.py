@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,15 @@ from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.volumes import read_volume, write_volume
-from solvar_engine.imaging.types import Volume
+from solvar_engine.estimation.judging.given_poses import PoseEvidence
+from solvar_engine.imaging.types import Pose, Volume
 from solvar_engine.jobs.decisions import ImageDecisions, read_decisions
-from solvar_engine.jobs.fit.first_mean import BALL
+from solvar_engine.jobs.fit.first_mean import BALL, pose_doubts
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
 from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE
+from tests.reconstruction.simulated import noise
 
 
 def settled(particles: Path, folder: Path, **options: str) -> tuple[ImageDecisions, torch.Tensor]:
@@ -74,6 +77,49 @@ def test_poses_of_other_images_are_told(hinge, tmp_path):
     decided, _ = settled(particles, tmp_path / "second")
     (doubt,) = decided.doubts
     assert "orientations of rows 151 to 300 in" in doubt and "unlike those of the others" in doubt
+
+
+@dataclass(frozen=True)
+class Index:
+    paths: list[Path]
+    stack: np.ndarray
+
+
+@dataclass(frozen=True)
+class ListOf800:
+    """What a list says of 800 images in four stacks and two folders, of two optics groups."""
+
+    path = Path("list.star")
+    group_names, pixel_size = ("one", "two"), 2.0
+    group = torch.arange(800) % 2
+    index = Index([Path(f"{folder}/{name}.mrcs") for folder in "AB" for name in "xy"], np.arange(800) // 2 % 4)
+    pose = Pose(torch.eye(3).expand(800, 3, 3), torch.zeros(800, 2))
+
+    def __len__(self) -> int:
+        return 800
+
+
+@pytest.mark.parametrize(
+    ("foreign", "named"),
+    [
+        (lambda row: row % 2 == 1, "of optics group two in"),
+        (lambda row: row // 2 % 4 >= 2, "of B in"),
+        (lambda row: row // 2 % 4 == 1, "of A/y.mrcs in"),
+        (lambda row: row < 400, "of rows 1 to 400 in"),
+        (lambda row: row >= 700, "of rows 701 to 800 in"),
+    ],
+)
+def test_the_part_whose_poses_are_foreign_is_named(foreign, named):
+    """However a list was joined; none of it if the weaker part gains, too."""
+    rows = torch.arange(0, 800, 3)
+    is_foreign = torch.tensor([foreign(int(row)) for row in rows])
+    scatter = noise(len(rows), seed=1).double()
+    nothing = torch.ones(len(rows), 3).double()
+    evidence = PoseEvidence(rows, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing)
+    (doubt,) = pose_doubts(evidence, ListOf800())
+    assert doubt.startswith(f"The orientations {named} list.star do not seem to belong to their images")
+    weak = PoseEvidence(rows, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing)
+    assert pose_doubts(weak, ListOf800()) == []
 
 
 @pytest.mark.parametrize("in_column", ["rlnOriginXAngst", "rlnOriginX"])
