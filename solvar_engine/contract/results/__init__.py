@@ -24,6 +24,7 @@ from solvar_engine.contract.results.components import (
     write_eigenvalues,
     write_rank,
 )
+from solvar_engine.contract.results.density import Density, read_density, write_density
 from solvar_engine.contract.results.images import (
     CONTRAST,
     CONTRAST_STD,
@@ -85,6 +86,7 @@ __all__ = [
     "RANK_COLUMNS",
     "Candidates",
     "Components",
+    "Density",
     "ImageResults",
     "Latents",
     "PoseChanges",
@@ -99,6 +101,7 @@ __all__ = [
     "read_centres",
     "read_clusters",
     "read_components",
+    "read_density",
     "read_embedding",
     "read_fsc",
     "read_images",
@@ -111,6 +114,7 @@ __all__ = [
     "resolution_at_threshold",
     "write_centres",
     "write_clusters",
+    "write_density",
     "write_eigenvalues",
     "write_embedding",
     "write_fsc",

@@ -118,6 +118,11 @@ class RunDir:
         return self.path / "latents.npz"
 
     @property
+    def density(self) -> Path:
+        """Density of the particles in latent space."""
+        return self.path / "density.csv"
+
+    @property
     def particles(self) -> Path:
         """The input particles, in input order."""
         return self.path / "particles.star"
