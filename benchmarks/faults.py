@@ -74,7 +74,8 @@ _JUDGING = [
         "tests/estimation/judging/test_nuisance.py",
         ("torch.cat((mean[None], first, *second))", "torch.cat((first, *second))",
          "errors of contrast are no nuisance"),
-        ("for turned in first[3:]]", "for turned in first[:3]]", "second derivatives of shifts for those of turns"),
+        ("[pose_derivatives(moved)[number:] for number", "[pose_derivatives(moved)[:0] for number",
+         "nuisances of the first order only"),
     ),
     *_of(
         "tests/estimation/judging/test_rank.py",
@@ -201,6 +202,20 @@ _MODEL = [
         ("share.clamp(_LEAST_SHARE, 1.0)", "share.clamp(0.0, 1.0)", "steps by a curvature that may vanish"),
         ("return 2 * information + _identity_like", "return information + _identity_like",
          "curvature of least squares halved"),
+    ),
+    *_of(
+        "tests/estimation/model/test_mixture.py",
+        ("evidence[n] = largest + np.log(norm)", "evidence[n] = largest", "evidence of the likeliest Gaussian alone"),
+        ("entry = places[k, i] * places[k, j]\n", "entry = 0.0\n", "second moments about the means of Gaussians"),
+        ("weights.log() + 0.5 * torch.logdet(precision)", "weights.log() - 0.5 * torch.logdet(precision)",
+         "evidence of a Gaussian with the determinant's wrong sign"),
+        ("scatter = found.outer - total", "scatter = found.outer + total", "covariances of Gaussians about zero"),
+    ),
+    *_of(
+        "tests/jobs/fit/test_density.py",
+        ("* precision * deviation - identity", "* precision * deviation",
+         "what images know with the prior counted in"),
+        ("(found.mean * scale).float()", "found.mean.float()", "places by the density not in the units of components"),
     ),
     *_of(
         "tests/estimation/model/test_residuals.py",

@@ -1,5 +1,5 @@
 """How close an estimate comes to a known truth. Pure functions: arrays in, numbers out.
 
-Others use `metrics` (`evaluate_estimate`: all figures of an estimate); of its parts, `covariance_scores`, `fsc_auc`,
-`latent_scores` and `pose_scores`, each can be called alone, as the benchmarks do.
+Others use `metrics` (`evaluate_estimate`: all figures of an estimate) and `information_limit`; of its parts,
+`covariance_scores`, `fsc_auc`, `latent_scores` and `pose_scores`, each can be called alone, as the benchmarks do.
 """

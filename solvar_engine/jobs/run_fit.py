@@ -11,12 +11,14 @@ from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.estimation.solver.schedule import Schedule
+from solvar_engine.jobs.fit.density import place_by_density
 from solvar_engine.jobs.fit.grey_scales import settle_grey_scales
 from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import DEFAULT_SCHEDULE, FitJob
+from solvar_engine.jobs.fit.latents import find_latents
 from solvar_engine.jobs.fit.rank import decide_rank, keep_real
-from solvar_engine.jobs.fit.results import find_latents, write_results
+from solvar_engine.jobs.fit.results import write_results
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks, with_independent_halves
 from solvar_engine.jobs.running.log import run_log
 from solvar_engine.jobs.running.tracking import tracked
@@ -66,4 +68,5 @@ def _fit(job: FitJob) -> None:
         full = fit_all(job, halves)
         components = measure_scale(job, halves, full)
         latents = find_latents(job, halves, components)
-        job.progress.finish(write_results(job, images, halves, components, latents, decision))
+        density, latents = place_by_density(job, halves, components, latents)
+        job.progress.finish(write_results(job, images, halves, components, latents, density, decision))

@@ -10,6 +10,7 @@ from solvar_engine.contract.results import (
     METRICS_COLUMNS,
     NOT_REPRODUCIBLE,
     RANK_COLUMNS,
+    Density,
     Latents,
     StateFolder,
     StateTable,
@@ -19,6 +20,7 @@ from solvar_engine.contract.results import (
     read_centres,
     read_clusters,
     read_components,
+    read_density,
     read_embedding,
     read_fsc,
     read_images,
@@ -30,6 +32,7 @@ from solvar_engine.contract.results import (
     read_states,
     write_centres,
     write_clusters,
+    write_density,
     write_eigenvalues,
     write_embedding,
     write_fsc,
@@ -197,3 +200,15 @@ def test_points_may_name_their_states(tmp_path):
     assert names == ["component 1, +2 sd"] and points.tolist() == [[1, 2]]
     write_points(tmp_path / "points.csv", np.array([[1.0, 2.0]]))
     assert (tmp_path / "points.csv").read_text() == "z_1,z_2\n1.0,2.0\n"
+
+
+def test_density_survives_writing(tmp_path):
+    root = np.random.default_rng(0).standard_normal((4, 3, 3))
+    density = Density(np.array([0.1, 0.2, 0.3, 0.4]), root[:, 0], root @ root.transpose(0, 2, 1))
+    write_density(tmp_path / "density.csv", density)
+    found = read_density(tmp_path / "density.csv")
+    for name in ("weights", "means", "covariances"):
+        np.testing.assert_allclose(getattr(found, name), getattr(density, name), rtol=1e-5, err_msg=name)
+    (tmp_path / "density.csv").write_text("gaussian,weight,z_1\n1,1,0\n")
+    with pytest.raises(UserError, match="covariance_1_1"):
+        read_density(tmp_path / "density.csv")

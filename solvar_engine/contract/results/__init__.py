@@ -24,6 +24,7 @@ from solvar_engine.contract.results.components import (
     write_eigenvalues,
     write_rank,
 )
+from solvar_engine.contract.results.density import Density, read_density, write_density
 from solvar_engine.contract.results.images import (
     CONTRAST,
     CONTRAST_STD,

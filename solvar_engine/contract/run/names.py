@@ -72,6 +72,7 @@ class RunDir:
     rank = FileIn("rank.csv", "Table of the components that were tried, and which of them hold on held-out particles")
     eigenvalues = FileIn("eigenvalues.csv", "Table of eigenvalues")
     latents = FileIn("latents.npz", "Latent coordinates, their precision, and contrasts")
+    density = FileIn("density.csv", "Density of the particles in latent space")
     particles = FileIn("particles.star", "The input particles, in input order")
     noise = FileIn("noise.csv", "Table of the noise spectrum")
     fsc = FileIn("fsc.csv", "Table of half-set Fourier shell correlations")

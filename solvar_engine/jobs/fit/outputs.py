@@ -12,7 +12,9 @@ from solvar_engine.contract.results import (
     NUISANCE,
     OVERFIT,
     SLOW,
+    Density,
     Latents,
+    write_density,
     write_eigenvalues,
     write_fsc,
     write_latents,
@@ -28,6 +30,7 @@ from solvar_engine.estimation.judging.components import Components
 from solvar_engine.estimation.judging.nuisance import SLOW_OVERLAP
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.model.half_models import half_version
+from solvar_engine.estimation.model.mixture import GaussianMixture
 from solvar_engine.imaging.types import ParticleSource, Volume
 from solvar_engine.reconstruction.mean import MeanEstimate
 
@@ -203,3 +206,10 @@ def write_latent_coordinates(run: RunDir, z: Tensor, precision: Tensor, contrast
         run.latents,
         Latents((z * scale.volume).numpy(), (precision / scale.volume**2).numpy(), contrast.float().numpy()),
     )
+
+
+def write_latent_density(run: RunDir, mixture: GaussianMixture | None, scale: OutputScale) -> None:
+    """Write the density of the particles in latent space; nothing without components."""
+    if mixture is not None:
+        means, covariances = mixture.means * scale.volume, mixture.covariances * scale.volume**2
+        write_density(run.density, Density(mixture.weights.numpy(), means.numpy(), covariances.numpy()))

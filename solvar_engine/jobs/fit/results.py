@@ -1,12 +1,10 @@
-"""Last stage of a fit: latent coordinates, result files and what came out in words."""
+"""Last stage of a fit: result files and what came out in words."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from solvar_engine.contract.results import (
     CONTRAST,
@@ -19,15 +17,16 @@ from solvar_engine.contract.results import (
 )
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
-from solvar_engine.estimation.alternation.problem import of_no_half
-from solvar_engine.estimation.judging.components import Components, latent_coordinates
+from solvar_engine.estimation.judging.components import Components
 from solvar_engine.estimation.judging.nuisance import nuisance_overlap, slow_overlap
 from solvar_engine.estimation.judging.rank import RankDecision
+from solvar_engine.estimation.model.mixture import GaussianMixture
 from solvar_engine.estimation.solver.agreement import covariance_fsc
 from solvar_engine.imaging.shells import resolution_at
 from solvar_engine.jobs.decisions import add_cautions, read_cautions
 from solvar_engine.jobs.fit.cautions import cautions_of
 from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.jobs.fit.latents import AllLatents
 from solvar_engine.jobs.fit.outputs import (
     OutputScale,
     label_components,
@@ -35,6 +34,7 @@ from solvar_engine.jobs.fit.outputs import (
     write_components,
     write_half_components,
     write_latent_coordinates,
+    write_latent_density,
     write_mean,
     write_spectra,
 )
@@ -44,57 +44,13 @@ from solvar_engine.jobs.fit.rank import least_gain
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class AllLatents:
-    """Latent coordinates of all particles, in the units of the estimators.
-
-    Attributes
-    ----------
-    z : Tensor, shape (n, r), float32
-    precision : Tensor, shape (n, r, r), float32
-    log_likelihood : Tensor, shape (n,), float64
-    contrast : Tensor, shape (n,), float32
-        Posterior mean of each image's contrast over the one that it came with.
-    contrast_std : Tensor, shape (n,), float32
-        Its posterior standard deviation.
-    """
-
-    z: Tensor
-    precision: Tensor
-    log_likelihood: Tensor
-    contrast: Tensor
-    contrast_std: Tensor
-
-
-def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> AllLatents:
-    """Place every particle along the components."""
-    job.progress.stage("latent coordinates")
-    count, rank = len(halves.source), components.eigenvalues.shape[0]
-    latents = AllLatents(
-        torch.empty(count, rank),
-        torch.empty(count, rank, rank),
-        torch.empty(count, dtype=torch.float64),
-        torch.empty(count),
-        torch.empty(count),
-    )
-    everyone, band, spread = torch.arange(count), halves.judging_band(), halves.contrast_variance()
-    for batch in latent_coordinates(halves.source, everyone, band, components, spread):
-        latents.z[batch.index] = batch.z
-        latents.precision[batch.index] = batch.precision
-        latents.log_likelihood[batch.index] = batch.log_likelihood
-        latents.contrast[batch.index] = batch.contrast
-        latents.contrast_std[batch.index] = batch.contrast_std
-    latents.z[of_no_half(job.inputs.halves, count)] = 0  # nothing is known of images that cannot be used
-    job.progress.advance()
-    return latents
-
-
 def write_results(
     job: FitJob,
     images: PreparedParticles,
     halves: HalfSetFit,
     components: Components,
     latents: AllLatents,
+    density: GaussianMixture | None,
     decision: RankDecision,
 ) -> str:
     """Write all files of results, in the units of the images as they were read; returns what came out in a sentence."""
@@ -115,6 +71,7 @@ def write_results(
     known = known / (known * latents.contrast)[~halves.outlier].mean()
     contrast = known * latents.contrast
     write_latent_coordinates(run, latents.z, latents.precision, contrast, scale)
+    write_latent_density(run, density, scale)
     columns = {
         CONTRAST: contrast.double(),
         LOG_LIKELIHOOD: latents.log_likelihood,

@@ -16,7 +16,7 @@ from solvar_engine.estimation.model.objectives import OBJECTIVES
 from solvar_engine.estimation.solver.epochs import Factors
 from solvar_engine.estimation.solver.half_sets import HalfSetState
 from solvar_engine.estimation.solver.problem import CovarianceProblem
-from solvar_engine.jobs.fit.results import find_latents
+from solvar_engine.jobs.fit.latents import find_latents
 from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.mean import MeanEstimate
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations

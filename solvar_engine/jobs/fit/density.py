@@ -1,0 +1,90 @@
+"""The stage of a fit that finds the density of the particles in latent space, and places particles by it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.alternation.iteration import HalfSetFit
+from solvar_engine.estimation.judging.components import Components
+from solvar_engine.estimation.model.mixture import GaussianMixture, choose_mixture, mixture_posterior
+from solvar_engine.estimation.model.statistics import Statistics
+from solvar_engine.imaging.sampling import sample_of
+from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.jobs.fit.latents import AllLatents
+
+logger = logging.getLogger(__name__)
+
+_SHAPING_PARTICLES = 6_000
+_LIVE_SHARE = 1e-3  # of the leading eigenvalue: with less, images say nothing of a coordinate
+_CHUNK = 4096
+
+
+def place_by_density(
+    job: FitJob, halves: HalfSetFit, components: Components, latents: AllLatents
+) -> tuple[GaussianMixture | None, AllLatents]:
+    """Fit a mixture of Gaussians to what images know of their coordinates, and take it for the prior of each.
+
+    Returns
+    -------
+    mixture : GaussianMixture or None
+        Of the coordinates along the components, in the units of the estimators; None without components.
+    latents : AllLatents
+        Mean and precision of the posterior under the mixture; as they came where one Gaussian is best.
+    """
+    rank = len(components.eigenvalues)
+    if not rank:
+        return None, latents
+    deviation = components.eigenvalues.cpu().sqrt()
+    live = torch.nonzero(components.eigenvalues.cpu() > _LIVE_SHARE * float(components.eigenvalues[0])).flatten()
+    used = torch.cat(job.inputs.halves).sort().values
+    good = used[~halves.outlier[used]]
+    sample = _known(latents, sample_of(good, _SHAPING_PARTICLES), deviation, live)
+    chosen = choose_mixture(sample, halves.problem.generator(4))
+    logger.info("density of the particles in latent space: %d Gaussian%s", len(chosen), "s" * (len(chosen) > 1))
+    if len(chosen) > 1:
+        latents = _placed(latents, used, deviation, live, chosen)
+    return _along_all(chosen, live, rank).scaled(deviation), latents
+
+
+def _known(latents: AllLatents, rows: Tensor, deviation: Tensor, live: Tensor) -> Statistics:
+    """What images know of their live coordinates in units of the deviations, whatever the others are."""
+    precision, z = latents.precision[rows].double(), latents.z[rows].double()
+    inner = (precision @ z[..., None])[..., 0] * deviation
+    identity = torch.eye(len(deviation), dtype=torch.float64)
+    gram = deviation[:, None] * precision * deviation - identity
+    dead = [number for number in range(len(deviation)) if number not in live.tolist()]
+    return Statistics(gram, inner, torch.zeros(len(rows), dtype=torch.float64)).integrate_out(dead)
+
+
+def _placed(
+    latents: AllLatents, rows: Tensor, deviation: Tensor, live: Tensor, mixture: GaussianMixture
+) -> AllLatents:
+    """Posteriors of some particles under a mixture of their live coordinates; the others are left as they are."""
+    z, precision, log_likelihood = (
+        latents.z.clone(), latents.precision.clone(), latents.log_likelihood.clone()
+    )
+    scale = deviation[live]
+    one = GaussianMixture.one(len(live))
+    for chunk in rows.split(_CHUNK):
+        known = _known(latents, chunk, deviation, live)
+        found = mixture_posterior(known, mixture)
+        of_live = torch.linalg.inv(found.covariance()) / (scale[:, None] * scale)
+        z[chunk[:, None], live] = (found.mean * scale).float()
+        whole = torch.diag_embed(latents.precision[chunk].diagonal(dim1=1, dim2=2))
+        whole[:, live[:, None], live] = of_live.float()
+        precision[chunk] = whole
+        log_likelihood[chunk] += found.evidence - mixture_posterior(known, one).evidence
+    return replace(latents, z=z, precision=precision, log_likelihood=log_likelihood)
+
+
+def _along_all(mixture: GaussianMixture, live: Tensor, rank: int) -> GaussianMixture:
+    """The mixture with the other coordinates, which are N(0, 1) and independent."""
+    means = torch.zeros(len(mixture), rank, dtype=torch.float64)
+    means[:, live] = mixture.means
+    covariances = torch.eye(rank, dtype=torch.float64).repeat(len(mixture), 1, 1)
+    covariances[:, live[:, None], live] = mixture.covariances
+    return GaussianMixture(mixture.weights, means, covariances)
