@@ -35,6 +35,7 @@ def _of(tests: str, *faults: tuple[str, str, str]) -> list[Fault]:
 _JUDGING = [
     *_of(
         "tests/estimation/judging/test_components.py",
+        ("variances * (1 - 0.5 / gain", "variances * (1 + 0.5 / gain", "variances raised by their error"),
         ("latent_covariance(statistics) * norm[None, :]", "latent_covariance(statistics)",
          "held-out covariance scaled from one side only"),
         ("gain[:, None] * gamma * gain[None, :]", "gamma", "variance of half-set directions taken for that of all"),

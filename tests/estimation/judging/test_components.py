@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.judging.components import (
     Components,
+    believed_variances,
     find_components,
     held_out_axes,
     latent_coordinates,
@@ -106,6 +107,25 @@ def test_sign_does_not_depend_on_that_of_the_factors(perfect) -> None:
     full = Factors(flipped, torch.eye(3, dtype=torch.float64))
     components = find_components(full, (flipped, flipped), held_out, EVERYWHERE)
     assert float(inner_products(components.eigenvolumes, perfect.eigenvolumes).diagonal().min()) > 0.99
+
+
+def test_variances_that_make_no_held_out_image_more_likely_are_not_believed() -> None:
+    """The rest by the share 1 - s^2 / v^2 that a gain of v^2 / (2 s^2) tells of."""
+    variances, gain = (torch.tensor(v, dtype=torch.float64) for v in ((9.0, 1.0, 1.0, 1.0), (2.0, 0.0, 0.4, 1000.0)))
+    expected = torch.tensor([9 * 0.75, 9e-4, 9e-4, 0.9995], dtype=torch.float64)
+    torch.testing.assert_close(believed_variances(variances, gain), expected)
+
+
+def test_components_that_are_not_believed_come_last() -> None:
+    """A third direction of the halves that is not in the images, however large they claim it to be."""
+    truth = loadings(orthonormal(3), torch.tensor([9.0, 4.0, 30.0], dtype=torch.float64))
+    held_out = (observe(truth, truth[:2], seed=10), observe(truth, truth[:2], seed=20))
+    full = Factors(truth, torch.eye(3, dtype=torch.float64))
+    components = find_components(full, (truth, truth), held_out, EVERYWHERE)
+    torch.testing.assert_close(components.eigenvalues[:2], EIGENVALUES[:2], rtol=0.1, atol=0)
+    assert float(components.eigenvalues[2]) < 0.01
+    assert float(inner_products(components.eigenvolumes, orthonormal(3)).diagonal().min()) > 0.99
+    assert bool((components.eigenvalues.diff() <= 0).all())
 
 
 def test_halves_in_another_gauge_than_all_images_find_the_same() -> None:
