@@ -58,7 +58,7 @@ setup(
     ],
     packages=find_packages(include=["scipion_em_solvar", "solvar_*"]),
     package_data={
-        "solvar_engine": ["requirements.txt", "constraints.txt"],
+        "solvar_engine": ["requirements.txt", "constraints.txt", "explorer/web/*"],
         "solvar_plugin": ["protocols.conf", "*.png"],
     },
     python_requires=">=3.8",
