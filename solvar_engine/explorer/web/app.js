@@ -441,7 +441,7 @@ async function start() {
   const first = meta.compared.length ? meta.compared : [0, 1];
   $("x").value = names.includes(`z_${first[0] + 1}`) ? `z_${first[0] + 1}` : names[0];
   $("y").value = names.find(name => name === `z_${(first[1] ?? 1) + 1}`) ?? names.find(name => name !== $("x").value) ?? names[0];
-  e.z = e.z0 = Float32Array.from(meta.median);
+  e.z = Float32Array.from(meta.median);
   e.pinned = new Float32Array(meta.rank);
   e.selection = new Selection(meta.drawn);
   e.particles = new Particles($("plot"), useGraphics, redraw);
@@ -451,6 +451,7 @@ async function start() {
   document.body.dataset.state = "painted";
   e.zs = await Promise.all(meta.deviation.map((_, j) => column(`z_${j + 1}`)));
   e.support = new Support(e.zs, meta.compared);
+  meta.compared.forEach((axis, i) => { if (e.support.densest) e.z[axis] = e.support.densest[i]; });
   e.molecule = new Molecule($("molecule"), new Basis(await e.source.volumes(), meta), meta, useGraphics, changed);
   $("notes").textContent = [...meta.notes, ...(e.molecule.gl ? [] : ["Without WebGL2 the pictures of the molecule are coarse."])].join(" ");
   wirePlot();

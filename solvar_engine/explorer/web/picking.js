@@ -147,7 +147,9 @@ export class Support {
     const total = axes.length ? points.length / axes.length : 0, usual = [];
     this.neighbours = Math.min(neighbours, total);
     for (let i = 0; i < total; i += Math.ceil(total / 200)) {
-      usual.push(this.far(this.points.subarray(i * axes.length, (i + 1) * axes.length)));
+      const point = this.points.subarray(i * axes.length, (i + 1) * axes.length), far = this.far(point);
+      if (!usual.some(other => other <= far)) this.densest = point;
+      usual.push(far);
     }
     usual.sort((a, b) => a - b);
     this.usual = usual[Math.floor(0.95 * (usual.length - 1))] ?? 0;

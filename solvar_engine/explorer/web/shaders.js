@@ -48,42 +48,51 @@ out vec4 result;
 ${DIVERGING}
 vec3 eye, along;
 vec3 place(float t) { return (eye + along * t - low) / (high - low); }
-float sampled(int which, vec3 p) { return which == 0 ? texture(volume, p).x : texture(extra, p).x; }
-vec4 lit(int which, float before, float after) {
+vec3 slope(sampler3D map, vec3 p) {
+  vec3 e = 1. / dims;
+  return vec3(texture(map, p + vec3(e.x, 0, 0)).x - texture(map, p - vec3(e.x, 0, 0)).x,
+    texture(map, p + vec3(0, e.y, 0)).x - texture(map, p - vec3(0, e.y, 0)).x,
+    texture(map, p + vec3(0, 0, e.z)).x - texture(map, p - vec3(0, 0, e.z)).x);
+}
+float surface(sampler3D map, float from, float to) { // where a ray meets it, 9 if nowhere
+  float after = 9., before;
+  for (float t = from + voxel * .5; t < to; t += voxel) if (texture(map, place(t)).x >= level) { after = t; break; }
+  if (after > 8.) return after;
+  before = after - voxel;
   for (int i = 0; i < 5; i++) {
     float middle = .5 * (before + after);
-    if (sampled(which, place(middle)) >= level) after = middle; else before = middle;
+    if (texture(map, place(middle)).x >= level) after = middle; else before = middle;
   }
-  vec3 p = place(after), e = 1. / dims;
-  vec3 slope = vec3(
-    sampled(which, p + vec3(e.x, 0, 0)) - sampled(which, p - vec3(e.x, 0, 0)),
-    sampled(which, p + vec3(0, e.y, 0)) - sampled(which, p - vec3(0, e.y, 0)),
-    sampled(which, p + vec3(0, 0, e.z)) - sampled(which, p - vec3(0, 0, e.z)));
-  vec3 normal = turn * -normalize(slope + 1e-12); if (normal.z < 0.) normal = -normal;
+  return after;
+}
+vec3 lit(vec3 base, vec3 gradient, float t) {
+  vec3 normal = turn * -normalize(gradient + 1e-12); if (normal.z < 0.) normal = -normal;
   vec3 lamp = normalize(vec3(-.4, .6, .9)), second = normalize(vec3(.8, -.2, .4));
   float light = .28 + .62 * max(dot(normal, lamp), 0.) + .18 * max(dot(normal, second), 0.);
   float gleam = pow(max(dot(reflect(-lamp, normal), vec3(0, 0, 1)), 0.), 24.) * .18;
-  vec3 base = which == 1 ? vec3(.90, .62, .0) : byChange ? diverging(texture(volume, p).y / range) : plain;
-  return vec4(mix(base * light + gleam, vec3(1.), clamp((after - 1.5) / 1.2, 0., 1.) * .45), after);
+  return mix(base * light + gleam, vec3(1.), clamp((t - 1.5) / 1.2, 0., 1.) * .45);
 }
 void main() {
   vec2 q = ((gl_FragCoord.xy - view.xy) / view.zw - .5) * vec2(view.z / view.w, 1.) * 1.25 / zoom;
   eye = vec3(q, 2.) * turn; along = vec3(0., 0., -1.) * turn; // row times matrix: into the frame of the volume
   vec3 inverse = 1. / (along + vec3(1e-9)), a = (low - eye) * inverse, b = (high - eye) * inverse;
   vec3 near = min(a, b), far = max(a, b);
-  float from = max(max(near.x, near.y), near.z), to = min(min(far.x, far.y), far.z);
-  result = vec4(1.); float focus = 0.;
+  float from = max(max(near.x, near.y), near.z), to = min(min(far.x, far.y), far.z), focus = 0.;
+  result = vec4(1.);
   if (to > from) {
-    vec4 live = vec4(1., 1., 1., 9.), other = live;
-    for (float t = from + voxel * .5; t < to; t += voxel) {
-      vec3 p = place(t);
-      if (live.w > 8. && texture(volume, p).x >= level) live = lit(0, t - voxel, t);
-      if (hasOverlay && other.w > 8. && texture(extra, p).x >= level) other = lit(1, t - voxel, t);
-      if (hasFocus) focus = max(focus, texture(extra, p).y);
-      if (live.w < 8. && !hasFocus && (!hasOverlay || other.w < 8.)) break;
+    float live = surface(volume, from, to);
+    if (live < 8.) {
+      vec3 p = place(live);
+      result.rgb = mix(lit(byChange ? diverging(texture(volume, p).y / range) : plain, slope(volume, p), live), vec3(1.), veil);
     }
-    result.rgb = mix(live.rgb, vec3(1.), live.w < 8. ? veil : 0.);
-    if (other.w < 8.) result.rgb = mix(result.rgb, other.rgb, other.w < live.w ? .6 : .25);
+    if (hasOverlay) {
+      float other = surface(extra, from, to);
+      if (other < 8.) {
+        vec3 colour = lit(vec3(.90, .62, .0), slope(extra, place(other)), other);
+        result.rgb = mix(result.rgb, colour, other < live ? .6 : .25);
+      }
+    }
+    if (hasFocus) for (float t = from; t < to; t += voxel) focus = max(focus, texture(extra, place(t)).y);
   }
   if (hasFocus && abs(focus - .5) < 1.5 * fwidth(focus) && focus > .02) result.rgb = vec3(.0, .45, .35);
 }`;
