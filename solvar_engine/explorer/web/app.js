@@ -396,7 +396,7 @@ function wireSaving() {
   if (!e.meta.canSave) return;
   const list = async () => {
     const groups = Object.entries(await e.source.names()).map(([kind, names]) =>
-      makeElement("optgroup", { label: kind }, ...names.map(name => new Option(name))));
+      makeElement("optgroup", { label: kind }, ...names.map(name => new Option(name, name))));
     $("saved").replaceChildren(...groups);
     for (const id of ["load", "star"]) $(id).disabled = !$("saved").value;
   };

@@ -24,6 +24,7 @@ export function mrcFile(density, meta) {
   numbers(64, [1, 2, 3]);
   floats(76, [low, high, mean]);
   numbers(88, [1]);
+  numbers(108, [20140]);
   floats(196, meta.start.map(begin => begin * meta.pixelSize));
   [77, 65, 80, 32, 68, 68].forEach((byte, i) => view.setUint8(208 + i, byte)); // "MAP ", little-endian
   floats(216, [Math.sqrt(Math.max(squares / density.length - mean * mean, 0))]);
