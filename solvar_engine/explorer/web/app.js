@@ -16,7 +16,7 @@ const $ = id => document.getElementById(id);
 const useGraphics = new URLSearchParams(location.search).get("graphics") !== "none";
 
 // z: live state; pinned: state that changes are shown against; at: cursor on the plane; draft: shape that is being drawn
-export const explorer = { columns: {}, tool: "point", points: [], path: null, draft: null, shape: null, at: null, times: {} };
+export const explorer = { columns: {}, tool: "point", points: [], path: null, draft: null, shape: null, at: null };
 const e = explorer;
 
 const say = text => { $("status").textContent = text; };
@@ -26,8 +26,7 @@ const reported = action => async (...given) => {
 const column = async name => e.columns[name] ??= await e.source.column(name);
 const axes = () => [$("x").value, $("y").value];
 const component = name => name.startsWith("z_") ? Number(name.slice(2)) - 1 : -1;
-const components = () => axes().map(component);
-const isPlaneOfZ = () => components().every(axis => axis >= 0);
+const components = () => axes().map(component), isPlaneOfZ = () => components().every(axis => axis >= 0);
 const label = name => e.meta.columns.find(item => item.name === name)?.label ?? name;
 
 // ---------------------------------------------------------------- the state of the molecule
@@ -39,17 +38,13 @@ export function setState(z) {
   const remoteness = e.support ? e.support.remoteness(e.z) : 0;
   $("remark").textContent = remoteness > 1 ? "Few particles are like this." : "";
   if (e.molecule) e.molecule.veil = Math.min(Math.max(remoteness - 1, 0) * 0.35, 0.7);
-  showKernel();
-  changed();
+  showKernel(); changed();
 }
 
 // The state at a place of the plane: its coordinates, or elsewhere than among z the mean of the nearest particles.
 function stateAt(x, y) {
   const [i, j] = components(), z = e.z.slice();
-  if (isPlaneOfZ()) {
-    [z[i], z[j]] = [x, y];
-    return z;
-  }
+  if (isPlaneOfZ()) { [z[i], z[j]] = [x, y]; return z; }
   return meanOf(e.particles.nearest(x, y, NEIGHBOURS)) ?? z;
 }
 
@@ -58,23 +53,17 @@ function meanOf(rows) {
   return known.length ? e.zs.map(values => known.reduce((sum, row) => sum + values[row], 0) / known.length) : null;
 }
 
-function moveTo(x, y) {
-  const z = stateAt(x, y);
-  e.at = [x, y];
-  setState(z);
-}
+function moveTo(x, y) { const z = stateAt(x, y); e.at = [x, y]; setState(z); }
 
 const changed = () => { e.isStale = true; ask(); };
 const ask = () => { if (!e.asked) e.asked = requestAnimationFrame(() => render()); };
 function moving() { // pictures are coarse until the pointer rests
-  clearTimeout(e.resting);
-  e.isMoving = true;
+  clearTimeout(e.resting); e.isMoving = true;
   e.resting = setTimeout(() => { e.isMoving = false; ask(); }, STEADY_AFTER);
 }
 
 export function render() {
-  cancelAnimationFrame(e.asked);
-  e.asked = 0;
+  cancelAnimationFrame(e.asked); e.asked = 0;
   if (e.molecule) {
     if (e.isStale) {
       e.molecule.combine(LIVE, e.z, e.pinned);
@@ -93,8 +82,7 @@ const showKernel = reported(async () => {
   if (!states.length || !e.molecule) return;
   const distances = states.map(point => distance(point, e.z, compared)), nearest = distances.indexOf(Math.min(...distances));
   const isNear = distances[nearest] <= 0.25 * Math.hypot(...compared.map(axis => deviation[axis]));
-  $("kernelLabel").hidden = false;
-  $("kernel").disabled = !isNear;
+  $("kernelLabel").hidden = false; $("kernel").disabled = !isNear;
   $("kernelName").textContent = isNear ? `kernel volume of state ${nearest + 1}` : "no kernel volume near";
   const wanted = isNear && $("kernel").checked ? nearest + 1 : 0;
   if (wanted === (e.kernel ?? 0)) return;
@@ -116,7 +104,7 @@ const plot = reported(async () => {
 
 async function paint() {
   const name = $("colour").value, isCategory = e.meta.columns.some(item => item.name === name && item.category);
-  const values = name === "density" ? densities(e.particles.xs, e.particles.ys) : await column(name);
+  const values = name === "density" ? densities(e.particles.cells) : await column(name);
   const range = isCategory ? extent(values) : name === "density" ? [0, 1] : quantiles(values, [0.02, 0.98]);
   e.particles.setValues(values, range, isCategory);
   const swatch = colour => { const mark = makeElement("span"); mark.style.background = `rgb(${colour})`; return mark; };
@@ -125,14 +113,10 @@ async function paint() {
   redraw();
 }
 
-function redraw() {
-  e.particles.draw();
-  drawOver();
-}
+function redraw() { e.particles.draw(); drawOver(); }
 
 function picked(rows, how, made) {
-  e.selection.apply(rows, how, made);
-  showPicked();
+  e.selection.apply(rows, how, made); showPicked();
   const mean = how === "replace" && e.meta.rank ? meanOf(rows) : null;
   if (mean) setState(mean);
 }
@@ -140,8 +124,7 @@ function picked(rows, how, made) {
 function showPicked() {
   const total = e.selection.total;
   $("picked").textContent = `${count(total)} of ${count(e.selection.marks.length)} particles`;
-  e.particles.setPicked(e.selection.marks);
-  redraw();
+  e.particles.setPicked(e.selection.marks); redraw();
 }
 
 export function finishShape(vertices, how = $("how").value) {
@@ -159,8 +142,7 @@ const pickCluster = reported(async (x, y, how) => {
   const clusters = await column("cluster"), [row] = e.particles.nearest(x, y), rows = [];
   if (row === undefined) return;
   clusters.forEach((number, i) => { if (number === clusters[row]) rows.push(i); });
-  e.shape = null;
-  picked(rows, how, { tool: "cluster", axes: axes() });
+  e.shape = null; picked(rows, how, { tool: "cluster", axes: axes() });
   say(`Cluster ${clusters[row]}.`);
 });
 
@@ -182,10 +164,7 @@ function setPath(line) {
   $("kind").value = "path";
 }
 
-function showPath(path) {
-  e.path = path;
-  for (const id of ["play", "movie"]) $(id).disabled = !path;
-}
+function showPath(path) { e.path = path; for (const id of ["play", "movie"]) $(id).disabled = !path; }
 
 function stateOnPath(share) {
   const { states } = e.path, at = share * (states.length - 1), below = Math.min(Math.floor(at), states.length - 2);
@@ -197,12 +176,9 @@ function drawOver() {
   Object.assign(canvas, { width: canvas.clientWidth * density, height: canvas.clientHeight * density });
   pen.scale(density, density);
   const line = (places, colour, width, dash = [], close = false) => {
-    pen.beginPath();
-    places.forEach(([x, y]) => pen.lineTo(...e.particles.toPixel(x, y)));
+    pen.beginPath(); places.forEach(([x, y]) => pen.lineTo(...e.particles.toPixel(x, y)));
     if (close) pen.closePath();
-    Object.assign(pen, { strokeStyle: colour, lineWidth: width });
-    pen.setLineDash(dash);
-    pen.stroke();
+    Object.assign(pen, { strokeStyle: colour, lineWidth: width }); pen.setLineDash(dash); pen.stroke();
   };
   const pairs = flat => Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i], flat[2 * i + 1]]);
   const onPlane = states => isPlaneOfZ() ? states.map(z => components().map(axis => z[axis])) : [];
@@ -211,9 +187,7 @@ function drawOver() {
   if (e.path) line(e.path.vertices && e.path.axes.join() === axes().join() ? e.path.vertices : onPlane(e.path.states), "#111", 2.5);
   pen.setLineDash([]);
   const mark = ([u, v], radius, colour, width) => {
-    Object.assign(pen, { strokeStyle: colour, lineWidth: width });
-    pen.beginPath();
-    pen.arc(u, v, radius, 0, 7);
+    Object.assign(pen, { strokeStyle: colour, lineWidth: width }); pen.beginPath(); pen.arc(u, v, radius, 0, 7);
     for (const [du, dv] of [[1, 0], [0, 1]]) {
       pen.moveTo(u - du * 1.5 * radius, v - dv * 1.5 * radius);
       pen.lineTo(u + du * 1.5 * radius, v + dv * 1.5 * radius);
@@ -223,8 +197,7 @@ function drawOver() {
   const all = [...onPlane(e.meta.states).map(at => [at, 4, "#005c43"]), ...onPlane(e.points).map(at => [at, 5, "#111"])];
   if (e.at) all.push([e.at, 8, "#c00"]);
   for (const [at, radius, colour] of all) {
-    mark(e.particles.toPixel(...at), radius, "#fff", 4);
-    mark(e.particles.toPixel(...at), radius, colour, 2);
+    mark(e.particles.toPixel(...at), radius, "#fff", 4); mark(e.particles.toPixel(...at), radius, colour, 2);
   }
 }
 
@@ -235,8 +208,7 @@ function wirePlot() {
   const at = event => e.particles.toPlane(event.offsetX, event.offsetY);
   let last = null;
   plane.onpointerdown = event => {
-    plane.setPointerCapture(event.pointerId);
-    last = at(event);
+    plane.setPointerCapture(event.pointerId); last = at(event);
     if (e.tool === "point") moveTo(...last);
     else if (e.tool === "cluster") pickCluster(...last, howOf(event));
     else if (e.tool !== "move") e.draft = [...last];
@@ -250,15 +222,10 @@ function wirePlot() {
     else if (e.draft) e.draft.push(x, y);
     if (e.draft) drawOver();
   };
-  plane.onpointerup = event => {
-    last = null;
-    if (e.draft) finishShape(e.draft, howOf(event));
-  };
+  plane.onpointerup = event => { last = null; if (e.draft) finishShape(e.draft, howOf(event)); };
   plane.onpointerleave = () => { $("hover").textContent = ""; };
   plane.addEventListener("wheel", event => {
-    event.preventDefault();
-    e.particles.zoom(Math.exp(event.deltaY / 600), ...at(event));
-    redraw();
+    event.preventDefault(); e.particles.zoom(Math.exp(event.deltaY / 600), ...at(event)); redraw();
   }, { passive: false });
   plane.onkeydown = event => {
     const arrow = ARROWS[event.key], [left, right, bottom, top] = e.particles.view;
@@ -270,7 +237,7 @@ function wirePlot() {
       if (e.tool === "point") moveTo(...next);
       else e.at = next;
     } else if (event.key === " " && e.tool === "cluster") pickCluster(...place, howOf(event));
-    else if (event.key === " ") e.draft = [...(e.draft ?? []), ...place];
+    else if (event.key === " " && !["point", "move"].includes(e.tool)) e.draft = [...(e.draft ?? []), ...place];
     else if (event.key === "Enter" && e.draft) {
       const [x0, y0, x1, y1] = e.draft;
       finishShape(e.tool === "rectangle" ? [x0, y0, x1, y0, x1, y1, x0, y1] : e.draft, howOf(event));
@@ -279,23 +246,20 @@ function wirePlot() {
     else if (event.key === "+" || event.key === "-") e.particles.zoom(event.key === "+" ? 0.8 : 1.25, ...middle);
     else if (tool && !event.ctrlKey) choose(tool);
     else return;
-    event.preventDefault();
-    redraw();
+    event.preventDefault(); redraw();
   };
 }
 
-function hover(x, y) {
-  const begun = performance.now(), [row] = e.particles.nearest(x, y);
+export function hover(x, y) {
+  const [row] = e.particles.nearest(x, y);
   if (row === undefined) return;
   const name = $("colour").value, value = e.columns[name]?.[row];
   const number = count(e.source.rows ? e.source.rows[row] : row);
   $("hover").textContent = `particle of row ${number}` + (value === undefined ? "" : `, ${label(name)} ${value.toPrecision(4)}`);
-  e.times.hover = performance.now() - begun;
 }
 
 function choose(tool) {
-  e.tool = tool;
-  e.draft = null;
+  e.tool = tool; e.draft = null;
   for (const button of $("tools").children) button.setAttribute("aria-pressed", button.value === tool);
 }
 
@@ -310,8 +274,7 @@ function wireMolecule() {
   canvas.onpointerdown = event => canvas.setPointerCapture(event.pointerId);
   canvas.onpointermove = event => {
     if (!event.buttons) return;
-    moving();
-    turn(event.movementX / 120, event.movementY / 120);
+    moving(); turn(event.movementX / 120, event.movementY / 120);
   };
   const zoom = factor => { molecule.zoom *= factor; moving(); ask(); };
   canvas.addEventListener("wheel", event => { event.preventDefault(); zoom(Math.exp(-event.deltaY / 800)); }, { passive: false });
@@ -328,31 +291,19 @@ function wireMolecule() {
     if (molecule.hidesDust) changed();
     else ask();
   };
-  $("level").value = 1000 * meta.level / meta.highest;
-  $("level").oninput = setLevel;
+  $("level").value = 1000 * meta.level / meta.highest; $("level").oninput = setLevel;
   molecule.range = meta.level * 0.8;
   $("dust").onchange = () => { molecule.hidesDust = $("dust").checked; changed(); };
   $("change").onchange = () => { molecule.byChange = $("change").checked; ask(); };
   for (const id of ["slices", "beside"]) $(id).onchange = ask;
-  $("sliceAt").oninput = ask;
-  $("kernel").onchange = showKernel;
-  $("focusLabel").hidden = !meta.hasFocus;
+  $("sliceAt").oninput = ask; $("kernel").onchange = showKernel; $("focusLabel").hidden = !meta.hasFocus;
   $("focus").onchange = reported(async () => {
-    molecule.setExtras({ focus: $("focus").checked ? new Uint8Array(await e.source.focus()) : null });
-    ask();
+    molecule.setExtras({ focus: $("focus").checked ? new Uint8Array(await e.source.focus()) : null }); ask();
   });
   $("pin").onclick = () => {
-    Object.assign(e, { pinned: e.z.slice(), isPinned: true });
-    $("beside").disabled = false;
-    changed();
+    Object.assign(e, { pinned: e.z.slice(), isPinned: true }); $("beside").disabled = false; changed();
   };
   setLevel();
-}
-
-// Draw a frame of the path in full, without waiting for the browser's own time to draw.
-function showFrame(share) {
-  setState(stateOnPath(share));
-  render();
 }
 
 function wireButtons() {
@@ -370,15 +321,15 @@ function wireButtons() {
   $("mark").onclick = () => { e.points.push(e.z.slice()); $("kind").value = "points"; drawOver(); say(`${e.points.length} points.`); };
   $("play").onclick = async () => {
     for (let i = 0; i <= FRAMES; i++) {
-      moving();
-      setState(stateOnPath(i / FRAMES));
+      moving(); setState(stateOnPath(i / FRAMES));
       await new Promise(resolve => requestAnimationFrame(resolve));
     }
   };
   $("movie").onclick = reported(async () => {
-    say("Making the movie.");
-    e.isMoving = false;
-    const [movie, ending] = await movieOf($("molecule"), FRAMES, i => showFrame(1 - Math.abs(1 - 2 * i / (FRAMES - 1))));
+    say("Making the movie."); e.isMoving = false;
+    const [movie, ending] = await movieOf($("molecule"), FRAMES, i => {
+      setState(stateOnPath(1 - Math.abs(1 - 2 * i / (FRAMES - 1)))); render();
+    });
     download(movie, `motion.${ending}`);
     say("The movie is saved.");
   });
@@ -386,7 +337,7 @@ function wireButtons() {
   $("chimerax").onclick = reported(async () => {
     const states = e.path ? e.path.states : e.isPinned ? [e.pinned, e.z] : [e.z], { basis, unit, level } = e.molecule;
     const volumes = states.map(z => basis.sum(basis.weights(z)).map(value => value * unit));
-    download(chimeraxArchive(volumes, e.meta, level), "chimerax.zip");
+    download(chimeraxArchive(volumes, e.meta, level), "chimerax.tar");
   });
   wireSaving();
 }
@@ -441,32 +392,18 @@ async function start() {
   const first = meta.compared.length ? meta.compared : [0, 1];
   $("x").value = names.includes(`z_${first[0] + 1}`) ? `z_${first[0] + 1}` : names[0];
   $("y").value = names.find(name => name === `z_${(first[1] ?? 1) + 1}`) ?? names.find(name => name !== $("x").value) ?? names[0];
-  e.z = Float32Array.from(meta.median);
-  e.pinned = new Float32Array(meta.rank);
-  e.selection = new Selection(meta.drawn);
-  e.particles = new Particles($("plot"), useGraphics, redraw);
-  e.particles.setPicked(e.selection.marks);
-  makeSliders();
-  await plot();
-  document.body.dataset.state = "painted";
+  e.z = Float32Array.from(meta.median); e.pinned = new Float32Array(meta.rank);
+  e.selection = new Selection(meta.drawn); e.particles = new Particles($("plot"), useGraphics, redraw);
+  e.particles.setPicked(e.selection.marks); makeSliders();
+  await plot(); document.body.dataset.state = "painted";
   e.zs = await Promise.all(meta.deviation.map((_, j) => column(`z_${j + 1}`)));
   e.support = new Support(e.zs, meta.compared);
   meta.compared.forEach((axis, i) => { if (e.support.densest) e.z[axis] = e.support.densest[i]; });
   e.molecule = new Molecule($("molecule"), new Basis(await e.source.volumes(), meta), meta, useGraphics, changed);
   $("notes").textContent = [...meta.notes, ...(e.molecule.gl ? [] : ["Without WebGL2 the pictures of the molecule are coarse."])].join(" ");
-  wirePlot();
-  wireMolecule();
-  wireButtons();
-  showPicked();
-  turn(0.5, 0.4);
-  setState(e.z);
-  render();
+  wirePlot(); wireMolecule(); wireButtons(); showPicked(); turn(0.5, 0.4); setState(e.z); render();
   new ResizeObserver(() => { redraw(); ask(); }).observe($("molecule"));
-  say("");
-  document.body.dataset.state = "ready";
+  say(""); document.body.dataset.state = "ready";
 }
 
-start().catch(error => {
-  say(error.message);
-  document.body.dataset.state = "failed";
-});
+start().catch(error => { say(error.message); document.body.dataset.state = "failed"; });

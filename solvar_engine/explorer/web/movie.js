@@ -8,7 +8,7 @@ export async function movieOf(canvas, total, paint) {
     const settings = { codec: "vp8", width: canvas.width & ~1, height: canvas.height & ~1, bitrate: 6e6, framerate: RATE };
     if ((await VideoEncoder.isConfigSupported(settings)).supported) return [await webm(canvas, total, paint, settings), "webm"];
   }
-  return [gif(canvas, total, paint), "gif"];
+  return [await gif(canvas, total, paint), "gif"];
 }
 
 async function webm(canvas, total, paint, settings) {
@@ -26,8 +26,7 @@ async function webm(canvas, total, paint, settings) {
   for (let i = 0; i < total && !failure; i++) {
     await paint(i);
     const frame = new VideoFrame(canvas, { timestamp: Math.round(i * 1e6 / RATE), visibleRect: { x: 0, y: 0, width, height } });
-    encoder.encode(frame, { keyFrame: i % FRAMES_PER_CLUSTER === 0 });
-    frame.close();
+    encoder.encode(frame, { keyFrame: i % FRAMES_PER_CLUSTER === 0 }); frame.close();
     while (encoder.encodeQueueSize > 5) await new Promise(resolve => setTimeout(resolve, 5));
   }
   if (!failure) await encoder.flush();
@@ -35,33 +34,26 @@ async function webm(canvas, total, paint, settings) {
   return new Blob([webmFile(chunks, width, height, total * 1000 / RATE)], { type: "video/webm" });
 }
 
+const text = value => new TextEncoder().encode(value);
+
 function joined(parts) {
   const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
+  for (const part of parts) { bytes.set(part, at); at += part.length; }
   return bytes;
 }
 
 // The container of Matroska's specification (RFC 9559) with one track; identifiers are its numbers.
 export function webmFile(chunks, width, height, milliseconds) {
-  const element = (id, ...content) => {
-    const body = joined(content), size = new Uint8Array(8);
-    new DataView(size.buffer).setBigUint64(0, 1n << 56n | BigInt(body.length));
-    return joined([new Uint8Array(id), size, body]);
-  };
-  const number = value => {
-    const bytes = [];
-    do bytes.unshift(value & 255); while ((value = Math.floor(value / 256)));
-    return new Uint8Array(bytes);
-  };
-  const text = value => new TextEncoder().encode(value);
-  const real = value => {
+  const eight = (kind, value) => {
     const view = new DataView(new ArrayBuffer(8));
-    view.setFloat64(0, value);
+    view["set" + kind](0, value);
     return new Uint8Array(view.buffer);
+  };
+  const number = value => eight("BigUint64", BigInt(value)), real = value => eight("Float64", value);
+  const element = (id, ...content) => { // 8 bytes of size, which their first bit says
+    const body = joined(content);
+    return joined([new Uint8Array(id), number(1n << 56n | BigInt(body.length)), body]);
   };
   const head = element([0x1a, 0x45, 0xdf, 0xa3], element([0x42, 0x86], number(1)), element([0x42, 0xf7], number(1)),
     element([0x42, 0xf2], number(4)), element([0x42, 0xf3], number(8)), element([0x42, 0x82], text("webm")),
@@ -92,12 +84,10 @@ async function gif(canvas, total, paint) {
     const steps = [Math.floor(i / (LEVELS[1] * LEVELS[2])), Math.floor(i / LEVELS[2]) % LEVELS[1], i % LEVELS[2]];
     steps.forEach((step, c) => { palette[3 * i + c] = Math.round(255 * step / (LEVELS[c] - 1)); });
   }
-  const text = value => new TextEncoder().encode(value);
   const parts = [text("GIF89a"), new Uint8Array([...word(width), ...word(height), 0xf7, 0, 0]), palette,
     new Uint8Array([0x21, 0xff, 11]), text("NETSCAPE2.0"), new Uint8Array([3, 1, 0, 0, 0])];
   for (let i = 0; i < total; i++) {
-    await paint(i);
-    sheet.drawImage(canvas, 0, 0);
+    await paint(i); sheet.drawImage(canvas, 0, 0);
     const { data } = sheet.getImageData(0, 0, width, height), indices = new Uint8Array(width * height);
     for (let p = 0; p < indices.length; p++) {
       const [r, g, b] = LEVELS.map((levels, c) => Math.round(data[4 * p + c] / 255 * (levels - 1)));
@@ -109,11 +99,9 @@ async function gif(canvas, total, paint) {
   return new Blob([...parts, new Uint8Array([0x3b])], { type: "image/gif" });
 }
 
-function* blocks(bytes) {
-  for (let i = 0; i < bytes.length; i += 255) {
-    const part = bytes.subarray(i, i + 255);
-    yield new Uint8Array([part.length, ...part]);
-  }
+function blocks(bytes) { // of at most 255 bytes
+  return Array.from({ length: Math.ceil(bytes.length / 255) }, (_, i) => bytes.subarray(255 * i, 255 * i + 255))
+    .flatMap(part => [new Uint8Array([part.length]), part]);
 }
 
 // GIF's variant of LZW for 8-bit indices.
@@ -121,30 +109,21 @@ export function compressed(indices) {
   const CLEAR = 256, END = 257, MOST = 4096, bytes = [];
   let table = new Map(), next = END + 1, size = 9, buffer = 0, held = 0;
   const put = code => {
-    buffer |= code << held;
-    held += size;
+    buffer |= code << held; held += size;
     for (; held >= 8; held -= 8, buffer >>>= 8) bytes.push(buffer & 255);
   };
-  put(CLEAR);
-  let prefix = indices[0];
+  put(CLEAR); let prefix = indices[0];
   for (let i = 1; i < indices.length; i++) {
     const key = prefix << 8 | indices[i], known = table.get(key);
-    if (known !== undefined) {
-      prefix = known;
-      continue;
-    }
+    if (known !== undefined) { prefix = known; continue; }
     put(prefix);
     if (next < MOST) {
       if (next === 1 << size) size++;
       table.set(key, next++);
-    } else {
-      put(CLEAR);
-      [table, next, size] = [new Map(), END + 1, 9];
-    }
+    } else { put(CLEAR); [table, next, size] = [new Map(), END + 1, 9]; }
     prefix = indices[i];
   }
-  put(prefix);
-  put(END);
+  put(prefix); put(END);
   if (held) bytes.push(buffer & 255);
   return Uint8Array.from(bytes);
 }

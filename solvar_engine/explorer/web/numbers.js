@@ -35,20 +35,15 @@ export function quantiles(values, shares) {
 export const distance = (a, b, axes) => Math.sqrt(axes.reduce((sum, axis) => sum + (a[axis] - b[axis]) ** 2, 0));
 
 export function times(a, b) { // 3 x 3 matrices, row by row
-  const product = [];
-  for (let i = 0; i < 3; i++) {
-    for (let j = 0; j < 3; j++) product.push(a[3 * i] * b[j] + a[3 * i + 1] * b[3 + j] + a[3 * i + 2] * b[6 + j]);
-  }
-  return product;
+  return a.map((_, at) => [0, 1, 2].reduce((sum, k) => sum + a[at - at % 3 + k] * b[3 * k + at % 3], 0));
 }
 
 // viridis without its yellow end, which cannot be seen on white; dark is much
 const VIRIDIS = [[181, 211, 60], [94, 190, 99], [38, 160, 133], [39, 127, 142], [54, 92, 141], [70, 50, 126], [68, 1, 84]];
 
 // Okabe and Ito's colours for all kinds of eyes, without yellow; the first ones differ most
-export const CATEGORY_COLOURS = [
-  [0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [213, 94, 0], [60, 60, 60],
-];
+const CATEGORIES = [[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [213, 94, 0], [60, 60, 60]];
+export const categoryColour = number => CATEGORIES[(Math.round(number) % CATEGORIES.length + CATEGORIES.length) % CATEGORIES.length];
 export const UNKNOWN_COLOUR = [190, 190, 190];
 export const PICKED_COLOUR = [213, 94, 0];
 
@@ -56,8 +51,6 @@ export function shade(share) { // of a number between its lowest and highest
   const at = Math.min(Math.max(share, 0), 1) * (VIRIDIS.length - 1), below = Math.min(Math.floor(at), VIRIDIS.length - 2);
   return VIRIDIS[below].map((start, i) => Math.round(start + (VIRIDIS[below + 1][i] - start) * (at - below)));
 }
-
-export const categoryColour = number => CATEGORY_COLOURS[(Math.round(number) + CATEGORY_COLOURS.length * 1000) % CATEGORY_COLOURS.length];
 
 export const count = number => number.toLocaleString("en");
 

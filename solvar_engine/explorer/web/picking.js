@@ -14,8 +14,7 @@ export function isInside(x, y, polygon) {
 // Rows of the particles inside a polygon. Cells of a raster that an edge touches are tested particle by particle, the
 // others as a whole.
 export function rowsInside(xs, ys, polygon, size = 512) {
-  const EDGE = 1, IN = 2, OUT = 3;
-  const [left, right] = extent(polygon.filter((_, i) => i % 2 === 0));
+  const EDGE = 1, IN = 2, OUT = 3, [left, right] = extent(polygon.filter((_, i) => i % 2 === 0));
   const [bottom, top] = extent(polygon.filter((_, i) => i % 2 === 1));
   const perX = size / (right - left || 1) * 0.999999, perY = size / (top - bottom || 1) * 0.999999;
   const cells = new Uint8Array(size * size);
@@ -33,10 +32,9 @@ export function rowsInside(xs, ys, polygon, size = 512) {
   for (let row = 0; row < size; row++) {
     for (let column = 0, last = EDGE; column < size; column++) {
       const cell = row * size + column;
-      if (cells[cell] !== EDGE) {
-        if (last === EDGE) {
-          cells[cell] = isInside(left + (column + 0.5) / perX, bottom + (row + 0.5) / perY, polygon) ? IN : OUT;
-        } else cells[cell] = last;
+      if (cells[cell] !== EDGE && last !== EDGE) cells[cell] = last;
+      else if (cells[cell] !== EDGE) {
+        cells[cell] = isInside(left + (column + 0.5) / perX, bottom + (row + 0.5) / perY, polygon) ? IN : OUT;
       }
       last = cells[cell];
     }
@@ -54,28 +52,22 @@ export function rowsInside(xs, ys, polygon, size = 512) {
 
 // Particles sorted into the cells of a grid over two columns.
 export class Grid {
-  constructor(xs, ys, size = 256) {
-    this.xs = xs;
-    this.ys = ys;
-    this.size = size;
-    [this.left, this.right] = extent(xs);
-    [this.bottom, this.top] = extent(ys);
+  constructor(xs, ys, size = 512) {
+    Object.assign(this, { xs, ys, size });
+    [this.left, this.right] = extent(xs); [this.bottom, this.top] = extent(ys);
     this.perX = size / (this.right - this.left || 1) * 0.99999;
     this.perY = size / (this.top - this.bottom || 1) * 0.99999;
-    const n = xs.length, cells = new Uint32Array(n), none = size * size;
-    this.start = new Uint32Array(none + 2);
-    for (let i = 0; i < n; i++) {
-      const cell = Number.isNaN(xs[i] + ys[i]) ? none
-        : ((ys[i] - this.bottom) * this.perY | 0) * size + ((xs[i] - this.left) * this.perX | 0);
-      cells[i] = cell;
-      this.start[cell + 1]++;
+    const none = size * size; // cell of those that lie nowhere
+    this.cells = new Uint32Array(xs.length); this.start = new Uint32Array(none + 2);
+    for (let i = 0; i < xs.length; i++) {
+      const cell = ((ys[i] - this.bottom) * this.perY | 0) * size + ((xs[i] - this.left) * this.perX | 0);
+      this.start[1 + (this.cells[i] = Number.isNaN(xs[i] + ys[i]) ? none : cell)]++;
     }
     for (let cell = 0; cell <= none; cell++) this.start[cell + 1] += this.start[cell];
     const next = this.start.slice();
-    this.order = new Uint32Array(n);
-    for (let i = 0; i < n; i++) this.order[next[cells[i]]++] = i;
+    this.order = new Uint32Array(xs.length);
+    for (let i = 0; i < xs.length; i++) this.order[next[this.cells[i]]++] = i;
   }
-
   // The k rows nearest to a point, nearest first, with both axes in units of `unitX` and `unitY`.
   nearest(x, y, unitX, unitY, k = 1) {
     const { size, start, order } = this, best = [];
@@ -93,8 +85,7 @@ export class Grid {
             const i = order[at], far = ((this.xs[i] - x) / unitX) ** 2 + ((this.ys[i] - y) / unitY) ** 2;
             if (best.length === k && far >= best[k - 1][0]) continue;
             let place = best.length === k ? k - 1 : best.length;
-            while (place > 0 && best[place - 1][0] > far) place--;
-            best.splice(place, 0, [far, i]);
+            while (place > 0 && best[place - 1][0] > far) place--; best.splice(place, 0, [far, i]);
             if (best.length > k) best.pop();
           }
         }
@@ -105,17 +96,9 @@ export class Grid {
 }
 
 // How densely particles lie around each of them on a plane, from 0 to 1: a histogram, smoothed by two running means.
-export function densities(xs, ys, size = 512) {
-  const n = xs.length, [left, right] = extent(xs), [bottom, top] = extent(ys);
-  const perX = (size - 1) / (right - left || 1), perY = (size - 1) / (top - bottom || 1);
-  let counts = new Float32Array(size * size), other = new Float32Array(size * size);
-  const cells = new Uint32Array(n);
-  for (let i = 0; i < n; i++) {
-    if (Number.isNaN(xs[i] + ys[i])) continue;
-    cells[i] = ((ys[i] - bottom) * perY | 0) * size + ((xs[i] - left) * perX | 0);
-    counts[cells[i]]++;
-  }
-  const reach = Math.max(2, Math.round(size / 90 * (3e5 / n) ** 0.17));
+export function densities({ cells, start, size }) {
+  const counts = Float32Array.from({ length: size * size }, (_, cell) => start[cell + 1] - start[cell]);
+  const other = new Float32Array(size * size), reach = Math.max(2, Math.round(size / 90 * (3e5 / cells.length) ** 0.17));
   const smooth = (from, to, stride, line) => {
     for (let l = 0; l < size; l++) {
       let sum = 0;
@@ -127,12 +110,9 @@ export function densities(xs, ys, size = 512) {
       }
     }
   };
-  for (let pass = 0; pass < 2; pass++) {
-    smooth(counts, other, 1, size);
-    smooth(other, counts, size, 1);
-  }
+  for (let pass = 0; pass < 2; pass++) { smooth(counts, other, 1, size); smooth(other, counts, size, 1); }
   const highest = Math.max(extent(counts)[1], 1e-9);
-  return Float32Array.from(cells, (cell, i) => Number.isNaN(xs[i] + ys[i]) ? NaN : Math.sqrt(Math.max(counts[cell], 0) / highest));
+  return Float32Array.from(cells, cell => cell < counts.length ? Math.sqrt(Math.max(counts[cell], 0) / highest) : NaN);
 }
 
 // How far a point is from the particles, over what is usual among them: above 1 there are few.
@@ -151,10 +131,8 @@ export class Support {
       if (!usual.some(other => other <= far)) this.densest = point;
       usual.push(far);
     }
-    usual.sort((a, b) => a - b);
-    this.usual = usual[Math.floor(0.95 * (usual.length - 1))] ?? 0;
+    usual.sort((a, b) => a - b); this.usual = usual[Math.floor(0.95 * (usual.length - 1))] ?? 0;
   }
-
   // distance of the k-th nearest particle from a point in the compared components
   far(point) {
     const { points, neighbours } = this, r = point.length, best = new Float64Array(neighbours).fill(Infinity);
@@ -168,6 +146,5 @@ export class Support {
     }
     return Math.sqrt(best[neighbours - 1]);
   }
-
   remoteness(z) { return this.usual > 0 ? this.far(this.axes.map(axis => z[axis])) / this.usual : 0; }
 }

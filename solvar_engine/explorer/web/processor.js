@@ -4,25 +4,18 @@ import { byteTable, halfTable } from "./numbers.js";
 // Mean and eigenvolumes as they were sent, four to a texel; the sum is in units of the mean's maximum.
 export class Basis {
   constructor(buffer, meta) {
-    const [width, height, depth] = meta.dims;
-    this.dims = meta.dims;
-    this.voxels = width * height * depth;
-    this.count = meta.volumes + 1;
-    this.scale = meta.scale;
-    this.isHalf = meta.form === "f16";
-    this.textures = Math.ceil(this.count / 4);
+    const { dims, scale } = meta, isHalf = meta.form === "f16", count = meta.volumes + 1;
+    Object.assign(this, { dims, scale, isHalf, count, voxels: dims[0] * dims[1] * dims[2], textures: Math.ceil(count / 4) });
     const Kind = this.isHalf ? Uint16Array : Uint8Array;
     this.sources = Array.from({ length: this.textures }, (_, i) =>
       new Kind(buffer, i * this.voxels * 4 * Kind.BYTES_PER_ELEMENT, this.voxels * 4));
   }
-
   // weights of the texels' channels that make a state
   weights(z) {
     const weights = new Float32Array(this.textures * 4);
     for (let j = 0; j < this.count; j++) weights[j] = (j ? z[j - 1] : 1) * this.scale[j] / this.scale[0];
     return weights;
   }
-
   sum(weights) {
     const total = new Float32Array(this.voxels), table = this.isHalf ? halfTable : byteTable;
     this.sources.forEach((texels, i) => {
@@ -42,8 +35,7 @@ export function removeDust(density, dims, level, smallest = 0.02) {
   for (let first = 0; first < density.length; first++) {
     if (density[first] < level || piece[first]) continue;
     const number = pieces.push(0);
-    let end = 1;
-    piece[queue[0] = first] = number;
+    let end = 1; piece[queue[0] = first] = number;
     const visit = v => { if (density[v] >= level && !piece[v]) { piece[v] = number; queue[end++] = v; } };
     for (let begin = 0; begin < end; begin++) {
       const v = queue[begin], x = v % width, y = Math.floor(v / width) % height;
@@ -56,7 +48,7 @@ export function removeDust(density, dims, level, smallest = 0.02) {
     }
     pieces[number - 1] = end;
   }
-  const least = smallest * Math.max(...pieces, 0);
+  const least = smallest * pieces.reduce((a, b) => Math.max(a, b), 0);
   for (let v = 0; v < density.length; v++) if (piece[v] && pieces[piece[v] - 1] < least) density[v] = 0;
   return density;
 }

@@ -114,9 +114,7 @@ export function compile(gl, vertices, fragments, attributes = []) {
   const program = gl.createProgram();
   for (const [kind, text] of [[gl.VERTEX_SHADER, vertices], [gl.FRAGMENT_SHADER, fragments]]) {
     const shader = gl.createShader(kind);
-    gl.shaderSource(shader, text);
-    gl.compileShader(shader);
-    gl.attachShader(program, shader);
+    gl.shaderSource(shader, text); gl.compileShader(shader); gl.attachShader(program, shader);
   }
   attributes.forEach((name, i) => gl.bindAttribLocation(program, i, name));
   gl.linkProgram(program);

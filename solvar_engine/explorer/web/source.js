@@ -8,10 +8,7 @@ export async function openSource() {
 // The token comes in the fragment, which browsers send to nobody; it stays in this tab only.
 function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given) {
-    sessionStorage.setItem("token", given);
-    history.replaceState(null, "", location.pathname);
-  }
+  if (given) { sessionStorage.setItem("token", given); history.replaceState(null, "", location.pathname); }
   return sessionStorage.getItem("token") || "";
 }
 
@@ -20,9 +17,7 @@ async function served(token) {
     let answer;
     try {
       answer = await fetch("/api/" + path, { ...options, headers: { Authorization: "Bearer " + token } });
-    } catch {
-      throw new Error("The explorer's server has ended: start the explorer again.");
-    }
+    } catch { throw new Error("The explorer's server has ended: start the explorer again."); }
     if (answer.status === 401) throw new Error("This page needs the address with its token: start the explorer again.");
     if (!answer.ok) throw new Error(await answer.text());
     return answer;
