@@ -1,6 +1,6 @@
 """Accuracy on the phantoms: simulate, fit, evaluate, and one table of all scores in RESULTS.md.
 
-    python benchmarks/accuracy.py --work FOLDER [--phantoms hinge assembly] [--snr 0.1] [--particles 10000]
+    python -m benchmarks.accuracy --work FOLDER [--phantoms hinge assembly] [--snr 0.1] [--particles 10000]
         [--rank 6] [--objective ls] [--threads 2] [--print]
 
 Without options: the five heterogeneous phantoms, 10,000 particles of 64 px each, at SNR 0.1 and 0.05. Beside the
@@ -14,43 +14,33 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.common import (  # noqa: E402
+from benchmarks.common import (
     engine_commit,
     evaluated,
     fitted,
     provenance,
     publish,
+    script_parser,
     shown,
     simulated,
     table,
 )
-from benchmarks.oracle import SCORES, oracle_scores  # noqa: E402
-from solvar_engine.contract.params import PHANTOMS  # noqa: E402
+from benchmarks.oracle import SCORES, oracle_scores
+from solvar_engine.contract.params import PHANTOMS
 
 RANKS = {"hinge": 6, "linker": 6, "assembly": 6, "mixture": 10, "flexible": 10, "static": 6}  # static on request
 PIXEL_SIZE = 3.0
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for data sets and runs; made if need be")
+    parser = script_parser(__doc__, work=True, particles=10_000, box=64, seed=0, threads=2)
     parser.add_argument("--phantoms", nargs="+", choices=PHANTOMS, default=list(RANKS)[:5])
     parser.add_argument("--snr", type=float, nargs="+", default=[0.1, 0.05])
-    parser.add_argument("--particles", type=int, default=10_000)
-    parser.add_argument("--box", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0, help="of data set and fit")
     parser.add_argument("--rank", help="a number, or auto if fit knows it; without it, one for each phantom")
     parser.add_argument("--objective", choices=("ml", "ls"), default="ml")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--name", default="accuracy", help="part of RESULTS.md that is written anew")
-    parser.add_argument("--print", action="store_true", help="print the table and leave RESULTS.md alone")
     return parser.parse_args()
 
 

@@ -7,6 +7,7 @@ another version makes runs of its own beside it.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import datetime
 import json
@@ -133,10 +134,6 @@ def simulated(folder: Path, phantom: str, **options: object) -> Path:
     phantom : str
     **options
         Of `simulate`, by their names with underscores.
-
-    Returns
-    -------
-    Path
     """
     name = "-".join([phantom, *(f"{key}{value}" for key, value in options.items() if key != "threads")])
     data = folder / name
@@ -157,10 +154,6 @@ def fitted(folder: Path, data: Path, *, program: Sequence[str] = FIT, label: str
         Of that program, which becomes a part of the run's name.
     **options
         Of `fit`; None stands for an option that is left out.
-
-    Returns
-    -------
-    Path
     """
     given = {key: value for key, value in options.items() if value is not None}
     choices = [f"{key}{value}" for key, value in given.items() if key != "threads"]
@@ -271,14 +264,14 @@ def _row(cells: Sequence[object]) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def shown(value: object, digits: int = 3) -> str:
+def shown(value: object) -> str:
     """Write a number, a list of them, or a dash for what does not apply."""
     if value is None:
         return "-"
     if isinstance(value, list):
-        return " ".join(f"{item:.{digits}g}" for item in value[:4]) + (" ..." if len(value) > 4 else "") or "-"
+        return " ".join(f"{item:.3g}" for item in value[:4]) + (" ..." if len(value) > 4 else "") or "-"
     if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value)
 
 
@@ -300,6 +293,51 @@ def publish(name: str, text: str, results: Path = RESULTS) -> None:
     before, rest = content.split(begin, 1)
     after = rest.split(end, 1)[1]
     results.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
+
+
+_HELP = {
+    "particles": "of a data set",
+    "box": "edge of the volumes, px",
+    "rank": "components",
+    "seed": "of data set and fit",
+    "images": "of a pass or a batch",
+    "threads": "ours; a baseline has set its own to 2",
+    "repeats": "the median of these is reported",
+}
+
+
+def script_parser(
+    description: str | None, *, work: bool = False, publishes: bool = True, **defaults: float
+) -> argparse.ArgumentParser:
+    """Make the parser of a script.
+
+    Parameters
+    ----------
+    description : str
+        The script's documentation.
+    work : bool
+        Whether it keeps data sets and runs in a folder, `--work`.
+    publishes : bool
+        Whether it writes into RESULTS.md, unless `--print` is given.
+    **defaults
+        Of its numbers, by the names of the options with underscores.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if work:
+        parser.add_argument("--work", type=Path, required=True, help="folder for data sets and runs; made if need be")
+    for name, default in defaults.items():
+        option = "--" + name.replace("_", "-")
+        parser.add_argument(option, type=type(default), default=default, help=_HELP.get(name))
+    if publishes:
+        parser.add_argument("--print", action="store_true", help="print the tables and leave RESULTS.md alone")
+    return parser
+
+
+def finish(name: str, text: str, arguments: argparse.Namespace) -> None:
+    """Print what was measured, and publish it unless `--print` is given."""
+    if not arguments.print:
+        publish(name, text)
+    print(text)
 
 
 def use_threads(count: int) -> None:

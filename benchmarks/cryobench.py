@@ -1,6 +1,6 @@
 """Fit a data set of CryoBench that you have downloaded, and compare the result with its truth.
 
-    python benchmarks/cryobench.py FOLDER --dataset IgG-1D --work FOLDER2 [--snr 0.01] [--rank 10] [--labels FILE]
+    python -m benchmarks.cryobench FOLDER --dataset IgG-1D --work FOLDER2 [--snr 0.01] [--rank 10] [--labels FILE]
 
 FOLDER is where the archive was unpacked. The data set is laid out anew in FOLDER2, without copying images; the run is
 kept there too and taken as it is when the script is called again. All data sets that were done so far make one table
@@ -14,27 +14,21 @@ import json
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.common import evaluated, fitted, provenance, publish, shown, table  # noqa: E402
-from benchmarks.cryobench_folder import DATA_SETS, CryoBenchFolder, write_data_set  # noqa: E402
-from solvar_engine.contract.errors import UserError  # noqa: E402
+from benchmarks.common import evaluated, finish, fitted, provenance, script_parser, shown, table
+from benchmarks.cryobench_folder import DATA_SETS, CryoBenchFolder, write_data_set
+from solvar_engine.contract.errors import UserError
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__, work=True, threads=2)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="with the unpacked data set")
     parser.add_argument("--dataset", choices=list(DATA_SETS), required=True)
-    parser.add_argument("--work", type=Path, required=True, help="folder for data sets and runs; made if need be")
     parser.add_argument("--snr", help="as in the names of the folders; without it, the one that publications show")
     parser.add_argument("--labels", type=Path, help="text file: state of each particle from 0, or -1 to leave it out")
     parser.add_argument("--volumes", type=Path, help="folder of true volumes, if they are not in vols/")
     parser.add_argument("--rank", default="10")
     parser.add_argument("--box", type=int, help="working box of the fit, px")
     parser.add_argument("--objective", choices=("ml", "ls"), default="ml")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--print", action="store_true", help="print the table and leave RESULTS.md alone")
     return parser.parse_args()
 
 
@@ -73,9 +67,7 @@ def main() -> None:
     )
     evaluated(run, data, arguments.threads)
     text = f"{provenance(arguments.threads)}\n\n{all_results(runs)}"
-    if not arguments.print:
-        publish("cryobench", text)
-    print(text)
+    finish("cryobench", text, arguments)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -233,10 +233,6 @@ def write_data_set(folder: CryoBenchFolder, output: Path, labels: Path | None = 
         Text file with the state of each row of the STAR file, counted from 0; particles with -1 are left out. Without
         it, each stack is one state.
 
-    Returns
-    -------
-    DataSetFiles
-
     Raises
     ------
     UserError
@@ -247,7 +243,7 @@ def write_data_set(folder: CryoBenchFolder, output: Path, labels: Path | None = 
     state = _states(folder, star, stack, labels)
     kept = np.flatnonzero(state >= 0)
     table = star.particles
-    star, state = star.replace(table, _rows_of(table, kept)), state[kept]
+    star, state = star.replace(table, replace(table, rows=[table.rows[row] for row in kept])), state[kept]
     files = DataSetFiles(prepare_output_folder(output))
     files.truth.volumes.mkdir(parents=True)
     mean = _place_volumes(folder, files.truth, state)
@@ -282,12 +278,6 @@ def _states(
     if state.max() >= volumes or state.max() < 0:
         raise UserError(f"{labels} names state {state.max()}, but there are {volumes} volumes, counted from 0.")
     return state
-
-
-def _rows_of(table: StarTable, rows: NDArray[np.int64]) -> StarTable:
-    return StarTable(
-        table.name, table.columns, [table.rows[row] for row in rows], table.header, table.is_loop, table.source
-    )
 
 
 def _place_volumes(folder: CryoBenchFolder, truth: TruthFiles, state: NDArray[np.int64]) -> Volume:

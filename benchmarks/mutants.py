@@ -1,6 +1,6 @@
 """Do the tests notice? One fault after the other in a copy of the engine, and the tests that should fail with it.
 
-    python benchmarks/mutants.py --jobs 2
+    python -m benchmarks.mutants --jobs 2
 
 The faults are in `faults.py`. For each, the tree is copied anew, the fault is written into the copy, and the files of
 tests that are named with it run there; it survives if all of them pass. First the same tests run without any fault.
@@ -22,10 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.common import ENGINE, ROOT, engine_commit, machine, publish, table, use_threads  # noqa: E402
-from benchmarks.faults import FAULTS, Fault  # noqa: E402
+from benchmarks.common import ENGINE, ROOT, engine_commit, machine, publish, table, use_threads
+from benchmarks.faults import FAULTS, Fault
 
 _COPIED = (ENGINE, "tests", "pyproject.toml")
 _MOST_SURVIVORS = 0.05  # of all faults
@@ -88,10 +86,6 @@ class Workplace:
 
     Copies of the tree have the same path each time, so that code which Numba compiled for the tree without faults can
     be taken again, unless the fault is in a file that has to do with compiled code.
-
-    Parameters
-    ----------
-    folder : Path
     """
 
     def __init__(self, folder: Path) -> None:

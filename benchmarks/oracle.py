@@ -1,6 +1,6 @@
 """What a linear model of some rank can tell about the particles of a simulated data set, if only z is unknown.
 
-    python benchmarks/oracle.py DATA [--rank 6] [--run RUN] [--threads 2]
+    python -m benchmarks.oracle DATA [--rank 6] [--run RUN] [--threads 2]
 
 The oracle is given the true mean, the principal components of the true states (weighted by their populations, inside
 the true mask, at the working box) with their true eigenvalues, and the true poses; only the latent coordinates are
@@ -11,32 +11,28 @@ with the true volumes. With a run, the fit's scores stand beside.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
+from torch import Tensor
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from benchmarks.common import evaluated, shown, table, use_threads  # noqa: E402
-from solvar_engine.data.particles import ParticleStack  # noqa: E402
-from solvar_engine.data.preprocess import prepare_particles  # noqa: E402
-from solvar_engine.data.stream import PreparedParticles  # noqa: E402
-from solvar_engine.estimation.judging.components import Components, latent_coordinates  # noqa: E402
-from solvar_engine.estimation.model.bands import Band, make_band  # noqa: E402
-from solvar_engine.estimation.model.residuals import ResidualNoise, residual_power  # noqa: E402
-from solvar_engine.evaluation.covariance_scores import state_factor  # noqa: E402
-from solvar_engine.evaluation.metrics import Estimate, Truth, evaluate_estimate  # noqa: E402
-from solvar_engine.imaging.fourier import nyquist_shell  # noqa: E402
-from solvar_engine.imaging.sampling import sample_of  # noqa: E402
-from solvar_engine.jobs.fit.outputs import OutputScale  # noqa: E402
-from solvar_engine.jobs.run_evaluate import read_truth  # noqa: E402
-from solvar_engine.jobs.simulate.files import TruthFiles  # noqa: E402
-from solvar_engine.projectors.options import SliceOptions  # noqa: E402
+from benchmarks.common import evaluated, shown, table, use_threads
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.preprocess import prepare_particles
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.judging.components import Components, latent_coordinates
+from solvar_engine.estimation.model.bands import Band, make_band
+from solvar_engine.estimation.model.residuals import ResidualNoise, residual_power
+from solvar_engine.evaluation.covariance_scores import state_factor
+from solvar_engine.evaluation.metrics import Estimate, Truth, evaluate_estimate
+from solvar_engine.imaging.fourier import nyquist_shell
+from solvar_engine.imaging.sampling import sample_of
+from solvar_engine.jobs.fit.outputs import OutputScale
+from solvar_engine.jobs.run_evaluate import read_truth
+from solvar_engine.jobs.simulate.files import TruthFiles
+from solvar_engine.projectors.options import SliceOptions
 
 SCORES = ("captured_variance", "latent_r2", "latent_r2_poly", "state_accuracy", "fsc_auc_mean")
 """Scores of the oracle that stand beside those of a fit."""

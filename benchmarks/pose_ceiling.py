@@ -1,7 +1,7 @@
 """What images tell of the state of their particle at best, when their poses are known and when they are not.
 
     solvar-engine simulate --output DATA --phantom hinge --snr 0.1 --rotation-error 3 --shift-error 1
-    python benchmarks/pose_ceiling.py DATA [--particles 1000] [--states 18]
+    python -m benchmarks.pose_ceiling DATA [--particles 1000] [--states 18]
 
 Every state of the phantom is held against every image with its true volume and the true distribution of states: at the
 true pose, and with the pose integrated out under a prior about the given one that has the true spread of its errors
@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from poses import Model, Setting, model_of, refined_once
 from torch import Tensor
 
+from benchmarks.common import table
+from benchmarks.poses import Model, Setting, model_of, refined_once
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.poses.likelihood import PoseModel, pose_covariance
@@ -83,17 +84,18 @@ def main() -> None:
         candidates.append(candidate(source, index, model, true, setting.spread))
         sys.stderr.write(f"\rstate {len(candidates)} of {len(chosen)}")
     wanted = truth["coordinate_1"][: len(index), None]
-    sys.stdout.write("\n| poses | R2 of the posterior mean | latent R2 (30 nearest neighbours) |\n|---|---|---|\n")
-    rows = {"true": [c.at_true for c in candidates], "given, integrated out": [c.integrated for c in candidates]}
-    for name, objectives in rows.items():
+    rows = []
+    found = {"true": [c.at_true for c in candidates], "given, integrated out": [c.integrated for c in candidates]}
+    for name, objectives in found.items():
         mean = posterior_mean(objectives, coordinate)[:, None]
         share = 1 - float(((mean - wanted) ** 2).mean() / wanted.var())
-        sys.stdout.write(f"| {name} | {share:.4f} | {latent_r2(mean, wanted):.4f} |\n")
+        rows.append((name, f"{share:.4f}", f"{latent_r2(mean, wanted):.4f}"))
+    print("\n" + table(("poses", "R2 of the posterior mean", "latent R2 (30 nearest neighbours)"), rows))
     nearest = torch.from_numpy(np.abs(coordinate[:, None] - wanted[:, 0]).argmin(axis=0))
     rotation = torch.stack([c.pose.rotation for c in candidates])[nearest, index]
     shift = torch.stack([c.pose.shift for c in candidates])[nearest, index]
     turn, move = pose_errors(Pose(rotation, shift), true[index], source.pixel_size)
-    sys.stdout.write(f"\nErrors of the poses under the volume of the true state: {turn:.3f} degrees, {move:.4f} px\n")
+    print(f"\nErrors of the poses under the volume of the true state: {turn:.3f} degrees, {move:.4f} px")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What limits refined poses and latent coordinates: the refinement of `fit --refine-poses` under the true volumes.
 
     solvar-engine simulate --output DATA --phantom hinge --snr 0.1 --rotation-error 3 --shift-error 1
-    python benchmarks/poses.py DATA [--run RUN]
+    python -m benchmarks.poses DATA [--run RUN]
 
 Prints mean errors of the poses, by how much the map as a whole has turned, and how well the latent coordinates found
 there tell the state (latent R2), under the true volumes and, with a run on these data, under those that it found.
@@ -11,7 +11,6 @@ Nothing that starts from estimated volumes can do better on average than what st
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import dataclass, replace
 
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.common import table
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
@@ -184,16 +184,12 @@ def main() -> None:
     began = time.perf_counter()
     floor = refined(source, index, under_true, setting.spread)
     milliseconds = 1e3 * (time.perf_counter() - began) / len(index) / _ROUNDS
+    from_true = refined(source.with_pose(true), index, under_true, LEAST_SPREAD)
     rows = [
         ("true", "given", under_true, source.pose),
         ("true", "true", under_true, true),
         ("true", "refined under them", under_true, floor),
-        (
-            "true",
-            "refined under them from the true ones",
-            under_true,
-            refined(source.with_pose(true), index, under_true, LEAST_SPREAD),
-        ),
+        ("true", "refined under them from the true ones", under_true, from_true),
     ]
     if options.run is not None:
         star = StarFile.read(options.run.particles)
@@ -206,14 +202,15 @@ def main() -> None:
             ("of the run", "true", model, true),
             ("of the run", "of the run", model, found),
         ]
-    sys.stdout.write(f"{len(index)} particles, {milliseconds:.1f} ms an image and round\n\n")
+    print(f"{len(index)} particles, {milliseconds:.1f} ms an image and round\n")
     heads = ("volumes", "poses", "rotation, degrees", "shift, px", "frame turned by, degrees", "latent R2")
-    sys.stdout.write(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n")
+    cells = []
     for volumes, name, model, pose in rows:
         turn, move = pose_errors(pose[index], true[index], source.pixel_size)
         score = latent_r2(latents(source.with_pose(pose), index, model).numpy(), angles[: len(index)])
         frame = frame_turn_deg(pose, true)  # of all particles
-        sys.stdout.write(f"| {volumes} | {name} | {turn:.3f} | {move:.4f} | {frame:.3f} | {score:.3f} |\n")
+        cells.append((volumes, name, f"{turn:.3f}", f"{move:.4f}", f"{frame:.3f}", f"{score:.3f}"))
+    print(table(heads, cells))
 
 
 if __name__ == "__main__":

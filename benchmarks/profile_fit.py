@@ -1,6 +1,6 @@
 """Where the time of a fit goes, by stage and by kernel, and how far each kernel is from its floor of bytes.
 
-    python benchmarks/profile_fit.py --work FOLDER [--particles 5000] [--box 64] [--rank 6]
+    python -m benchmarks.profile_fit --work FOLDER [--particles 5000] [--box 64] [--rank 6]
 
 The fit runs in this process, on one thread, with clocks around its kernels that count CPU time, which other programs
 on the machine change little. The floor of a kernel is the time in which one core of this machine copies the bytes that
@@ -19,28 +19,24 @@ What the caches save of the corners is not counted, nor that they are read in wh
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
 
-import torch  # noqa: E402
-
-from benchmarks.common import cpu_seconds, provenance, publish, simulated, table, use_threads  # noqa: E402
-from solvar_engine.contract.params import FitParams  # noqa: E402
-from solvar_engine.data.stream import PreparedParticles  # noqa: E402
-from solvar_engine.estimation.alternation import means  # noqa: E402
-from solvar_engine.estimation.solver import epochs  # noqa: E402
-from solvar_engine.jobs import run_fit as fit  # noqa: E402
-from solvar_engine.jobs.fit import start as fit_start  # noqa: E402
-from solvar_engine.jobs.running.progress import Progress  # noqa: E402
-from solvar_engine.projectors import numba_cpu  # noqa: E402
-from solvar_engine.projectors.numba_cpu import NumbaProjector  # noqa: E402
+from benchmarks.common import cpu_seconds, finish, provenance, script_parser, simulated, table, use_threads
+from solvar_engine.contract.params import FitParams
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.alternation import means
+from solvar_engine.estimation.solver import epochs
+from solvar_engine.jobs import run_fit as fit
+from solvar_engine.jobs.fit import start as fit_start
+from solvar_engine.jobs.running.progress import Progress
+from solvar_engine.projectors import numba_cpu
+from solvar_engine.projectors.numba_cpu import NumbaProjector
 
 COMPLEX, REAL = 8, 4  # bytes
 CORNERS = 8
@@ -48,12 +44,7 @@ COPIED = 256_000_000  # bytes, to measure the speed of memory with
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for data sets; made if need be")
-    parser.add_argument("--particles", type=int, default=5_000)
-    parser.add_argument("--box", type=int, default=64)
-    parser.add_argument("--rank", type=int, default=6)
-    parser.add_argument("--print", action="store_true", help="print the tables and leave RESULTS.md alone")
+    parser = script_parser(__doc__, work=True, particles=5_000, box=64, rank=6)
     return parser.parse_args()
 
 
@@ -255,9 +246,7 @@ def main() -> None:
         f"in all; memory is copied at {speed / 1e9:.1f} GB/s. {provenance(1)}"
     )
     text = f"{introduction}\n\n{report(profile, total, speed)}"
-    if not arguments.print:
-        publish("profile", text)
-    print(text)
+    finish("profile", text, arguments)
 
 
 if __name__ == "__main__":

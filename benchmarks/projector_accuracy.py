@@ -1,6 +1,6 @@
 """Time and accuracy of slices against the box size: nearest, trilinear, and non-uniform transforms, in the same run.
 
-    python benchmarks/projector_accuracy.py [--boxes 32 48 64 96] [--rank 10] [--images 512] [--repeats 3]
+    python -m benchmarks.projector_accuracy [--boxes 32 48 64 96] [--rank 10] [--images 512] [--repeats 3]
 
 After figure 10 of the SOLVAR paper, with the accuracy beside the time. What is timed is one pass over a batch of
 images that gives the value of an objective, maximum likelihood (ML) or least squares (LS), and its gradient with
@@ -16,28 +16,23 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
+from torch import Tensor
 
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from benchmarks.common import cpu_seconds, provenance, publish, table, use_threads  # noqa: E402
-from solvar_engine.estimation.model.bands import make_band  # noqa: E402
-from solvar_engine.estimation.model.expectation import expectation_pass  # noqa: E402
-from solvar_engine.estimation.model.objectives import OBJECTIVES  # noqa: E402
-from solvar_engine.imaging.fourier import HalfDisk, nyquist_shell  # noqa: E402
-from solvar_engine.imaging.masks import sphere_mask  # noqa: E402
-from solvar_engine.imaging.rotation import random_rotations  # noqa: E402
-from solvar_engine.imaging.types import Batch  # noqa: E402
-from solvar_engine.projectors.base import Projector, images_per_call  # noqa: E402
-from solvar_engine.projectors.create import create_projector  # noqa: E402
-from solvar_engine.projectors.options import SliceOptions  # noqa: E402
-from solvar_engine.simulation.phantoms import MOLECULE_RADIUS, make_phantom  # noqa: E402
+from benchmarks.common import cpu_seconds, provenance, publish, script_parser, table, use_threads
+from solvar_engine.estimation.model.bands import make_band
+from solvar_engine.estimation.model.expectation import expectation_pass
+from solvar_engine.estimation.model.objectives import OBJECTIVES
+from solvar_engine.imaging.fourier import HalfDisk, nyquist_shell
+from solvar_engine.imaging.masks import sphere_mask
+from solvar_engine.imaging.rotation import random_rotations
+from solvar_engine.imaging.types import Batch
+from solvar_engine.projectors.base import Projector, images_per_call
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import SliceOptions
+from solvar_engine.simulation.phantoms import MOLECULE_RADIUS, make_phantom
 
 METHODS = ("nearest", "trilinear", "nufft")
 SLICES = "slices"
@@ -47,15 +42,8 @@ PIXELS_TOGETHER = 256
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__, rank=10, images=512, threads=1, repeats=3)
     parser.add_argument("--boxes", type=int, nargs="+", default=[32, 48, 64, 96], help="edges of the volumes, px")
-    parser.add_argument("--rank", type=int, default=10, help="factors that are sliced with the mean")
-    parser.add_argument("--images", type=int, default=512, help="images of a pass")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3, help="the median of these is reported")
-    parser.add_argument("--print", action="store_true", help="print the table and leave RESULTS.md alone")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """Speed of the projector pair against the usual way of slicing volumes with `grid_sample`, in the same run.
 
-    python benchmarks/projector_speed.py [--baseline PATH] [--box 64] [--channels 10] [--repeats 5]
+    python -m benchmarks.projector_speed [--baseline PATH] [--box 64] [--channels 10] [--repeats 5]
 
 The baseline is a separate script, run unchanged as a process of its own: full plane, twofold oversampled
 grid, trilinear `grid_sample`, forward and backward. It prints its seconds per image. Ours and the baseline
@@ -18,31 +18,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
 
-import numba  # noqa: E402
-import torch  # noqa: E402
-
-from solvar_engine.imaging.fourier import HalfDisk  # noqa: E402
-from solvar_engine.imaging.rotation import random_rotations  # noqa: E402
-from solvar_engine.projectors.create import create_projector  # noqa: E402
-from solvar_engine.projectors.options import SliceOptions  # noqa: E402
+from benchmarks.common import ROOT, script_parser, use_threads
+from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.imaging.rotation import random_rotations
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import SliceOptions
 
 DEFAULT_BASELINE = ROOT.parent / "shared" / "prototype" / "grid_sample_pass.py"
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    numbers = {"box": 64, "channels": 10, "images": 64, "oversampling": 2, "threads": 2, "repeats": 5}
+    parser = script_parser(__doc__, publishes=False, **numbers)
     parser.add_argument("--baseline", type=Path, default=DEFAULT_BASELINE, help="script called with BOX RANK")
-    parser.add_argument("--box", type=int, default=64, help="edge of the volumes, px")
-    parser.add_argument("--channels", type=int, default=10, help="volumes that are sliced together")
-    parser.add_argument("--images", type=int, default=64, help="images of a batch; the baseline's own is 64")
-    parser.add_argument("--oversampling", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2, help="ours; the baseline has set its own to 2")
-    parser.add_argument("--repeats", type=int, default=5, help="the median of these is reported")
     return parser.parse_args()
 
 
@@ -67,9 +57,7 @@ class OurPair:
     def __init__(self, box_size: int, channels: int, images: int, oversampling: int) -> None:
         generator = torch.Generator().manual_seed(0)
         disk = HalfDisk.create(box_size)
-        self.projector = create_projector(
-            box_size, disk, SliceOptions(oversampling=oversampling, backend="numba_cpu")
-        )
+        self.projector = create_projector(box_size, disk, SliceOptions(oversampling=oversampling, backend="numba_cpu"))
         self.volumes = torch.randn(channels, box_size, box_size, box_size, generator=generator)
         self.rotation = random_rotations(images, generator)
         self.grid = self.projector.to_grid(self.volumes)
@@ -94,8 +82,7 @@ def main() -> None:
     arguments = parse_arguments()
     if not arguments.baseline.is_file():
         sys.exit(f"{arguments.baseline} is not there: name the baseline script with --baseline")
-    torch.set_num_threads(arguments.threads)
-    numba.set_num_threads(arguments.threads)
+    use_threads(arguments.threads)
     print(
         f"box {arguments.box}, {arguments.channels} volumes, oversampling {arguments.oversampling}, "
         f"{arguments.images} images, {arguments.threads} threads, median of {arguments.repeats}"

@@ -1,6 +1,6 @@
 """What microscopes do to images, each effect alone and all together: how many components are kept, and how good.
 
-    python benchmarks/realism.py --work FOLDER [--phantoms static hinge] [--effects none background all] [--snr 0.1]
+    python -m benchmarks.realism --work FOLDER [--phantoms static hinge] [--effects none background all] [--snr 0.1]
         [--particles 6000] [--box 64] [--pixel-size 3] [--seeds 0 1 2] [--threads 2] [--print]
 
 Simulates with the options in EFFECTS, fits with `--rank auto`, evaluates, and writes one table for each phantom. A
@@ -11,17 +11,12 @@ in FOLDER and taken as they are when the script is called again.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.common import evaluated, fitted, provenance, publish, shown, simulated, table  # noqa: E402
-from solvar_engine.contract.params import PHANTOMS  # noqa: E402
+from benchmarks.common import evaluated, finish, fitted, provenance, script_parser, shown, simulated, table
+from solvar_engine.contract.params import PHANTOMS
 
 ALONE: dict[str, dict[str, float]] = {
     "background": {"background": 1.5},
@@ -42,17 +37,10 @@ SCORES = ("captured_variance_2", "covariance_error", "latent_r2")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for data sets and runs; made if need be")
+    parser = script_parser(__doc__, work=True, particles=6_000, box=64, pixel_size=3.0, snr=0.1, threads=2)
     parser.add_argument("--phantoms", nargs="+", choices=PHANTOMS, default=["static", "hinge"])
     parser.add_argument("--effects", nargs="+", choices=EFFECTS, default=list(EFFECTS))
-    parser.add_argument("--snr", type=float, default=0.1)
-    parser.add_argument("--particles", type=int, default=6_000)
-    parser.add_argument("--box", type=int, default=64)
-    parser.add_argument("--pixel-size", type=float, default=3.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of data sets and fits")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--print", action="store_true", help="print the tables and leave RESULTS.md alone")
     return parser.parse_args()
 
 
@@ -118,9 +106,7 @@ def main() -> None:
         }
         texts.append(report(phantom, results, arguments))
     text = "\n\n".join(texts)
-    if not arguments.print:
-        publish("realism", text)
-    print(text)
+    finish("realism", text, arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How time and memory of a whole fit grow with particles, box, rank and threads.
 
-    python benchmarks/scaling.py --work FOLDER [--axes particles box rank threads] [--threads 2]
+    python -m benchmarks.scaling --work FOLDER [--axes particles box rank threads] [--threads 2]
 
 Each axis is a series of whole fits of the hinge that differ in one number; the first of a series is the baseline to
 which the others are compared, beside what the law says that they should be: linear in particles, N^2 log N per image in
@@ -14,28 +14,19 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.common import Call, engine, provenance, publish, simulated, table  # noqa: E402
+from benchmarks.common import ROOT, Call, engine, provenance, publish, script_parser, simulated, table
 
 FIGURES = ROOT / "benchmarks" / "figures"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One fit.
-
-    Attributes
-    ----------
-    particles, box, rank, threads : int
-    """
+    """One fit."""
 
     particles: int
     box: int
@@ -106,11 +97,8 @@ def series_of(threads: int) -> dict[str, Series]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for data sets; made if need be")
+    parser = script_parser(__doc__, work=True, threads=2)
     parser.add_argument("--axes", nargs="+", choices=list(series_of(1)), default=list(series_of(1)))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--print", action="store_true", help="print the tables and leave RESULTS.md alone")
     return parser.parse_args()
 
 

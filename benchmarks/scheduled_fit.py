@@ -1,6 +1,6 @@
 """The command `fit` with another schedule than its own: what that one is measured by.
 
-    python benchmarks/scheduled_fit.py NAME PARTICLES.star --output RUN --rank 6 ...
+    python -m benchmarks.scheduled_fit NAME PARTICLES.star --output RUN --rank 6 ...
 
 NAME is one of `SCHEDULES`; what follows are the options of `solvar-engine fit`.
 """
@@ -10,13 +10,9 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from solvar_engine import cli  # noqa: E402
+from solvar_engine import cli
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     # as many epochs of mini-batches, most of them at full band, until nothing changes
@@ -50,7 +46,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 def scheduled(name: str) -> tuple[str, ...]:
     """What Python runs for a fit with a schedule, in place of the command `fit`."""
-    return (__file__, name)
+    return ("-m", "benchmarks.scheduled_fit", name)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Accuracy against time for each choice of the schedule: epochs, mini-batches, marching, memory of the curvature.
 
-    python benchmarks/schedules.py --work FOLDER [--phantoms hinge assembly] [--snr 0.1] [--particles 5000]
+    python -m benchmarks.schedules --work FOLDER [--phantoms hinge assembly] [--snr 0.1] [--particles 5000]
 
 Whole fits that differ from the default in one thing (see scheduled_fit.py), with their scores and what they cost
 compared with the default. CPU-seconds are what all threads computed, which other programs on the machine change less
@@ -10,39 +10,28 @@ than the time that passes. Fits are kept in FOLDER and not repeated.
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.common import (  # noqa: E402
+from benchmarks.common import (
     FIT,
     cpu_seconds_of,
     evaluated,
+    finish,
     fitted,
     provenance,
-    publish,
+    script_parser,
     shown,
     simulated,
     table,
 )
-from benchmarks.scheduled_fit import SCHEDULES, scheduled  # noqa: E402
+from benchmarks.scheduled_fit import SCHEDULES, scheduled
 
 DEFAULT = "default"
 SCORES = ("captured_variance", "captured_variance_2", "covariance_error", "latent_r2")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for data sets and runs; made if need be")
+    parser = script_parser(__doc__, work=True, particles=5_000, box=64, snr=0.1, rank=6, threads=2)
     parser.add_argument("--phantoms", nargs="+", default=["hinge", "assembly"])
-    parser.add_argument("--snr", type=float, default=0.1)
-    parser.add_argument("--particles", type=int, default=5_000)
-    parser.add_argument("--box", type=int, default=64)
-    parser.add_argument("--rank", type=int, default=6)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--print", action="store_true", help="print the tables and leave RESULTS.md alone")
     return parser.parse_args()
 
 
@@ -76,9 +65,7 @@ def main() -> None:
         f"{provenance(arguments.threads)}"
     )
     text = "\n\n".join([introduction, *(measure(phantom, arguments) for phantom in arguments.phantoms)])
-    if not arguments.print:
-        publish("schedules", text)
-    print(text)
+    finish("schedules", text, arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Volumes of states against the truth: kernel regression, the linear model, and plain averages of near particles.
 
-    python benchmarks/states.py RUN DATA [--points 8] [--box N] [--threads 2]
+    python -m benchmarks.states RUN DATA [--points 8] [--box N] [--threads 2]
 
 DATA is a folder of `solvar-engine simulate`, RUN a finished fit of it. The points are the average latent coordinates of
 the particles of states spread evenly over the list of states; of a molecule without states, two standard deviations up
@@ -23,40 +23,36 @@ Of a molecule without states, the difference of the two volumes is compared with
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
+from torch import Tensor
 
-import numba  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from solvar_engine.contract.files import read_csv  # noqa: E402
-from solvar_engine.contract.params import ReconstructParams  # noqa: E402
-from solvar_engine.contract.run import RunDir  # noqa: E402
-from solvar_engine.contract.status import StatusTracker  # noqa: E402
-from solvar_engine.data.particles import ParticleStack  # noqa: E402
-from solvar_engine.data.preprocess import prepare_particles  # noqa: E402
-from solvar_engine.data.volumes import read_volume  # noqa: E402
-from solvar_engine.estimation.model.bands import change_box  # noqa: E402
-from solvar_engine.imaging.fourier import fourier_crop_volume, volume_to_ft  # noqa: E402
-from solvar_engine.imaging.masks import soft_edge  # noqa: E402
-from solvar_engine.imaging.shells import coefficients_per_shell, fsc, radial_average, resolution_at  # noqa: E402
-from solvar_engine.jobs.run_reconstruct import linear_state  # noqa: E402
-from solvar_engine.jobs.running.progress import Progress  # noqa: E402
-from solvar_engine.jobs.states.kernel_problem import SETUP_STEPS, KernelProblem, set_up  # noqa: E402
-from solvar_engine.jobs.states.kernel_volumes import KernelVolumes, finish_state, kernel_volumes  # noqa: E402
-from solvar_engine.jobs.states.latent_space import LatentSpace, open_latent_space  # noqa: E402
-from solvar_engine.reconstruction.filtering import corrected_fsc  # noqa: E402
-from solvar_engine.reconstruction.mean import estimate_mean  # noqa: E402
-from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations  # noqa: E402
+from benchmarks.common import table, use_threads
+from solvar_engine.contract.files import read_csv
+from solvar_engine.contract.params import ReconstructParams
+from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.status import StatusTracker
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.preprocess import prepare_particles
+from solvar_engine.data.volumes import read_volume
+from solvar_engine.estimation.model.bands import change_box
+from solvar_engine.imaging.fourier import fourier_crop_volume, volume_to_ft
+from solvar_engine.imaging.masks import soft_edge
+from solvar_engine.imaging.shells import coefficients_per_shell, fsc, radial_average, resolution_at
+from solvar_engine.jobs.run_reconstruct import linear_state
+from solvar_engine.jobs.running.progress import Progress
+from solvar_engine.jobs.states.kernel_problem import SETUP_STEPS, KernelProblem, set_up
+from solvar_engine.jobs.states.kernel_volumes import KernelVolumes, finish_state, kernel_volumes
+from solvar_engine.jobs.states.latent_space import LatentSpace, open_latent_space
+from solvar_engine.reconstruction.filtering import corrected_fsc
+from solvar_engine.reconstruction.mean import estimate_mean
+from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 
 _NEAREST = (0.1, 0.25, 0.5, 0.9)  # shares of the particles that plain averages are made of
 
@@ -212,8 +208,7 @@ def difference_in_noise(first: KernelVolumes, second: KernelVolumes, mask: Tenso
 
 def main() -> None:
     arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
-    numba.set_num_threads(arguments.threads)
+    use_threads(arguments.threads)
     run = RunDir(arguments.run)
     space = open_latent_space(run)
     mean = read_volume(run.mean)
@@ -246,17 +241,11 @@ def main() -> None:
             honesty.append([*head, *scale.honesty(halves, expectation.at(point, kernels), reference)])
             made.append(kernels)
     kinds = ("predicted", "of what is averaged", "of the state", "error")
-    _print_table(["point", "state", "images used", "kernel", "linear", "nearest"], volumes)
-    _print_table(["point", "state", *kinds, *(f"moving: {kind}" for kind in kinds)], honesty)
+    print(table(["point", "state", "images used", "kernel", "linear", "nearest"], volumes), end="\n\n")
+    print(table(["point", "state", *kinds, *(f"moving: {kind}" for kind in kinds)], honesty), end="\n\n")
     if len(truth.volumes) == 1:
-        sys.stdout.write(difference_in_noise(made[0], made[1], problem.mask) + "\n")
-    sys.stdout.write(f"{seconds:.0f} s for {len(points)} states\n")
-
-
-def _print_table(header: list[str], rows: list[list[str]]) -> None:
-    for row in (header, ["---"] * len(header), *rows):
-        sys.stdout.write("| " + " | ".join(row) + " |\n")
-    sys.stdout.write("\n")
+        print(difference_in_noise(made[0], made[1], problem.mask))
+    print(f"{seconds:.0f} s for {len(points)} states")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A whole fit against 47 passes of `grid_sample`, and its accuracy against a slow fit that has converged.
 
-    python benchmarks/whole_fit.py --work FOLDER [--baseline PATH] [--particles 5000] [--box 64] [--rank 6]
+    python -m benchmarks.whole_fit --work FOLDER [--baseline PATH] [--particles 5000] [--box 64] [--rank 6]
 
 Fits the hinge twice in the same run: cold, with nothing compiled, and warm. The baseline is a separate script that
 takes BOX RANK and prints its seconds per image and pass (see projector_speed.py); the implementation that the method
@@ -19,22 +19,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.common import (  # noqa: E402
+from benchmarks.common import (
     Call,
     engine,
     evaluated,
+    finish,
     fitted,
     provenance,
-    publish,
+    script_parser,
     shown,
     simulated,
     table,
 )
-from benchmarks.projector_speed import DEFAULT_BASELINE, baseline_seconds  # noqa: E402
-from benchmarks.scheduled_fit import scheduled  # noqa: E402
+from benchmarks.projector_speed import DEFAULT_BASELINE, baseline_seconds
+from benchmarks.scheduled_fit import scheduled
 
 PASSES = 47
 SCORES = ("captured_variance", "captured_variance_2", "covariance_error", "covariance_error_scaled", "latent_r2")
@@ -42,15 +40,8 @@ SCORES += ("latent_r2_poly", "fsc_auc_mean", "eigenvalues_estimated", "eigenvalu
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for data sets and runs; made if need be")
+    parser = script_parser(__doc__, work=True, particles=5_000, box=64, snr=0.1, rank=6, threads=2)
     parser.add_argument("--baseline", type=Path, default=DEFAULT_BASELINE, help="script called with BOX RANK")
-    parser.add_argument("--particles", type=int, default=5_000)
-    parser.add_argument("--box", type=int, default=64)
-    parser.add_argument("--rank", type=int, default=6)
-    parser.add_argument("--snr", type=float, default=0.1)
-    parser.add_argument("--threads", type=int, default=2, help="ours; the baseline has set its own to 2")
-    parser.add_argument("--print", action="store_true", help="print the tables and leave RESULTS.md alone")
     return parser.parse_args()
 
 
@@ -117,9 +108,7 @@ def main() -> None:
     )
     tables = report(cold, warm, baseline, scores, converged, arguments.rank, arguments.particles)
     text = f"{introduction}\n\n{tables}"
-    if not arguments.print:
-        publish("whole-fit", text)
-    print(text)
+    finish("whole-fit", text, arguments)
 
 
 if __name__ == "__main__":

@@ -7,5 +7,3 @@ module. Without this one that would be `solvar_engine`, and the installation wou
 from __future__ import annotations
 
 from solvar_plugin import Plugin, __version__
-
-__all__ = ["Plugin", "__version__"]

@@ -53,11 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         Arguments without the name of the program. Without it, those of this process, which then also reacts
         to SIGTERM and to the death of its parent.
 
-    Returns
-    -------
-    int
-        Exit code.
-
     Raises
     ------
     SystemExit
@@ -260,11 +255,6 @@ def resolve_device(name: str) -> str:
     ----------
     name : str
         auto, cpu, cuda or cuda:N.
-
-    Returns
-    -------
-    str
-        cpu.
 
     Raises
     ------

@@ -96,11 +96,6 @@ def command_line(
         those of the form anew from 0 for every job.
     in_step_queue : bool
         The call is a job script of its own.
-
-    Returns
-    -------
-    program, arguments : str
-        Ready for the shell.
     """
     prefix, program = activation, engine
     if gpu:
@@ -130,11 +125,6 @@ def require_finished(path: Path, command: str, exit_code: int | None = None) -> 
         Such as ``fit``.
     exit_code : int, optional
         If it is known and is not 0.
-
-    Returns
-    -------
-    Status
-        As the engine left it.
 
     Raises
     ------

@@ -350,34 +350,16 @@ def self_test(settings: Settings, version: str) -> None:
 
 def find_gpu() -> str:
     """Names of the GPUs that nvidia-smi lists; empty if there are none."""
-    try:
-        result = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            timeout=60,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    answer = _answer(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
+    if answer is None or answer.returncode != 0:
         return ""
-    names = [line.strip() for line in result.stdout.splitlines() if line.strip()]
-    return ", ".join(names) if result.returncode == 0 else ""
+    return ", ".join(line.strip() for line in answer.stdout.splitlines() if line.strip())
 
 
 def has_conda(activation: str) -> bool:
     """Whether conda can be called after Scipion's activation command."""
-    try:
-        result = subprocess.run(
-            ["/bin/sh", "-c", _after_activation(activation, ["conda", "--version"])],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=120,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return result.returncode == 0
+    answer = _answer(["/bin/sh", "-c", _after_activation(activation, ["conda", "--version"])], seconds=120)
+    return answer is not None and answer.returncode == 0
 
 
 def find_python(wanted: str = "") -> str:
@@ -411,24 +393,13 @@ def find_python(wanted: str = "") -> str:
 def _flaw_of(python: str) -> str:
     """Why an interpreter will not do; empty if it will."""
     program = "import sys; print('%d.%d' % sys.version_info[:2]); import venv, ensurepip"
-    try:
-        result = subprocess.run(
-            [python, "-I", "-c", program],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=clean_environment(),
-            timeout=60,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "cannot be run"
-    version = result.stdout.strip()
-    if not version:
+    answer = _answer([python, "-I", "-c", program], env=clean_environment())
+    version = "" if answer is None else answer.stdout.strip()
+    if answer is None or not version:
         return "cannot be run"
     if version not in PYTHONS:
         return f"is Python {version}, but the engine needs {_choice(PYTHONS)}"
-    if result.returncode != 0:
+    if answer.returncode != 0:
         return f"lacks the module venv or ensurepip (Debian and Ubuntu: apt-get install python{version}-venv)"
     return ""
 
@@ -481,6 +452,18 @@ def say(text: str) -> None:
     """Tell the person who installs, at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _answer(
+    command: list[str], seconds: float = 60, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str] | None:
+    """Run a command for what it prints; None if it cannot be run, or takes too long."""
+    try:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, env=env
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
 
 
 def _after_activation(activation: str, command: list[str]) -> str:

@@ -50,9 +50,9 @@ def boxes_for(image_size: int, pixel_size: float) -> list[Box]:
     return [Box(size, pixel_size * image_size / size) for size in sizes]
 
 
-def imported_star(protocol: Any, parameter: str = "inputParticles") -> str | None:
+def imported_star(protocol: Any) -> str | None:
     """Return the STAR file from which the particles of a protocol were imported, however long ago; None without one."""
-    pending, seen = [getattr(protocol, parameter)], set()
+    pending, seen = [protocol.inputParticles], set()
     while pending:
         source = pending.pop(0).getObjValue()
         if source is None or source.getObjId() in seen:

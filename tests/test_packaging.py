@@ -22,6 +22,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 import solvar_engine
+from solvar_engine.contract.files import FileIn
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import StatusTracker, status_path
 
@@ -164,7 +165,7 @@ def test_readme_lists_every_file_of_a_run() -> None:
         for name in re.findall(r"`([^`]*)`", line.split("|")[1])
     }
     run = RunDir("run")
-    named = [getattr(run, name) for name, member in vars(RunDir).items() if isinstance(member, property)]
+    named = [getattr(run, name) for name, member in vars(RunDir).items() if isinstance(member, FileIn)]
     files = [path.relative_to(run.path).as_posix() for path in (*named, run.eigenvolume(1))]
     folders = {name.rpartition("/")[0] for name in listed}
     assert [name for name in files if name not in listed | folders] == []

@@ -21,19 +21,36 @@ _BLOCK_BYTES = 1 << 20
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
-@contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`, renamed to `path` on success and removed on failure.
+class FileIn:
+    """A file of a folder, as an attribute of a class whose instances have the folder as `path`.
 
     Parameters
     ----------
-    path : path
-        The file to be written.
+    name : str
+        Of the file, or of a folder, below that folder.
+    text : str
+        What it holds; becomes the documentation of the attribute.
 
-    Yields
-    ------
-    Path
-        Where to write.
+    Examples
+    --------
+    >>> class Results:
+    ...     path = Path("results")
+    ...     mean = FileIn("mean.mrc", "Mean volume.")
+    >>> Results().mean.as_posix()
+    'results/mean.mrc'
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.__doc__ = text
+
+    def __get__(self, folder: Any, kind: type | None = None) -> Path:
+        return Path(folder.path, self.name)
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path`, renamed to `path` on success and removed on failure.
 
     Raises
     ------

@@ -17,11 +17,6 @@ class FolderLock:
     The kernel's lock goes with its process, so a crashed run never blocks the next one on the same host, and
     two programs that start at once cannot both win. The text of the file serves people, other hosts (a shared
     file system may keep the kernel's locks to one host), and file systems without locks.
-
-    Parameters
-    ----------
-    path : Path
-        The lock file.
     """
 
     def __init__(self, path: Path) -> None:

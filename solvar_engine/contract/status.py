@@ -17,7 +17,8 @@ from solvar_engine.contract.files import is_temporary, read_json, write_json
 
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 
-_FILE_NAME = "status.json"
+STATUS_NAME = "status.json"
+"""Of the file that says how far a command is, in the folder that it fills."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def status_path(folder: str | os.PathLike[str]) -> Path:
     >>> status_path("states").as_posix()
     'states/status.json'
     """
-    return Path(folder) / _FILE_NAME
+    return Path(folder) / STATUS_NAME
 
 
 def write_status(path: str | os.PathLike[str], status: Status) -> None:
@@ -94,7 +95,7 @@ def read_status(path: str | os.PathLike[str]) -> Status | None:
     return Status(**{name: value for name, value in content.items() if name in known})
 
 
-def is_failed_start(folder: str | os.PathLike[str], command: str, allowed: Collection[str] = (_FILE_NAME,)) -> bool:
+def is_failed_start(folder: str | os.PathLike[str], command: str, allowed: Collection[str] = (STATUS_NAME,)) -> bool:
     """Whether a folder holds no more than what a command left that failed before it did anything.
 
     Such a folder counts as empty: the user corrects the mistake and gives the same command again.
@@ -160,13 +161,7 @@ class StatusTracker:
         steps: int | None = None,
         message: str | None = None,
     ) -> Status:
-        """Change what is given, keep the rest, bring time and memory up to date and write the file.
-
-        Returns
-        -------
-        Status
-            As written.
-        """
+        """Change what is given, keep the rest, bring time and memory up to date and write the file."""
         given = {"state": state, "stage": stage, "step": step, "steps": steps, "message": message}
         self._status = dataclasses.replace(
             self._status,

@@ -131,10 +131,6 @@ def covariance_scores(
     eigenvalues : ndarray, shape (r,)
         In the units of the truth.
 
-    Returns
-    -------
-    CovarianceScores
-
     Raises
     ------
     ValueError

@@ -9,7 +9,6 @@ i / box_size cycles per voxel, and the trapezoidal area under its absolute value
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,49 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import hermitian_weight, volume_radius, volume_to_ft
-from solvar_engine.imaging.sampling import sample_of_at_least
-
-PARTICLES = 100
-
-
-@dataclass(frozen=True)
-class FscAuc:
-    """Areas under the correlations of the chosen particles.
-
-    Attributes
-    ----------
-    mean, std, median : float
-        Of the volumes generated at the particles' latents.
-    mean_only : float
-        Average of the same with the mean volume for every particle: a constant volume already scores high.
-    """
-
-    mean: float
-    std: float
-    median: float
-    mean_only: float
-
-
-def evaluated_particles(count: int, wanted: int = PARTICLES) -> NDArray[np.int64]:
-    """Rows of the particles whose volumes are compared.
-
-    Parameters
-    ----------
-    count : int
-        Number of particles.
-    wanted : int
-
-    Returns
-    -------
-    ndarray, int64
-        Every (count // wanted)-th row; all if there are fewer than wanted.
-
-    Examples
-    --------
-    >>> evaluated_particles(1000)[:3].tolist()
-    [0, 10, 20]
-    """
-    return sample_of_at_least(np.arange(count), wanted)
 
 
 def fsc_auc(
@@ -69,7 +25,7 @@ def fsc_auc(
     true_volume_of: Callable[[int], Tensor],
     rows: Iterable[int],
     mask: Tensor | None = None,
-) -> FscAuc:
+) -> dict[str, float]:
     """Score the linear volumes mean + sum_j z_j eigenvolume_j of some particles.
 
     Parameters
@@ -86,7 +42,9 @@ def fsc_auc(
 
     Returns
     -------
-    FscAuc
+    dict
+        ``mean``, ``std`` and ``median`` of the areas of the volumes at the particles' latents, and ``mean_only``: the
+        average of the same with the mean volume for every particle, since a constant volume already scores high.
     """
     bands = _Bands(mean.shape[-1], mask)
     mean_ft = bands.transform(mean)
@@ -97,12 +55,8 @@ def fsc_auc(
         volume = mean + torch.tensordot(latent, eigenvolumes, dims=1)
         areas.append(bands.area(bands.transform(volume), truth_ft))
         mean_areas.append(bands.area(mean_ft, truth_ft))
-    return FscAuc(
-        mean=float(np.mean(areas)),
-        std=float(np.std(areas)),
-        median=float(np.median(areas)),
-        mean_only=float(np.mean(mean_areas)),
-    )
+    found = {"mean": np.mean(areas), "std": np.std(areas), "median": np.median(areas), "mean_only": np.mean(mean_areas)}
+    return {name: float(value) for name, value in found.items()}
 
 
 class _Bands:

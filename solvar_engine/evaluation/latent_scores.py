@@ -55,10 +55,6 @@ def latent_r2_poly(z: NDArray[np.floating], coordinates: NDArray[np.floating]) -
         Sorted by eigenvalue.
     coordinates : ndarray, shape (n, d)
         True coordinates of the particles.
-
-    Returns
-    -------
-    float or None
     """
     varying = _varying(coordinates)
     if not _is_scorable(z, varying):
@@ -95,17 +91,8 @@ def state_accuracy(z: NDArray[np.floating], state: NDArray[np.integer]) -> float
 def states_are_discrete(coordinates: NDArray[np.floating], state: NDArray[np.integer]) -> bool:
     """Tell whether states are classes rather than points of a continuous motion.
 
-    They are if there are several and no coordinate takes a value other than 0 and 1 (presence or absence), or there
-    is no coordinate at all.
-
-    Parameters
-    ----------
-    coordinates : ndarray, shape (n, d)
-    state : ndarray, shape (n,)
-
-    Returns
-    -------
-    bool
+    They are if there are several and no coordinate (n, d) takes a value other than 0 and 1 (presence or absence), or
+    there is no coordinate at all.
     """
     return len(np.unique(state)) > 1 and bool(np.isin(coordinates, (0.0, 1.0)).all())
 

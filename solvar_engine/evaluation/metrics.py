@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from solvar_engine.evaluation.covariance_scores import covariance_scores, mean_scale, state_factor
-from solvar_engine.evaluation.fsc_auc import evaluated_particles, fsc_auc
+from solvar_engine.evaluation.fsc_auc import fsc_auc
 from solvar_engine.evaluation.latent_scores import (
     latent_r2,
     latent_r2_poly,
@@ -17,7 +17,11 @@ from solvar_engine.evaluation.latent_scores import (
     states_are_discrete,
 )
 from solvar_engine.evaluation.pose_scores import contrast_r2, pose_errors
+from solvar_engine.imaging.sampling import sample_of_at_least
 from solvar_engine.imaging.types import Pose
+
+PARTICLES_COMPARED = 100
+"""Evenly spaced particles whose volumes are compared with the truth, at least (when there are that many)."""
 
 EIGENVALUES_LISTED = 10
 """True eigenvalues that are listed at least (when there are that many): the leading ones."""
@@ -142,15 +146,6 @@ def evaluate_estimate(estimate: Estimate, truth: Truth) -> Evaluation:
     of the estimated mean onto the true mean inside the mask. The true mean and covariance weigh every state
     by the number of its particles. Images that do not show the molecule are left out of everything.
 
-    Parameters
-    ----------
-    estimate : Estimate
-    truth : Truth
-
-    Returns
-    -------
-    Evaluation
-
     Raises
     ------
     ValueError
@@ -219,15 +214,10 @@ def _volumes(estimate: Estimate, truth: Truth) -> dict[str, float | list[float] 
         torch.from_numpy(estimate.eigenvolumes),
         estimate.z,
         lambda row: torch.from_numpy(truth.volumes[truth.state[row]]),
-        evaluated_particles(len(truth.state)),
+        sample_of_at_least(np.arange(len(truth.state)), PARTICLES_COMPARED),
         torch.from_numpy(truth.mask),
     )
-    return {
-        "fsc_auc_mean": areas.mean,
-        "fsc_auc_std": areas.std,
-        "fsc_auc_median": areas.median,
-        "fsc_auc_mean_only": areas.mean_only,
-    }
+    return {f"fsc_auc_{name}": area for name, area in areas.items()}
 
 
 def _particles(estimate: Estimate, truth: Truth) -> dict[str, float | list[float] | None]:

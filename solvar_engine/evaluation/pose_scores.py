@@ -51,17 +51,7 @@ def pose_errors(estimated: Pose, true: Pose, pixel_size: float) -> tuple[float, 
 
 
 def contrast_r2(estimated: NDArray[np.floating], true: NDArray[np.floating]) -> float | None:
-    """Squared correlation of estimated and true contrasts.
-
-    Parameters
-    ----------
-    estimated, true : ndarray, shape (n,)
-
-    Returns
-    -------
-    float or None
-        None if either is constant.
-    """
+    """Squared correlation of estimated and true contrasts (n,); None if either is constant."""
     if np.ptp(estimated) < 1e-6 or np.ptp(true) < 1e-6:
         return None
     return float(np.corrcoef(estimated, true)[0, 1] ** 2)

@@ -34,7 +34,6 @@ def draw_eigenvalues(figure: Figure, components: Components) -> str:
     Parameters
     ----------
     figure : Figure
-        Empty.
     components : Components
         With at least one row.
     """
@@ -148,7 +147,6 @@ def draw_gains(figure: Figure, candidates: Candidates) -> str:
     Parameters
     ----------
     figure : Figure
-        Empty.
     candidates : Candidates
         With at least one row.
     """

@@ -114,9 +114,9 @@ def choose_drawing(count: int) -> str:
     return POINTS if count <= MAX_AUTOMATIC_POINTS else HEXAGONS
 
 
-def random_subset(count: int, largest: int = MAX_POINTS) -> np.ndarray:
+def random_subset(count: int) -> np.ndarray:
     """Choose the particles that are drawn one by one, in random order, so that none covers a whole group."""
-    return np.random.default_rng(0).permutation(count)[:largest]
+    return np.random.default_rng(0).permutation(count)[:MAX_POINTS]
 
 
 def middles_of_clusters(points: np.ndarray, cluster: np.ndarray) -> np.ndarray:

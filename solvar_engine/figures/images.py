@@ -22,7 +22,6 @@ def draw_images(
     Parameters
     ----------
     figure : Figure
-        Empty.
     log_likelihood : ndarray, shape (n,), or None
         Of each image; None if the run does not tell.
     is_outlier : ndarray of bool, shape (n,), or None

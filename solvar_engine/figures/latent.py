@@ -46,7 +46,6 @@ def draw_latent(
     Parameters
     ----------
     figure : Figure
-        Empty.
     x, y : Axis
         Coordinates of every particle.
     coloring : Coloring, optional
@@ -160,7 +159,6 @@ def draw_map(figure: Figure, embedding: np.ndarray, leading: Axis, cluster: np.n
     Parameters
     ----------
     figure : Figure
-        Empty.
     embedding : ndarray, shape (n, 2)
     leading : Axis
         The first component.

@@ -17,14 +17,7 @@ _BINS = 60
 
 @style.styled
 def draw_pose_changes(figure: Figure, changes: PoseChanges) -> str:
-    """Draw how far orientations and shifts are from those of the input, beside how uncertain they are.
-
-    Parameters
-    ----------
-    figure : Figure
-        Empty.
-    changes : PoseChanges
-    """
+    """Draw how far orientations and shifts are from those of the input, beside how uncertain they are."""
     left, right = figure.subplots(1, 2)
     _draw_change(left, changes.rotation, changes.rotation_std, "turn from the given orientation (degrees)", "°")
     _draw_change(right, changes.shift, changes.shift_std, "move from the given shift (Å)", " Å")
@@ -57,7 +50,6 @@ def draw_directions(figure: Figure, views: Mapping[str, np.ndarray]) -> str:
     Parameters
     ----------
     figure : Figure
-        Empty.
     views : mapping of str to ndarray, shape (n, 2)
         Title -> rot and tilt of every particle, degrees; one panel for each.
     """

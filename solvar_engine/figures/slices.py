@@ -73,7 +73,6 @@ def draw_slices(
     Parameters
     ----------
     figure : Figure
-        Empty.
     volume : ndarray, shape (z, y, x)
         A map.
     pixel_size : float
@@ -127,7 +126,6 @@ def draw_montage(
     Parameters
     ----------
     figure : Figure
-        Empty.
     volume, pixel_size, mask, is_difference
         As for `draw_slices`.
     axis : {"z", "y", "x"}

@@ -24,7 +24,6 @@ def draw_fsc(figure: Figure, frequency: np.ndarray, mean: np.ndarray, covariance
     Parameters
     ----------
     figure : Figure
-        Empty.
     frequency : ndarray, shape (shells,)
         1/Angstrom; at least one above 0.
     mean, covariance : ndarray, shape (shells,)
@@ -83,7 +82,6 @@ def draw_noise(figure: Figure, frequency: np.ndarray, variance: np.ndarray, grou
     Parameters
     ----------
     figure : Figure
-        Empty.
     frequency, variance : ndarray, shape (rows,)
         1/Angstrom, and variance per pixel of the preprocessed images.
     group : ndarray of str, shape (rows,)
@@ -121,7 +119,6 @@ def draw_progress(figure: Figure, metrics: Mapping[str, np.ndarray], at_least: i
     Parameters
     ----------
     figure : Figure
-        Empty.
     metrics : mapping of columns
         As for `curves_by_stage`, of which at least one must come out.
     at_least : int

@@ -45,7 +45,6 @@ def draw_state_table(figure: Figure, table: StateTable, names: list[str], pixel_
     Parameters
     ----------
     figure : Figure
-        Empty.
     table : StateTable
     names : list of str
         Of the states.
@@ -90,7 +89,6 @@ def draw_state_fsc(figure: Figure, frequency: np.ndarray, correlation: np.ndarra
     Parameters
     ----------
     figure : Figure
-        Empty.
     frequency : ndarray, shape (shells,)
         1/Angstrom.
     correlation : ndarray, shape (states, shells)
@@ -119,7 +117,6 @@ def draw_state_slices(
     Parameters
     ----------
     figure : Figure
-        Empty.
     volumes : list of ndarray, shape (z, y, x)
         At most `MAX_PICTURES`.
     names : list of str

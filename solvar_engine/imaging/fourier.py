@@ -294,16 +294,7 @@ def volume_to_ft(volumes: Tensor) -> Tensor:
 
 
 def ft_to_volume(volumes_ft: Tensor, box_size: int) -> Tensor:
-    """Inverse of :func:`volume_to_ft`.
-
-    Parameters
-    ----------
-    volumes_ft : Tensor, shape (..., z, y, x // 2 + 1), complex
-    box_size : int
-
-    Returns
-    -------
-    Tensor, shape (..., z, y, x), real
+    """Inverse of :func:`volume_to_ft`: half spectra (..., z, y, x // 2 + 1) to real volumes (..., z, y, x).
 
     Examples
     --------
@@ -317,15 +308,9 @@ def ft_to_volume(volumes_ft: Tensor, box_size: int) -> Tensor:
 
 
 def block_spectra(blocks: Tensor) -> Tensor:
-    """Transform real blocks whose centre does not matter: origin at index 0 in both spaces, nothing is moved.
+    """Transform real blocks (..., size, size, size) whose centre does not matter: origin at index 0 in both spaces.
 
-    Parameters
-    ----------
-    blocks : Tensor, shape (..., size, size, size), real
-
-    Returns
-    -------
-    Tensor, shape (..., size, size, size // 2 + 1), complex
+    Returns half spectra (..., size, size, size // 2 + 1), complex.
     """
     return torch.fft.rfftn(blocks, dim=(-3, -2, -1))
 
@@ -443,23 +428,16 @@ def _crop_wrapped(values: Tensor, box_size: int, dim: int) -> Tensor:
 
 
 def volume_radius(box_size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Radius of every coefficient of :func:`volume_to_ft`, in Fourier pixels.
-
-    Returns
-    -------
-    Tensor, shape (z, y, x // 2 + 1), float32
-    """
+    """Radius of every coefficient of :func:`volume_to_ft`, Fourier pixels: (z, y, x // 2 + 1), float32."""
     centred = torch.arange(box_size, device=device, dtype=torch.float32) - box_size // 2
     half = torch.arange(box_size // 2 + 1, device=device, dtype=torch.float32)
     return torch.sqrt(centred[:, None, None] ** 2 + centred[None, :, None] ** 2 + half[None, None, :] ** 2)
 
 
 def hermitian_weight(box_size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Multiplicity of every stored kx of a full half spectrum: 1 for kx = 0 and the even Nyquist, else 2.
+    """Multiplicity of every stored kx of a full half spectrum, (box_size // 2 + 1,), float32.
 
-    Returns
-    -------
-    Tensor, shape (box_size // 2 + 1,), float32
+    It is 1 for kx = 0 and the even Nyquist, else 2.
     """
     weight = torch.full((box_size // 2 + 1,), 2.0, device=device)
     weight[0] = 1.0

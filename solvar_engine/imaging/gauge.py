@@ -12,15 +12,9 @@ from solvar_engine.imaging.types import Pose
 
 
 def best_global_rotation(rotation: Tensor, reference: Tensor) -> Tensor:
-    """Rotation G that minimises sum_i ||R_i - G R_reference,i||^2 (orthogonal Procrustes, without reflections).
+    """Rotation G (3, 3) that minimises sum_i ||R_i - G R_reference,i||^2 for rotations (n, 3, 3).
 
-    Parameters
-    ----------
-    rotation, reference : Tensor, shape (n, 3, 3)
-
-    Returns
-    -------
-    Tensor, shape (3, 3)
+    This is an orthogonal Procrustes problem, without reflections.
     """
     left, _, right = torch.linalg.svd(torch.einsum("nij,nkj->ik", rotation, reference))
     sign = torch.ones(3, dtype=left.dtype, device=left.device)
@@ -101,10 +95,6 @@ def in_frame_of(pose: Pose, reference: Pose, states: StatePosterior | None = Non
         Of n particles each.
     states : StatePosterior, optional
         At ``pose``.
-
-    Returns
-    -------
-    Pose
 
     Examples
     --------

@@ -12,16 +12,7 @@ def mix(factors: Tensor, matrix: Tensor) -> Tensor:
 
 
 def orthonormal_basis(volumes: Tensor) -> Tensor:
-    """Orthonormal volumes with the same span, fewer if the given ones depend on each other.
-
-    Parameters
-    ----------
-    volumes : Tensor, shape (c, z, y, x)
-
-    Returns
-    -------
-    Tensor, shape (at most c, z, y, x)
-    """
+    """Orthonormal volumes with the span of volumes (c, z, y, x), fewer if these depend on each other."""
     unit = volumes / volumes.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None, None]
     values, vectors = torch.linalg.eigh(inner_products(unit, unit))
     keep = values > 1e-6

@@ -22,13 +22,6 @@ def sphere_mask(
 ) -> Tensor:
     """Ball of ones with a raised-cosine edge outside ``radius_px``.
 
-    Parameters
-    ----------
-    box_size : int
-    radius_px, edge_px : float
-        Pixels.
-    device : torch.device or str
-
     Returns
     -------
     Tensor, shape (z, y, x), float32, between 0 and 1

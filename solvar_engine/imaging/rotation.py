@@ -32,15 +32,7 @@ def rotvec_to_rotation(rotvec: Tensor) -> Tensor:
 
 
 def rotation_to_rotvec(rotation: Tensor) -> Tensor:
-    """Turn matrices into rotation vectors, axis times angle in radians (angle in [0, pi]).
-
-    Parameters
-    ----------
-    rotation : Tensor, shape (n, 3, 3)
-
-    Returns
-    -------
-    Tensor, shape (n, 3)
+    """Turn matrices (n, 3, 3) into rotation vectors (n, 3), axis times angle in radians (angle in [0, pi]).
 
     Examples
     --------
@@ -88,12 +80,6 @@ def _rotation_to_quaternion(matrix: Tensor) -> Tensor:
 def random_rotations(count: int, generator: torch.Generator) -> Tensor:
     """Draw rotations uniformly (by the Haar measure) from unit quaternions.
 
-    Parameters
-    ----------
-    count : int
-    generator : torch.Generator
-        Source of randomness.
-
     Returns
     -------
     Tensor, shape (count, 3, 3), float32
@@ -114,15 +100,7 @@ def random_rotations(count: int, generator: torch.Generator) -> Tensor:
 
 
 def angular_distance_deg(rotation1: Tensor, rotation2: Tensor) -> Tensor:
-    """Angle of the rotation that takes one orientation into the other, in degrees.
-
-    Parameters
-    ----------
-    rotation1, rotation2 : Tensor, shape (n, 3, 3)
-
-    Returns
-    -------
-    Tensor, shape (n,)
+    """Angles (n,), degrees, of the rotations that take orientations (n, 3, 3) into others.
 
     Examples
     --------

@@ -57,13 +57,6 @@ def sample_of_at_least(rows: Rows, least: int) -> Rows:
 def random_rows(count: int, most: int, generator: np.random.Generator) -> np.ndarray:
     """Rows from 0 of a random sample without repeats, in order; all if there are no more than ``most``.
 
-    Parameters
-    ----------
-    count : int
-        Number of particles.
-    most : int
-    generator : numpy.random.Generator
-
     Returns
     -------
     ndarray of int64, shape (at most ``most``,)

@@ -14,27 +14,16 @@ def shell_count(box_size: int) -> int:
 
 
 def shell_index_volume(box_size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Shell of each coefficient of a half spectrum; what lies beyond the last complete shell gets ``shell_count``.
+    """Shell of each coefficient of a half spectrum, (z, y, x // 2 + 1), int64.
 
-    Returns
-    -------
-    Tensor, shape (z, y, x // 2 + 1), int64
+    What lies beyond the last complete shell gets ``shell_count``.
     """
     index = volume_radius(box_size, device).round().long()
     return index.clamp_max(shell_count(box_size))
 
 
 def shell_sum(values: Tensor, box_size: int) -> Tensor:
-    """Sum over the full shells of fields on a half spectrum, Friedel mates counted.
-
-    Parameters
-    ----------
-    values : Tensor, shape (..., z, y, x // 2 + 1), real
-    box_size : int
-
-    Returns
-    -------
-    Tensor, shape (..., shells), float64
+    """Sum real fields (..., z, y, x // 2 + 1) over full shells, Friedel mates counted: (..., shells), float64.
 
     Examples
     --------
@@ -55,16 +44,7 @@ def coefficients_per_shell(box_size: int, device: torch.device | str = "cpu") ->
 
 
 def radial_average(values: Tensor, box_size: int) -> Tensor:
-    """Average over the shells of fields on a half spectrum.
-
-    Parameters
-    ----------
-    values : Tensor, shape (..., z, y, x // 2 + 1), real
-    box_size : int
-
-    Returns
-    -------
-    Tensor, shape (..., shells), float64
+    """Average real fields (..., z, y, x // 2 + 1) over the shells: (..., shells), float64.
 
     Examples
     --------
@@ -75,16 +55,7 @@ def radial_average(values: Tensor, box_size: int) -> Tensor:
 
 
 def shell_means(values: Tensor, disk: HalfDisk) -> Tensor:
-    """Average fields over the half-disk by shell, Friedel mates counted.
-
-    Parameters
-    ----------
-    values : Tensor, shape (..., pixels)
-    disk : HalfDisk
-
-    Returns
-    -------
-    Tensor, shape (..., shells), float64
+    """Average fields (..., pixels) over the half-disk by shell, Friedel mates counted: (..., shells), float64.
 
     Examples
     --------

@@ -30,11 +30,6 @@ def run(params: AnalyzeParams) -> None:
 
     RUN/analysis/status.json says how far it is and how it ended; a folder that is not a finished run gets none.
 
-    Parameters
-    ----------
-    params : AnalyzeParams
-        The options.
-
     Raises
     ------
     UserError
@@ -97,7 +92,7 @@ def _write_embedding(run_dir: RunDir, space: LatentSpace, seed: int) -> None:
     if not space.z.shape[1]:
         write_embedding(run_dir.embedding, np.empty((0, 2)))
         return
-    write_embedding(run_dir.embedding, embed_2d(space.features, seed=seed, max_fitted=MAX_FITTED).coordinates)
+    write_embedding(run_dir.embedding, embed_2d(space.features, seed=seed, max_fitted=MAX_FITTED))
 
 
 def _write_report(run_dir: RunDir, params: AnalyzeParams, progress: Progress) -> str:

@@ -58,10 +58,6 @@ _WEAK_COMPONENT = 0.3
 def run(params: EvaluateParams) -> None:
     """Score a finished run, print a table and write the numbers as JSON if asked to.
 
-    Parameters
-    ----------
-    params : EvaluateParams
-
     Raises
     ------
     UserError
@@ -131,10 +127,6 @@ def read_truth(files: TruthFiles, names: list[str], box_size: int) -> Truth:
         Column rlnImageName of the particles, in the order that the truth shall have.
     box_size : int
         Such as the working box of a run, px.
-
-    Returns
-    -------
-    Truth
 
     Raises
     ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,6 @@ PARTICLES_PER_MICROGRAPH = 100
 
 def run(params: SimulateParams) -> None:
     """Simulate particles of a molecule and write them with their truth.
-
-    Parameters
-    ----------
-    params : SimulateParams
 
     Raises
     ------
@@ -107,15 +103,8 @@ class _DataSet:
     @property
     def effects(self) -> MicroscopeEffects:
         """What the user asks for beyond white noise."""
-        params = self.params
-        return MicroscopeEffects(
-            background=params.background,
-            neighbours=params.neighbours,
-            coloured_noise=params.coloured_noise,
-            uneven_views=params.uneven_views,
-            junk=params.junk,
-            defocus_error=params.defocus_error,
-        )
+        names = [field.name for field in fields(MicroscopeEffects)]
+        return MicroscopeEffects(**{name: getattr(self.params, name) for name in names})
 
     def mask(self) -> torch.Tensor:
         """Soft mask around all states.

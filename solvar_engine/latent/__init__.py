@@ -11,17 +11,6 @@ Others use what is named here, and `distances` (from a point, counting how well 
 from __future__ import annotations
 
 from solvar_engine.latent.clusters import Clusters, kmeans_clusters, mixture_clusters
-from solvar_engine.latent.embedding2d import Embedding2d, embed_2d
+from solvar_engine.latent.embedding2d import embed_2d
 from solvar_engine.latent.neighbours import nearest_point
 from solvar_engine.latent.trajectories import dense_path, resample_polyline
-
-__all__ = [
-    "Clusters",
-    "Embedding2d",
-    "dense_path",
-    "embed_2d",
-    "kmeans_clusters",
-    "mixture_clusters",
-    "nearest_point",
-    "resample_polyline",
-]

@@ -58,11 +58,6 @@ def kmeans_clusters(
     columns : ndarray of int, optional
         The columns that distances are measured in (default: all). Centres always have all r coordinates.
 
-    Returns
-    -------
-    Clusters
-        Labels, centres (means over the members) and sizes.
-
     Raises
     ------
     ValueError

@@ -19,20 +19,10 @@ _GROWTH = 1.5  # particles of a kernel over those of the one before, at least
 def squared_distances(
     z: NDArray[np.floating], precision: NDArray[np.floating], point: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Squared distance of particles from a point, each in the metric of its own posterior.
+    """Squared distances (n,) of particles z (n, r) from a point (r,), each in the metric of its own posterior.
 
-    d_i = (z_i - z*)^T Lambda_i (z_i - z*), Lambda_i the precision of the posterior of particle i, its prior included:
-    with the likelihood's alone, particles that say nothing would be nearest to every point.
-
-    Parameters
-    ----------
-    z : ndarray, shape (n, r)
-    precision : ndarray, shape (n, r, r)
-    point : ndarray, shape (r,)
-
-    Returns
-    -------
-    ndarray, shape (n,)
+    d_i = (z_i - z*)^T Lambda_i (z_i - z*), Lambda_i (r, r) the precision of the posterior of particle i, its prior
+    included: with the likelihood's alone, particles that say nothing would be nearest to every point.
 
     Examples
     --------

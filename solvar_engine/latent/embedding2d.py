@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,29 +20,7 @@ PLACING_NEIGHBORS = 5
 SMALLEST_FIT = 10
 
 
-@dataclass(frozen=True)
-class Embedding2d:
-    """A flat map of the particles.
-
-    Attributes
-    ----------
-    coordinates : ndarray, shape (n, 2), float32
-        Position of each particle in the map; arbitrary units.
-    n_fitted : int
-        How many particles the map was computed from; the others were placed by their nearest neighbours.
-    """
-
-    coordinates: NDArray[np.float32]
-    n_fitted: int
-
-
-def embed_2d(
-    z: NDArray[np.floating],
-    *,
-    seed: int = 0,
-    n_neighbors: int = NEIGHBORS,
-    max_fitted: int = 100_000,
-) -> Embedding2d:
+def embed_2d(z: NDArray[np.floating], *, seed: int = 0, max_fitted: int = 100_000) -> NDArray[np.float32]:
     """Lay the latent space out in two dimensions with UMAP.
 
     The map starts from the first two coordinates instead of a spectral layout, so that its large-scale order
@@ -57,16 +34,14 @@ def embed_2d(
         Latent coordinates, one row per particle, r >= 1.
     seed : int
         Seed of the layout and of the choice of fitted particles.
-    n_neighbors : int
-        Neighbourhood size of UMAP; lowered to n - 1 when there are fewer particles.
     max_fitted : int
         With more particles than this, the map is computed from so many, drawn at random; each other one is
         placed at the mean of its five nearest fitted neighbours, weighted by inverse distance, with a notice.
 
     Returns
     -------
-    Embedding2d
-        The coordinates; with fewer than 10 particles simply the first two coordinates of z.
+    ndarray, shape (n, 2), float32
+        Position of each particle, in arbitrary units; with fewer than 10 particles the first two coordinates of z.
 
     Raises
     ------
@@ -75,7 +50,7 @@ def embed_2d(
 
     Examples
     --------
-    >>> embed_2d(np.random.default_rng(0).normal(size=(50, 3))).coordinates.shape
+    >>> embed_2d(np.random.default_rng(0).normal(size=(50, 3))).shape
     (50, 2)
     """
     z = as_latent_matrix(z)
@@ -84,9 +59,9 @@ def embed_2d(
     rng = np.random.default_rng(seed)
     n_particles = len(z)
     if n_particles < SMALLEST_FIT:
-        return Embedding2d(_leading_plane(z).astype(np.float32), n_particles)
+        return _leading_plane(z).astype(np.float32)
     if n_particles <= max_fitted:
-        return Embedding2d(_fit_umap(z, rng, seed, n_neighbors), n_particles)
+        return _fit_umap(z, rng, seed)
     logger.info(
         "The map is computed from %d of the %d particles; the others are placed by their nearest neighbours.",
         max_fitted,
@@ -95,16 +70,14 @@ def embed_2d(
     fitted = random_rows(n_particles, max_fitted, rng)
     others = np.setdiff1d(np.arange(n_particles), fitted, assume_unique=True)
     coordinates = np.empty((n_particles, 2), dtype=np.float32)
-    coordinates[fitted] = _fit_umap(z[fitted], rng, seed, n_neighbors)
+    coordinates[fitted] = _fit_umap(z[fitted], rng, seed)
     coordinates[others] = _place_by_neighbours(z[others], z[fitted], coordinates[fitted])
-    return Embedding2d(coordinates, max_fitted)
+    return coordinates
 
 
-def _fit_umap(
-    z: NDArray[np.float64], rng: np.random.Generator, seed: int, n_neighbors: int
-) -> NDArray[np.float32]:
+def _fit_umap(z: NDArray[np.float64], rng: np.random.Generator, seed: int) -> NDArray[np.float32]:
     """Run UMAP from the leading plane of z."""
-    n_neighbors = max(2, min(n_neighbors, len(z) - 1))
+    n_neighbors = max(2, min(NEIGHBORS, len(z) - 1))
     with warnings.catch_warnings():
         # UMAP warns that TensorFlow is absent, that given neighbours do not help to place further points, and uses
         # names that newer versions of scikit-learn deprecate: nothing that a user can act on.

@@ -13,17 +13,7 @@ _RANDOM_FROM = 0.8  # FSC of unmasked half-maps below which the mask's effect is
 
 
 def local_fsc(half1: Tensor, half2: Tensor, windows: LocalWindows) -> Tensor:
-    """Fourier shell correlation inside every window, neighbours blended.
-
-    Parameters
-    ----------
-    half1, half2 : Tensor, shape (z, y, x)
-    windows : LocalWindows
-
-    Returns
-    -------
-    Tensor, shape (windows, shells), float64
-    """
+    """Fourier shell correlation of half-maps (z, y, x) in every window, neighbours blended: (windows, shells)."""
     first, second = windows.analyse(half1), windows.analyse(half2)
     # not with neighbouring shells, too: where the signal ends, the last shell would lend its correlation to the next
     cross, power1, power2 = (
@@ -74,20 +64,10 @@ def local_resolution(correlation: Tensor, windows: LocalWindows, pixel_size: flo
 
 
 def corrected_fsc(half1: Tensor, half2: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-    """FSC inside a mask without what the mask itself contributes.
+    """FSC (shells,), float64, of half-maps (z, y, x) inside a mask, without what the mask itself contributes.
 
     Beyond the shell at which the unmasked half-maps fall below 0.8, their phases are randomised; what correlation is
     left inside the mask, R, is the mask's: (F - R) / (1 - R) (Chen et al., Ultramicroscopy 2013).
-
-    Parameters
-    ----------
-    half1, half2 : Tensor, shape (z, y, x)
-    mask : Tensor, shape (z, y, x)
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor, shape (shells,), float64
     """
     masked = fsc(half1, half2, mask)
     below = torch.nonzero(fsc(half1, half2) < _RANDOM_FROM).flatten()
@@ -102,18 +82,7 @@ def corrected_fsc(half1: Tensor, half2: Tensor, mask: Tensor, generator: torch.G
 
 
 def randomise_phases(volume: Tensor, first_shell: int, generator: torch.Generator) -> Tensor:
-    """Replace the phases from a shell on by those of white noise; amplitudes stay.
-
-    Parameters
-    ----------
-    volume : Tensor, shape (z, y, x)
-    first_shell : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor, shape (z, y, x)
-    """
+    """Replace the phases of a volume (z, y, x) from a shell on by those of white noise; amplitudes stay."""
     box_size = volume.shape[-1]
     spectrum = volume_to_ft(volume)
     # drawn on the CPU, so that a seed means the same numbers on every device

@@ -52,10 +52,6 @@ def blend_kernels(
     windows : LocalWindows
     mask : Tensor, shape (z, y, x)
         Where states differ: detail is added here.
-
-    Returns
-    -------
-    Blend
     """
     kernels = len(halves[0])
 

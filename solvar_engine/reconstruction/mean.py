@@ -44,10 +44,6 @@ def estimate_mean(half1: NormalEquations, half2: NormalEquations, mask: Tensor |
     half1, half2 : NormalEquations
     mask : Tensor, shape (z, y, x), optional
         Where the FSC is measured.
-
-    Returns
-    -------
-    MeanEstimate
     """
     halves = [solve(half, weak_precision(half), iterations=ITERATIONS) for half in (half1, half2)]
     correlation = fsc(halves[0], halves[1], mask)

@@ -113,10 +113,6 @@ def accumulate_normal_equations(
     batch_size : int, optional
         Images per batch, as many as the projector likes best without it; the result does not depend on it beyond
         rounding.
-
-    Returns
-    -------
-    NormalEquations
     """
     disk = source.disk
     projector = create_projector(source.box_size, disk, replace(options, oversampling=_OVERSAMPLING))
@@ -217,18 +213,9 @@ def solve(
 
 
 def crop_density(density: Tensor, box_size: int, new_size: int) -> Tensor:
-    """Carry a density (or precision) over to the smaller box of a lower band.
+    """Carry a density (or precision), (..., z, y, x // 2 + 1), over to the smaller box of a lower band.
 
     With Fourier coefficients kept, the energy of a volume over its sum of squares changes with the box; D / box_size is
     what stays.
-
-    Parameters
-    ----------
-    density : Tensor, shape (..., z, y, x // 2 + 1)
-    box_size, new_size : int
-
-    Returns
-    -------
-    Tensor, shape (..., new, new, new // 2 + 1)
     """
     return resize_volume_ft(density, box_size, new_size) * (new_size / box_size)

@@ -73,16 +73,7 @@ class LocalWindows:
         return shell_count(self.size)
 
     def analyse(self, volume: Tensor) -> Tensor:
-        """Spectra of all windows.
-
-        Parameters
-        ----------
-        volume : Tensor, shape (z, y, x)
-
-        Returns
-        -------
-        Tensor, shape (windows, size, size, size // 2 + 1), complex
-        """
+        """Spectra of all windows of a volume (z, y, x): (windows, size, size, size // 2 + 1), complex."""
         return block_spectra(self.cut(volume).mul_(self._profile(volume)))
 
     def padded(self, volume: Tensor) -> Tensor:
@@ -129,18 +120,10 @@ class LocalWindows:
         return self.shell_sums((torch.view_as_real(first) * torch.view_as_real(second)).sum(dim=-1))
 
     def spread(self, values: Tensor) -> Tensor:
-        """Spread one number per window and shell over all coefficients of the spectra.
+        """Spread one number per window and shell (windows, shells) over all coefficients of the spectra.
 
         Coefficients outside the last complete shell get its value: a window has wide shells, and what lies beyond its
         last one may still be inside the band of the volume.
-
-        Parameters
-        ----------
-        values : Tensor, shape (windows, shells)
-
-        Returns
-        -------
-        Tensor, shape (windows, size, size, size // 2 + 1)
         """
         return torch.cat((values, values[:, -1:]), dim=1)[:, self._shell_index(values.device)]
 

@@ -7,5 +7,3 @@ from solvar_engine.reports.html import render_report
 from solvar_engine.reports.load import load_run
 from solvar_engine.reports.model import Picture, ReportData
 from solvar_engine.reports.summary import paragraph
-
-__all__ = ["Picture", "ReportData", "draw_figures", "load_run", "paragraph", "render_report"]

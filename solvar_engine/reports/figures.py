@@ -23,11 +23,6 @@ Builder = Callable[[ReportData], "ReportFigure | None"]
 def draw_figures(data: ReportData) -> Iterator[Picture]:
     """Draw every figure that the run has data for, one at a time.
 
-    Parameters
-    ----------
-    data : ReportData
-        The run.
-
     Yields
     ------
     Picture

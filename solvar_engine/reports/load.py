@@ -37,11 +37,6 @@ T = TypeVar("T")
 def load_run(run: RunDir) -> ReportData:
     """Read a finished run.
 
-    Parameters
-    ----------
-    run : RunDir
-        A finished fit, analysed or not.
-
     Returns
     -------
     ReportData

@@ -16,11 +16,6 @@ MAX_SHARES = 4
 def key_numbers(data: ReportData) -> list[tuple[str, str]]:
     """Return the headline numbers of a run.
 
-    Parameters
-    ----------
-    data : ReportData
-        The run.
-
     Returns
     -------
     list of (str, str)
@@ -72,16 +67,6 @@ def duration(seconds: float) -> str:
 
 def paragraph(data: ReportData) -> str:
     """Say in plain sentences what a run found.
-
-    Parameters
-    ----------
-    data : ReportData
-        The run.
-
-    Returns
-    -------
-    str
-        Plain text, one paragraph.
 
     Examples
     --------

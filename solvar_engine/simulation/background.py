@@ -41,16 +41,7 @@ class Backgrounds:
         self._terms = _terms(box_size)
 
     def __call__(self, rows: slice) -> Tensor:
-        """Evaluate the backgrounds of some images.
-
-        Parameters
-        ----------
-        rows : slice
-
-        Returns
-        -------
-        Tensor, shape (m, y, x), float32
-        """
+        """Evaluate the backgrounds of some images: (m, y, x), float32."""
         return torch.tensordot(self._coefficients[rows], self._terms, dims=1)
 
 

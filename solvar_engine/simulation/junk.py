@@ -111,16 +111,7 @@ class JunkImages:
         self._mass = torch.from_numpy(0.5 + rng.random((len(kind), ICE_BLOBS)))
 
     def __call__(self, rows: slice) -> Tensor:
-        """Evaluate some images, without noise; those of the molecule are zero here.
-
-        Parameters
-        ----------
-        rows : slice
-
-        Returns
-        -------
-        Tensor, shape (m, y, x), float32
-        """
+        """Evaluate some images (m, y, x), float32, without noise; those of the molecule are zero here."""
         images = torch.zeros(rows.stop - rows.start, self._box_size, self._box_size)
         kind = self._kind[rows]
         for wanted, evaluate, variance in (

@@ -97,16 +97,7 @@ class Neighbours:
         self.displacement_px = _displacements(count, diameter * box_size, rng)
 
     def __call__(self, rows: slice) -> Tensor:
-        """Evaluate what some images show of neighbours.
-
-        Parameters
-        ----------
-        rows : slice
-
-        Returns
-        -------
-        Tensor, shape (m, y, x), float32
-        """
+        """Evaluate what some images show of neighbours: (m, y, x), float32."""
         box_size = self._box_size
         images = torch.zeros(rows.stop - rows.start, box_size, box_size)
         shown = self.is_shown[rows]

@@ -116,10 +116,6 @@ def draw_particles(
     effects : MicroscopeEffects
         Of these, uneven views, junk and the error of the defocus are drawn here.
 
-    Returns
-    -------
-    SimulatedParticles
-
     Examples
     --------
     >>> from solvar_engine.simulation.phantoms import make_phantom
@@ -191,11 +187,6 @@ class ImageModel:
 
     def coefficients(self, rows: slice) -> Tensor:
         """Evaluate noise-free images in the units of the molecule.
-
-        Parameters
-        ----------
-        rows : slice
-            Particles.
 
         Returns
         -------

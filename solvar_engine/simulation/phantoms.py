@@ -221,15 +221,6 @@ _ASSEMBLY_PIECES = (
 def make_phantom(name: str) -> Phantom:
     """Build the phantom of this name; the result is the same on every call.
 
-    Parameters
-    ----------
-    name : str
-        One of :func:`phantom_names`.
-
-    Returns
-    -------
-    Phantom
-
     Raises
     ------
     ValueError
@@ -253,10 +244,7 @@ def phantom_names() -> tuple[str, ...]:
 def hinge_phantom() -> Phantom:
     """Build the hinge: 27 % of the atoms turn by (2t - 1) x 15 degrees about their neck, t = 0 ... 1.
 
-    Returns
-    -------
-    Phantom
-        50 equally populated states; the one coordinate is t.
+    50 equally populated states; the one coordinate is t.
     """
     body, domain = _hinge_atoms()
     progress = np.linspace(0.0, 1.0, HINGE_STATES)
@@ -273,10 +261,7 @@ def linker_phantom() -> Phantom:
     The linker carries the other body as it turns about the first hinge, by up to 20 degrees; that body turns about
     the second one, by up to 40 degrees. Both angles are drawn uniformly and independently.
 
-    Returns
-    -------
-    Phantom
-        100 equally populated states; the two coordinates are the angles, degrees.
+    100 equally populated states; the two coordinates are the angles, degrees.
     """
     rng = np.random.default_rng(30)
     counts = LINKER_ATOMS
@@ -295,10 +280,7 @@ def linker_phantom() -> Phantom:
 def assembly_phantom() -> Phantom:
     """Build the assembly: four pieces of 3 to 8 % of the atoms each are present or absent.
 
-    Returns
-    -------
-    Phantom
-        Eight unequally populated states; the four coordinates say which pieces are present (0 or 1).
+    Eight unequally populated states; the four coordinates say which pieces are present (0 or 1).
     """
     rng = np.random.default_rng(20)
     pieces = [
@@ -318,10 +300,7 @@ def assembly_phantom() -> Phantom:
 def mixture_phantom() -> Phantom:
     """Build the mixture: a hundred different globules of equal mass, each about its own centre of mass.
 
-    Returns
-    -------
-    Phantom
-        100 equally populated states without a coordinate: none lies between two others.
+    100 equally populated states without a coordinate: none lies between two others.
     """
     return _globules("mixture", np.random.default_rng(40), RANDOM_STATES)
 
@@ -329,10 +308,7 @@ def mixture_phantom() -> Phantom:
 def contaminant_phantom() -> Phantom:
     """Build what is no part of any phantom: globules like those of the mixture, but other ones.
 
-    Returns
-    -------
-    Phantom
-        20 equally populated states without a coordinate.
+    20 equally populated states without a coordinate.
     """
     return _globules("contaminant", np.random.default_rng(60), CONTAMINANT_STATES)
 
@@ -344,10 +320,7 @@ def flexible_phantom() -> Phantom:
     moves or turns the molecule as a whole, and over the atoms all are orthogonal. Coefficients are drawn uniformly and
     independently, with variance 1.
 
-    Returns
-    -------
-    Phantom
-        100 equally populated states; the six coordinates are the coefficients of the modes.
+    100 equally populated states; the six coordinates are the coefficients of the modes.
     """
     rng = np.random.default_rng(50)
     rest = _fill(rng, _FLEXIBLE_BODY, ATOM_COUNT)

@@ -25,13 +25,15 @@ class Optics:
     Subclasses differ in where the groups are from.
     """
 
+    _table: StarTable
+
     def group_of(self, particle: Any) -> int:
         """Return the number of the particle's optics group."""
         raise NotImplementedError
 
     def table(self) -> StarTable:
         """Return the table of the groups that were met."""
-        raise NotImplementedError
+        return self._table
 
 
 class AcquisitionOptics(Optics):
@@ -90,19 +92,9 @@ class StoredOptics(Optics):
             )
         return int(group)
 
-    def table(self) -> StarTable:
-        """Return the table of the groups."""
-        return self._table
-
 
 class OriginalOptics(Optics):
     """Groups and table of the STAR file that the particles were imported from, matched by image.
-
-    Parameters
-    ----------
-    particles : SetOfParticles
-    path : path
-        The STAR file.
 
     Raises
     ------
@@ -143,10 +135,6 @@ class OriginalOptics(Optics):
                 "that the particles were imported from, or leave it out."
             )
         return int(self._groups[row])
-
-    def table(self) -> StarTable:
-        """Return the table of the groups."""
-        return self._table
 
 
 class _ImageIndex:
@@ -192,10 +180,6 @@ def read_optics(particles: Any, original: Path | None = None) -> Optics:
     particles : SetOfParticles
     original : Path, optional
         The STAR file that the particles were imported from, if the user gave it.
-
-    Returns
-    -------
-    Optics
     """
     if original is not None:
         return OriginalOptics(particles, original)

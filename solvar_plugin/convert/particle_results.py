@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pwem.objects import Particle, ParticleFlex
+from pwem.objects import Particle, ParticleFlex, SetOfParticlesFlex
 from pyworkflow.object import Float, Integer
 
 from solvar_engine.contract.errors import UserError
@@ -120,44 +120,17 @@ class ParticleResults:
             item._solvarOutlier = Integer(int(self.is_outlier[row]))
 
 
-def fill_particles(output: Any, particles: Any, found: ParticleResults) -> None:
-    """Append a copy of every particle with its latent coordinates; ids, CTF and all other attributes stay.
+def fill_particles(output: Any, particles: Any, found: ParticleResults, only_outliers: bool = False) -> None:
+    """Append a copy of the particles with what the run found; ids, CTF and all other attributes stay.
 
     Parameters
     ----------
-    output : SetOfParticlesFlex
-        Empty, with the information of `particles` copied.
+    output : SetOfParticlesFlex or SetOfParticles
+        Empty, with the information of `particles` copied; particles of a flexible set get their latent coordinates.
     particles : SetOfParticles
         The input of the run.
     found : ParticleResults
-        Of at least one component.
-
-    Raises
-    ------
-    UserError
-        If the run does not know a particle, because the set has changed since.
-    """
-    upper = np.triu_indices(found.rank)
-    for particle in enabled_items(particles):
-        row = found.row_of(particle)
-        item = ParticleFlex(progName=FLEX_PROGRAM)
-        _copy(particle, item)
-        item.setZFlex([float(value) for value in found.latents.z[row]])
-        item._solvarPrecision = csv_list(found.latents.precision[row][upper])
-        found.annotate(item, row)
-        output.append(item)
-
-
-def fill_plain_particles(output: Any, particles: Any, found: ParticleResults, only_outliers: bool = False) -> None:
-    """Append a copy of the particles without latent coordinates; ids, CTF and all other attributes stay.
-
-    Parameters
-    ----------
-    output : SetOfParticles
-        Empty, with the information of `particles` copied.
-    particles : SetOfParticles
-        The input of the run.
-    found : ParticleResults
+        Of at least one component for a flexible set.
     only_outliers : bool
         Leave the others out.
 
@@ -166,16 +139,17 @@ def fill_plain_particles(output: Any, particles: Any, found: ParticleResults, on
     UserError
         If the run does not know a particle, because the set has changed since.
     """
+    upper = np.triu_indices(found.rank)
+    is_flexible = isinstance(output, SetOfParticlesFlex)
     for particle in enabled_items(particles):
         row = found.row_of(particle)
         if only_outliers and (found.is_outlier is None or not found.is_outlier[row]):
             continue
-        item = Particle()
-        _copy(particle, item)
+        item = ParticleFlex(progName=FLEX_PROGRAM) if is_flexible else Particle()
+        # without what an earlier analysis knew of it
+        item.copy(particle, ignoreAttrs=[*FLEX_ATTRIBUTES, *_RUN_ATTRIBUTES])
+        if is_flexible:
+            item.setZFlex([float(value) for value in found.latents.z[row]])
+            item._solvarPrecision = csv_list(found.latents.precision[row][upper])
         found.annotate(item, row)
         output.append(item)
-
-
-def _copy(particle: Any, item: Any) -> None:
-    """Copy a particle, its id included, without what an earlier analysis knew of it."""
-    item.copy(particle, ignoreAttrs=[*FLEX_ATTRIBUTES, *_RUN_ATTRIBUTES])

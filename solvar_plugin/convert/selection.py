@@ -8,13 +8,8 @@ from typing import Sequence
 import numpy as np
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.results import read_centres, read_clusters, read_components
+from solvar_engine.contract.results import read_centres, read_clusters
 from solvar_engine.contract.run import RunDir
-
-
-def compared_components(run: RunDir) -> np.ndarray:
-    """Return the components (0-based) in which particles are compared: the reproducible ones, or all if none is."""
-    return read_components(run.eigenvalues).compared
 
 
 def distances_from(point: np.ndarray, z: np.ndarray, precision: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -83,11 +78,6 @@ def cluster_centre(run: RunDir, number: int) -> np.ndarray:
     if not 1 <= number <= len(centres):
         raise UserError(f"{run.centres} has no cluster {number}: its clusters are 1 to {len(centres)}.")
     return centres[number - 1]
-
-
-def rank_of(run: RunDir) -> int:
-    """Return the number of components of a run."""
-    return len(read_components(run.eigenvalues))
 
 
 def _there(path: Path) -> Path:

@@ -7,13 +7,3 @@ from solvar_plugin.protocols.protocol_particles import SolvarProtParticles
 from solvar_plugin.protocols.protocol_reconstruct import SolvarProtReconstruct
 from solvar_plugin.protocols.protocol_refine import SolvarProtRefine
 from solvar_plugin.protocols.protocol_select import SolvarProtSelectParticles
-
-__all__ = [
-    "SolvarProtBase",
-    "SolvarProtCovariance",
-    "SolvarProtFromRun",
-    "SolvarProtParticles",
-    "SolvarProtReconstruct",
-    "SolvarProtRefine",
-    "SolvarProtSelectParticles",
-]

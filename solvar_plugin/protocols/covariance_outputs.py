@@ -11,12 +11,7 @@ from solvar_engine.contract.run import RunDir
 from solvar_plugin import __version__
 from solvar_plugin.constants import FLEX_PROGRAM
 from solvar_plugin.convert import volumes
-from solvar_plugin.convert.particle_results import (
-    RUN_ATTRIBUTE,
-    ParticleResults,
-    fill_particles,
-    fill_plain_particles,
-)
+from solvar_plugin.convert.particle_results import RUN_ATTRIBUTE, ParticleResults, fill_particles
 
 PARTICLES = "outputParticles"
 OUTLIERS = "outputOutliers"
@@ -36,10 +31,6 @@ POSSIBLE_OUTPUTS = {
 
 def make_outputs(protocol: Any) -> dict[str, Any]:
     """Make the outputs of a finished run.
-
-    Parameters
-    ----------
-    protocol : SolvarProtCovariance
 
     Returns
     -------
@@ -68,13 +59,12 @@ def _particles(protocol: Any, found: ParticleResults) -> SetOfParticles:
     if not found.rank:
         # nothing to be flexible about
         output = _plain_set(protocol, source)
-        fill_plain_particles(output, source, found)
-        return output
-    output = SetOfParticlesFlex.create(protocol._getPath(), progName=FLEX_PROGRAM)
-    output.copyInfo(source)
-    # what copyInfo leaves out
-    output.setHasCTF(source.hasCTF())
-    _sign(output.getFlexInfo(), found.run, protocol.seed.get())
+    else:
+        output = SetOfParticlesFlex.create(protocol._getPath(), progName=FLEX_PROGRAM)
+        output.copyInfo(source)
+        # what copyInfo leaves out
+        output.setHasCTF(source.hasCTF())
+        _sign(output.getFlexInfo(), found.run, protocol.seed.get())
     fill_particles(output, source, found)
     return output
 
@@ -91,7 +81,7 @@ def _outliers(protocol: Any, found: ParticleResults) -> SetOfParticles:
     source = protocol.inputParticles.get()
     output = _plain_set(protocol, source, "outliers")
     output.setObjComment("Particles that the model explains far worse than the others.")
-    fill_plain_particles(output, source, found, only_outliers=True)
+    fill_particles(output, source, found, only_outliers=True)
     return output
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pyworkflow.protocol.params as params
 
+from solvar_engine.contract.results import read_components
 from solvar_engine.contract.run import RunDir
 from solvar_plugin.convert.numbers import points_of, whole_numbers
-from solvar_plugin.convert.selection import cluster_centre, rank_of
+from solvar_plugin.convert.selection import cluster_centre
 
 _NUMBERS = (
     "number for each component, with commas or blanks between them, in the units of the axes of the viewer's latent "
@@ -71,4 +72,4 @@ def coordinates_of(run: RunDir, text: str, label: str) -> np.ndarray:
     UserError
         If they are no points of the run's latent space.
     """
-    return points_of(text, rank_of(run), label)
+    return points_of(text, len(read_components(run.eigenvalues)), label)

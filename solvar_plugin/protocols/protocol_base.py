@@ -7,13 +7,14 @@ import os
 import textwrap
 from pathlib import Path
 from subprocess import CalledProcessError
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 import pyworkflow.protocol.params as params
 from pwem.protocols import ProtAnalysis3D
 
+from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import SUPPORTED_DEVICES, Params
-from solvar_engine.contract.status import Status
+from solvar_engine.contract.status import Status, read_status
 from solvar_plugin import Plugin, __version__
 from solvar_plugin.constants import ENGINE_PACKAGE
 from solvar_plugin.engine import (
@@ -21,8 +22,10 @@ from solvar_plugin.engine import (
     arguments_of,
     command_line,
     engine_problems,
+    progress_text,
     project_path_problems,
     require_finished,
+    unfinished_text,
 )
 from solvar_plugin.protocols.form_options import LABELS, in_form_words
 
@@ -92,11 +95,6 @@ class SolvarProtBase(ProtAnalysis3D):
         gpu : bool
             Give it the GPUs of this step.
 
-        Returns
-        -------
-        Status
-            As the engine left it.
-
         Raises
         ------
         EngineError
@@ -165,6 +163,15 @@ class SolvarProtBase(ProtAnalysis3D):
                 Plugin.getActivation(), Plugin.getEngineProgram(), Plugin.getEnviron(), __version__
             )
         return problems
+
+    def _summaryOf(self, status: Path, isDone: Callable[[], bool]) -> list[str]:
+        """Say how far the call of the engine with this status file is, or what `_resultLines` tells of its results."""
+        try:
+            if self.isActive():
+                return [progress_text(read_status(status)) or "Preparing."]
+            return self._resultLines() if isDone() else [unfinished_text(read_status(status))]
+        except (UserError, EngineError) as error:
+            return [str(error)]
 
     def _citations(self) -> list[str]:
         return ["Yadgar2026"]

@@ -10,14 +10,14 @@ from typing import Any
 from pyworkflow import BETA
 
 from solvar_engine.contract.params import AnalyzeParams, ReconstructParams
-from solvar_engine.contract.run import RunDir, changed_inputs, differing_options
+from solvar_engine.contract.run import changed_inputs, differing_options
 from solvar_engine.contract.status import status_path
 from solvar_plugin.convert import volumes
 from solvar_plugin.protocols import covariance_outputs as outputs
 from solvar_plugin.protocols.covariance_form import FIT, define_form, fit_params
 from solvar_plugin.protocols.form_options import cluster_problems, option_problems, size_problems
 from solvar_plugin.protocols.protocol_particles import SolvarProtParticles
-from solvar_plugin.protocols.summaries import outlier_lines, result_lines
+from solvar_plugin.protocols.summaries import outlier_lines
 
 
 class SolvarProtCovariance(SolvarProtParticles):
@@ -143,8 +143,8 @@ class SolvarProtCovariance(SolvarProtParticles):
             problems += size_problems(particles.getSize(), particles.getXDim(), fit_params(self))
         return problems + self._computerProblems()
 
-    def _resultLines(self, run: RunDir) -> list[str]:
+    def _resultLines(self) -> list[str]:
         # counted in the output, since the run's table of particles can be large
         outliers = getattr(self, outputs.OUTLIERS, None)
         n_particles = getattr(self, outputs.PARTICLES).getSize() if hasattr(self, outputs.PARTICLES) else 0
-        return result_lines(run) + outlier_lines(0 if outliers is None else outliers.getSize(), n_particles)
+        return super()._resultLines() + outlier_lines(0 if outliers is None else outliers.getSize(), n_particles)

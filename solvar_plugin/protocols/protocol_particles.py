@@ -6,12 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.run import RunDir, clear_run, is_finished
-from solvar_engine.contract.status import read_status
 from solvar_plugin.convert.locations import path_of
 from solvar_plugin.convert.particles import write_particles
-from solvar_plugin.engine import EngineError, progress_text, unfinished_text
 from solvar_plugin.protocols.input_checks import (
     mask_problems,
     optics_problems,
@@ -89,15 +86,10 @@ class SolvarProtParticles(SolvarProtBase):
 
     def _summary(self) -> list[str]:
         run = self.getRunDir()
-        try:
-            if self.isActive():
-                return [progress_text(read_status(run.status)) or "Preparing."]
-            return self._resultLines(run) if is_finished(run) else [unfinished_text(read_status(run.status))]
-        except (UserError, EngineError) as error:
-            return [str(error)]
+        return self._summaryOf(run.status, lambda: is_finished(run))
 
-    def _resultLines(self, run: RunDir) -> list[str]:
-        return result_lines(run)
+    def _resultLines(self) -> list[str]:
+        return result_lines(self.getRunDir())
 
     def _methods(self) -> list[str]:
         run = self.getRunDir()

@@ -16,13 +16,13 @@ from solvar_engine.contract.results import StateFolder, is_limit, read_states, w
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status, status_path
 from solvar_plugin.convert.particles import ID_COLUMN, write_particles
-from solvar_plugin.engine import EngineError, progress_text, unfinished_text
 from solvar_plugin.protocols import reconstruct_form as form_of
 from solvar_plugin.protocols import state_outputs as outputs
 from solvar_plugin.protocols.form_options import option_problems
 from solvar_plugin.protocols.input_checks import full_size_problems, optics_problems
 from solvar_plugin.protocols.latent_places import clusters_of, coordinates_of
 from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun
+from solvar_plugin.protocols.summaries import cost_lines
 
 KINDS = ("cluster", "Gaussian", "point", "frame", "frame")
 """What the states of each choice of the form are called."""
@@ -203,13 +203,7 @@ class SolvarProtReconstruct(SolvarProtFromRun):
         ]
 
     def _summary(self) -> list[str]:
-        status = status_path(self.getStatesFolder())
-        try:
-            if self.isActive():
-                return [progress_text(read_status(status)) or "Preparing."]
-            return self._resultLines() if hasattr(self, outputs.VOLUMES) else [unfinished_text(read_status(status))]
-        except (UserError, EngineError) as error:
-            return [str(error)]
+        return self._summaryOf(status_path(self.getStatesFolder()), lambda: hasattr(self, outputs.VOLUMES))
 
     def _resultLines(self) -> list[str]:
         table, kind = read_states(self.getStates()), self.getStateKind()
@@ -220,13 +214,7 @@ class SolvarProtReconstruct(SolvarProtFromRun):
             quality += " (limit of the pixel size)" if is_limit(resolution, pixel_size) else ""
             few = " - few images" if images < FEWEST_IMAGES_USED else ""
             lines.append(f"{kind[0].upper()}{kind[1:]} {number}: {images:,} images{quality}{few}")
-        status = read_status(status_path(self.getStatesFolder()))
-        if status is not None:
-            lines.append(
-                f"Computed in {status.seconds / 60:.1f} minutes with at most {status.peak_memory_mb / 1000:.1f} GB of "
-                "memory."
-            )
-        return lines
+        return lines + cost_lines(read_status(status_path(self.getStatesFolder())))
 
     def _methods(self) -> list[str]:
         if not hasattr(self, outputs.VOLUMES):

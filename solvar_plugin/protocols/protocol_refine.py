@@ -6,7 +6,6 @@ import numpy as np
 from pyworkflow import BETA
 
 from solvar_engine.contract.results import read_images
-from solvar_engine.contract.run import RunDir
 from solvar_plugin.protocols import covariance_outputs as outputs
 from solvar_plugin.protocols.protocol_covariance import SolvarProtCovariance
 
@@ -30,9 +29,9 @@ class SolvarProtRefine(SolvarProtCovariance):
     _possibleOutputs = outputs.POSSIBLE_OUTPUTS
     REFINES = True
 
-    def _resultLines(self, run: RunDir) -> list[str]:
-        lines = super()._resultLines(run)
-        changes = read_images(run.particles).pose_changes
+    def _resultLines(self) -> list[str]:
+        lines = super()._resultLines()
+        changes = read_images(self.getRunDir().particles).pose_changes
         if changes is None:
             return lines
         turn, move = (np.median(values) for values in (changes.rotation, changes.shift))

@@ -9,15 +9,10 @@ from pwem.objects import SetOfParticlesFlex
 from pyworkflow import BETA
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.results import read_components
 from solvar_plugin.convert.particle_results import ParticleResults
 from solvar_plugin.convert.particles import enabled_items
-from solvar_plugin.convert.selection import (
-    cluster_centre,
-    compared_components,
-    distances_from,
-    in_clusters,
-    nearest,
-)
+from solvar_plugin.convert.selection import cluster_centre, distances_from, in_clusters, nearest
 from solvar_plugin.protocols import select_form as form_of
 from solvar_plugin.protocols.latent_places import clusters_of, coordinates_of
 from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun
@@ -86,7 +81,7 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
             numbers = clusters_of(found.run, self.clusters.get(), form_of.CLUSTERS_LABEL)
             chosen = in_clusters(found.run, numbers, len(found.latents.z))[rows]
         else:
-            latents, columns = found.latents, compared_components(found.run)
+            latents, columns = found.latents, read_components(found.run.eigenvalues).compared
             distance = distances_from(self._target(found), latents.z[rows], latents.precision[rows], columns)
             chosen = nearest(distance, self._count(len(rows)))
         return set(ids[chosen].tolist())

@@ -7,7 +7,7 @@ import numpy as np
 from solvar_engine.contract.params import AUTO_RANK, FitParams
 from solvar_engine.contract.results import read_candidates, read_components
 from solvar_engine.contract.run import RunDir, read_params, read_record
-from solvar_engine.contract.status import read_status
+from solvar_engine.contract.status import Status, read_status
 from solvar_plugin.protocols.form_options import choice_in_words
 
 NO_VARIABILITY = (
@@ -39,12 +39,15 @@ def result_lines(run: RunDir) -> list[str]:
     unconfirmed = [str(index + 1) for index in np.flatnonzero(~components.is_reproducible)]
     if unconfirmed:
         lines.append(f"Not confirmed by the particles held out, not to be interpreted: {', '.join(unconfirmed)}.")
-    if status is not None:
-        lines.append(
-            f"Computed in {status.seconds / 60:.1f} minutes with at most {status.peak_memory_mb / 1000:.1f} GB "
-            "of memory."
-        )
-    return lines
+    return lines + cost_lines(status)
+
+
+def cost_lines(status: Status | None) -> list[str]:
+    """Say what a command of the engine took, if its status tells."""
+    if status is None:
+        return []
+    minutes, gigabytes = status.seconds / 60, status.peak_memory_mb / 1000
+    return [f"Computed in {minutes:.1f} minutes with at most {gigabytes:.1f} GB of memory."]
 
 
 def _rank_lines(run: RunDir, rank: int) -> list[str]:

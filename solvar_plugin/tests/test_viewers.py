@@ -39,9 +39,8 @@ from solvar_plugin.viewers.data.volume_files import MASK, read_volume
 from solvar_plugin.viewers.plots import motion_plots, shading, surface_levels, surface_plots, surfaces
 from solvar_plugin.viewers.viewer_particles import read_coordinates
 from solvar_plugin.viewers.windows import programs
-from solvar_plugin.viewers.windows.entries import RUN_HAS_CHANGED
-from solvar_plugin.viewers.windows.form import AUTOMATIC, COLOURS, DRAWINGS, NONE_YET
-from solvar_plugin.viewers.windows.latent_entries import NO_FIT_OF_PARTICLES
+from solvar_plugin.viewers.windows.entries import NONE_YET, RUN_HAS_CHANGED
+from solvar_plugin.viewers.windows.latent_entries import AUTOMATIC, COLOURS, DRAWINGS, NO_FIT_OF_PARTICLES
 
 SIZES_OF_PICTURES = (
     (surface_plots, "PIXELS_LARGE"),

@@ -6,6 +6,4 @@ from solvar_plugin.viewers.viewer_reconstruct import SolvarReconstructViewer
 from solvar_plugin.viewers.viewer_refine import SolvarRefineViewer
 from solvar_plugin.viewers.windows.set_columns import show_columns
 
-__all__ = ["SolvarCovarianceViewer", "SolvarParticlesViewer", "SolvarReconstructViewer", "SolvarRefineViewer"]
-
 show_columns()

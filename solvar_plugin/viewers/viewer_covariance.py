@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
+import pyworkflow.protocol.params as params
 from pyworkflow.viewer import DESKTOP_TKINTER, View
 
 from solvar_engine.contract.errors import UserError
@@ -13,15 +14,14 @@ from solvar_engine.figures import images, spectra
 from solvar_plugin.protocols import SolvarProtCovariance
 from solvar_plugin.viewers.data.run_reader import RunReader
 from solvar_plugin.viewers.windows import programs
-from solvar_plugin.viewers.windows.covariance_sections import define_form
-from solvar_plugin.viewers.windows.entries import entry
-from solvar_plugin.viewers.windows.form import Choices
+from solvar_plugin.viewers.windows.entries import add_section, entry
 from solvar_plugin.viewers.windows.latent_entries import LatentEntries
+from solvar_plugin.viewers.windows.motion_entries import MotionEntries
 from solvar_plugin.viewers.windows.plot_window import plot
-from solvar_plugin.viewers.windows.volume_entries import VolumeEntries, chimerax_program
+from solvar_plugin.viewers.windows.volume_entries import VolumeEntries
 
 
-class SolvarCovarianceViewer(LatentEntries, VolumeEntries):
+class SolvarCovarianceViewer(LatentEntries, VolumeEntries, MotionEntries):
     """Shows the results of a covariance analysis, also while it is running."""
 
     _label = "covariance analysis viewer"
@@ -32,54 +32,59 @@ class SolvarCovarianceViewer(LatentEntries, VolumeEntries):
 
     def _defineParams(self, form: Any) -> None:
         protocol = self.protocol
-        self._data = RunReader(protocol.getRunDir(), protocol.getPointsPath(), StateFolder(protocol.getStatesFolder()))
-        # fixed here, because the numbers that the form gives back count these
-        self._entries = self._known_volumes()
-        self._component_names = self._known_components()
-        choices = Choices(
-            axes=self._axis_names(),
-            volumes=[volume.name for volume in self._entries],
-            components=self._component_names,
-            leading=self._leading(),
-            has_chimerax=chimerax_program() is not None,
-            report=str(self._data.run.report.resolve()),
+        self._open(RunReader(protocol.getRunDir(), protocol.getPointsPath(), StateFolder(protocol.getStatesFolder())))
+        add_section(form, "Components", self._show_eigenvalues, self._show_rank)
+        self._define_latent(form)
+        add_section(form, "Particles", self._show_particles)
+        add_section(form, "Resolution and noise", self._show_fsc, self._show_noise, self._show_progress)
+        self._define_volumes(form)
+        self._define_motions(form)
+        add_section(form, "Report", self._show_report)
+        # told here too, for where no browser comes up
+        form.addParam(
+            "reportPath",
+            params.LabelParam,
+            label=f"The report is the file {self._data.run.report.resolve()}",
+            help="Open this file in a browser of your choice, or copy it: it needs no other file.",
         )
-        define_form(form, choices)
-
-    def _getVisualizeDict(self) -> dict[str, Callable[..., list[View]]]:
-        return {
-            "displayEigenvalues": self._show_eigenvalues,
-            "displayRank": self._show_rank,
-            "displayLatent": self._show_latent,
-            "displayHistograms": self._show_histograms,
-            "displayParticles": self._show_particles,
-            "displayFsc": self._show_fsc,
-            "displayNoise": self._show_noise,
-            "displayProgress": self._show_progress,
-            "displaySlices": self._show_slices,
-            "displayMontage": self._show_montage,
-            "displaySurface": self._show_surface,
-            "displayChimerax": self._show_chimerax,
-            "displayMotion": self._show_motion,
-            "displayMovie": self._show_movie,
-            "displayReport": self._show_report,
-        }
 
     # ---------------------------------------------------------------- components
 
-    @entry
+    @entry(
+        "displayEigenvalues",
+        "Eigenvalues and reproducibility",
+        "How much the density varies along each component: measured on held-out particles (bars; the honest number) "
+        "and on those that it was computed from (circles). Beside it: how far two independent halves of the particles "
+        "agree on each component, and how much of it looks like mere changes of contrast or errors of orientation and "
+        "position.\n\nHatched components are not to be interpreted as motions:\n"
+        "_not reproducible_: the other half of the particles does not show it.\n"
+        "_overfit_: much larger on the particles that it was computed from than on others.\n"
+        "_nuisance_: it looks like changes of contrast or errors of the orientations.",
+        important=True,
+    )
     def _show_eigenvalues(self) -> list[View]:
         components = self._components()
         return [plot("Eigenvalues and reproducibility", (11.5, 5.6), component_figures.draw_eigenvalues, components)]
 
-    @entry
+    @entry(
+        "displayRank",
+        "Gain of each component, beside that of decoys",
+        "By how much each component raises the log-likelihood of particles that had no part in finding it, beside what "
+        "components without any meaning do. An automatic number of components is chosen by this.",
+    )
     def _show_rank(self) -> list[View]:
         candidates = self._data.candidates()
         return [plot("Gain of each component on held-out particles", (9, 6), component_figures.draw_gains, candidates)]
 
     # ---------------------------------------------------------------- particles
 
-    @entry
+    @entry(
+        "displayParticles",
+        "Log-likelihood, contrast and outliers",
+        "How well the model explains each particle, how strong the molecule is in its image, and which particles are "
+        "flagged as outliers. To see where they lie in the latent space, colour it by log-likelihood or outliers.",
+        important=True,
+    )
     def _show_particles(self) -> list[View]:
         contrast = self._data.latents().contrast
         found = self._data.images(len(contrast))
@@ -88,19 +93,33 @@ class SolvarCovarianceViewer(LatentEntries, VolumeEntries):
 
     # ---------------------------------------------------------------- resolution, noise, progress
 
-    @entry
+    @entry(
+        "displayFsc",
+        "Resolution (FSC)",
+        "Fourier shell correlation of the two half-set means, and of the variability that the two halves found (the "
+        "diagonal of the covariance). The resolution is read off at 0.143.",
+        important=True,
+    )
     def _show_fsc(self) -> list[View]:
         table = self._data.fsc()
         columns = (table["frequency"], table["fsc_mean"], table["fsc_covariance"])
         return [plot("Resolution of the mean and of the variability", (9, 6), spectra.draw_fsc, *columns)]
 
-    @entry
+    @entry(
+        "displayNoise",
+        "Noise spectrum",
+        "Variance of the noise in the images at each resolution, one line per optics group.",
+    )
     def _show_noise(self) -> list[View]:
         table = self._data.noise()
         columns = (table["frequency"], table["noise_variance"], table["group"])
         return [plot("Noise spectrum", (9, 5.6), spectra.draw_noise, *columns)]
 
-    @entry
+    @entry(
+        "displayProgress",
+        "Progress of the optimisation",
+        "What the fit lowers, against time. It can be looked at while the protocol is running.",
+    )
     def _show_progress(self) -> list[View]:
         metrics = self._data.metrics()
         stages = len(curves_by_stage(metrics))
@@ -111,7 +130,12 @@ class SolvarCovarianceViewer(LatentEntries, VolumeEntries):
 
     # ---------------------------------------------------------------- report
 
-    @entry
+    @entry(
+        "displayReport",
+        "Report in the browser",
+        "One page with all figures and an explanation of each, which can be sent to others as it is.",
+        important=True,
+    )
     def _show_report(self) -> list[View]:
         programs.open_in_browser(self._data.report())
         return []

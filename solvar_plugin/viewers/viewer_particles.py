@@ -46,11 +46,6 @@ class SolvarParticlesViewer(Viewer):
 def read_coordinates(particles: Any) -> tuple[np.ndarray, np.ndarray]:
     """Read the latent coordinates of a set in one go, since item by item takes minutes for large sets.
 
-    Parameters
-    ----------
-    particles : SetOfParticlesFlex
-        Made by this plugin.
-
     Returns
     -------
     z : ndarray, shape (n, r)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from pyworkflow.viewer import DESKTOP_TKINTER, View
 
@@ -14,19 +14,10 @@ from solvar_plugin.protocols import SolvarProtReconstruct
 from solvar_plugin.protocols.reconstruct_form import BETWEEN, TRAJECTORY
 from solvar_plugin.viewers.data.state_reader import StateReader
 from solvar_plugin.viewers.plots.surface_plots import draw_state_surfaces
-from solvar_plugin.viewers.windows.entries import entry
-from solvar_plugin.viewers.windows.form import (
-    DENSITY,
-    Choices,
-    add_button,
-    add_choice,
-    add_level,
-    define_latent,
-    define_volumes,
-)
-from solvar_plugin.viewers.windows.latent_entries import LatentEntries
+from solvar_plugin.viewers.windows.entries import add_button, add_choice, add_level, entry
+from solvar_plugin.viewers.windows.latent_entries import DENSITY, LatentEntries
 from solvar_plugin.viewers.windows.plot_window import plot
-from solvar_plugin.viewers.windows.volume_entries import VolumeEntries, chimerax_program
+from solvar_plugin.viewers.windows.volume_entries import VolumeEntries
 
 _MARKS = ("Number the states", "Marks where the states lie with their numbers; those along a trajectory are joined.")
 
@@ -44,89 +35,54 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
 
     def _defineParams(self, form: Any) -> None:
         protocol = self.protocol
-        self._data = StateReader(_run_of(protocol), protocol.getStates(), protocol.getStateKind())
-        # fixed here, because the numbers that the form gives back count these
-        self._entries = self._known_volumes()
-        self._component_names = self._known_components()
-        choices = Choices(
-            axes=self._axis_names(),
-            volumes=[volume.name for volume in self._entries],
-            components=self._component_names,
-            leading=self._leading(),
-            has_chimerax=chimerax_program() is not None,
-            report="",
-        )
-        self._define_states(form)
-        define_latent(form, choices, DENSITY, _MARKS)
-        define_volumes(form, choices)
-
-    def _define_states(self, form: Any) -> None:
+        self._open(StateReader(_run_of(protocol), protocol.getStates(), protocol.getStateKind()))
         form.addSection(label="States")
         add_choice(form, "statesAxis", "Direction", slices.AXES, "Which axis slices lie across and surfaces are seen "
                    "along.")  # fmt: skip
         add_level(form, "statesLevel", "Density at which the surfaces of all states are drawn.")
-        add_button(
-            form,
-            "displayStateSurfaces",
-            "Surfaces of all states",
-            "Pictures of the surfaces side by side, from the same direction and at the same level.",
-            important=True,
-        )
-        add_button(
-            form, "displayStateSlices", "Central slices of all states", "Side by side, in the same greys."
-        )
-        add_button(
-            form,
-            "displayStateTable",
-            "Images and resolution of each state",
-            "How many images each volume was made from, and its resolution by the half-maps.",
-            important=True,
-        )
-        add_button(
-            form,
-            "displayStateFsc",
-            "Correlation of half-maps (FSC)",
-            "Fourier shell correlation of the two half-maps of every state inside the mask of the run.",
-        )
-
-    def _getVisualizeDict(self) -> dict[str, Callable[..., list[View]]]:
-        return {
-            "displayStateSurfaces": self._show_state_surfaces,
-            "displayStateSlices": self._show_state_slices,
-            "displayStateTable": self._show_state_table,
-            "displayStateFsc": self._show_state_fsc,
-            "displayLatent": self._show_latent,
-            "displayHistograms": self._show_histograms,
-            "displaySlices": self._show_slices,
-            "displayMontage": self._show_montage,
-            "displaySurface": self._show_surface,
-            "displayChimerax": self._show_chimerax,
-        }
+        for show in (self._show_state_surfaces, self._show_state_slices, self._show_state_table, self._show_state_fsc):
+            add_button(form, show)
+        self._define_latent(form, DENSITY, _MARKS)
+        self._define_volumes(form)
 
     # ---------------------------------------------------------------- states
 
-    @entry
+    @entry(
+        "displayStateSurfaces",
+        "Surfaces of all states",
+        "Pictures of the surfaces side by side, from the same direction and at the same level.",
+        important=True,
+    )
     def _show_state_surfaces(self) -> list[View]:
         volumes, names = self._states()
         options = (self._pixel_size(), self._axis_of_states(), self.statesLevel.get(), self._data.mask())
         return [plot("Surfaces of all states", _size(len(names)), draw_state_surfaces, volumes, names,
                      *options)]  # fmt: skip
 
-    @entry
+    @entry("displayStateSlices", "Central slices of all states", "Side by side, in the same greys.")
     def _show_state_slices(self) -> list[View]:
         volumes, names = self._states()
         options = (self._pixel_size(), self._axis_of_states())
         return [plot("Central slices of all states", _size(len(names)), states.draw_state_slices, volumes, names,
                      *options)]  # fmt: skip
 
-    @entry
+    @entry(
+        "displayStateTable",
+        "Images and resolution of each state",
+        "How many images each volume was made from, and its resolution by the half-maps.",
+        important=True,
+    )
     def _show_state_table(self) -> list[View]:
         table = self._data.table()
         size = (10.5, min(2.2 + 0.36 * len(table), 8.5))
         return [plot("Images and resolution", size, states.draw_state_table, table, self._data.names(),
                      self._pixel_size())]  # fmt: skip
 
-    @entry
+    @entry(
+        "displayStateFsc",
+        "Correlation of half-maps (FSC)",
+        "Fourier shell correlation of the two half-maps of every state inside the mask of the run.",
+    )
     def _show_state_fsc(self) -> list[View]:
         curves = self._data.half_correlations()
         return [plot("Correlation of half-maps", (10.5, 6), states.draw_state_fsc, *curves, self._data.names())]

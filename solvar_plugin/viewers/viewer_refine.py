@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 from pyworkflow.viewer import View
 
@@ -11,8 +11,7 @@ from solvar_engine.contract.results import read_images
 from solvar_engine.figures import poses
 from solvar_plugin.protocols import SolvarProtRefine
 from solvar_plugin.viewers.viewer_covariance import SolvarCovarianceViewer
-from solvar_plugin.viewers.windows.entries import entry
-from solvar_plugin.viewers.windows.form import add_button
+from solvar_plugin.viewers.windows.entries import add_section, entry
 from solvar_plugin.viewers.windows.plot_window import plot
 
 
@@ -23,30 +22,15 @@ class SolvarRefineViewer(SolvarCovarianceViewer):
     _targets = [SolvarProtRefine]
 
     def _defineParams(self, form: Any) -> None:
-        form.addSection(label="Poses")
-        add_button(
-            form,
-            "displayPoseChanges",
-            "Changes of orientations and shifts",
-            "How far orientations and shifts are from those of the input, beside how uncertain they are.",
-            important=True,
-        )
-        add_button(
-            form,
-            "displayDirections",
-            "Distribution of orientations",
-            "From which directions the molecule was seen, in the input and after the refinement.",
-        )
+        add_section(form, "Poses", self._show_pose_changes, self._show_directions)
         super()._defineParams(form)
 
-    def _getVisualizeDict(self) -> dict[str, Callable[..., list[View]]]:
-        return {
-            "displayPoseChanges": self._show_pose_changes,
-            "displayDirections": self._show_directions,
-            **super()._getVisualizeDict(),
-        }
-
-    @entry
+    @entry(
+        "displayPoseChanges",
+        "Changes of orientations and shifts",
+        "How far orientations and shifts are from those of the input, beside how uncertain they are.",
+        important=True,
+    )
     def _show_pose_changes(self) -> list[View]:
         self._data.latents()  # says why, if the fit has not finished
         changes = self._data.images().pose_changes
@@ -54,7 +38,11 @@ class SolvarRefineViewer(SolvarCovarianceViewer):
             raise UserError(f"{self._data.run.particles} does not tell how poses have changed: run the protocol again.")
         return [plot("Changes of orientations and shifts", (11, 5.4), poses.draw_pose_changes, changes)]
 
-    @entry
+    @entry(
+        "displayDirections",
+        "Distribution of orientations",
+        "From which directions the molecule was seen, in the input and after the refinement.",
+    )
     def _show_directions(self) -> list[View]:
         self._data.latents()
         paths = {"input": self.protocol.getStarPath(), "refined": self._data.run.particles}

@@ -17,6 +17,7 @@ import pytest
 
 from solvar_engine import __version__
 from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import FileIn
 from solvar_engine.contract.params import AnalyzeParams, FitParams, Params
 from solvar_engine.contract.run import (
     ALREADY_FINISHED,
@@ -69,8 +70,8 @@ def test_names_are_those_of_the_contract(tmp_path):
     run = RunDir(tmp_path)
     names = {
         name: path.relative_to(tmp_path).as_posix()
-        for name in dir(RunDir)
-        if isinstance(getattr(RunDir, name), property)
+        for name, member in vars(RunDir).items()
+        if isinstance(member, FileIn)
         for path in [getattr(run, name)]
     }
     assert names == {
@@ -235,7 +236,7 @@ def fill(run: RunDir) -> None:
     """Write a file under every name that a run has, and what a killed write leaves."""
     for folder in (run.eigenvolumes, run.checkpoint, run.figures):
         folder.mkdir(parents=True)
-    names = [name for name in dir(RunDir) if isinstance(getattr(RunDir, name), property)]
+    names = [name for name, member in vars(RunDir).items() if isinstance(member, FileIn)]
     files = [getattr(run, name) for name in names]
     files += [run.eigenvolume(1), run.checkpoint / "start.npz", run.checkpoint / ".full.npz.12.tmp"]
     for path in [*files, *map(run.figure, FIGURE_NAMES)]:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from solvar_engine.evaluation.fsc_auc import evaluated_particles, fsc_auc
+from solvar_engine.evaluation.fsc_auc import fsc_auc
+from solvar_engine.evaluation.metrics import PARTICLES_COMPARED
+from solvar_engine.imaging.sampling import sample_of_at_least
 
 BOX = 12
 
@@ -36,10 +38,10 @@ def test_perfect_volumes_reach_the_largest_value() -> None:
     state = np.array([0, 1, 1])
     found = fsc_auc(states[0], eigenvolumes, state[:, None], lambda row: states[state[row]], range(3))
     largest = (BOX / 2 - 1) / BOX
-    assert found.mean == pytest.approx(largest, abs=1e-5)
-    assert found.median == pytest.approx(largest, abs=1e-5)
-    assert found.std < 1e-5
-    assert found.mean_only < largest - 0.1
+    assert found["mean"] == pytest.approx(largest, abs=1e-5)
+    assert found["median"] == pytest.approx(largest, abs=1e-5)
+    assert found["std"] < 1e-5
+    assert found["mean_only"] < largest - 0.1
 
 
 def test_areas_follow_the_definition() -> None:
@@ -50,19 +52,18 @@ def test_areas_follow_the_definition() -> None:
     volume = (mean + 0.7 * component) * mask
     x = np.arange(BOX // 2) / BOX
     expected = np.trapezoid(curve_by_definition(volume.numpy(), (truth * mask).numpy()), x)
-    assert found.mean == pytest.approx(expected, rel=1e-4)
+    assert found["mean"] == pytest.approx(expected, rel=1e-4)
     mean_only = np.trapezoid(curve_by_definition((mean * mask).numpy(), (truth * mask).numpy()), x)
-    assert found.mean_only == pytest.approx(mean_only, rel=1e-4)
+    assert found["mean_only"] == pytest.approx(mean_only, rel=1e-4)
 
 
 def test_without_components_only_the_mean_is_scored() -> None:
     mean, truth = random_volumes(2)
     nothing = torch.zeros(0, BOX, BOX, BOX)
     found = fsc_auc(mean, nothing, np.zeros((2, 0)), lambda _: truth, [0, 1])
-    assert found.mean == found.mean_only
+    assert found["mean"] == found["mean_only"]
 
 
 def test_particles_are_evenly_spaced() -> None:
-    assert len(evaluated_particles(10000)) == 100
-    assert evaluated_particles(7).tolist() == list(range(7))
-    assert evaluated_particles(250)[:3].tolist() == [0, 2, 4]
+    for count, expected in ((10000, range(0, 10000, 100)), (7, range(7)), (250, range(0, 250, 2))):
+        assert sample_of_at_least(np.arange(count), PARTICLES_COMPARED).tolist() == list(expected)

@@ -81,7 +81,7 @@ def test_many_particles_become_hexagons_or_a_random_part(axes_and_z):
     x, y, z = axes_and_z
     assert coordinates.choose_drawing(coordinates.MAX_AUTOMATIC_POINTS) == coordinates.POINTS
     assert coordinates.choose_drawing(coordinates.MAX_AUTOMATIC_POINTS + 1) == coordinates.HEXAGONS
-    with mock.patch.object(coordinates.random_subset, "__defaults__", (50,)):
+    with mock.patch.object(coordinates, "MAX_POINTS", 50):
         note = latent.draw_latent(figure := new_figure(), x, y, drawing=coordinates.POINTS)
     assert len(figure.axes[0].collections[0].get_offsets()) == 50
     assert "50 of 200 particles, chosen at random, are drawn." in note

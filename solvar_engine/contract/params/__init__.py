@@ -40,27 +40,3 @@ COMMANDS: Sequence[type[Params]] = (
     EvaluateParams,
 )
 """The options of every command, in the order of the help."""
-
-__all__ = [
-    "AUTO_RANK",
-    "AnalyzeParams",
-    "COMMANDS",
-    "DEFAULT_WORKING_BOX",
-    "EvaluateParams",
-    "ExploreParams",
-    "FitParams",
-    "MAX_AUTO_RANK",
-    "MIN_PARTICLES",
-    "MIN_PARTICLES_PER_COMPONENT",
-    "Option",
-    "PHANTOMS",
-    "Params",
-    "ReconstructParams",
-    "SIMULATED_BOX",
-    "SIMULATED_PIXEL_SIZE",
-    "SUPPORTED_DEVICES",
-    "SelectParams",
-    "SimulateParams",
-    "exclusive_sets_of",
-    "options_of",
-]

@@ -155,10 +155,6 @@ def option(kind: type[Any], default: Any = _REQUIRED, **details: Any) -> Any:
         Left out for a required option.
     **details
         Attributes of `Option`, at least `help`.
-
-    Returns
-    -------
-    dataclasses.Field
     """
     return dataclasses.field(default=default, metadata={_METADATA_KEY: Option(kind, **details)})
 
@@ -258,15 +254,6 @@ class Params:
 
 def options_of(params: type[Params]) -> list[Option]:
     """List the options of a command: its own in order of declaration, then the common ones.
-
-    Parameters
-    ----------
-    params : type
-        A subclass of `Params`.
-
-    Returns
-    -------
-    list of Option
 
     Examples
     --------

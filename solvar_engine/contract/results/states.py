@@ -9,7 +9,7 @@ from typing import Sequence
 
 import numpy as np
 
-from solvar_engine.contract.files import write_csv
+from solvar_engine.contract.files import FileIn, write_csv
 from solvar_engine.contract.results.tables import COORDINATE_PREFIX, coordinate_columns, coordinates_of, read_columns
 
 STATE, ROW, IMAGES_USED, RESOLUTION = "state", "row", "images_used", "resolution"
@@ -17,39 +17,15 @@ STATE, ROW, IMAGES_USED, RESOLUTION = "state", "row", "images_used", "resolution
 
 @dataclass(frozen=True)
 class StateFolder:
-    """Names of the files of states, which are numbered from 1.
-
-    Attributes
-    ----------
-    path : Path
-    """
+    """Names of the files of states, which are numbered from 1."""
 
     path: Path
 
-    @property
-    def table(self) -> Path:
-        """Coordinates, images and resolution of every state."""
-        return self.path / "states.csv"
-
-    @property
-    def owners(self) -> Path:
-        """State of every particle: row of the run's particles.star, from 0, and number of the state, from 1."""
-        return self.path / "particles.csv"
-
-    @property
-    def checkpoint(self) -> Path:
-        """What `--resume` needs; gone when all is done."""
-        return self.path / "checkpoint.json"
-
-    @property
-    def call(self) -> Path:
-        """What finished states were made from, for `--resume` to compare with."""
-        return self.path / "call.json"
-
-    @property
-    def bad_images(self) -> Path:
-        """Table of the images that could not be used; only if there are several."""
-        return self.path / "bad_images.csv"
+    table = FileIn("states.csv", "Coordinates, images and resolution of every state")
+    owners = FileIn("particles.csv", "Row of every particle in the run, from 0, and number of its state, from 1")
+    checkpoint = FileIn("checkpoint.json", "What `--resume` needs; gone when all is done")
+    call = FileIn("call.json", "What finished states were made from, for `--resume` to compare with")
+    bad_images = FileIn("bad_images.csv", "Table of the images that could not be used; only if there are several")
 
     def volume(self, state: int) -> Path:
         """Volume of a state, filtered."""

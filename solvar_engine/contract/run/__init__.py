@@ -9,21 +9,3 @@ from solvar_engine.contract.run.names import EXPLORER_PAGES, FIGURE_NAMES, RunDi
 from solvar_engine.contract.run.record import is_finished, read_params, read_record, require_finished, write_params
 from solvar_engine.contract.run.resume import changed_inputs, differing_options
 from solvar_engine.contract.run.start import ALREADY_FINISHED, NEW, RESUME, prepared
-
-__all__ = [
-    "ALREADY_FINISHED",
-    "EXPLORER_PAGES",
-    "FIGURE_NAMES",
-    "NEW",
-    "RESUME",
-    "RunDir",
-    "changed_inputs",
-    "clear_run",
-    "differing_options",
-    "is_finished",
-    "prepared",
-    "read_params",
-    "read_record",
-    "require_finished",
-    "write_params",
-]

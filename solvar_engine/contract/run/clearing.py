@@ -17,10 +17,6 @@ def clear_run(run: RunDir) -> None:
 
     Nothing is removed unless all of it belongs to a run. The folder itself stays.
 
-    Parameters
-    ----------
-    run : RunDir
-
     Raises
     ------
     UserError

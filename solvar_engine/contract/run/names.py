@@ -9,7 +9,8 @@ import os
 from fnmatch import fnmatch
 from pathlib import Path
 
-from solvar_engine.contract.status import status_path
+from solvar_engine.contract.files import FileIn
+from solvar_engine.contract.status import STATUS_NAME
 
 FIGURE_NAMES = (
     "scree",
@@ -45,11 +46,6 @@ _OTHER_FILES = {
 class RunDir:
     """Names of the files of one run; nothing is read or written.
 
-    Parameters
-    ----------
-    path : path
-        The folder; it need not exist.
-
     Examples
     --------
     >>> RunDir("run").eigenvolume(1).as_posix()
@@ -59,45 +55,16 @@ class RunDir:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
-    @property
-    def params(self) -> Path:
-        """Options in force, seed, versions, input files."""
-        return self.path / "params.json"
-
-    @property
-    def status(self) -> Path:
-        """State and progress of the run."""
-        return status_path(self.path)
-
-    @property
-    def mean(self) -> Path:
-        """Mean volume at the working box."""
-        return self.path / "mean.mrc"
-
-    @property
-    def mean_half1(self) -> Path:
-        """Mean volume of the first half-set."""
-        return self.path / "mean_half1.mrc"
-
-    @property
-    def mean_half2(self) -> Path:
-        """Mean volume of the second half-set."""
-        return self.path / "mean_half2.mrc"
-
-    @property
-    def mask(self) -> Path:
-        """Soft mask in force; that of the mean."""
-        return self.path / "mask.mrc"
-
-    @property
-    def focus_mask(self) -> Path:
-        """Soft mask of the eigenvolumes, the product of the focus mask and the mask; only if there is a focus mask."""
-        return self.path / "focus_mask.mrc"
-
-    @property
-    def eigenvolumes(self) -> Path:
-        """Folder of the eigenvolumes."""
-        return self.path / "eigenvolumes"
+    params = FileIn("params.json", "Options in force, seed, versions, input files")
+    status = FileIn(STATUS_NAME, "State and progress of the run")
+    mean = FileIn("mean.mrc", "Mean volume at the working box")
+    mean_half1 = FileIn("mean_half1.mrc", "Mean volume of the first half-set")
+    mean_half2 = FileIn("mean_half2.mrc", "Mean volume of the second half-set")
+    mask = FileIn("mask.mrc", "Soft mask in force; that of the mean")
+    focus_mask = FileIn(
+        "focus_mask.mrc", "Product of mask and focus mask, that of the eigenvolumes; only with a focus mask"
+    )
+    eigenvolumes = FileIn("eigenvolumes", "Folder of the eigenvolumes")
 
     def eigenvolume(self, component: int) -> Path:
         """Eigenvolume of one component, numbered from 1."""
@@ -110,85 +77,22 @@ class RunDir:
         whole = self.eigenvolume(component)
         return whole.with_name(f"{whole.stem}_half{half}{whole.suffix}")
 
-    @property
-    def rank(self) -> Path:
-        """Table of the components that the half-sets were tried with, and which of them hold on held-out particles."""
-        return self.path / "rank.csv"
-
-    @property
-    def eigenvalues(self) -> Path:
-        """Table of eigenvalues."""
-        return self.path / "eigenvalues.csv"
-
-    @property
-    def latents(self) -> Path:
-        """Latent coordinates, their precision, and contrasts."""
-        return self.path / "latents.npz"
-
-    @property
-    def particles(self) -> Path:
-        """The input particles, in input order."""
-        return self.path / "particles.star"
-
-    @property
-    def noise(self) -> Path:
-        """Table of the noise spectrum."""
-        return self.path / "noise.csv"
-
-    @property
-    def fsc(self) -> Path:
-        """Table of half-set Fourier shell correlations."""
-        return self.path / "fsc.csv"
-
-    @property
-    def metrics(self) -> Path:
-        """Table of the progress of the optimisation."""
-        return self.path / "metrics.csv"
-
-    @property
-    def bad_images(self) -> Path:
-        """Table of the images that could not be used; only if there are several."""
-        return self.path / "bad_images.csv"
-
-    @property
-    def log(self) -> Path:
-        """Messages."""
-        return self.path / "log.txt"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Folder of what a resumed run needs."""
-        return self.path / "checkpoint"
-
-    @property
-    def analysis(self) -> Path:
-        """Folder of what `analyze` makes."""
-        return self.path / "analysis"
-
-    @property
-    def analysis_status(self) -> Path:
-        """State and progress of `analyze`."""
-        return status_path(self.analysis)
-
-    @property
-    def embedding(self) -> Path:
-        """Table of the two-dimensional embedding."""
-        return self.analysis / "embedding.csv"
-
-    @property
-    def clusters(self) -> Path:
-        """Table of the cluster of each particle."""
-        return self.analysis / "clusters.csv"
-
-    @property
-    def centres(self) -> Path:
-        """Table of the cluster centres."""
-        return self.analysis / "centres.csv"
-
-    @property
-    def selections(self) -> Path:
-        """Folder of the selections that were made in the explorer."""
-        return self.analysis / "selections"
+    rank = FileIn("rank.csv", "Table of the components that were tried, and which of them hold on held-out particles")
+    eigenvalues = FileIn("eigenvalues.csv", "Table of eigenvalues")
+    latents = FileIn("latents.npz", "Latent coordinates, their precision, and contrasts")
+    particles = FileIn("particles.star", "The input particles, in input order")
+    noise = FileIn("noise.csv", "Table of the noise spectrum")
+    fsc = FileIn("fsc.csv", "Table of half-set Fourier shell correlations")
+    metrics = FileIn("metrics.csv", "Table of the progress of the optimisation")
+    bad_images = FileIn("bad_images.csv", "Table of the images that could not be used; only if there are several")
+    log = FileIn("log.txt", "Messages")
+    checkpoint = FileIn("checkpoint", "Folder of what a resumed run needs")
+    analysis = FileIn("analysis", "Folder of what `analyze` makes")
+    analysis_status = FileIn(f"analysis/{STATUS_NAME}", "State and progress of `analyze`")
+    embedding = FileIn("analysis/embedding.csv", "Table of the two-dimensional embedding")
+    clusters = FileIn("analysis/clusters.csv", "Table of the cluster of each particle")
+    centres = FileIn("analysis/centres.csv", "Table of the cluster centres")
+    selections = FileIn("analysis/selections", "Folder of the selections that were made in the explorer")
 
     def selection(self, name: str) -> Path:
         """What a selection is."""
@@ -198,10 +102,7 @@ class RunDir:
         """Rows or coordinates of a selection."""
         return self.selections / f"{name}.csv"
 
-    @property
-    def figures(self) -> Path:
-        """Folder of the figures."""
-        return self.analysis / "figures"
+    figures = FileIn("analysis/figures", "Folder of the figures")
 
     def figure(self, name: str) -> Path:
         """One of the figures, `FIGURE_NAMES`."""
@@ -209,15 +110,8 @@ class RunDir:
             raise ValueError(f"there is no figure {name!r}; there are {', '.join(FIGURE_NAMES)}")
         return self.figures / f"{name}.png"
 
-    @property
-    def report(self) -> Path:
-        """Self-contained report."""
-        return self.path / "report.html"
-
-    @property
-    def lock(self) -> Path:
-        """File that says which process works here."""
-        return self.path / "lock"
+    report = FileIn("report.html", "Self-contained report")
+    lock = FileIn("lock", "File that says which process works here")
 
     def has_name_for(self, path: Path) -> bool:
         """Whether a path below the folder has the name of something that a run makes."""
@@ -225,5 +119,5 @@ class RunDir:
         return path in self._named_files() or any(fnmatch(path.name, form) for form in forms)
 
     def _named_files(self) -> set[Path]:
-        properties = [name for name, member in vars(RunDir).items() if isinstance(member, property)]
-        return {getattr(self, name) for name in properties} | {self.figure(name) for name in FIGURE_NAMES}
+        files = [name for name, member in vars(RunDir).items() if isinstance(member, FileIn)]
+        return {getattr(self, name) for name in files} | {self.figure(name) for name in FIGURE_NAMES}

@@ -61,10 +61,6 @@ def write_params(
 def read_record(run: RunDir) -> dict[str, Any]:
     """Read all of params.json.
 
-    Parameters
-    ----------
-    run : RunDir
-
     Raises
     ------
     UserError
@@ -94,10 +90,6 @@ def is_finished(run: RunDir) -> bool:
 
 def require_finished(run: RunDir) -> None:
     """Check that this is a finished fit, as the commands that start from one need.
-
-    Parameters
-    ----------
-    run : RunDir
 
     Raises
     ------

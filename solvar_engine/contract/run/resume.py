@@ -18,12 +18,6 @@ def differing_options(run: RunDir, params: Params) -> list[str]:
     Where this is not empty, `prepared` refuses to resume; a caller may then start anew after `clear_run`. Options
     that only change how a run is computed do not count, nor does another spelling of the same path.
 
-    Parameters
-    ----------
-    run : RunDir
-    params : Params
-        Options asked for now.
-
     Returns
     -------
     list of str
@@ -51,10 +45,6 @@ def differing_options(run: RunDir, params: Params) -> list[str]:
 
 def changed_inputs(run: RunDir) -> list[Path]:
     """List the input files whose content is another than when the run was started, for which `prepared` refuses it.
-
-    Parameters
-    ----------
-    run : RunDir
 
     Returns
     -------

@@ -6,14 +6,11 @@ import os
 from pathlib import Path
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import FileIn
 
 
 class TruthFiles:
     """The folder ``truth`` of a data set.
-
-    Parameters
-    ----------
-    path : path
 
     Examples
     --------
@@ -38,30 +35,11 @@ class TruthFiles:
                 return cls(folder)
         raise UserError(f"{path} has no states.csv: give the folder truth/ of a simulated data set.")
 
-    @property
-    def particles(self) -> Path:
-        """True poses."""
-        return self.path / "particles.star"
-
-    @property
-    def states(self) -> Path:
-        """State, contrast and coordinates of each particle, and whether its image is junk if there is any."""
-        return self.path / "states.csv"
-
-    @property
-    def mean(self) -> Path:
-        """Mean of the states, each weighted by its number of particles."""
-        return self.path / "mean.mrc"
-
-    @property
-    def mask(self) -> Path:
-        """Soft mask around all states."""
-        return self.path / "mask.mrc"
-
-    @property
-    def volumes(self) -> Path:
-        """Folder of the states' volumes."""
-        return self.path / "volumes"
+    particles = FileIn("particles.star", "True poses")
+    states = FileIn("states.csv", "State, contrast and coordinates of each particle, and whether its image is junk")
+    mean = FileIn("mean.mrc", "Mean of the states, each weighted by its number of particles")
+    mask = FileIn("mask.mrc", "Soft mask around all states")
+    volumes = FileIn("volumes", "Folder of the states' volumes")
 
     def volume(self, state: int) -> Path:
         """Volume of one state, numbered from 1."""
@@ -69,28 +47,12 @@ class TruthFiles:
 
 
 class DataSetFiles:
-    """The folder of a data set.
-
-    Parameters
-    ----------
-    path : path
-    """
+    """The folder of a data set."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.truth = TruthFiles(self.path / "truth")
 
-    @property
-    def particles(self) -> Path:
-        """Particles as a user would get them."""
-        return self.path / "particles.star"
-
-    @property
-    def stack(self) -> Path:
-        """Images."""
-        return self.path / "particles.mrcs"
-
-    @property
-    def mask(self) -> Path:
-        """Soft mask around all states."""
-        return self.path / "mask.mrc"
+    particles = FileIn("particles.star", "Particles as a user would get them")
+    stack = FileIn("particles.mrcs", "Images")
+    mask = FileIn("mask.mrc", "Soft mask around all states")

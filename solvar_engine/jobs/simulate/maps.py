@@ -28,10 +28,6 @@ def read_map_molecule(
     device : str
         Where the maps are projected.
 
-    Returns
-    -------
-    MapMolecule
-
     Raises
     ------
     UserError

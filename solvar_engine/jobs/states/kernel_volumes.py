@@ -100,10 +100,6 @@ def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> Ker
     problem : KernelProblem
     point : ndarray, shape (r,)
         Latent coordinates, all components of the run.
-
-    Returns
-    -------
-    KernelState
     """
     return finish_state(problem, kernel_volumes(problem, point))
 

@@ -52,11 +52,6 @@ class LatentSpace:
 def open_latent_space(run: RunDir) -> LatentSpace:
     """Read the latents of a finished run.
 
-    Parameters
-    ----------
-    run : RunDir
-        The run.
-
     Returns
     -------
     LatentSpace

@@ -75,10 +75,6 @@ def match_rows(known: ParticleList, other: ParticleList) -> Rows:
     by the particle's position, which re-centring does not change. Only where lists share no key, rows are taken in
     order, if nothing contradicts that.
 
-    Parameters
-    ----------
-    known, other : ParticleList
-
     Returns
     -------
     ndarray of int64, shape (rows of known,)

@@ -85,19 +85,11 @@ class RunReader:
             raise UserError(f"{self.run.rank} has no components: run the protocol again.")
         return candidates
 
-    def has_embedding(self) -> bool:
-        """Whether there is a flat map of the latent space."""
-        return self.run.embedding.exists()
-
     def embedding(self, count: int) -> np.ndarray:
         """Read the flat map of the latent space, shape (count, 2)."""
         embedding = read_embedding(self._there(self.run.embedding, "The UMAP"))
         _refuse_other_count(self.run.embedding, len(embedding), count)
         return embedding
-
-    def has_clusters(self) -> bool:
-        """Whether the particles have been grouped."""
-        return self.run.clusters.exists()
 
     def clusters(self, count: int) -> np.ndarray:
         """Read the cluster of each particle, shape (count,), numbered from 1."""

@@ -103,7 +103,6 @@ def draw_state_surfaces(
     Parameters
     ----------
     figure : Figure
-        Empty.
     volumes : list of ndarray, shape (z, y, x)
         At most `states.MAX_PICTURES`.
     names : list of str

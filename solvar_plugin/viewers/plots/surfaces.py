@@ -97,10 +97,6 @@ class Surface:
             From the centre of the picture, which is that of the box, to its edge; voxels.
         pixels : int
             Edge of the picture.
-
-        Returns
-        -------
-        Hits
         """
         # rows of `axes` in the order (z, y, x) of the array
         right, up, towards = np.asarray(axes, dtype=float)[:, ::-1]

@@ -1,12 +1,14 @@
-"""What the sections of the viewer share: entries that turn what cannot be shown into messages, and the components."""
+"""What the sections of the viewers share: entries of the form, which turn what cannot be shown into messages."""
 
 from __future__ import annotations
 
+import inspect
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
+import pyworkflow.protocol.params as params
 import pyworkflow.utils as pwutils
 from pwem.viewers import EmProtocolViewer
 from pyworkflow.viewer import View
@@ -16,21 +18,75 @@ from solvar_engine.contract.results import Components
 from solvar_plugin.protocols.summaries import NO_VARIABILITY
 from solvar_plugin.viewers.data.run_reader import RunReader
 
+NONE_YET = "none yet"
 RUN_HAS_CHANGED = "The run has gone on since this window was opened: close it and open it again."
 
 
-def entry(method: Callable[[Any], list[View]]) -> Callable[..., list[View]]:
-    """Make an entry of the form from a method that returns views: what cannot be shown becomes a message."""
+def entry(name: str, label: str, text: str, important: bool = False) -> Callable[[Any], Any]:
+    """Make a button of the form from a method that returns views: what cannot be shown becomes a message.
 
-    @wraps(method)
-    def wrapper(self: Any, paramName: str | None = None) -> list[View]:
-        try:
-            with _busy(self.getTkRoot()):
-                return method(self)
-        except (UserError, OSError) as error:
-            return [self.errorMessage(str(error), "SOLVAR")]
+    Parameters
+    ----------
+    name : str
+        Of the form's parameter.
+    label, text : str
+        What the button and its help say.
+    important : bool
+        Whether the button stands out.
+    """
 
-    return wrapper
+    def decorate(method: Callable[[Any], list[View]]) -> Callable[..., list[View]]:
+        @wraps(method)
+        def wrapper(self: Any, paramName: str | None = None) -> list[View]:
+            try:
+                with _busy(self.getTkRoot()):
+                    return method(self)
+            except (UserError, OSError) as error:
+                return [self.errorMessage(str(error), "SOLVAR")]
+
+        wrapper.parameter = name
+        wrapper.button = {"label": label, "help": text, "important": important}
+        return wrapper
+
+    return decorate
+
+
+def add_button(form: Any, method: Any, **details: Any) -> None:
+    """Add the button of an entry to a form, with other details than its own where they are given."""
+    form.addParam(method.parameter, params.LabelParam, **{**method.button, **details})
+
+
+def add_section(form: Any, label: str, *entries: Any) -> None:
+    """Add a section to a form, with the buttons of its entries."""
+    form.addSection(label=label)
+    for one in entries:
+        add_button(form, one)
+
+
+def add_choice(form: Any, name: str, label: str, choices: Sequence[str], text: str, default: int = 0) -> None:
+    """Add a list of names to choose one from; without any, it says so."""
+    form.addParam(
+        name,
+        params.EnumParam,
+        choices=list(choices) or [NONE_YET],
+        default=default,
+        display=params.EnumParam.DISPLAY_COMBO,
+        label=label,
+        help=text,
+    )
+
+
+def add_level(form: Any, name: str, text: str) -> None:
+    """Add the level of a surface."""
+    form.addParam(
+        name,
+        params.FloatParam,
+        default=None,
+        allowsNull=True,
+        label="Surface level (empty: automatic)",
+        help=f"{text} If it is empty, the level is chosen from the densities within the mask. The level in use is "
+        "written below each picture.",
+    )
 
 
 @contextmanager
@@ -60,6 +116,15 @@ class RunViewer(EmProtocolViewer):
     _data: RunReader
     _component_names: list[str]
 
+    def _open(self, data: RunReader) -> None:
+        """Fix what the form offers, because the numbers that it gives back count these."""
+        self._data = data
+        self._component_names = self._known_components()
+
+    def _getVisualizeDict(self) -> dict[str, Callable[..., list[View]]]:
+        entries = inspect.getmembers(type(self), lambda member: hasattr(member, "button"))
+        return {member.parameter: getattr(self, name) for name, member in entries}
+
     def _known_components(self) -> list[str]:
         """Names of the components, as far as the run goes."""
         try:
@@ -67,6 +132,14 @@ class RunViewer(EmProtocolViewer):
         except UserError:
             return []
         return [components.title(index) for index in range(len(components))]
+
+    def _leading(self) -> tuple[int, int]:
+        """Positions of the two components that are shown first: those without a label before the others."""
+        if len(self._component_names) < 2:
+            return 0, 0
+        labels = self._data.components().label
+        first, second = sorted(sorted(range(len(labels)), key=lambda index: bool(labels[index]))[:2])
+        return first, second
 
     def _components(self) -> Components:
         """Components of the run, of which there must be one."""

@@ -5,22 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyworkflow.protocol.params as params
 from pyworkflow.viewer import View
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.results import Components
 from solvar_engine.figures import coordinates, histograms, latent, style
-from solvar_plugin.viewers.windows.entries import RunViewer, entry
-from solvar_plugin.viewers.windows.form import (
-    AUTOMATIC,
-    CLUSTER,
-    CONTRAST,
-    DRAWINGS,
-    LOG_LIKELIHOOD,
-    OUTLIER,
-    UNCERTAINTY,
-)
+from solvar_plugin.viewers.windows.entries import RunViewer, add_button, add_choice, entry
 from solvar_plugin.viewers.windows.plot_window import plot
+
+CLUSTER, CONTRAST, UNCERTAINTY, DENSITY, LOG_LIKELIHOOD, OUTLIER = range(6)
+COLOURS = (
+    "cluster",
+    "contrast",
+    "uncertainty of the coordinates",
+    "number of particles",
+    "log-likelihood",
+    "outliers",
+)
+AUTOMATIC = 0
+DRAWINGS = ("automatic", coordinates.POINTS, coordinates.HEXAGONS)
+
+_CENTRES = (
+    "Number the cluster centres",
+    "Marks the centres of the clusters with the numbers of the states 'cluster 1', 'cluster 2' ...",
+)
 
 NO_FIT_OF_PARTICLES = (
     "This run does not tell how well the model explains each particle: run the protocol again with this version, or "
@@ -31,20 +40,56 @@ NO_FIT_OF_PARTICLES = (
 class LatentEntries(RunViewer):
     """Entries of the section 'Latent space'."""
 
+    def _define_latent(self, form: Any, colour: int = CLUSTER, marks: tuple[str, str] = _CENTRES) -> None:
+        """Add the section; `marks` are label and help of the numbered positions."""
+        form.addSection(label="Latent space")
+        axes, (first, second) = self._axis_names(), self._leading()
+        axis_help = (
+            "A component, or one of the two axes of the UMAP, a flat map on which neighbours stay neighbours. Choose "
+            "the same twice for a histogram."
+        )
+        add_choice(form, "xAxis", "Horizontal axis", axes, axis_help, first)
+        add_choice(form, "yAxis", "Vertical axis", axes, axis_help, second)
+        add_choice(
+            form,
+            "colourBy",
+            "Colour by",
+            COLOURS,
+            "_cluster_: the k-means groups, whose centres are among the states.\n"
+            "_contrast_: how strong the molecule is in each image; 1 on average.\n"
+            "_uncertainty of the coordinates_: posterior standard deviation of the coordinates shown (for the UMAP, of "
+            "all reproducible components). Where it is as large as the cloud, positions mean little.\n"
+            "_number of particles_: how densely the particles lie.\n"
+            "_log-likelihood_: how well the model explains each image. An island of low values is junk, or a state "
+            "that the components do not reach.\n"
+            "_outliers_: the flagged particles on top of all others.",
+            colour,
+        )
+        add_choice(
+            form,
+            "drawAs",
+            "Draw as",
+            DRAWINGS,
+            f"Automatic: points up to {coordinates.MAX_AUTOMATIC_POINTS:,} particles, else hexagons, each of which "
+            "shows the number, the commonest cluster or the median value of its particles. Of more than "
+            f"{coordinates.MAX_POINTS:,} points a random choice is drawn.",
+        )
+        form.addParam("showCentres", params.BooleanParam, default=True, label=marks[0], help=marks[1])
+        add_button(form, self._show_latent)
+        add_button(form, self._show_histograms)
+
     def _axis_names(self) -> list[str]:
         """Axes that can be chosen."""
-        umap = ["UMAP 1", "UMAP 2"] if self._data.has_embedding() and self._component_names else []
+        umap = ["UMAP 1", "UMAP 2"] if self._data.run.embedding.exists() and self._component_names else []
         return [*self._component_names, *umap]
 
-    def _leading(self) -> tuple[int, int]:
-        """Positions of the two components that are shown first: those without a label before the others."""
-        if len(self._component_names) < 2:
-            return 0, 0
-        labels = self._data.components().label
-        first, second = sorted(sorted(range(len(labels)), key=lambda index: bool(labels[index]))[:2])
-        return first, second
-
-    @entry
+    @entry(
+        "displayLatent",
+        "Particles in latent space",
+        "Every particle at its coordinates along the two axes. Separate islands are discrete states, bands and arcs "
+        "are continuous motions, a round featureless cloud is a component in which particles cannot be told apart.",
+        important=True,
+    )
     def _show_latent(self) -> list[View]:
         components, latents = self._chosen_from(), self._data.latents()
         x, y = (self._axis(choice, components, latents.z) for choice in (self.xAxis.get(), self.yAxis.get()))
@@ -57,7 +102,11 @@ class LatentEntries(RunViewer):
         marks = self._outlier_marks(len(latents.z)) if self.colourBy.get() == OUTLIER else None
         return [plot(title, (10, 8.3), latent.draw_latent, x, y, coloring, drawing, places, marks)]
 
-    @entry
+    @entry(
+        "displayHistograms",
+        "Histogram of every component",
+        "Particles along each component, with the normal distribution of the same width.",
+    )
     def _show_histograms(self) -> list[View]:
         components, z = self._components(), self._data.latents().z
         rows, columns = histograms.histograms_shape(len(components))
@@ -109,7 +158,7 @@ class LatentEntries(RunViewer):
         centres = self._data.centres()
         if centres is not None and max(choices) < centres.shape[1]:
             return coordinates.Places(centres[:, choices])
-        if not self._data.has_clusters():
+        if not self._data.run.clusters.exists():
             return None
         points = np.stack([x.values, y.values], axis=1)
         return coordinates.Places(coordinates.middles_of_clusters(points, self._data.clusters(len(points))))

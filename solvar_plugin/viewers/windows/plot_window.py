@@ -27,11 +27,6 @@ def plot(title: str, size: tuple[float, float], draw: Callable[..., Any], *argum
         Draws into an empty figure, its first argument, and returns how to read it.
     *arguments
         Passed on to `draw`.
-
-    Returns
-    -------
-    EmPlotter
-        One plot, not shown yet.
     """
     plotter = EmPlotter(figsize=size, dpi=DOTS_PER_INCH, windowTitle=f"SOLVAR: {title}")
     # its own layout would fight with that of the plots
