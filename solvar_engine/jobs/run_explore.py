@@ -12,7 +12,7 @@ import tempfile
 import threading
 import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from solvar_engine.contract.files import atomic_path
@@ -52,14 +52,12 @@ def run(params: ExploreParams) -> None:
         return
     server = ExplorerServer(explored, params.port)
     try:
-        sys.stdout.write(json.dumps({"url": server.url}) + "\n")
+        browser = None if params.no_browser else _graphical_browser()
+        sys.stdout.write(json.dumps({"url": server.url, "browser": browser is not None}) + "\n")
         sys.stdout.flush()
         _explain_remote(server.port)
-        if params.no_browser:
+        with nullcontext() if browser is None else _opened(server, explored.run.path, browser):
             server.serve_while_used()
-        else:
-            with _opened(server, explored.run.path):
-                server.serve_while_used()
     finally:
         server.server_close()
 
@@ -71,20 +69,32 @@ def _explain_remote(port: int) -> None:
         logger.info("On your own computer: %s, then open the page there.", tunnel)
 
 
+def _graphical_browser() -> webbrowser.BaseBrowser | None:
+    """Return the user's browser; None for one that would take over the terminal, unless the user names it."""
+    with suppress(webbrowser.Error):
+        browser = webbrowser.get()
+        if type(browser) is not webbrowser.GenericBrowser or "BROWSER" in os.environ:
+            return browser
+    return None
+
+
 @contextmanager
-def _opened(server: ExplorerServer, folder: Path) -> Iterator[None]:
-    """Open the page in the user's browser.
+def _opened(server: ExplorerServer, folder: Path, browser: webbrowser.BaseBrowser) -> Iterator[None]:
+    """Open the page in a browser.
 
     The browser is given a private file that leads to the page: its own command line can be read by every user. The
     file lies in the folder of the run, since browsers in containers see no folder for temporary files; it is gone as
     soon as the page asks for data.
     """
     path = _leading_page(server.url, folder)
-    remove = lambda: path.unlink(missing_ok=True)  # noqa: E731
+
+    def remove() -> None:
+        path.unlink(missing_ok=True)
+
     server.when_opened = remove
     try:
         # some browsers are waited for until they close
-        threading.Thread(target=webbrowser.open, args=(path.as_uri(),), daemon=True).start()
+        threading.Thread(target=browser.open, args=(path.as_uri(),), daemon=True).start()
         yield
     finally:
         with suppress(OSError):

@@ -69,7 +69,9 @@ def test_same_name_replaces_what_was_stored(run) -> None:
 def test_selection_of_another_run_is_refused(run) -> None:
     stored(run, "a", PARTICLES, [1])
     write_latents(run.latents, Latents(np.ones((9, 2)), np.zeros((9, 2, 2)), np.ones(9)))
-    with pytest.raises(UserError, match="The selection a was made on the latents of another run than those in"):
+    with pytest.raises(
+        UserError, match="The selection a was made on the latents of another run than those in"
+    ):
         read_selection(run, "a")
 
 
@@ -114,7 +116,25 @@ def test_names_that_files_can_have(name) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../a", "a/b", "a\\b", ".a", "-a", " a", "a ", "a.", "a..b", "a\n", "a\0", "é", "a" * 65, None],
+    [
+        "",
+        ".",
+        "..",
+        "../a",
+        "a/b",
+        "a\\b",
+        ".a",
+        "-a",
+        " a",
+        "a ",
+        "a.",
+        "a..b",
+        "a\n",
+        "a\0",
+        "é",
+        "a" * 65,
+        None,
+    ],
 )
 def test_names_that_files_cannot_have(run, name) -> None:
     with pytest.raises(UserError, match="cannot be the name of a selection"):

@@ -100,7 +100,12 @@ def test_axes_hand_and_colours(tmp_path, opened, query) -> None:
         assert behind["x"] == pytest.approx(-front["x"], abs=0.01)
         assert behind["cold"] > 0.9 * behind["pixels"]
         inside(page, "e.molecule.turn = [1,0,0, 0,1,0, 0,0,1];")
-        for key, axis, sign in (("ArrowRight", "x", 1), ("ArrowLeft", "x", -1), ("ArrowUp", "y", 1), ("ArrowDown", "y", -1)):
+        for key, axis, sign in (
+            ("ArrowRight", "x", 1),
+            ("ArrowLeft", "x", -1),
+            ("ArrowUp", "y", 1),
+            ("ArrowDown", "y", -1),
+        ):
             before = inside(page, PICTURE)[axis]
             page.focus("#molecule")
             page.keyboard.press(key)

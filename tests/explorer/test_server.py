@@ -34,7 +34,10 @@ def ask(server):
 
     def send(path: str, body: bytes | None = None, token: str | None = None, **headers: str):
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-        given = {"Host": f"127.0.0.1:{server.port}", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        given = {
+            "Host": f"127.0.0.1:{server.port}",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
         if token is not None:
             given["Authorization"] = f"Bearer {token}"
         connection.putrequest("GET" if body is None else "POST", path, skip_host=True)
@@ -64,7 +67,16 @@ def test_token_has_256_bits_and_comes_in_the_fragment(server) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/api/meta", "/api/volumes", "/api/column/z_1", "/api/selections", "/api/selection/a", "/api/star/a", "/api/none", "/x"],
+    [
+        "/api/meta",
+        "/api/volumes",
+        "/api/column/z_1",
+        "/api/selections",
+        "/api/selection/a",
+        "/api/star/a",
+        "/api/none",
+        "/x",
+    ],
 )
 @pytest.mark.parametrize("token", [None, "", "x", "é"])
 def test_nothing_without_the_token(ask, path, token) -> None:
@@ -78,7 +90,9 @@ def test_part_of_the_token_or_one_in_the_address_will_not_do(server, ask) -> Non
     assert ask("/api/meta", token=server.token)[0] == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "[::1]:{port}", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "[::1]:{port}", ""]
+)
 @pytest.mark.parametrize("path", ["/", "/api/meta"])
 def test_other_names_of_the_host_are_refused(server, ask, host, path) -> None:
     assert ask(path, token=server.token, Host=host.format(port=server.port))[0] == 403
@@ -141,7 +155,11 @@ def test_bodies_are_limited_before_they_are_read(server, ask, length) -> None:
 
 
 def test_other_methods_and_broken_requests_are_refused(server) -> None:
-    for request in (b"PUT /api/selection HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\r\n\r\n", b"GET /" + b"a" * 70_000):
+    for request in (
+        b"PUT /api/selection HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\r\n\r\n",
+        b"GET /" + b"a" * 70_000,
+    ):
         with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
             connection.sendall(request + b"\r\n\r\n")
             reply = connection.recv(100)
@@ -152,7 +170,11 @@ def test_every_answer_forbids_inline_code_framing_and_guessing(server, ask) -> N
     for path in ("/", "/app.js", "/api/meta", "/api/none"):
         headers = ask(path, token=server.token)[2]
         policy = headers["Content-Security-Policy"]
-        assert "default-src 'none'" in policy and "script-src 'self'" in policy and "frame-ancestors 'none'" in policy
+        assert (
+            "default-src 'none'" in policy
+            and "script-src 'self'" in policy
+            and "frame-ancestors 'none'" in policy
+        )
         assert "unsafe" not in policy
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Referrer-Policy"] == "no-referrer"
@@ -166,15 +188,25 @@ def test_only_the_loopback_address_listens(server) -> None:
 
 def test_selection_is_stored_and_given_back(server, ask) -> None:
     run, token = server.explored.run, server.token
-    body = about(name="b", tool="lasso", axes=["z_1", "z_2"], polygon=[0, 1, 2], other="x") + np.array([5, 2, 5], "<u4").tobytes()
+    body = (
+        about(name="b", tool="lasso", axes=["z_1", "z_2"], polygon=[0, 1, 2], other="x")
+        + np.array([5, 2, 5], "<u4").tobytes()
+    )
     assert json.loads(ask("/api/selection", body, token=token)[1]) == {"name": "b", "count": 2}
     found = read_selection(run, "b")
     assert found.values.tolist() == [2, 5]
     assert found.made_with == {"tool": "lasso", "axes": ["z_1", "z_2"], "polygon": [0, 1, 2]}
     assert json.loads(ask("/api/selection/b", token=token)[1])["values"] == [2, 5]
-    assert json.loads(ask("/api/selections", token=token)[1]) == {"particles": ["b"], "points": [], "path": []}
+    assert json.loads(ask("/api/selections", token=token)[1]) == {
+        "particles": ["b"],
+        "points": [],
+        "path": [],
+    }
     lines = ask("/api/star/b", token=token)[1].decode().splitlines()
-    assert [line.split()[0] for line in lines if "@" in line] == ["000003@particles.mrcs", "000006@particles.mrcs"]
+    assert [line.split()[0] for line in lines if "@" in line] == [
+        "000003@particles.mrcs",
+        "000006@particles.mrcs",
+    ]
     assert stat.S_IMODE(run.selection("b").stat().st_mode) & 0o022 == 0
     for path in run.selections.iterdir():
         path.unlink()
@@ -188,7 +220,11 @@ def start(run: Path, **environment: str) -> subprocess.Popen[str]:
     words = engine_command("explore", run, *(() if "BROWSER" in environment else ("--no-browser",)))
     viewer = [sys.executable, "-c", "import subprocess, sys; subprocess.call(sys.argv[1:])", *map(str, words)]
     return subprocess.Popen(
-        viewer, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**engine_environment(), **environment}
+        viewer,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**engine_environment(), **environment},
     )
 
 
@@ -201,7 +237,9 @@ def test_program_ends_with_its_parent_shows_its_token_to_nobody_and_leaves_nothi
     before = {path for path in run.path.rglob("*")}
     seen = tmp_path / "browser.txt"
     opener = tmp_path / "browser"
-    opener.write_text(f'#!/bin/sh\necho "$@" >{seen}.part\nstat -c %a "${{1#file://}}" >>{seen}.part\nmv {seen}.part {seen}\n')
+    opener.write_text(
+        f'#!/bin/sh\necho "$@" >{seen}.part\nstat -c %a "${{1#file://}}" >>{seen}.part\nmv {seen}.part {seen}\n'
+    )
     opener.chmod(0o755)
     viewer = start(run.path, BROWSER=f"{opener} %s", SSH_CONNECTION="1.2.3.4 5 6.7.8.9 22")
     try:
@@ -250,7 +288,10 @@ def test_port_that_is_taken_and_folder_that_is_no_run_are_one_sentence(tmp_path,
     for arguments, sentence in (
         ((run.path, "--port", server.port, "--no-browser"), f"Port {server.port} cannot be used"),
         ((tmp_path,), "is not a run folder"),
-        ((run.path, "--export", tmp_path / "a.html", "--port", 5), "--port does not go together with --export"),
+        (
+            (run.path, "--export", tmp_path / "a.html", "--port", 5),
+            "--port does not go together with --export",
+        ),
     ):
         assert run_in_process("explore", *arguments) == 2
         assert sentence in capsys.readouterr().err
