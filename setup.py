@@ -33,6 +33,8 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "starfile>=0.5.8",
+    "playwright>=1.50",
+    "axe-playwright-python>=0.1.4",
     "triton>=3.5; platform_system == 'Linux'",
     "ruff>=0.12",
     "mypy>=1.11",

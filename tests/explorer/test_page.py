@@ -245,7 +245,10 @@ def test_kernel_volumes_are_laid_over_where_they_are_near(analysed, opened, tmp_
         inside(page, "app.setState(given[0]);", points[1].tolist())
         assert page.text_content("#kernelName") == "kernel volume of state 2"
         page.check("#kernel")
-        script = "while (!e.molecule.overlay) await new Promise(done => setTimeout(done, 20)); return [...e.molecule.overlay];"
+        script = (
+            "while (!e.molecule.overlay) await new Promise(done => setTimeout(done, 20));"
+            "return [...e.molecule.overlay];"
+        )
         found = (
             np.array(inside(page, script), dtype=np.uint16)
             .view(np.float16)
@@ -286,19 +289,22 @@ def test_files_of_the_molecule(analysed, opened) -> None:
         assert picture.width > 300 and len(picture.getcolors(1 << 20)) > 50
         middle = arrays.z.mean(axis=0).astype(float)
         draw(page, "path", [middle[:2] - 1, middle[:2], middle[:2] + 1])
-        inside(page, "e.molecule.canvas.parentElement.style.flex = 'none'; e.molecule.canvas.parentElement.style.height = '120px';"
-                     "e.molecule.canvas.style.width = '160px'; e.molecule.canvas.style.height = '120px';")  # fmt: skip
+        inside(page, "Object.assign(e.molecule.canvas.style, { width: '160px', height: '120px' });")
         page.uncheck("#slices")
         size = inside(
             page,
             "const { movieOf } = await import('/movie.js'), out = [];"
             "for (const keep of [true, false]) {"
             "  const Encoder = window.VideoEncoder; if (!keep) delete window.VideoEncoder;"
-            "  const [movie, ending] = await movieOf(e.molecule.canvas, 8, i => { e.molecule.zoom = 1 + i / 8; app.render(); });"
+            "  const paint = i => { e.molecule.zoom = 1 + i / 8; app.render(); };"
+            "  const [movie, ending] = await movieOf(e.molecule.canvas, 8, paint);"
             "  window.VideoEncoder = Encoder;"
             "  if (ending === 'gif') { out.push([...new Uint8Array(await movie.arrayBuffer())]); continue; }"
-            "  const video = Object.assign(document.createElement('video'), { muted: true, src: URL.createObjectURL(movie) });"
-            "  await new Promise((done, fail) => { video.onloadeddata = done; video.onerror = () => fail(video.error); });"
+            "  const video = document.createElement('video');"
+            "  await new Promise((done, fail) => {"
+            "    video.onloadeddata = done; video.onerror = () => fail(video.error);"
+            "    video.src = URL.createObjectURL(movie);"
+            "  });"
             "  out.push([ending, video.videoWidth, video.videoHeight, video.duration]);"
             "}"
             "return out;",
