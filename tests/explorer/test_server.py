@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from solvar_engine.contract.selections import read_selection
+from solvar_engine.explorer import page
 from tests.explorer.serving import analysed_run, served
 from tests.jobs.conftest import run_in_process
 from tests.jobs.programs import engine_command, engine_environment, wait_until
@@ -186,6 +188,17 @@ def test_only_the_loopback_address_listens(server) -> None:
     assert server.socket.getsockname()[0] == "127.0.0.1"
 
 
+def test_every_file_of_the_page_is_served_and_they_are_few_and_short() -> None:
+    folder = Path(page.__file__).with_name("web")
+    assert {path.name for path in folder.iterdir()} == set(page.CONTENT_TYPES)
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in folder.iterdir()) <= 1500
+    for position, name in enumerate(page.MODULES):  # the exported page needs them in this order
+        text = page.page_file(name).decode()
+        imported = set(re.findall(r'^import .* from "\./(.*)";$', text, re.MULTILINE))
+        assert imported <= set(page.MODULES[:position])
+        assert text.count("import ") == len(imported)
+
+
 def test_selection_is_stored_and_given_back(server, ask) -> None:
     run, token = server.explored.run, server.token
     body = (
@@ -248,8 +261,8 @@ def test_program_ends_with_its_parent_shows_its_token_to_nobody_and_leaves_nothi
         address, _, token = url.partition("/#token=")
         port = int(address.rpartition(":")[2])
         assert wait_until(seen.exists, 20)
-        page, mode = seen.read_text().split()
-        assert token not in page and mode == "600"
+        opened, mode = seen.read_text().split()
+        assert token not in opened and mode == "600"
         (leading,) = (path for path in run.path.iterdir() if path.name.startswith(".explorer-"))
         assert url in leading.read_text()
         child = child_of(viewer)
