@@ -1,8 +1,8 @@
-"""How long the explorer's page takes in headless Chromium with graphics in software, and how large the exported file is.
+"""How long the explorer's page takes in headless Chromium with graphics in software; the size of the exported file.
 
     python -m benchmarks.explorer [--particles 1000000] [--box 64] [--rank 10] [--repeats 5]
 
-The run is made of random numbers. Every time is that of the whole step until its picture is there: a pixel is read back.
+The run is made of random numbers. Every time is that of the whole step until its picture is there: a pixel is read.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ PAGE = """async ({ repeats }) => {
     return i % 2 ? (bottom + top) / 2 + (top - bottom) * radius * Math.sin(angle)
       : (left + right) / 2 + (right - left) * radius * Math.cos(angle);
   });
-  timed('rows inside a lasso of 200 vertices', () => rowsInside(e.particles.xs, e.particles.ys, Float64Array.from(polygon)));
-  timed('hover', () => app.hover(left + (right - left) * Math.random(), bottom + (top - bottom) * Math.random()));
+  const { xs, ys } = e.particles, anywhere = (low, high) => low + (high - low) * Math.random();
+  timed('rows inside a lasso of 200 vertices', () => rowsInside(xs, ys, Float64Array.from(polygon)));
+  timed('hover', () => app.hover(anywhere(left, right), anywhere(bottom, top)));
   timed('particles drawn again', () => { e.particles.draw(); pixel(e.particles.gl); });
   Object.assign(e.molecule.canvas.style, { width: '256px', height: '256px' });
-  timed('molecule of 256 x 256 px after a change', () => {
-    app.setState(e.z.map(value => value + 0.1)); app.render(); pixel(e.molecule.gl);
-  });
+  const change = by => { app.setState(e.z.map(value => value + by)); app.render(); pixel(e.molecule.gl); };
+  timed('molecule of 256 x 256 px after a change', () => change(0.1));
   e.molecule.hidesDust = true;
-  timed('the same without dust', () => { app.setState(e.z.map(value => value - 0.1)); app.render(); pixel(e.molecule.gl); });
+  timed('the same without dust', () => change(-0.1));
   timed('sum on the processor', () => e.molecule.basis.sum(e.molecule.basis.weights(e.z)));
   return found;
 }"""
@@ -74,7 +74,8 @@ def random_run(particles: int, box: int, rank: int) -> ExploredRun:
         f"z_{axis}": (random.normal(size=particles) + 3 * (group == axis % 3)).astype(np.float32)
         for axis in range(1, rank + 1)
     }
-    columns |= {"contrast": random.normal(1, 0.1, particles).astype(np.float32), "cluster": group.astype(np.float32) + 1}
+    columns["contrast"] = random.normal(1, 0.1, particles).astype(np.float32)
+    columns["cluster"] = group.astype(np.float32) + 1
     z, y, x = (np.indices((box, box, box)) - box // 2) / box
     ball = np.exp(-(x**2 + y**2 + z**2) / 0.02)
     volumes = [ball, *(0.02 * ball * np.sin(3 * axis * x + axis * y - z) for axis in range(1, rank + 1))]

@@ -18,10 +18,16 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import file_digest
 from solvar_engine.contract.results import read_latents, read_states
 from solvar_engine.contract.selections import PARTICLES, PATH, Selection, read_selection, write_selection
-from solvar_plugin.protocols import SolvarProtCovariance, SolvarProtReconstruct, SolvarProtSelectParticles
+from solvar_plugin.protocols import (
+    SolvarProtCovariance,
+    SolvarProtFlexHub,
+    SolvarProtReconstruct,
+    SolvarProtSelectParticles,
+)
 from solvar_plugin.protocols import reconstruct_form as form
 from solvar_plugin.protocols import select_form as select
 from solvar_plugin.protocols.covariance_form import FIXED_RANK
+from solvar_plugin.protocols.protocol_flexhub import NO_HAX
 from solvar_plugin.tests import draw_in_explorer
 from solvar_plugin.tests.data_sets import PIXEL_SIZE, import_particles, two_optics_groups
 from solvar_plugin.tests.stand_in_project import StandInProject, plugin_variables, variables, wait_for
@@ -87,6 +93,7 @@ class TestExplorer(StandInProject, BaseTest):
 
     def test_lasso_becomes_a_set_and_path_becomes_volumes(self):
         seen, opener = self.folder / "page.html", self.folder / "browser"
+        seen.unlink(missing_ok=True)  # of an earlier run of the tests
         opener.write_text(f'#!/bin/sh\ncp "${{1#file://}}" "{seen}.part" && mv "{seen}.part" "{seen}"\n')
         opener.chmod(0o755)
         with variables(BROWSER=f"{opener} %s"), plugin_variables(SOLVAR_ENV_ACTIVATION=ENGINE):
@@ -132,7 +139,8 @@ class TestExplorer(StandInProject, BaseTest):
         self.assertEqual(self.problems(kind, pointsSelection="road", **points), "")
         self.assertIn("holds particles", self.problems(kind, pointsSelection="good ones", **points))
         protocol = self.of(kind, pointsSelection="road", **points)
-        Path(protocol._getExtraPath()).mkdir(parents=True)
+        self.proj.saveProtocol(protocol)
+        Path(protocol._getExtraPath()).mkdir(parents=True, exist_ok=True)
         self.assertEqual(protocol._writePoints().read_text(), "z_1,z_2\n0.25,-1.0\n1.0,2.0\n")
 
         before = self.of(SolvarProtSelectParticles, selection="good ones", **by)._inputSignature()
@@ -150,6 +158,28 @@ class TestExplorer(StandInProject, BaseTest):
         window.setVar.assert_called_once_with("pointsSelection", "road")
         for name in ("good ones", "road", "old"):
             self.run_dir.selection(name).unlink()
+
+    def test_flexhub_is_called_if_it_is_there(self):
+        protocol = self.of(SolvarProtFlexHub)
+        with mock.patch("importlib.util.find_spec", return_value=None):
+            self.assertEqual(protocol.validate(), [NO_HAX])
+        self.proj.saveProtocol(protocol)
+        hax = mock.Mock()
+        hax.Plugin.getProgram.side_effect = lambda program, gpu: f"hax_project_manager {program}"
+        with mock.patch("importlib.util.find_spec"), mock.patch.dict("sys.modules", hax=hax):
+            self.assertEqual(protocol.validate(), [])
+            with mock.patch.object(protocol, "runJob") as run:
+                protocol.openStep()
+        program, arguments = run.call_args.args
+        self.assertEqual(program, "hax_project_manager annotate_space")
+        words = arguments.split()
+        options = dict(zip(words[::2], words[1::2]))
+        self.assertEqual((options["--mode"], options["--env_name"]), ("SOLVAR", "hax"))
+        self.assertEqual(Path(options["--solvar_run"]), self.run_dir.path.resolve())
+        self.assertTrue(Path(options["--server_functions_path"]).name == "flexhub_interface.py")
+        np.testing.assert_allclose(np.loadtxt(options["--z_space"]), read_latents(self.run_dir.latents).z, rtol=1e-6)
+        with mock.patch("importlib.util.find_spec"), mock.patch.object(protocol, "_getExtraPath", return_value="a b"):
+            self.assertIn("because the path holds blanks", " ".join(protocol.validate()))
 
     def test_explorer_that_does_not_start_says_why(self):
         with plugin_variables(SOLVAR_ENV_ACTIVATION="false"):

@@ -255,7 +255,7 @@ export function hover(x, y) {
   if (row === undefined) return;
   const name = $("colour").value, value = e.columns[name]?.[row];
   const number = count(e.source.rows ? e.source.rows[row] : row);
-  $("hover").textContent = `particle of row ${number}` + (value === undefined ? "" : `, ${label(name)} ${value.toPrecision(4)}`);
+  $("hover").textContent = `particle of row ${number}` + (value === undefined ? "" : `, ${label(name)} ${Number(value.toPrecision(4))}`);
 }
 
 function choose(tool) {
