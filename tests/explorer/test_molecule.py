@@ -169,6 +169,15 @@ def test_lost_graphics_come_back(tmp_path, opened) -> None:
             "await new Promise(done => setTimeout(done, 500)); app.render();",
             arrays.z[5].tolist(),
         )
+        lost = "const gl = e.particles.gl, lost = gl.getExtension('WEBGL_lose_context'); lost.loseContext();"
+        wait = "await new Promise(done => setTimeout(done, 200));"
+        read = (
+            "e.particles.draw(); const pixels = new Uint8Array(4 * gl.canvas.width * gl.canvas.height);"
+            "gl.readPixels(0, 0, gl.canvas.width, gl.canvas.height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);"
+            "return pixels.filter(value => value < 200).length;"
+        )
+        before = inside(page, f"const gl = e.particles.gl; {read}")
+        assert inside(page, f"{lost} {wait} lost.restoreContext(); {wait} {read}") == before > 100
         found = inside(page, "return [...e.molecule.read(0)];")
         assert inside(page, PICTURE)["pixels"] > 100
     assert _error(found, arrays.mean + np.tensordot(arrays.z[5], arrays.eigenvolumes, 1)) < 1e-3
