@@ -33,6 +33,8 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "starfile>=0.5.8",
+    "playwright>=1.50",
+    "axe-playwright-python>=0.1.4",
     "triton>=3.5; platform_system == 'Linux'",
     "ruff>=0.12",
     "mypy>=1.11",
@@ -58,7 +60,7 @@ setup(
     ],
     packages=find_packages(include=["scipion_em_solvar", "solvar_*"]),
     package_data={
-        "solvar_engine": ["requirements.txt", "constraints.txt"],
+        "solvar_engine": ["requirements.txt", "constraints.txt", "explorer/web/*"],
         "solvar_plugin": ["protocols.conf", "*.png"],
     },
     python_requires=">=3.8",

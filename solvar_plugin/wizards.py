@@ -10,11 +10,23 @@ from pyworkflow.gui import dialog
 from pyworkflow.gui.tree import TreeProvider
 from pyworkflow.wizard import Wizard
 
-from solvar_plugin.protocols import SolvarProtCovariance, SolvarProtRefine
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.selections import PARTICLES, PATH, POINTS, selection_names
+from solvar_plugin.protocols import (
+    SolvarProtCovariance,
+    SolvarProtReconstruct,
+    SolvarProtRefine,
+    SolvarProtSelectParticles,
+)
 
 USUAL_BOXES = (32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)
 """Even boxes without large prime factors, which transforms take little time for."""
 
+SELECTION = "Selection of the explorer"
+NO_SELECTION = (
+    "Nothing of the kind has been saved in the explorer of this analysis: open it by 'Explore' in the viewer of the "
+    "analysis, pick something, and save it by name."
+)
 NO_PARTICLES = "Choose the input particles first."
 NO_IMPORT = (
     "These particles do not come from an import of a RELION STAR file, so there is no file to be found: leave the "
@@ -84,6 +96,30 @@ class _Boxes(TreeProvider):
                 "values": (f"{obj.pixel_size:.2f}", f"{obj.finest_detail:.1f}")}  # fmt: skip
 
 
+@dataclass
+class _Name:
+    """A name to choose; Scipion's list writes its own attribute into it."""
+
+    text: str
+
+
+class _Names(TreeProvider):
+    """The rows of a list of names."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self._names = [_Name(name) for name in names]
+
+    def getColumns(self) -> list[tuple[str, int]]:
+        return [("Name", 300)]
+
+    def getObjects(self) -> list[_Name]:
+        return self._names
+
+    def getObjectInfo(self, obj: _Name) -> dict[str, Any]:
+        return {"key": obj.text, "text": obj.text, "values": ()}
+
+
 class SolvarBoxWizard(Wizard):
     """Lists working boxes with the detail that they can show."""
 
@@ -106,6 +142,30 @@ class SolvarBoxWizard(Wizard):
         )
         if chosen.resultYes() and chosen.values:
             form.setVar("boxSize", chosen.values[0].size)
+
+
+class SolvarSelectionWizard(Wizard):
+    """Lists the selections of the explorer that a form can take."""
+
+    _targets = [(SolvarProtSelectParticles, ["selection"]), (SolvarProtReconstruct, ["pointsSelection"])]
+
+    def show(self, form: Any, *params: Any) -> None:
+        """Let the user choose a selection, and write its name into the form."""
+        takes_particles = isinstance(form.protocol, SolvarProtSelectParticles)
+        try:
+            run = None if form.protocol.inputParticles.get() is None else form.protocol.getRunDir()
+            names = [] if run is None else selection_names(run, (PARTICLES,) if takes_particles else (POINTS, PATH))
+        except UserError as error:
+            dialog.showWarning(SELECTION, str(error), form.root)
+            return
+        if not names:
+            dialog.showWarning(SELECTION, NO_PARTICLES if run is None else NO_SELECTION, form.root)
+            return
+        chosen = dialog.ListDialog(
+            form.root, SELECTION, _Names(names), selectmode="browse", selectOnDoubleClick=True
+        )  # fmt: skip
+        if chosen.resultYes() and chosen.values:
+            form.setVar("selection" if takes_particles else "pointsSelection", chosen.values[0].text)
 
 
 class SolvarOpticsWizard(Wizard):

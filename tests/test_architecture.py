@@ -29,6 +29,7 @@ SIDE_ROOMS = {
     "simulation": {"projectors", "imaging"},
     "latent": {"imaging"},
     "evaluation": {"imaging"},
+    "explorer": {"contract", "data", "imaging"},
 }
 ALLOWED_ROOMS = {
     **{room: set(CHAIN[:position]) for position, room in enumerate(CHAIN)},
@@ -41,7 +42,9 @@ ALLOWED_ROOMS["__main__"] = {"cli"}  # python -m solvar_engine
 ESTIMATION_CHAIN = ("model", "poses", "solver", "judging", "alternation")
 
 # Rooms whose `__init__` names every module that others use.
-DESCRIBED_ROOMS = ("contract", "data", "imaging", "latent", "evaluation", "simulation", "reconstruction")
+DESCRIBED_ROOMS = (
+    "contract", "data", "explorer", "imaging", "latent", "evaluation", "simulation", "reconstruction"
+)
 
 # What Scipion's own Python imports too, with the libraries that it has.
 SHARED_ROOMS = {"contract": {"numpy"}, "figures": {"numpy", "matplotlib"}}

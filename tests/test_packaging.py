@@ -110,6 +110,7 @@ def test_wheel_holds_what_scipion_and_the_installer_read(wheel: zipfile.ZipFile)
         "solvar_plugin/tests/test_installer.py",
         "solvar_engine/requirements.txt",
         "solvar_engine/constraints.txt",
+        *(path.relative_to(ROOT).as_posix() for path in (ROOT / "solvar_engine" / "explorer" / "web").iterdir()),
         *(path.relative_to(ROOT).as_posix() for path in (ROOT / "solvar_plugin").glob("*.png")),
     }
     assert expected <= set(wheel.namelist())

@@ -167,6 +167,10 @@ class StarTable:
             rows=rows,
         )
 
+    def only(self, rows: Iterable[int]) -> StarTable:
+        """Return a table of some rows, from 0, in the given order."""
+        return dataclasses.replace(self, rows=[self.rows[row] for row in rows])
+
     def lines(self) -> Iterator[str]:
         """Yield the lines of the block as they are written."""
         yield from self.header
@@ -324,6 +328,10 @@ class StarFile:
         """Return a file with one table replaced by another."""
         tables = tuple(new if table is old else table for table in self.tables)
         return dataclasses.replace(self, tables=tables)
+
+    def text(self) -> str:
+        """Return the text of the file; bytes of names that are no text are surrogates."""
+        return "".join(line + "\n" for line in self._lines())
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the file atomically."""

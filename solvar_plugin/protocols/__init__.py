@@ -2,6 +2,7 @@
 
 from solvar_plugin.protocols.protocol_base import SolvarProtBase
 from solvar_plugin.protocols.protocol_covariance import SolvarProtCovariance
+from solvar_plugin.protocols.protocol_flexhub import SolvarProtFlexHub
 from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun
 from solvar_plugin.protocols.protocol_particles import SolvarProtParticles
 from solvar_plugin.protocols.protocol_reconstruct import SolvarProtReconstruct

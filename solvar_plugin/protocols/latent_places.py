@@ -50,6 +50,19 @@ def add_points(form: Any, name: str, label: str, text: str, condition: str) -> N
     )
 
 
+def add_selection(form: Any, name: str, text: str, condition: str) -> None:
+    """Add the name of a selection of the explorer; `text` says what is done with it."""
+    form.addParam(
+        name,
+        params.StringParam,
+        default="",
+        condition=condition,
+        label="Selection of the explorer",
+        help=f"{text}\n\nSelections are made and named in the explorer, which opens from the viewer of the analysis "
+        "(Analyze results); the wand lists their names.",
+    )
+
+
 def clusters_of(run: RunDir, text: str, label: str) -> list[int]:
     """Read numbers of clusters, all of which the analysis of the run must have.
 

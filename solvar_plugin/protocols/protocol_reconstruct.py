@@ -15,6 +15,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_json, write_json
 from solvar_engine.contract.results import StateFolder, is_limit, read_components, read_reach, read_states, write_points
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.selections import PATH, POINTS, read_selection
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status, status_path
 from solvar_plugin.convert.particles import ID_COLUMN, write_particles
@@ -91,7 +92,7 @@ class SolvarProtReconstruct(SolvarProtFromRun):
     def _inputSignature(self) -> list[str]:
         full = self._fullParticles()
         files = [] if full is None else [full.getFileName(), self.opticsStar.get()]
-        table = self.pointsFile.get() if self._takesPoints() and not (self.points.get() or "").strip() else None
+        table = self._tableOfPoints() if self._takesPoints() and not (self.points.get() or "").strip() else None
         signature = [] if full is None else [self.fullParticles.getUniqueId()]
         for name in (*files, table):
             if name:
@@ -104,6 +105,19 @@ class SolvarProtReconstruct(SolvarProtFromRun):
         if self._takesPoints():
             options["points written"] = self.points.get()
         return options
+
+    def _tableOfPoints(self) -> str | None:
+        """Return the table that points come from if none are written: that of a selection, or a file."""
+        name = (self.pointsSelection.get() or "").strip()
+        if not name:
+            return self.pointsFile.get()
+        table = self.getRunDir().selection_table(name)
+        return str(table) if table.exists() else None
+
+    def _selectedPoints(self) -> Any:
+        """Return the points of the selection of the explorer, shape (k, r); None if none is named."""
+        name = (self.pointsSelection.get() or "").strip()
+        return read_selection(self.getRunDir(), name, (POINTS, PATH)).values if name else None
 
     def _takesPoints(self) -> bool:
         return self.states.get() in (form_of.POINTS, form_of.TRAJECTORY)
@@ -131,6 +145,8 @@ class SolvarProtReconstruct(SolvarProtFromRun):
         if (self.points.get() or "").strip():
             points = coordinates_of(self.getRunDir(), self.points.get(), form_of.POINTS_LABEL)
             write_points(path, points)
+        elif (selected := self._selectedPoints()) is not None:
+            write_points(path, selected)
         else:
             shutil.copyfile(self.pointsFile.get(), path)
         return path
@@ -184,6 +200,9 @@ class SolvarProtReconstruct(SolvarProtFromRun):
             return []
         if (self.points.get() or "").strip():
             points = coordinates_of(run, self.points.get(), form_of.POINTS_LABEL)
+        else:
+            points = self._selectedPoints()
+        if points is not None:
             if states == form_of.TRAJECTORY and len(points) < 2:
                 return [f"'{form_of.POINTS_LABEL}' has one point, but a trajectory needs at least two."]
             if not self.allowExtrapolation.get():

@@ -10,6 +10,7 @@ from pyworkflow import BETA
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.results import read_components, read_reach
+from solvar_engine.contract.selections import PARTICLES, read_selection
 from solvar_plugin.convert.particle_results import ParticleResults
 from solvar_plugin.convert.particles import enabled_items
 from solvar_plugin.convert.selection import cluster_centre, distances_from, in_clusters, nearest
@@ -29,6 +30,8 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
     coordinates. Distances count how well each particle is placed: they are measured with the precision of its own
     coordinates, in the reproducible components only.
 
+    By a selection of the explorer: those that were picked and named there.
+
     By outlier flag: without the particles that no state of the molecule explains, or only those.
 
     The selected particles keep their ids, orientations, latent coordinates and everything else. A set of one state is
@@ -46,6 +49,13 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
 
     def _insertAllSteps(self) -> None:
         self._insertFunctionStep(self.createOutputStep, *self._inputSignature(), self._choice(), needsGPU=False)
+
+    def _inputSignature(self) -> list[str]:
+        signature = super()._inputSignature()
+        if self.way.get() == form_of.BY_SELECTION:  # may have been made anew under the same name
+            table = self.getRunDir().selection_table((self.selection.get() or "").strip())
+            signature.append(str(table.stat().st_mtime_ns if table.exists() else None))
+        return signature
 
     def createOutputStep(self, *arguments: str) -> None:
         """Give Scipion the particles that are selected."""
@@ -75,6 +85,9 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
         way = self.way.get()
         if way == form_of.BY_FLAG:
             return set(ids[is_good if self.flag.get() == form_of.GOOD else ~is_good].tolist())
+        if way == form_of.BY_SELECTION:
+            chosen = read_selection(found.run, (self.selection.get() or "").strip(), (PARTICLES,)).values
+            return set(ids[np.isin(rows, chosen)].tolist())
         if self.leaveOutliersOut.get():
             ids, rows = ids[is_good], rows[is_good]
         if way == form_of.BY_CLUSTER:
@@ -120,6 +133,8 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
         run = self.getRunDir()
         if self.way.get() == form_of.BY_CLUSTER:
             clusters_of(run, self.clusters.get(), form_of.CLUSTERS_LABEL)
+        if self.way.get() == form_of.BY_SELECTION:
+            read_selection(run, (self.selection.get() or "").strip(), (PARTICLES,))
         if self.way.get() == form_of.BY_DISTANCE:
             if self.point.get() == form_of.AT_CENTRE:
                 cluster_centre(run, self.cluster.get())
@@ -139,6 +154,8 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
         """Say what is selected."""
         if self.way.get() == form_of.BY_FLAG:
             return form_of.FLAGS[self.flag.get()]
+        if self.way.get() == form_of.BY_SELECTION:
+            return f"the selection {self.selection.get()!r} of the explorer"
         outliers = "outliers left out" if self.leaveOutliersOut.get() else "outliers too"
         if self.way.get() == form_of.BY_CLUSTER:
             return f"clusters {self.clusters.get()}, {outliers}"

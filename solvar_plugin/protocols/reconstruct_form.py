@@ -19,7 +19,7 @@ from solvar_plugin.protocols.form_parts import (
     image_storage_options,
     resource_options,
 )
-from solvar_plugin.protocols.latent_places import add_clusters, add_points
+from solvar_plugin.protocols.latent_places import add_clusters, add_points, add_selection
 from solvar_plugin.protocols.protocol_from_run import add_analysed_particles
 
 CLUSTERS, MIXTURE, POINTS, TRAJECTORY, BETWEEN = range(5)
@@ -108,8 +108,11 @@ def _define_states(form: Any) -> None:
         form,
         "points",
         POINTS_LABEL,
-        "A trajectory goes through them in this order. Leave it empty to take them from a table.",
+        "A trajectory goes through them in this order. Leave it empty to take them from the explorer or a table.",
         _HAS_POINTS,
+    )
+    add_selection(
+        form, "pointsSelection", "Used if no points are written above: points, or the points of a path.", _HAS_POINTS
     )
     form.addParam(
         "pointsFile",
@@ -117,8 +120,8 @@ def _define_states(form: Any) -> None:
         default="",
         condition=_HAS_POINTS,
         label="Table of points",
-        help="Used if no points are written above: a file of comma-separated values with the columns z_1, z_2 and so "
-        "on, such as analysis/centres.csv in the folder of the run.",
+        help="Used if no points are written and no selection is named above: a file of comma-separated values with the "
+        "columns z_1, z_2 and so on, such as analysis/centres.csv in the folder of the run.",
     )
     form.addParam(
         "allowExtrapolation",

@@ -8,11 +8,11 @@ import pyworkflow.protocol.params as params
 from pyworkflow.utils import Message
 
 from solvar_plugin.protocols.form_parts import add_enum
-from solvar_plugin.protocols.latent_places import add_clusters, add_point
+from solvar_plugin.protocols.latent_places import add_clusters, add_point, add_selection
 from solvar_plugin.protocols.protocol_from_run import add_analysed_particles
 
-BY_CLUSTER, BY_DISTANCE, BY_FLAG = range(3)
-WAYS = ("by cluster", "by distance to a point", "by outlier flag")
+BY_CLUSTER, BY_DISTANCE, BY_FLAG, BY_SELECTION = range(4)
+WAYS = ("by cluster", "by distance to a point", "by outlier flag", "by a selection of the explorer")
 AT_PARTICLE, AT_CENTRE, AT_COORDINATES = range(3)
 POINTS = ("a particle", "the centre of a cluster", "coordinates")
 BY_NUMBER, BY_SHARE = range(2)
@@ -37,6 +37,8 @@ def define_form(form: Any) -> None:
         "Numbers of clusters of the analysis, such as 1, 3 or 2-5.",
         f"way == {BY_CLUSTER}",
     )
+    taken = "The particles of this selection are taken, outliers or not."
+    add_selection(form, "selection", taken, f"way == {BY_SELECTION}")
     _define_point(form)
     _define_amount(form)
     add_enum(
@@ -49,7 +51,7 @@ def define_form(form: Any) -> None:
         "leaveOutliersOut",
         params.BooleanParam,
         default=True,
-        condition=f"way != {BY_FLAG}",
+        condition=f"way in [{BY_CLUSTER}, {BY_DISTANCE}]",
         label="Leave outliers out",
         help="Whether particles that are flagged as outliers are not taken.",
     )

@@ -32,6 +32,7 @@ from solvar_plugin.tests.gui_player import (
     open_dialog,
     tabs,
 )
+from solvar_plugin.viewers.windows import explorer
 
 # the whole visit; afterwards a hanging window is killed
 LIMIT_SECONDS = 400
@@ -114,6 +115,8 @@ class Visit:
         self.chimerax = chimerax
         self.browser = Browser()
         webbrowser.register("recorder", None, self.browser, preferred=True)
+        # by test_explorer it is started in earnest
+        explorer.start_explorer = lambda run, states=None: self.browser.open(f"explorer of {run.path}")
         self.facts: dict[str, Any] = {"optimised": not __debug__, "pictures": [], "cut_off": {}}
 
     def script(self) -> Script:

@@ -33,6 +33,7 @@ LIMIT_SECONDS = 450
 LABEL = "covariance analysis"
 OUTPUTS = ["outputEigenvolumes", "outputMean", "outputParticles", "outputStates"]
 ENTRIES = {
+    "Explorer": {"displayExplorer"},
     "Components": {"displayEigenvalues", "displayRank"},
     "Latent space": {"displayLatent", "displayHistograms"},
     "Particles": {"displayParticles"},
@@ -218,8 +219,10 @@ class TestGui(BaseTest):
             self.assertGreaterEqual(window["axes"], axes, name)
         (page,) = entries["displayReport"].pop("pages")
         self.assertRegex(page, r"^file:///.*SolvarProtCovariance/extra/run/report\.html$")
+        (page,) = entries["displayExplorer"].pop("pages")
+        self.assertRegex(page, r"^explorer of .*SolvarProtCovariance/extra/run$")
         self.assertRegex(entries["displayChimerax"].pop("chimerax"), r"open \S*mean\.mrc")
-        self.assertEqual([entries[f"display{name}"] for name in ("Report", "Chimerax")], [{}, {}])
+        self.assertEqual([entries[f"display{name}"] for name in ("Report", "Chimerax", "Explorer")], [{}, {}, {}])
 
     def test_results_of_the_other_protocols(self):
         runs = self.facts["runs"]

@@ -493,7 +493,7 @@ class TestCovarianceViewer(BaseTest):
         with mock.patch.object(webbrowser, "get") as get:
             get.return_value.name = "firefox"
             for name in viewer._getVisualizeDict():
-                if name in ("displayReport", "displayChimerax"):
+                if name in ("displayReport", "displayChimerax", "displayExplorer"):
                     continue
                 with self.subTest(entry=name):
                     figure = self.plot(viewer, name)
@@ -502,6 +502,8 @@ class TestCovarianceViewer(BaseTest):
                     self.assertLessEqual(height, 900)
                     self.assertTrue(figure._suptitle.get_text())
             self.assertEqual(self.show(viewer, "displayReport"), [])
+        self.assertEqual(next(name for name, _ in viewer._definition.iterParams() if name.startswith("display")),
+                         "displayExplorer")  # fmt: skip
         self.assertEqual(viewer.validate(), [])
 
     def test_entries_match_the_form(self) -> None:

@@ -33,6 +33,7 @@ class SolvarCovarianceViewer(LatentEntries, VolumeEntries, MotionEntries):
     def _defineParams(self, form: Any) -> None:
         protocol = self.protocol
         self._open(RunReader(protocol.getRunDir(), protocol.getPointsPath(), StateFolder(protocol.getStatesFolder())))
+        self._define_explorer(form)
         add_section(form, "Components", self._show_eigenvalues, self._show_rank)
         self._define_latent(form)
         add_section(form, "Particles", self._show_particles)

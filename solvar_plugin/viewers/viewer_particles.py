@@ -11,20 +11,41 @@ from pyworkflow.viewer import DESKTOP_TKINTER, View, Viewer
 from solvar_engine.contract.errors import UserError
 from solvar_engine.figures import coordinates, histograms, latent, style
 from solvar_plugin.constants import FLEX_PROGRAM
+from solvar_plugin.protocols.protocol_from_run import run_of
+from solvar_plugin.viewers.windows.explorer import start_explorer
 from solvar_plugin.viewers.windows.plot_window import plot
 
 
-class SolvarParticlesViewer(Viewer):
-    """Plots the latent coordinates of particles that this plugin made; Scipion offers it beside its own viewer."""
+class _ViewerOfParticles(Viewer):
+    """Base of the viewers of particles that this plugin made; Scipion offers them beside its own viewer."""
 
-    _name = "SOLVAR latent space"
-    _targets = [SetOfParticlesFlex]
     _environments = [DESKTOP_TKINTER]
 
     @classmethod
     def can_handle_this_instance(cls, instance: Any) -> bool:
         """Whether the particles come from this plugin."""
         return instance.getFlexInfo().getProgName() == FLEX_PROGRAM
+
+
+class SolvarExplorerViewer(_ViewerOfParticles):
+    """Opens the explorer of the run that particles come from."""
+
+    _name = "SOLVAR explorer"
+    _targets = [SetOfParticlesFlex]
+
+    def _visualize(self, obj: Any, **kwargs: Any) -> list[View]:
+        try:
+            start_explorer(run_of(obj))
+        except UserError as error:
+            return [self.errorMessage(str(error), "SOLVAR")]
+        return []
+
+
+class SolvarParticlesViewer(_ViewerOfParticles):
+    """Plots the latent coordinates of particles."""
+
+    _name = "SOLVAR latent space"
+    _targets = [SetOfParticlesFlex]
 
     def _visualize(self, obj: Any, **kwargs: Any) -> list[View]:
         try:

@@ -11,7 +11,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.run import RunDir
 from solvar_engine.figures import coordinates, slices, states
 from solvar_plugin.protocols import SolvarProtReconstruct
-from solvar_plugin.protocols.reconstruct_form import BETWEEN, TRAJECTORY
+from solvar_plugin.protocols.reconstruct_form import BETWEEN, KERNEL, TRAJECTORY
 from solvar_plugin.viewers.data.state_reader import StateReader
 from solvar_plugin.viewers.plots.surface_plots import draw_state_surfaces
 from solvar_plugin.viewers.windows.entries import add_button, add_choice, add_level, entry
@@ -36,6 +36,7 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
     def _defineParams(self, form: Any) -> None:
         protocol = self.protocol
         self._open(StateReader(_run_of(protocol), protocol.getStates(), protocol.getStateKind()))
+        self._define_explorer(form)
         form.addSection(label="States")
         add_choice(form, "statesAxis", "Direction", slices.AXES, "Which axis slices lie across and surfaces are seen "
                    "along.")  # fmt: skip
@@ -44,6 +45,10 @@ class SolvarReconstructViewer(LatentEntries, VolumeEntries):
             add_button(form, show)
         self._define_latent(form, DENSITY, _MARKS)
         self._define_volumes(form)
+
+    def _states_to_explore(self) -> Path | None:
+        table = self.protocol.getStates().table
+        return table.parent if self.protocol.method.get() == KERNEL and table.exists() else None
 
     # ---------------------------------------------------------------- states
 

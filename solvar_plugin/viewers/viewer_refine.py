@@ -21,9 +21,9 @@ class SolvarRefineViewer(SolvarCovarianceViewer):
     _label = "pose and contrast refinement viewer"
     _targets = [SolvarProtRefine]
 
-    def _defineParams(self, form: Any) -> None:
+    def _define_explorer(self, form: Any) -> None:
+        super()._define_explorer(form)
         add_section(form, "Poses", self._show_pose_changes, self._show_directions)
-        super()._defineParams(form)
 
     @entry(
         "displayPoseChanges",

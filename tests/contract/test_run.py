@@ -98,6 +98,7 @@ def test_names_are_those_of_the_contract(tmp_path):
         "embedding": "analysis/embedding.csv",
         "clusters": "analysis/clusters.csv",
         "centres": "analysis/centres.csv",
+        "selections": "analysis/selections",
         "figures": "analysis/figures",
         "report": "report.html",
         "lock": "lock",

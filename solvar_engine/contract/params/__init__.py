@@ -11,6 +11,7 @@ from typing import Sequence
 
 from solvar_engine.contract.params.analyze import AnalyzeParams
 from solvar_engine.contract.params.evaluate import EvaluateParams
+from solvar_engine.contract.params.explore import ExploreParams
 from solvar_engine.contract.params.fit import (
     AUTO_RANK,
     DEFAULT_WORKING_BOX,
@@ -21,6 +22,7 @@ from solvar_engine.contract.params.fit import (
 )
 from solvar_engine.contract.params.options import SUPPORTED_DEVICES, Option, Params, exclusive_sets_of, options_of
 from solvar_engine.contract.params.reconstruct import ReconstructParams
+from solvar_engine.contract.params.select import SelectParams
 from solvar_engine.contract.params.simulate import (
     PHANTOMS,
     SIMULATED_BOX,
@@ -33,6 +35,8 @@ COMMANDS: Sequence[type[Params]] = (
     FitParams,
     ReconstructParams,
     AnalyzeParams,
+    ExploreParams,
+    SelectParams,
     EvaluateParams,
 )
 """The options of every command, in the order of the help."""

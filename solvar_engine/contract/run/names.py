@@ -31,8 +31,16 @@ FIGURE_NAMES = (
 FILES_BEFORE_PARAMS = frozenset({"lock", "status.json", "log.txt"})
 """Names of what a run may hold that ended before it stored its options."""
 
+EXPLORER_PAGES = ".explorer-*.html"
+"""Names of the files by which `explore` leads the browser to its page; they are gone when it is open."""
+
 # what a run holds besides the files that `RunDir` has a name for, by folder
-_NUMBERED_FILES = {"eigenvolumes": "eigenvolume_*.mrc", "checkpoint": "*.npz"}
+_OTHER_FILES = {
+    ".": (EXPLORER_PAGES,),
+    "eigenvolumes": ("eigenvolume_*.mrc",),
+    "checkpoint": ("*.npz",),
+    "analysis/selections": ("*.json", "*.csv"),
+}
 
 
 class RunDir:
@@ -85,6 +93,16 @@ class RunDir:
     embedding = FileIn("analysis/embedding.csv", "Table of the two-dimensional embedding")
     clusters = FileIn("analysis/clusters.csv", "Table of the cluster of each particle")
     centres = FileIn("analysis/centres.csv", "Table of the cluster centres")
+    selections = FileIn("analysis/selections", "Folder of the selections that were made in the explorer")
+
+    def selection(self, name: str) -> Path:
+        """What a selection is."""
+        return self.selections / f"{name}.json"
+
+    def selection_table(self, name: str) -> Path:
+        """Rows or coordinates of a selection."""
+        return self.selections / f"{name}.csv"
+
     figures = FileIn("analysis/figures", "Folder of the figures")
 
     def figure(self, name: str) -> Path:
@@ -98,8 +116,8 @@ class RunDir:
 
     def has_name_for(self, path: Path) -> bool:
         """Whether a path below the folder has the name of something that a run makes."""
-        form = _NUMBERED_FILES.get(path.parent.relative_to(self.path).as_posix())
-        return path in self._named_files() or (form is not None and fnmatch(path.name, form))
+        forms = _OTHER_FILES.get(path.parent.relative_to(self.path).as_posix(), ())
+        return path in self._named_files() or any(fnmatch(path.name, form) for form in forms)
 
     def _named_files(self) -> set[Path]:
         files = [name for name, member in vars(RunDir).items() if isinstance(member, FileIn)]

@@ -17,6 +17,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.results import Components
 from solvar_plugin.protocols.summaries import NO_VARIABILITY
 from solvar_plugin.viewers.data.run_reader import RunReader
+from solvar_plugin.viewers.windows import explorer
 
 NONE_YET = "none yet"
 RUN_HAS_CHANGED = "The run has gone on since this window was opened: close it and open it again."
@@ -124,6 +125,20 @@ class RunViewer(EmProtocolViewer):
     def _getVisualizeDict(self) -> dict[str, Callable[..., list[View]]]:
         entries = inspect.getmembers(type(self), lambda member: hasattr(member, "button"))
         return {member.parameter: getattr(self, name) for name, member in entries}
+
+    def _define_explorer(self, form: Any) -> None:
+        """Add the first entry of every form."""
+        add_section(form, "Explorer", self._show_explorer)
+
+    @entry("displayExplorer", explorer.LABEL, explorer.HELP, important=True)
+    def _show_explorer(self) -> list[View]:
+        self._data.latents()  # says why, if the fit has not finished
+        explorer.start_explorer(self._data.run, self._states_to_explore())
+        return []
+
+    def _states_to_explore(self) -> Path | None:
+        """Folder of volumes that the explorer can lay over the molecule; None without any."""
+        return None
 
     def _known_components(self) -> list[str]:
         """Names of the components, as far as the run goes."""

@@ -1,0 +1,185 @@
+"""Selections that a user has made in the explorer: particles, points or a path of the latent space, each with a name.
+
+A selection is NAME.json, which says what it is and of which latents, and NAME.csv, a table of rows of the run's
+particles.star (from 0) or of coordinates. The table of a points selection is what `reconstruct` reads as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import file_digest, read_json, write_csv, write_json
+from solvar_engine.contract.results.tables import coordinate_columns, coordinates_of, read_columns
+from solvar_engine.contract.run import RunDir
+
+PARTICLES, POINTS, PATH = KINDS = ("particles", "points", "path")
+FORMAT_VERSION = 1
+
+_ROW = "row"
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _-]|\.(?!\.)){0,62}[A-Za-z0-9_-]|[A-Za-z0-9]")
+_MADE_WITH = ("tool", "axes", "polygon", "vertices")
+_NEEDED = {"version", "kind", "count", "latents_sha256"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Particles, points or a path.
+
+    Attributes
+    ----------
+    name : str
+    kind : str
+        One of `KINDS`.
+    values : ndarray
+        Rows of particles, shape (n,), int64; or points, shape (k, r), float64, in the units of z.
+    latents_sha256 : str
+        Of the latents.npz that it was made on.
+    made_with : mapping
+        What the user did: `tool`, `axes`, and `polygon` or `vertices` in the units of these axes.
+    time : str
+        When it was made.
+    """
+
+    name: str
+    kind: str
+    values: np.ndarray
+    latents_sha256: str
+    made_with: Mapping[str, Any] = field(default_factory=dict)
+    time: str = ""
+
+
+def check_name(name: str) -> str:
+    """Return a name that can be that of a file on any system.
+
+    Raises
+    ------
+    UserError
+        If it cannot.
+
+    Examples
+    --------
+    >>> check_name("right arm 2")
+    'right arm 2'
+    """
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise UserError(
+            f"{str(name)[:80]!r} cannot be the name of a selection: take letters, digits, blanks, - and _, at most 64, "
+            "the first one a letter or digit."
+        )
+    return name
+
+
+def selection_names(run: RunDir, kinds: Sequence[str] = KINDS) -> list[str]:
+    """Return the names of the selections of some kinds of a run, sorted, of these latents or not."""
+    if not _is_plain_folder(run):
+        return []
+    names = (path.stem for path in run.selections.glob("*.json") if _NAME.fullmatch(path.stem) and _is_plain(path))
+    return sorted(name for name in names if _header(run, name)["kind"] in kinds)
+
+
+def write_selection(run: RunDir, selection: Selection) -> None:
+    """Store a selection, in place of one of the same name; the table comes first, so that a header never lacks it.
+
+    Raises
+    ------
+    UserError
+        If the name cannot be one, it holds nothing, or the folder of selections is a link to elsewhere.
+    """
+    check_name(selection.name)
+    if selection.kind not in KINDS:
+        raise ValueError(f"{selection.kind!r} is not one of {', '.join(KINDS)}")
+    if not len(selection.values):
+        raise UserError(f"The selection {selection.name} holds nothing: select something first.")
+    run.selections.mkdir(parents=True, exist_ok=True)
+    if not _is_plain_folder(run):
+        raise UserError(f"{run.selections} is a link, which is not followed: make it a folder.")
+    header = {
+        **selection.made_with,
+        "version": FORMAT_VERSION,
+        "kind": selection.kind,
+        "count": len(selection.values),
+        "latents_sha256": selection.latents_sha256,
+        "time": selection.time or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    is_rows = selection.kind == PARTICLES
+    write_csv(
+        run.selection_table(selection.name),
+        {_ROW: selection.values} if is_rows else coordinate_columns(selection.values),
+    )
+    write_json(run.selection(selection.name), header)
+
+
+def read_selection(run: RunDir, name: str, kinds: Sequence[str] = KINDS, digest: str | None = None) -> Selection:
+    """Read a selection of a run.
+
+    Parameters
+    ----------
+    run : RunDir
+    name : str
+    kinds : sequence of str
+        Those that will do.
+    digest : str, optional
+        SHA-256 of the run's latents.npz where it is known; else it is computed.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name and kind, it is damaged, or it was made on the latents of another run.
+    """
+    check_name(name)
+    path = run.selection(name)
+    if not (_is_plain_folder(run) and _is_plain(path) and _is_plain(run.selection_table(name))):
+        known = ", ".join(selection_names(run, kinds)) or "none"
+        raise UserError(f"{run.path} has no selection {name!r}; there are: {known}.")
+    header = _header(run, name)
+    if header["kind"] not in kinds:
+        needed = " or ".join(kinds)
+        raise UserError(f"The selection {name} of {run.path} holds {header['kind']}, but {needed} are needed.")
+    if header["latents_sha256"] != (digest or file_digest(run.latents)):
+        raise UserError(
+            f"The selection {name} was made on the latents of another run than those in {run.path}: select again in "
+            "the explorer of this run."
+        )
+    values = _values(run, name, header["kind"])
+    if len(values) != header["count"]:
+        table = run.selection_table(name)
+        raise UserError(f"{table} has {len(values)} rows, but {path} says {header['count']}: select again.")
+    made_with: dict[str, Any] = {key: header[key] for key in _MADE_WITH if key in header}
+    return Selection(name, header["kind"], values, header["latents_sha256"], made_with, str(header.get("time", "")))
+
+
+def _values(run: RunDir, name: str, kind: str) -> np.ndarray:
+    path = run.selection_table(name)
+    if kind != PARTICLES:
+        return coordinates_of(read_columns(path, ("z_1",)))
+    rows = read_columns(path, (_ROW,))[_ROW]
+    if rows.dtype.kind != "f" or not (np.isfinite(rows) & (rows >= 0) & (rows == np.floor(rows))).all():
+        raise UserError(f"{path} has a row that is no whole number: select again.")
+    return rows.astype(np.int64)
+
+
+def _header(run: RunDir, name: str) -> dict[str, Any]:
+    path = run.selection(name)
+    header = read_json(path)
+    if not _NEEDED <= set(header) or header["kind"] not in KINDS:
+        raise UserError(f"{path} is not a selection of the explorer: remove it.")
+    if header["version"] > FORMAT_VERSION:
+        raise UserError(f"{path} has format {header['version']}, but this version knows only {FORMAT_VERSION}.")
+    return header
+
+
+def _is_plain_folder(run: RunDir) -> bool:
+    """Whether the selections lie in folders of the run itself."""
+    return all(folder.is_dir() and not folder.is_symlink() for folder in (run.analysis, run.selections))
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not os.path.islink(path)

@@ -1,0 +1,111 @@
+"""`explore`: a run in the web browser, or as one file."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import socket
+import sys
+import tempfile
+import threading
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from solvar_engine.contract.files import atomic_path
+from solvar_engine.contract.params import ExploreParams
+from solvar_engine.contract.run import EXPLORER_PAGES
+from solvar_engine.explorer.data import load_run
+from solvar_engine.explorer.server import LOOPBACK, ExplorerServer
+from solvar_engine.explorer.standalone import standalone_page
+
+logger = logging.getLogger(__name__)
+
+
+def run(params: ExploreParams) -> None:
+    """Serve the page until it is not used any more, or write it into one file.
+
+    When the page can be opened, one line of JSON on stdout says its address. The address holds the token that gives
+    access, so it goes into no log and no command line.
+
+    Parameters
+    ----------
+    params : ExploreParams
+
+    Raises
+    ------
+    UserError
+        If the folder is not a finished run, its files are damaged, or the port is taken.
+    """
+    params.validate()
+    explored = load_run(params.run, params.states)
+    for note in explored.notes:
+        logger.info(note)
+    if params.export is not None:
+        page = standalone_page(explored, params.seed)
+        with atomic_path(params.export) as path:
+            path.write_text(page, encoding="utf-8")
+        logger.info("Wrote %s (%.1f MB)", params.export, len(page) / 1e6)
+        return
+    server = ExplorerServer(explored, params.port)
+    try:
+        browser = None if params.no_browser else _graphical_browser()
+        sys.stdout.write(json.dumps({"url": server.url, "browser": browser is not None}) + "\n")
+        sys.stdout.flush()
+        _explain_remote(server.port)
+        with nullcontext() if browser is None else _opened(server, explored.run.path, browser):
+            server.serve_while_used()
+    finally:
+        server.server_close()
+
+
+def _explain_remote(port: int) -> None:
+    """Say how another computer reaches the page, if the user sits at one."""
+    if os.environ.get("SSH_CONNECTION"):
+        tunnel = f"ssh -N -L {port}:{LOOPBACK}:{port} {getpass.getuser()}@{socket.gethostname()}"
+        logger.info("On your own computer: %s, then open the page there.", tunnel)
+
+
+def _graphical_browser() -> webbrowser.BaseBrowser | None:
+    """Return the user's browser; None for one that would take over the terminal, unless the user names it."""
+    with suppress(webbrowser.Error):
+        browser = webbrowser.get()
+        if type(browser) is not webbrowser.GenericBrowser or "BROWSER" in os.environ:
+            return browser
+    return None
+
+
+@contextmanager
+def _opened(server: ExplorerServer, folder: Path, browser: webbrowser.BaseBrowser) -> Iterator[None]:
+    """Open the page in a browser.
+
+    The browser is given a private file that leads to the page: its own command line can be read by every user. The
+    file lies in the folder of the run, since browsers in containers see no folder for temporary files; it is gone as
+    soon as the page asks for data.
+    """
+    path = _leading_page(server.url, folder)
+
+    def remove() -> None:
+        path.unlink(missing_ok=True)
+
+    server.when_opened = remove
+    try:
+        # some browsers are waited for until they close
+        threading.Thread(target=browser.open, args=(path.as_uri(),), daemon=True).start()
+        yield
+    finally:
+        with suppress(OSError):
+            remove()
+
+
+def _leading_page(url: str, folder: Path) -> Path:
+    """Write a page, readable to its owner only, that leads to an address."""
+    place = folder.resolve() if os.access(folder, os.W_OK) else None
+    prefix, suffix = EXPLORER_PAGES.split("*")
+    number, name = tempfile.mkstemp(suffix, prefix, place)
+    with os.fdopen(number, "w", encoding="utf-8") as stream:
+        stream.write(f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={url}">\n')
+    return Path(name)
