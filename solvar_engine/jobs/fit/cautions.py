@@ -73,9 +73,11 @@ def _of_contrasts(halves: HalfSetFit, contrast: Tensor) -> Iterator[str]:
 
 def _of_resolution(images: PreparedParticles, halves: HalfSetFit) -> Iterator[str]:
     correlation, box_size, pixel_size = halves.mean.fsc, images.box_size, images.pixel_size
-    if resolution_at(correlation, 0.143, box_size, pixel_size) <= 2 * pixel_size:
-        remedy = "give a larger --box" if images.box_size < images.input_box else "finer images would show more"
-        yield f"the half-sets agree on the mean up to the last shell ({2 * pixel_size:.1f} Angstrom): {remedy}"
+    if box_size < images.input_box and resolution_at(correlation, 0.143, box_size, pixel_size) <= 2 * pixel_size:
+        yield (
+            f"the half-sets agree on the mean up to the last shell of the working box ({2 * pixel_size:.1f} Angstrom):"
+            " give a larger --box"
+        )
     elif float(correlation[1:3].max()) < 0.143:
         yield "the half-sets agree on the mean in no shell: do poses and CTF belong to the images?"
 

@@ -108,7 +108,8 @@ def _summarise(
     left_out = f", {outliers} of them outliers" if outliers else ""
     found = f"{reproducible} of {len(labels)} components reproducible" if labels else "no reproducible variability"
     found += f" inside the focus mask {focus_mask}" if focus_mask and not reproducible else ""
-    summary = f"{len(source)} particles{left_out}, mean at {resolution:.1f} Angstrom, {found}"
+    limit = " (Nyquist)" if resolution <= 2 * source.pixel_size else ""
+    summary = f"{len(source)} particles{left_out}, mean at {resolution:.1f} Angstrom{limit}, {found}"
     logger.info(summary)
     logger.info("contrast: standard deviation %.3f between images", halves.contrast_variance() ** 0.5)
     eigenvalues = components.eigenvalues * scale.volume**2
