@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.linear_algebra import inner_products, orthonormal_basis
+from solvar_engine.imaging.masks import real_radius
 from solvar_engine.imaging.pose_derivatives import pose_derivatives
 
 
@@ -38,18 +39,43 @@ def nuisance_overlap(eigenvolumes: Tensor, mean: Tensor) -> Tensor:
 
 
 SLOW_OVERLAP = 0.5
-"""Share of a component in the span of slow backgrounds beyond which it is taken for one of them.
+"""Share of a component that is slow beyond which it may be a remain of backgrounds.
 
-Motions of simulated molecules of five kinds share at most 0.27 of their power with it, at box 32 and 64; what junk,
-neighbours and coloured noise leave of a molecule that does not move, 0.65.
+Motions of simulated molecules of five kinds share at most 0.27 of their power with polynomials, at box 32 and 64, but a
+large domain that comes and goes up to 0.7.
 """
+
+MISSED_SHARE = 0.2
+"""Of images without the particle, at most, that are not found: what varies more than they make it is there."""
+
+
+def is_slow_background(volumes: Tensor, eigenvalues: Tensor, mean: Tensor) -> Tensor:
+    """Components that may be what backgrounds, neighbours and images without the particle leave.
+
+    Averaged over all views, these have no features: most of such a component is slow (`slow_overlap`). So is a large
+    part of the molecule that comes and goes, but that varies more. A share p of images without the particle, whose mean
+    along a component is m, makes it vary by m^2 p / (1 - p); a slow component that varies more is left alone.
+
+    Parameters
+    ----------
+    volumes : Tensor, shape (r, z, y, x)
+    eigenvalues : Tensor, shape (r,)
+        Variances along them, at unit norm.
+    mean : Tensor, shape (z, y, x)
+        Zero where no molecule is.
+
+    Returns
+    -------
+    Tensor, shape (r,), bool
+    """
+    along = inner_products(mean[None], volumes)[0].square() / volumes.flatten(1).double().square().sum(dim=1)
+    is_weak = eigenvalues < along * MISSED_SHARE / (1 - MISSED_SHARE)
+    return is_weak & (slow_overlap(volumes, mean) > SLOW_OVERLAP)
 
 
 def slow_overlap(volumes: Tensor, mean: Tensor) -> Tensor:
-    """Share of volumes that a polynomial of second order can describe where the molecule is.
-
-    That is what remains of backgrounds, neighbours and other particles look like when they are averaged over all views;
-    a part that moves, comes or goes has a shape that varies faster.
+    """Share of volumes that a polynomial of second order can describe where the molecule is, or that is a function of
+    the distance from the centre, whichever is more.
 
     Parameters
     ----------
@@ -67,5 +93,10 @@ def slow_overlap(volumes: Tensor, mean: Tensor) -> Tensor:
     inside = (mean != 0).to(mean.dtype)
     terms = torch.stack((torch.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, x * z, y * z))
     basis = orthonormal_basis(inside * terms)
+    of_polynomials = (inner_products(basis, volumes) ** 2).sum(dim=0)
+    distance = real_radius(mean.shape[-1], 3, mean.device).round().long().flatten()
+    count = distance.bincount().double()
+    sums = count.new_zeros(len(volumes), len(count)).index_add_(1, distance, volumes.flatten(1).double())
+    of_distance = (sums.square() / count.clamp_min(1)).sum(dim=1)
     power = volumes.flatten(1).double().square().sum(dim=1).clamp_min(1e-30)
-    return ((inner_products(basis, volumes) ** 2).sum(dim=0) / power).clamp(0, 1)
+    return (torch.maximum(of_polynomials, of_distance) / power).clamp(0, 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.judging.components import HELD_OUT_PARTICLES, HeldOutAxes, held_out_axes
 from solvar_engine.estimation.judging.heldout import likelihood_gains
-from solvar_engine.estimation.judging.nuisance import SLOW_OVERLAP, slow_overlap
+from solvar_engine.estimation.judging.nuisance import is_slow_background
 from solvar_engine.estimation.model.fixed_factors import collect_statistics
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.estimation.solver.agreement import factor_fsc
@@ -107,7 +107,7 @@ def judge_components(problem: CovarianceProblem, state: HalfSetState) -> RankDec
         held_out.append(collect_statistics(problem.source, judged_of(other), band, directions))
     decision = decide_rank((first, second), (held_out[0], held_out[1]))
     both = mix(first, decision.weights[0]) + mix(second, decision.weights[1])
-    is_slow = slow_overlap(both, problem.mean) > SLOW_OVERLAP
+    is_slow = is_slow_background(both, decision.eigenvalues, problem.mean)
     return replace(decision, kept=decision.kept & ~is_slow, is_slow=is_slow)
 
 

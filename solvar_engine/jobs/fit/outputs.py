@@ -27,7 +27,6 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import write_volume
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.components import Components
-from solvar_engine.estimation.judging.nuisance import SLOW_OVERLAP
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.model.half_models import half_version
 from solvar_engine.estimation.model.mixture import GaussianMixture
@@ -140,7 +139,7 @@ def write_candidates(run: RunDir, decision: RankDecision, scale: OutputScale) ->
     )
 
 
-def label_components(components: Components, overlap: Tensor, slow: Tensor, least_gain: float) -> list[str]:
+def label_components(components: Components, overlap: Tensor, is_slow: Tensor, least_gain: float) -> list[str]:
     """Mark what is not to be taken for a motion.
 
     A component is not reproducible if it does not make held-out images more likely by at least ``least_gain``, which no
@@ -149,7 +148,7 @@ def label_components(components: Components, overlap: Tensor, slow: Tensor, leas
     One that is reproducible is overfit if its variance on held-out images is less than three tenths of what the fit
     itself claims, and a nuisance if more than half of what is reproducible in it looks like one: where
     half-sets agree by a, a component of all images has a share 2 a / (1 + a) of its power from what is there
-    (Spearman-Brown), and the rest from noise. It is a slow background by its overlap ``slow`` with these.
+    (Spearman-Brown), and the rest from noise. What ``is_slow`` is a slow background.
     """
     share = components.eigenvalues / components.eigenvalues_in_sample.clamp_min(1e-30)
     real = components.likelihood_gain >= least_gain
@@ -159,7 +158,7 @@ def label_components(components: Components, overlap: Tensor, slow: Tensor, leas
     marks = (
         (~real, NOT_REPRODUCIBLE),
         (share < OVERFIT_SHARE, OVERFIT),
-        (slow > SLOW_OVERLAP, SLOW),
+        (is_slow, SLOW),
         (nuisance, NUISANCE),
     )
     return [

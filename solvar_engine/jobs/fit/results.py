@@ -18,7 +18,7 @@ from solvar_engine.contract.results import (
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.judging.components import Components
-from solvar_engine.estimation.judging.nuisance import nuisance_overlap, slow_overlap
+from solvar_engine.estimation.judging.nuisance import is_slow_background, nuisance_overlap
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.model.mixture import GaussianMixture
 from solvar_engine.estimation.solver.agreement import covariance_fsc
@@ -59,8 +59,8 @@ def write_results(
     scale = OutputScale.of(images)
     write_mean(run, halves.mean, halves.masks, scale)
     overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean)
-    slow = slow_overlap(components.eigenvolumes, halves.problem.mean)
-    labels = label_components(components, overlap, slow, least_gain(job, halves, decision))
+    is_slow = is_slow_background(components.eigenvolumes, components.eigenvalues, halves.problem.mean)
+    labels = label_components(components, overlap, is_slow, least_gain(job, halves, decision))
     write_components(run, components, overlap, labels, scale)
     for half, factors in enumerate(halves.state.factors, start=1):
         write_half_components(run, components, factors.volumes * halves.problem.mask, half, scale)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.nuisance import nuisance_overlap
+from solvar_engine.estimation.judging.nuisance import SLOW_OVERLAP, is_slow_background, nuisance_overlap, slow_overlap
+from solvar_engine.imaging.linear_algebra import inner_products
+from solvar_engine.imaging.masks import real_radius, sphere_mask
 from solvar_engine.imaging.pose_derivatives import pose_derivatives
 from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.simulation.projections import atom_volume
@@ -117,3 +119,41 @@ def test_symmetric_mean_has_fewer_directions() -> None:
     unrelated = noise(3, 24, 24, 24)
     overlap = nuisance_overlap(unrelated / unrelated.flatten(1).norm(dim=1)[:, None, None, None], ball)
     assert bool(overlap.isfinite().all()) and float(overlap.max()) < 0.01
+
+
+def test_slow_overlap_is_the_share_of_polynomials_or_of_the_distance_from_the_centre() -> None:
+    """Polynomials count where the mean is, functions of the distance everywhere; what neither holds shares nothing."""
+    z, y, x = torch.meshgrid(*[torch.linspace(-1, 1, 24)] * 3, indexing="ij")
+    mean = sphere_mask(24, 6.0, 0.0)
+    inside = (mean != 0).float()
+    polynomial = inside * (x + 2 * y * z)
+    wave = torch.cos(4 * real_radius(24, 3).round())  # nearly no polynomial
+    unit = [volume / volume.norm() for volume in (polynomial, wave, noise(24, 24, 24))]
+    mixed = 0.8**0.5 * unit[2] + 0.2**0.5 * unit[1]
+    shares = slow_overlap(3.0 * torch.stack((*unit, mixed)), mean)
+    assert shares[:2].tolist() == pytest.approx([1.0, 1.0], abs=1e-4)
+    assert float(shares[2]) < 0.02 and float(shares[3]) == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize(("missing", "expected"), [(0.15, True), (0.25, False)])
+def test_no_more_than_images_without_the_particle_make_is_taken_for_background(missing: float, expected: bool) -> None:
+    """The mean over all images of particles and of nothing, and the variance that these have about it."""
+    particle = sphere_mask(24, 7.0, 3.0)
+    states = torch.stack((particle, torch.zeros_like(particle)))
+    weights = torch.tensor([1 - missing, missing])[:, None, None, None]
+    mean = (weights * states).sum(dim=0)
+    component = particle / particle.norm()
+    variance = (weights[:, 0, 0, 0] * inner_products((states - mean), component[None])[:, 0] ** 2).sum()
+    for scale in (1.0, 7.0):
+        assert bool(is_slow_background(scale * component[None], variance[None], mean)) is expected
+
+
+def test_a_domain_that_comes_and_goes_is_no_background_though_it_is_slow() -> None:
+    place = torch.tensor([[-0.12, 0.0, 0.0], [0.16, 0.0, 0.0]])
+    body, domain = (atom_volume(of[None], torch.ones(1), 24, 0.08) for of in place)
+    mean = body + 0.5 * domain
+    mean = mean * (mean > 0.05 * mean.max())
+    component = (domain * (mean != 0))[None]
+    strength = component.square().sum(dtype=torch.float64)
+    assert float(slow_overlap(component, mean)) > SLOW_OVERLAP
+    assert not bool(is_slow_background(component, 0.25 * strength[None], mean))

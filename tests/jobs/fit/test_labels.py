@@ -15,12 +15,12 @@ def labels_of(
     in_sample: float = 1.1,
     gain: float = 500.0,
     overlap: float = 0.1,
-    slow: float = 0.1,
+    is_slow: bool = False,
 ) -> list[str]:
     numbers = [torch.tensor([value], dtype=torch.float64) for value in (held_out, in_sample, agreement, gain)]
     components = Components(torch.zeros(1, 2, 2, 2), *numbers)
-    overlaps = torch.tensor([[overlap], [slow]], dtype=torch.float64)
-    return label_components(components, *overlaps, least_gain=12.0)
+    overlap_of = torch.tensor([overlap], dtype=torch.float64)
+    return label_components(components, overlap_of, torch.tensor([is_slow]), least_gain=12.0)
 
 
 def test_a_component_that_holds_is_taken_at_face_value() -> None:
@@ -54,5 +54,5 @@ def test_no_components_no_labels() -> None:
 
 
 def test_slow_backgrounds_are_named_before_other_errors() -> None:
-    assert labels_of(slow=0.55) == labels_of(slow=0.55, overlap=0.9) == [SLOW]
-    assert labels_of(slow=0.45) == [""]
+    assert labels_of(is_slow=True) == labels_of(is_slow=True, overlap=0.9) == [SLOW]
+    assert labels_of(is_slow=True, gain=11.0) == [NOT_REPRODUCIBLE]
