@@ -86,6 +86,7 @@ def test_names_are_those_of_the_contract(tmp_path):
         "rank": "rank.csv",
         "eigenvalues": "eigenvalues.csv",
         "latents": "latents.npz",
+        "density": "density.csv",
         "particles": "particles.star",
         "noise": "noise.csv",
         "fsc": "fsc.csv",

@@ -14,7 +14,7 @@ import torch
 
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import FitParams
-from solvar_engine.contract.results import Latents, read_latents
+from solvar_engine.contract.results import Latents, read_density, read_latents
 from solvar_engine.contract.run import RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.status import StatusTracker
@@ -130,11 +130,16 @@ def test_latents_and_their_precision(fitted):
     assert latents.contrast.shape == (PARTICLES,) and latents.contrast.dtype == np.float32
     assert latents.contrast.mean() == pytest.approx(1, abs=1e-5)
     np.testing.assert_array_equal(latents.precision, latents.precision.transpose(0, 2, 1))
-    # the posterior's precision is the prior's and that of the image, which is not negative
-    prior = np.diag(1 / read_csv(fitted.eigenvalues)["eigenvalue"])
-    of_images = np.linalg.eigvalsh(latents.precision.astype(np.float64) - prior)
-    assert of_images.min() > -1e-4 * np.abs(prior).max()
-    assert np.median(of_images[:, -1]) > prior[0, 0]
+    # by the law of total variance, the density is that of the posterior means with the posteriors' spread
+    density = read_density(fitted.density)
+    covariance = np.linalg.inv(latents.precision.astype(np.float64))
+    assert np.linalg.eigvalsh(covariance).min() > 0
+    total = covariance.mean(axis=0) + np.atleast_2d(np.cov(latents.z.T, bias=True))
+    offset = density.means - density.weights @ density.means
+    expected = np.einsum("k,kij->ij", density.weights, density.covariances + offset[:, :, None] * offset[:, None, :])
+    assert total[0, 0] == pytest.approx(expected[0, 0], rel=0.1)
+    # images tell more of the leading coordinate than the density alone
+    assert np.median(covariance[:, 0, 0]) < 0.5 * expected[0, 0]
 
 
 def test_particles_keep_rows_and_cells_and_gain_what_was_found(hinge, fitted):

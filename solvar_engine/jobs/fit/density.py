@@ -72,7 +72,8 @@ def _placed(
     for chunk in rows.split(_CHUNK):
         known = _known(latents, chunk, deviation, live)
         found = mixture_posterior(known, mixture)
-        of_live = torch.linalg.inv(found.covariance()) / (scale[:, None] * scale)
+        of_live = torch.cholesky_inverse(torch.linalg.cholesky(found.covariance())) / (scale[:, None] * scale)
+        of_live = 0.5 * (of_live + of_live.mT)  # to the last digit
         z[chunk[:, None], live] = (found.mean * scale).float()
         whole = torch.diag_embed(latents.precision[chunk].diagonal(dim1=1, dim2=2))
         whole[:, live[:, None], live] = of_live.float()
