@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from solvar_engine.contract.results import Latents, read_components, write_eigenvalues, write_latents
-from tests.explorer.serving import analysed_run, inside, served
-from tests.reports.synthetic_run import write_mrc
+from tests.explorer.serving import analysed_run, inside, replace_volume, served
 
 HERE, THERE = "?graphics=none", ""  # summed by the processor, by the graphics card
 PICTURE = """
@@ -28,11 +27,6 @@ for (let i = 0; i < data.length; i += 4) if (data[i] < 250 || data[i + 2] < 250)
 }
 return { ...found, x: found.x / found.pixels - 0.5 * shown.width / shown.height, y: found.y / found.pixels - 0.5 };
 """
-
-
-def replace_volume(path, volume) -> None:
-    path.unlink()
-    write_mrc(path, volume)
 
 
 def address(server, query: str) -> str:
