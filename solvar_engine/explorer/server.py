@@ -186,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
                 except UserError as error:
                     self._reply(HTTPStatus.BAD_REQUEST, str(error).encode("utf-8", "replace"), _TEXT)
                 except OSError as error:
-                    sentence = f"The selection cannot be stored: {error.strerror}."
+                    sentence = f"The run cannot be read or written: {error.strerror}."
                     self._reply(HTTPStatus.INTERNAL_SERVER_ERROR, sentence.encode(), _TEXT)
                 else:
                     self._reply(HTTPStatus.OK, content, kind)

@@ -19,7 +19,7 @@ from solvar_engine.contract.files import atomic_path
 from solvar_engine.contract.params import ExploreParams
 from solvar_engine.contract.run import EXPLORER_PAGES
 from solvar_engine.explorer.data import load_run
-from solvar_engine.explorer.server import LOOPBACK, ExplorerServer
+from solvar_engine.explorer.server import IDLE_SECONDS, LOOPBACK, ExplorerServer
 from solvar_engine.explorer.standalone import standalone_page
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ def run(params: ExploreParams) -> None:
         _explain_remote(server.port)
         with nullcontext() if browser is None else _opened(server, explored.run.path, browser):
             server.serve_while_used()
+        logger.info("Nobody has used the page for %.0f minutes.", IDLE_SECONDS / 60)
     finally:
         server.server_close()
 

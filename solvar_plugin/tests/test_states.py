@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from unittest import mock
 
 import mrcfile
 import numpy as np
@@ -34,6 +35,7 @@ from solvar_plugin.tests.data_sets import PIXEL_SIZE, import_particles, two_opti
 from solvar_plugin.tests.stand_in_project import StandInProject, variables
 from solvar_plugin.viewers import SolvarReconstructViewer, SolvarRefineViewer
 from solvar_plugin.viewers.data.state_reader import resampled, shell_correlation
+from solvar_plugin.viewers.windows import explorer
 
 PARTICLES, OUTLIERS, CLUSTERS, RANK = 120, 7, 3, 2
 
@@ -227,8 +229,12 @@ class TestStates(StandInProject, BaseTest):
         """Open all that the viewer has; figures must come, and for programs that are not there a message."""
         viewer = SolvarReconstructViewer(project=self.proj, protocol=protocol)
         viewer.setProtocol(protocol)
+        entries = viewer._getVisualizeDict()
+        with mock.patch.object(explorer, "start_explorer") as start:
+            self.assertEqual(entries.pop("displayExplorer")(), [])
+        start.assert_called_once_with(viewer._data.run, protocol.getStatesFolder())
         with variables(MPLBACKEND="Agg"):
-            opened = {name: show() for name, show in viewer._getVisualizeDict().items() if name != "displayChimerax"}
+            opened = {name: show() for name, show in entries.items() if name != "displayChimerax"}
         for name, (plotter,) in opened.items():
             self.assertTrue(plotter.getFigure().axes, name)
             plotter.close()

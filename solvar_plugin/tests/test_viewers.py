@@ -33,7 +33,7 @@ from solvar_engine.figures import coordinates, slices, spectra
 from solvar_plugin.protocols import SolvarProtCovariance
 from solvar_plugin.protocols.summaries import NO_VARIABILITY
 from solvar_plugin.tests.synthetic_run import PIXEL_SIZE, blob, molecule, write_run, write_volume
-from solvar_plugin.viewers import SolvarCovarianceViewer, SolvarParticlesViewer
+from solvar_plugin.viewers import SolvarCovarianceViewer, SolvarExplorerViewer, SolvarParticlesViewer
 from solvar_plugin.viewers.data.run_reader import RunReader
 from solvar_plugin.viewers.data.volume_files import MASK, read_volume
 from solvar_plugin.viewers.plots import motion_plots, shading, surface_levels, surface_plots, surfaces
@@ -738,7 +738,7 @@ class TestParticlesViewer(BaseTest):
     def test_it_is_offered_beside_the_usual_viewer_for_our_particles_only(self) -> None:
         ours = self.particles("SOLVAR", np.ones((3, 2)))
         found = Config.getDomain().findViewers(ours, DESKTOP_TKINTER)
-        self.assertIn(SolvarParticlesViewer, found)
+        self.assertTrue({SolvarParticlesViewer, SolvarExplorerViewer} <= set(found))
         self.assertIsNot(found[0], SolvarParticlesViewer)
         ours.getFlexInfo().setProgName("CryoDRGN")
         self.assertNotIn(SolvarParticlesViewer, Config.getDomain().findViewers(ours, DESKTOP_TKINTER))

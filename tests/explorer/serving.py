@@ -14,7 +14,7 @@ from solvar_engine.contract.results import write_centres, write_clusters, write_
 from solvar_engine.contract.run import RunDir
 from solvar_engine.explorer.data import load_run
 from solvar_engine.explorer.server import ExplorerServer
-from tests.reports.synthetic_run import Synthetic, write_synthetic_run
+from tests.reports.synthetic_run import Synthetic, write_mrc, write_synthetic_run
 
 
 def analysed_run(path: Path, **options: int) -> tuple[RunDir, Synthetic]:
@@ -27,6 +27,12 @@ def analysed_run(path: Path, **options: int) -> tuple[RunDir, Synthetic]:
     write_centres(run.centres, np.bincount(cluster)[1:], centres)
     write_embedding(run.embedding, arrays.z[:, :2] @ np.array([[1.0, 0.3], [-0.2, 1.0]]))
     return run, arrays
+
+
+def replace_volume(path: Path, volume: np.ndarray) -> None:
+    """Write another volume in place of one of a run."""
+    path.unlink()
+    write_mrc(path, volume)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from solvar_engine.contract.results import Latents, read_components, write_eigenvalues, write_latents
-from tests.explorer.serving import analysed_run, inside, served
+from tests.explorer.serving import analysed_run, inside, replace_volume, served
 from tests.reports.synthetic_run import write_mrc
 
 HERE, THERE = "?graphics=none", ""  # summed by the processor, by the graphics card
@@ -28,11 +28,6 @@ for (let i = 0; i < data.length; i += 4) if (data[i] < 250 || data[i + 2] < 250)
 }
 return { ...found, x: found.x / found.pixels - 0.5 * shown.width / shown.height, y: found.y / found.pixels - 0.5 };
 """
-
-
-def replace_volume(path, volume) -> None:
-    path.unlink()
-    write_mrc(path, volume)
 
 
 def address(server, query: str) -> str:
@@ -142,18 +137,34 @@ def test_slices_are_across_the_right_axes(tmp_path, opened) -> None:
             assert across[2] > 20
 
 
-def test_dust_goes_and_the_molecule_stays(tmp_path, opened) -> None:
+def test_dust_goes_and_the_focus_mask_is_outlined(tmp_path, opened) -> None:
     run, _ = analysed_run(tmp_path / "run", box_size=32, n_particles=60)
     z, y, x = np.indices((32, 32, 32)) - 16.0
     ball = np.clip(7 - np.sqrt(x**2 + y**2 + z**2), 0, 1)
     dust = np.clip(2 - np.sqrt((x - 12) ** 2 + y**2 + z**2), 0, 1)
     replace_volume(run.mean, ball + dust)
+    write_mrc(run.focus_mask, (np.sqrt(x**2 + y**2 + z**2) < 11).astype(float))
     with served(run) as server:
         page = opened(server.url)
         inside(page, "e.molecule.level = 0.5; app.setState([0, 0, 0, 0]);")
         page.check("#dust")
         script = "e.molecule.level = 0.5; app.setState(e.z); app.render(); return [...e.molecule.read(0)];"
         found = np.reshape(inside(page, script), ball.shape)
+        page.check("#focus")
+        script = """
+        while (!e.molecule.focus) await new Promise(done => setTimeout(done, 20));
+        app.render();
+        const { gl } = e.molecule, { width, height } = gl.canvas, pixels = new Uint8Array(4 * width * height), far = [];
+        gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
+        for (let i = 0; i < width * height; i++) {
+          if (pixels[4 * i] === 0 && pixels[4 * i + 1] === 115) {
+            far.push(Math.hypot(i % width + 0.5 - width / 2, Math.floor(i / width) + 0.5 - height / 2) / height);
+          }
+        }
+        return far;
+        """
+        outline = np.array(inside(page, script)) * 1.25 * 32 / inside(page, "return e.molecule.zoom;")
+    assert len(outline) > 100 and np.abs(outline - 11).max() < 1.5  # a ring of the mask's radius, in voxels
     assert found[16, 16, 28] == 0 and dust[16, 16, 28] == 1
     assert np.allclose(found * (ball > 0), ball, atol=2e-3)
 

@@ -17,7 +17,7 @@ from solvar_engine.contract.selections import read_selection
 from solvar_engine.contract.star import StarFile
 from solvar_engine.explorer.data import load_run
 from solvar_engine.explorer.standalone import standalone_page
-from tests.explorer.serving import analysed_run, inside, served
+from tests.explorer.serving import analysed_run, inside, replace_volume, served
 from tests.reports.synthetic_run import write_mrc, write_synthetic_run
 
 
@@ -367,6 +367,9 @@ def test_page_without_token_or_server_says_so(analysed, opened) -> None:
 
 def test_exported_page_opens_from_disk(analysed, opened, tmp_path) -> None:
     run, arrays = analysed
+    z, y, x = np.indices((16, 16, 16))
+    # what lies outside the mask is cut off
+    replace_volume(run.mask, ((x - 9) ** 2 + (y - 8) ** 2 + (z - 7) ** 2 < 16).astype(float))
     target = tmp_path / "page.html"
     target.write_text(standalone_page(load_run(str(run.path))), encoding="utf-8")
     page = opened(target.as_uri())
@@ -386,6 +389,7 @@ def test_exported_page_opens_from_disk(analysed, opened, tmp_path) -> None:
         (run.path / "volume.mrc").write_bytes(archive.extractfile("state_001.mrc").read())
     with mrcfile.open(run.path / "volume.mrc") as volume:
         whole = arrays.mean + np.tensordot(arrays.z.mean(axis=0), arrays.eigenvolumes, 1)
+        assert volume.data.shape == (11, 11, 11)
         start = np.round([volume.header.origin[name] / 3.0 for name in ("z", "y", "x")]).astype(int)
         part = whole[
             tuple(slice(begin, begin + edge) for begin, edge in zip(start, volume.data.shape, strict=True))

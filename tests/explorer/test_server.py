@@ -241,6 +241,14 @@ def start(run: Path, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+def is_refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return True
+    return False
+
+
 def child_of(process: subprocess.Popen[str]) -> int:
     return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
 
@@ -277,7 +285,8 @@ def test_program_ends_with_its_parent_shows_its_token_to_nobody_and_leaves_nothi
         connection.close()
         assert not leading.exists()
         viewer.kill()
-        assert wait_until(lambda: not Path(f"/proc/{child}").exists(), 5)
+        assert wait_until(lambda: is_refused(port), 5)
+        assert wait_until(lambda: not Path(f"/proc/{child}").exists(), 30)  # Python itself may take its time to end
         errors = viewer.stderr.read()
         assert token not in errors and "ssh -N -L" in errors
         assert {path for path in run.path.rglob("*")} == before
