@@ -27,6 +27,7 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks.common import cpu_seconds, provenance, publish, table, use_threads  # noqa: E402
+from solvar_engine.distributed.world import ALONE  # noqa: E402
 from solvar_engine.estimation.model.bands import make_band  # noqa: E402
 from solvar_engine.estimation.model.expectation import expectation_pass  # noqa: E402
 from solvar_engine.estimation.model.objectives import OBJECTIVES  # noqa: E402
@@ -69,6 +70,7 @@ class RandomImages:
 
     def __init__(self, box_size: int, images: int) -> None:
         generator = torch.Generator().manual_seed(0)
+        self.world = ALONE
         self.box_size = box_size
         self.disk = HalfDisk.create(box_size)
         pixels = len(self.disk)

@@ -19,11 +19,11 @@ ENGINE = "solvar_engine"
 PLUGIN = "solvar_plugin"
 
 # From the physics of one image up to the command line: a room may import what stands before it.
-CHAIN = ("imaging", "projectors", "reconstruction", "estimation", "abinitio", "jobs", "cli")
+CHAIN = ("distributed", "imaging", "projectors", "reconstruction", "estimation", "abinitio", "jobs", "cli")
 # Rooms beside the chain, with what they may import. Only `jobs` enters them, and the plugin those in `SHARED_ROOMS`.
 SIDE_ROOMS = {
     "contract": set(),
-    "data": {"contract", "imaging"},
+    "data": {"contract", "distributed", "imaging"},
     "figures": {"contract"},
     "reports": {"contract", "figures"},
     "simulation": {"projectors", "imaging"},
@@ -41,7 +41,7 @@ ALLOWED_ROOMS["__main__"] = {"cli"}  # python -m solvar_engine
 ESTIMATION_CHAIN = ("model", "poses", "solver", "judging", "alternation")
 
 # Rooms whose `__init__` names every module that others use.
-DESCRIBED_ROOMS = ("contract", "data", "imaging", "latent", "evaluation", "simulation", "reconstruction")
+DESCRIBED_ROOMS = ("distributed", "contract", "data", "imaging", "latent", "evaluation", "simulation", "reconstruction")
 
 # What Scipion's own Python imports too, with the libraries that it has.
 SHARED_ROOMS = {"contract": {"numpy"}, "figures": {"numpy", "matplotlib"}}

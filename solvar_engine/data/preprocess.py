@@ -25,6 +25,7 @@ from solvar_engine.data.noise import (
 )
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.distributed.world import ALONE, Share
 from solvar_engine.imaging.fourier import (
     HalfDisk,
     images_to_disk,
@@ -54,8 +55,9 @@ def prepare_particles(
     scratch: Path | None,
     progress: Callable[[int, int], None] | None = None,
     bad_images: BadImages = REFUSE_BAD_IMAGES,
+    share: Share | None = None,
 ) -> PreparedParticles:
-    """Normalise, centre, transform and Fourier-crop all images, once.
+    """Normalise, centre, transform and Fourier-crop all images, once; of several processes each does its share.
 
     Parameters
     ----------
@@ -68,6 +70,8 @@ def prepare_particles(
         Called with (images done, images in all).
     bad_images : BadImages
         What to do about images that cannot be used.
+    share : Share, optional
+        Images of this process, if several share them.
 
     Returns
     -------
@@ -88,46 +92,51 @@ def prepare_particles(
         raise ValueError(f"box is {box_size}, but the images have {stack.box_size} px")
     disk = HalfDisk.create(box_size)
     count = len(stack)
-    coefficients = _allocate(count, len(disk), scratch)
+    share = share or Share.of(ALONE, count)
+    own, world = share.rows, share.world
+    coefficients = _allocate(len(own), len(disk), scratch)
     unit = grey_unit(stack)
-    deviation = torch.empty(count)
-    digest = torch.empty(count, dtype=torch.int64)
+    deviation = torch.zeros(count)
+    digest = torch.zeros(count, dtype=torch.int64)
     is_bad = torch.zeros(count, dtype=torch.bool)
     faults: dict[int, str] = {}
     groups = len(stack.pixel_sizes)
     spectra: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(groups)]
     group = torch.as_tensor(stack.group)
     chunk = max(1, _CHUNK_PIXELS // stack.box_size**2)
-    for start in range(0, count, chunk):
-        rows = torch.arange(start, min(start + chunk, count))
+    measured = _rows_for_noise(group, groups)
+    for start in range(0, len(own), chunk):
+        rows = own[start : start + chunk]
         images, found = stack.images_with_faults(rows.numpy())
         digest[rows] = digests(images)
         images = images / unit
         images, deviation[rows] = flattened(images)
-        empty = (start + torch.nonzero(deviation[rows] == 0).flatten()).tolist()
+        empty = rows[deviation[rows] == 0].tolist()
         faults.update({row: found.get(row, MASKED) for row in empty})
         is_bad[empty] = True
         for g in group[rows].unique().tolist():
             members = group[rows] == g
             ratio = float(stack.pixel_sizes[g]) / stack.pixel_size
-            coefficients[rows[members]] = _centred_coefficients(
+            coefficients[share.places(rows[members])] = _centred_coefficients(
                 images[members], disk, stack.pose.shift[rows[members]] / stack.pixel_size, ratio
             )
-            members &= ~is_bad[rows]
-            if bool(members.any()) and sum(len(known) for known, _ in spectra[g]) < _NOISE_IMAGES:
+            members &= measured[rows] & ~is_bad[rows]
+            if bool(members.any()):
                 spectra[g].append((rows[members], background_power(images[members], disk) * ratio**4))
         if progress is not None:
-            progress(int(rows[-1]) + 1, count)
+            progress(min(start + chunk, len(own)), len(own))
+    deviation, digest, bad = world.total(deviation, digest, is_bad.long())
+    is_bad = bad > 0
+    faults = world.entries(faults)
     bad_images.settle(stack, faults)
     good = torch.nonzero(~is_bad).flatten()
     scale = torch.ones(count)
     scale[good] = _normalise_groups(deviation[good], group[good], stack.box_size, stack.group_names, unit)
     digest[is_bad] = -1 - torch.nonzero(is_bad).flatten()  # equal only in that they hold nothing
-    for g, known in enumerate(spectra):
-        if not known:
-            name = stack.group_names[g]
-            raise UserError(f"No image of optics group {name} of {stack.path} can be used: leave it out.")
-    noise = torch.stack([_average_spectrum(spectra_of_group, scale) for spectra_of_group in spectra])
+    sums = [_add_spectra(known, scale, disk.shell_max + 1) for known in spectra]
+    power, seen = world.total(*(torch.stack(parts) for parts in zip(*sums, strict=True)))
+    for name in (name for name, images in zip(stack.group_names, seen, strict=True) if not images):
+        raise UserError(f"No image of optics group {name} of {stack.path} can be used: leave it out.")
     return PreparedParticles(
         coefficients=coefficients,
         disk=disk,
@@ -138,12 +147,13 @@ def prepare_particles(
         group=group,
         frequency_ratio=torch.tensor([float(size) / stack.pixel_size for size in stack.pixel_sizes]),
         input_box=stack.box_size,
-        noise_variance=repair_low_shells(noise).float(),
+        noise_variance=repair_low_shells(power / seen[:, None]).float(),
         image_scale=scale,
         sign=1.0,
         grey_unit=unit,
         digest=digest,
         is_bad=is_bad if faults else None,
+        share=share if world.size > 1 else None,
     )
 
 
@@ -220,10 +230,21 @@ def _centred_coefficients(images: Tensor, disk: HalfDisk, shift_px: Tensor, rati
     return coefficients * shift_phases(disk, shift_px, images.shape[-1])
 
 
-def _average_spectrum(spectra: list[tuple[Tensor, Tensor]], scale: Tensor) -> Tensor:
-    """Average the spectra (images, shells) of some rows, as they are after scaling the images."""
-    rows, power = (torch.cat(parts) for parts in zip(*spectra, strict=True))
-    return (power * scale[rows, None].double() ** 2).mean(dim=0)
+def _rows_for_noise(group: Tensor, groups: int) -> Tensor:
+    """Images, of all groups, that the first noise spectra are measured on; (n,), bool."""
+    measured = torch.zeros(len(group), dtype=torch.bool)
+    for g in range(groups):
+        measured[sample_of(torch.nonzero(group == g).flatten(), _NOISE_IMAGES)] = True
+    return measured
+
+
+def _add_spectra(spectra: list[tuple[Tensor, Tensor]], scale: Tensor, shells: int) -> tuple[Tensor, Tensor]:
+    """Sum the spectra (images, shells) of some rows, as they are after scaling the images, and count them."""
+    power, count = torch.zeros(shells, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for rows, of_rows in spectra:
+        power += (of_rows * scale[rows, None].double() ** 2).sum(dim=0)
+        count += len(rows)
+    return power, count
 
 
 def _normalise_groups(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import ALONE, Share, World
 from solvar_engine.imaging.background import ORIGIN_WEIGHT, Background, background_columns, phases_of_centring
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, scaled_disk_is_inside, shift_phases
@@ -21,7 +22,8 @@ class PreparedParticles:
     Attributes
     ----------
     coefficients : Tensor, shape (n, pixels), complex64
-        In memory or memory-mapped; orthonormal in the input box, not whitened, in units of `grey_unit`.
+        In memory or memory-mapped; orthonormal in the input box, not whitened, in units of `grey_unit`. Only those of
+        the share of this process.
     disk : HalfDisk
         Of the working box.
     box_size : int
@@ -52,6 +54,8 @@ class PreparedParticles:
         Of the pixels of each image on disk: equal images have equal ones.
     is_bad : Tensor or None, shape (n,), bool
         Images that could not be used, all zero here.
+    share : Share or None
+        Of this process, if several share the images; None if all are here.
     """
 
     coefficients: Tensor
@@ -71,9 +75,15 @@ class PreparedParticles:
     contrast: Tensor | None = None
     digest: Tensor | None = None
     is_bad: Tensor | None = None
+    share: Share | None = None
 
     def __len__(self) -> int:
-        return int(self.coefficients.shape[0])
+        return int(self.group.shape[0])
+
+    @property
+    def world(self) -> World:
+        """Processes that share the images."""
+        return ALONE if self.share is None else self.share.world
 
     def with_noise(self, noise_variance: Tensor) -> PreparedParticles:
         """Same particles, whitened by another spectrum (groups, shells)."""
@@ -110,18 +120,19 @@ class PreparedParticles:
             raise ValueError("images at other poses than those that they were read with cannot be subtracted from")
         pixels = images.shape[1]
         whitening = self._whitening(self.disk)[:, :pixels][self.group[index]]
-        self.coefficients[index, :pixels] -= images / (whitening * self.image_scale[index, None])
+        self.coefficients[self._places(index), :pixels] -= images / (whitening * self.image_scale[index, None])
 
     def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
         """See :meth:`solvar_engine.imaging.types.BatchSource.batches`."""
         inverse_deviation = self._whitening(disk)
         columns = self._background_columns(disk, inverse_deviation)
         seen = self._seen_pixels(disk)
+        index = index if self.share is None else self.share.own(index)
         for start in range(0, index.shape[0], batch_size):
             rows = index[start : start + batch_size]
             group = self.group[rows]
             whitening = inverse_deviation[group]
-            images = self.coefficients[rows, : len(disk)] * (whitening * self.image_scale[rows, None])
+            images = self.coefficients[self._places(rows), : len(disk)] * (whitening * self.image_scale[rows, None])
             if self.centring is not None:
                 moved_px = (self.pose.shift[rows] - self.centring[rows]) / self.pixel_size
                 images = images * shift_phases(disk, moved_px, disk.box_size)
@@ -133,6 +144,9 @@ class PreparedParticles:
             of_group = torch.stack([columns[g] for g in group.tolist()]) if len(columns) > 1 else columns[0][None]
             background = Background.removed_from(images, of_group * phases[:, :, None], disk.weight)
             yield Batch(images, ctf * self.sign, self.pose.rotation[rows], contrast, rows, background)
+
+    def _places(self, rows: Tensor) -> Tensor:
+        return rows if self.share is None else self.share.places(rows)
 
     def _whitening(self, disk: HalfDisk) -> Tensor:
         """Factors (groups, pixels) on the coefficients of each optics group."""

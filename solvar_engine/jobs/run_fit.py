@@ -10,6 +10,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
 from solvar_engine.contract.status import StatusTracker
+from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.estimation.solver.schedule import Schedule
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
@@ -24,7 +25,7 @@ from solvar_engine.jobs.running.tracking import tracked
 logger = logging.getLogger(__name__)
 
 
-def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE) -> None:
+def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE, world: World = ALONE) -> None:
     """Fit the covariance of a set of particles and write the run directory.
 
     RUN/status.json says how far it is and how it ended, also if the particles cannot be read; a folder that is refused,
@@ -35,6 +36,8 @@ def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE) -> None:
     params : FitParams
     schedule : Schedule, optional
         Of the factors: a fit with another one than the default is for measurements only.
+    world : World, optional
+        Processes that share the images and all call this function; the first one alone writes to the run directory.
 
     Raises
     ------
@@ -43,7 +46,12 @@ def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE) -> None:
     """
     params.validate()
     run_dir = RunDir(params.output)
+    if not world.is_first:
+        if not world.agreed(False):
+            _fit(FitJob.start(params, run_dir, read_inputs(params), None, schedule, world))
+        return
     with prepared(run_dir, params, params.resume) as start:
+        world.agreed(start == ALREADY_FINISHED)
         if start == ALREADY_FINISHED:
             logger.info("%s is finished: nothing to do", run_dir.path)
             return
@@ -51,7 +59,7 @@ def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE) -> None:
             inputs = read_inputs(params)
             if start == NEW:
                 write_params(run_dir, params, inputs=inputs.files, resolved={"box": inputs.box_size})
-            _fit(FitJob.start(params, run_dir, inputs, status, schedule))
+            _fit(FitJob.start(params, run_dir, inputs, status, schedule, world))
 
 
 def _fit(job: FitJob) -> None:
@@ -60,7 +68,8 @@ def _fit(job: FitJob) -> None:
         images = read_images(job)
         job = with_independent_halves(job, images)
         images, masks, equations = settle_sign_and_masks(job, images)
-        write_decisions(job.run, ImageDecisions(images.sign, images.grey_unit))
+        if job.world.is_first:
+            write_decisions(job.run, ImageDecisions(images.sign, images.grey_unit))
         halves = fit_halves(job, images, masks, equations)
         decision = decide_rank(job, halves)
         halves = keep_real(job, halves, decision)

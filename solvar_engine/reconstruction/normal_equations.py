@@ -128,9 +128,9 @@ def accumulate_normal_equations(
         images = batch.with_background(None if expected is None else expected.coordinates(batch))
         sums.add(images * weighted, (ctf * weighted).to(batch.images.dtype), batch.rotation)
     # A backprojection to twice the box divides by that box once; the operator P* P carries 1 / box_size twice.
-    kernel = sums.kernel() * (_OVERSAMPLING / source.box_size)
+    right_side, kernel = source.world.total(sums.right_side(), sums.kernel() * (_OVERSAMPLING / source.box_size))
     kernel_ft = padded_rfft3(kernel[None], kernel.shape[-1])[0].real
-    return NormalEquations(sums.right_side(), kernel_ft, disk.shell_max)
+    return NormalEquations(right_side, kernel_ft, disk.shell_max)
 
 
 class _ExpectedBackground:

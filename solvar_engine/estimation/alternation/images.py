@@ -49,6 +49,7 @@ def judge_images(
         for rows, fit in image_fits(source, index, band, change_box(factors.volumes, band.box_size)):
             log_odds[rows], distance[rows] = fit.log_odds.cpu(), fit.distance.cpu()
             contrast[rows] = fit.contrast.cpu()
+    log_odds, distance, contrast = source.world.total(log_odds, distance, contrast)
     used = torch.cat(halves).sort().values
     found = find_outliers(log_odds[used], distance[used], group[used]) | strong_images(source, used)
     share = float(found.float().mean())
@@ -62,6 +63,7 @@ def judge_images(
         sample = _noise_sample(source, index[~outlier[index]])
         for rows, power in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
             noise.add(power, group[rows])
+    noise.complete(source.world)
     contrast = (contrast / contrast[~outlier].mean()).clamp_min(_LEAST_CONTRAST)
     return JudgedImages(
         noise.update(source.noise_variance), outlier, contrast.float(), share if is_doubted else 0.0

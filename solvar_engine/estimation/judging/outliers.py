@@ -73,6 +73,7 @@ def signal_power(source: BatchSource, index: Tensor, band: Band, factors: Tensor
         shown = slices[:, :, : 1 + len(factors)].abs().square().sum(dim=2)
         power.index_add_(0, shells, (band.disk.weight * shown).sum(dim=0).double())
         seen.index_add_(0, shells, (band.disk.weight * batch.ctf.square()).sum(dim=0).double())
+    power, seen = source.world.total(power, seen)
     return power / seen.clamp_min(1e-30)
 
 
@@ -129,11 +130,11 @@ def strong_images(source: ParticleSource, index: Tensor) -> Tensor:
     """
     disk = source.disk.prefix(min(_STRENGTH_SHELL, source.disk.shell_max))
     weight = disk.weight.double()
-    strength = [
-        (batch.images.abs().double().square() @ weight.to(batch.images.device)).cpu()
-        for batch in source.batches(index, disk, _STRENGTH_IMAGES)
-    ]
-    return deviations(torch.cat(strength), source.group.cpu()[index.cpu()]) > LARGEST_DEVIATION
+    strength = torch.zeros(len(source), dtype=torch.float64)
+    for batch in source.batches(index, disk, _STRENGTH_IMAGES):
+        strength[batch.index] = (batch.images.abs().double().square() @ weight.to(batch.images.device)).cpu()
+    (strength,) = source.world.total(strength)
+    return deviations(strength[index], source.group.cpu()[index.cpu()]) > LARGEST_DEVIATION
 
 
 def deviations(values: Tensor, group: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import World
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass
 from solvar_engine.imaging.fourier import HalfDisk
@@ -68,6 +69,10 @@ class ResidualNoise:
         group = group.to(self._power.device)
         self._power.index_add_(0, group, power.double())
         self._count += torch.bincount(group, minlength=self._count.shape[0])
+
+    def complete(self, world: World) -> None:
+        """Take in what other processes have added."""
+        self._power, self._count = world.total(self._power, self._count)
 
     def update(self, noise_variance: Tensor) -> Tensor:
         """Correct the noise variance (groups, shells) that whitened the images.

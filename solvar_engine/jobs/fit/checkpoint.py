@@ -15,6 +15,7 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import atomic_path
+from solvar_engine.distributed.world import ALONE, Arrays, World
 
 State = TypeVar("State")
 _NUMBERS = (bool, int, float)
@@ -30,14 +31,19 @@ class Checkpoint:
     ----------
     folder : Path
         Created if needed.
+    world : World
+        Of several processes the first one writes and reads for all.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(exist_ok=True)
+    def __init__(self, folder: Path, world: World = ALONE) -> None:
+        self._folder, self._world = folder, world
+        if world.is_first:
+            folder.mkdir(exist_ok=True)
 
     def save(self, name: str, state: object) -> None:
         """Replace a state; a reader sees the old one or the new one, never half of each."""
+        if not self._world.is_first:
+            return
         with atomic_path(self._folder / f"{name}.npz") as temporary, open(temporary, "wb") as stream:
             np.savez(stream, **dict(_arrays(state)))  # type: ignore[arg-type]
 
@@ -50,10 +56,9 @@ class Checkpoint:
             If the file holds another kind of state.
         """
         path = self._folder / f"{name}.npz"
-        if not path.exists():
+        arrays = self._world.arrays_of_first(self._read(path))
+        if arrays is None:
             return None
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: np.array(archive[key]) for key in archive.files}
         try:
             return _restored(kind, arrays, "")
         except KeyError as error:
@@ -61,6 +66,13 @@ class Checkpoint:
                 f"The checkpoint {path} was written by another version, it has no {error.args[0]}: start again in a new"
                 " folder."
             ) from error
+
+
+    def _read(self, path: Path) -> Arrays | None:
+        if not (self._world.is_first and path.exists()):
+            return None
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: np.array(archive[key]) for key in archive.files}
 
 
 def _arrays(value: object, name: str = "") -> Iterator[tuple[str, NDArray[Any]]]:

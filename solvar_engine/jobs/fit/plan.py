@@ -33,6 +33,8 @@ class FitDemand:
     pose_schedule : str
         By which steps.
     device : str
+    processes, local_processes : int
+        That share the images, and how many of them on one machine, which share the memory allowed for images.
     """
 
     particles: int
@@ -45,6 +47,8 @@ class FitDemand:
     pose_rounds: int = 0
     pose_schedule: str = "newton"
     device: str = "cpu"
+    processes: int = 1
+    local_processes: int = 1
 
 
 def plan_within(demand: FitDemand, available_bytes: float) -> Plan:
@@ -65,7 +69,7 @@ def plan_within(demand: FitDemand, available_bytes: float) -> Plan:
 
 
 def plan_fit(demand: FitDemand) -> Plan:
-    """Estimate the resources of a fit."""
+    """Estimate the resources of a fit, memory and disk those of each process."""
     particles, box_size, rank, threads = demand.particles, demand.box_size, demand.rank, demand.threads
     is_nufft = demand.projector == "nufft"
     oversampling = 1 if is_nufft else demand.oversampling
@@ -84,12 +88,12 @@ def plan_fit(demand: FitDemand) -> Plan:
     checkpoint = 4 * box_size**3 * 3 * rank
     fitted = particles * (rank + 2) * (_FULL_PASSES + demand.pose_rounds * _POSE_PASSES[demand.pose_schedule])
     passes = len(disk) * (fitted + judging * (rank + 2 + DECOYS)) * _SECONDS_PER_SAMPLE / threads
-    passes *= _NUFFT_SLOWDOWN if is_nufft else 1.0
+    passes *= (_NUFFT_SLOWDOWN if is_nufft else 1.0) / demand.processes
     transforms = (40 * rank + 2 * DECOYS) * 8e-8 * (oversampling * box_size) ** 3 / threads
     return Plan(
         working_bytes=memory,
-        images_bytes=float(cache_bytes(particles, box_size)),
-        cache_mb=demand.cache_mb,
+        images_bytes=float(cache_bytes(-(-particles // demand.processes), box_size)),
+        cache_mb=demand.cache_mb // demand.local_processes,
         disk_bytes=results + checkpoint,
         seconds=15 + passes + transforms,
     )

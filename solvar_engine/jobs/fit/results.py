@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -61,11 +61,11 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
     job.progress.stage("latent coordinates")
     count, rank = len(halves.source), components.eigenvalues.shape[0]
     latents = AllLatents(
-        torch.empty(count, rank),
-        torch.empty(count, rank, rank),
-        torch.empty(count, dtype=torch.float64),
-        torch.empty(count),
-        torch.empty(count),
+        torch.zeros(count, rank),
+        torch.zeros(count, rank, rank),
+        torch.zeros(count, dtype=torch.float64),
+        torch.zeros(count),
+        torch.zeros(count),
     )
     everyone, band, spread = torch.arange(count), halves.judging_band(), halves.contrast_variance()
     for batch in latent_coordinates(halves.source, everyone, band, components, spread):
@@ -74,6 +74,7 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
         latents.log_likelihood[batch.index] = batch.log_likelihood
         latents.contrast[batch.index] = batch.contrast
         latents.contrast_std[batch.index] = batch.contrast_std
+    latents = AllLatents(*job.world.total(*(getattr(latents, field.name) for field in fields(latents))))
     latents.z[of_no_half(job.inputs.halves, count)] = 0  # nothing is known of images that cannot be used
     job.progress.advance()
     return latents
@@ -89,6 +90,9 @@ def write_results(
 ) -> str:
     """Write all files of results, in the units of the images as they were read; returns what came out in a sentence."""
     job.progress.stage("writing results")
+    refined = pose_columns(halves, components, job.inputs.stack.pose) if job.params.refine_poses else {}
+    if not job.world.is_first:
+        return ""
     run, stack, source = job.run, job.inputs.stack, halves.source
     scale = OutputScale.of(images)
     write_mean(run, halves.mean, halves.masks, scale)
@@ -111,11 +115,9 @@ def write_results(
         OUTLIER: halves.outlier.long(),
         CONTRAST_STD: (known * latents.contrast_std).double(),
         HALF_SET: _half_set_numbers(job),
+        **refined,
     }
-    refines = job.params.refine_poses
-    if refines:
-        columns.update(pose_columns(halves, components, stack.pose))
-    stack.write_star(run.particles, columns, source.pose if refines else None)
+    stack.write_star(run.particles, columns, source.pose if job.params.refine_poses else None)
     return _summarise(halves, components, labels, scale)
 
 

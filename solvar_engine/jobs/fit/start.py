@@ -12,6 +12,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.data.faults import BadImages
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.distributed.world import Share
 from solvar_engine.estimation.alternation.means import HalfSetEquations, density_skewness, half_set_equations
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.imaging.masks import automatic_mask
@@ -64,8 +65,10 @@ def read_images(job: FitJob) -> PreparedParticles:
         job.pose_rounds,
         params.pose_schedule,
         job.projector_options.device,
+        job.world.size,
+        job.world.local_size,
     )
-    plan = plan_within(demand, available_bytes())
+    plan = plan_within(demand, available_bytes() / job.world.local_size)
     FreedMemory.of_fit(plan.memory_bytes).govern(job.progress)
     logger.info(
         "%d particles of %d px, %.3f Angstrom/px, working box %d px",
@@ -76,7 +79,10 @@ def read_images(job: FitJob) -> PreparedParticles:
     )
     logger.info(plan.sentence())
     scratch = job.run.checkpoint if params.scratch is None else scratch_folder(params.scratch)
-    require_disk(plan, job.run.path, scratch)
+    if job.world.is_first:
+        require_disk(plan.for_processes(job.world.local_size), job.run.path, scratch)
+    if job.world.size > 1:
+        logger.info("%d processes share the images, with so much memory each", job.world.size)
     job.progress.stage("reading images")
     first = job.progress.step
     return prepare_particles(
@@ -84,7 +90,8 @@ def read_images(job: FitJob) -> PreparedParticles:
         box_size,
         scratch=None if plan.images_in_memory else scratch,
         progress=lambda done, total: job.progress.to(first + done * READING_STEPS // total),
-        bad_images=BadImages(params.skip_bad_images, job.run.bad_images),
+        bad_images=BadImages(params.skip_bad_images, job.run.bad_images if job.world.is_first else None),
+        share=Share.of(job.world, count, job.inputs.halves),
     )
 
 
@@ -128,7 +135,7 @@ def settle_sign_and_masks(
         mask = job.inputs.mask
         if mask is None:
             mask = _automatic_mask(sign * mean, source.pixel_size, job.params.particles)
-        settled = SignAndMask(sign, mask)
+        settled = job.world.agreed(SignAndMask(sign, mask))
         job.checkpoint.save("start", settled)
     job.progress.advance()
     return source.with_sign(settled.sign), _masks(job, settled.mask), equations
