@@ -64,7 +64,8 @@ def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE, world: World =
 
 def _fit(job: FitJob) -> None:
     """Do all stages in order; each goes on from what an earlier, interrupted run has saved."""
-    with closing(job.progress), logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
+    spoken = [logging.getLogger("solvar_engine")] if job.world.is_first else []
+    with closing(job.progress), logging_redirect_tqdm(spoken):
         images = read_images(job)
         job = with_independent_halves(job, images)
         images, masks, equations = settle_sign_and_masks(job, images)
