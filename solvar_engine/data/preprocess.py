@@ -56,6 +56,8 @@ def prepare_particles(
     progress: Callable[[int, int], None] | None = None,
     bad_images: BadImages = REFUSE_BAD_IMAGES,
     share: Share | None = None,
+    device: torch.device | str = "cpu",
+    kept_on_device: bool = True,
 ) -> PreparedParticles:
     """Normalise, centre, transform and Fourier-crop all images, once; of several processes each does its share.
 
@@ -65,13 +67,17 @@ def prepare_particles(
     box_size : int
         Working box, px, at most that of the images.
     scratch : Path or None
-        Folder on whose disk the result is mapped; None keeps everything in memory.
+        Folder on whose disk the result is mapped; None keeps everything in memory, or on the device.
     progress : callable, optional
         Called with (images done, images in all).
     bad_images : BadImages
         What to do about images that cannot be used.
     share : Share, optional
         Images of this process, if several share them.
+    device : torch.device or str
+        Where images are transformed, and batches will be made.
+    kept_on_device : bool
+        Whether the result stays there; else it is in memory that the device reads quickly, or on disk.
 
     Returns
     -------
@@ -90,11 +96,12 @@ def prepare_particles(
     """
     if box_size > stack.box_size:
         raise ValueError(f"box is {box_size}, but the images have {stack.box_size} px")
-    disk = HalfDisk.create(box_size)
+    device = torch.device(device)
+    disk = HalfDisk.create(box_size).to(device)
     count = len(stack)
     share = share or Share.of(ALONE, count)
     own, world = share.rows, share.world
-    coefficients = _allocate(len(own), len(disk), scratch)
+    coefficients = _allocate(len(own), len(disk), scratch, device, kept_on_device)
     unit = grey_unit(stack)
     deviation = torch.zeros(count)
     digest = torch.zeros(count, dtype=torch.int64)
@@ -109,20 +116,20 @@ def prepare_particles(
         rows = own[start : start + chunk]
         images, found = stack.images_with_faults(rows.numpy())
         digest[rows] = digests(images)
-        images = images / unit
-        images, deviation[rows] = flattened(images)
+        images, deviations = flattened(images.to(device) / unit)
+        deviation[rows] = deviations.cpu()
         empty = rows[deviation[rows] == 0].tolist()
         faults.update({row: found.get(row, MASKED) for row in empty})
         is_bad[empty] = True
         for g in group[rows].unique().tolist():
             members = group[rows] == g
             ratio = float(stack.pixel_sizes[g]) / stack.pixel_size
-            coefficients[share.places(rows[members])] = _centred_coefficients(
-                images[members], disk, stack.pose.shift[rows[members]] / stack.pixel_size, ratio
-            )
+            shift_px = stack.pose.shift[rows[members]].to(device) / stack.pixel_size
+            centred = _centred_coefficients(images[members], disk, shift_px, ratio)
+            coefficients[share.places(rows[members])] = centred.to(coefficients.device)
             members &= measured[rows] & ~is_bad[rows]
             if bool(members.any()):
-                spectra[g].append((rows[members], background_power(images[members], disk) * ratio**4))
+                spectra[g].append((rows[members], background_power(images[members], disk).cpu() * ratio**4))
         if progress is not None:
             progress(min(start + chunk, len(own)), len(own))
     deviation, digest, bad = world.total(deviation, digest, is_bad.long())
@@ -210,9 +217,14 @@ def grey_unit(stack: ParticleStack) -> float:
     return float(2.0 ** round(math.log2(typical)))
 
 
-def _allocate(count: int, pixels: int, scratch: Path | None) -> Tensor:
+def _allocate(
+    count: int, pixels: int, scratch: Path | None, device: torch.device, kept_on_device: bool
+) -> Tensor:
+    if scratch is None and kept_on_device:
+        return torch.empty(count, pixels, dtype=torch.complex64, device=device)
     if scratch is None:
-        return torch.empty(count, pixels, dtype=torch.complex64)
+        # from pages that stay where they are a GPU reads by itself, while it computes
+        return torch.empty(count, pixels, dtype=torch.complex64, pin_memory=device.type == "cuda")
     # A file without a name: its space comes free with the process, however that ends, and no two runs share one.
     with tempfile.TemporaryFile(dir=scratch) as handle:
         # Claiming the space now turns a full disk into an error at once instead of a crash hours later.

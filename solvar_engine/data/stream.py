@@ -22,10 +22,10 @@ class PreparedParticles:
     Attributes
     ----------
     coefficients : Tensor, shape (n, pixels), complex64
-        In memory or memory-mapped; orthonormal in the input box, not whitened, in units of `grey_unit`. Only those of
+        Where batches are made, or else in memory or memory-mapped; orthonormal in the input box, not whitened, in units of `grey_unit`. Only those of
         the share of this process.
     disk : HalfDisk
-        Of the working box.
+        Of the working box, where batches are made; all tables of particles are best on the CPU.
     box_size : int
         Working box, px.
     pixel_size : float
@@ -120,11 +120,12 @@ class PreparedParticles:
             raise ValueError("images at other poses than those that they were read with cannot be subtracted from")
         pixels = images.shape[1]
         whitening = self._whitening(self.disk)[:, :pixels][self.group[index]]
-        self.coefficients[self._places(index), :pixels] -= images / (whitening * self.image_scale[index, None])
+        taken = images / (whitening * self.image_scale[index, None].to(whitening.device))
+        self.coefficients[self._places(index), :pixels] -= taken.to(self.coefficients.device)
 
     def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
         """See :meth:`solvar_engine.imaging.types.BatchSource.batches`."""
-        inverse_deviation = self._whitening(disk)
+        device, inverse_deviation = disk.weight.device, self._whitening(disk)
         columns = self._background_columns(disk, inverse_deviation)
         seen = self._seen_pixels(disk)
         index = index if self.share is None else self.share.own(index)
@@ -132,25 +133,26 @@ class PreparedParticles:
             rows = index[start : start + batch_size]
             group = self.group[rows]
             whitening = inverse_deviation[group]
-            images = self.coefficients[self._places(rows), : len(disk)] * (whitening * self.image_scale[rows, None])
+            images = self.coefficients[self._places(rows), : len(disk)].to(device)
+            images = images * (whitening * self.image_scale[rows, None].to(device))
             if self.centring is not None:
                 moved_px = (self.pose.shift[rows] - self.centring[rows]) / self.pixel_size
-                images = images * shift_phases(disk, moved_px, disk.box_size)
-            ctf = ctf_values(self.ctf[rows], disk, self.pixel_size) * whitening
+                images = images * shift_phases(disk, moved_px.to(device), disk.box_size)
+            ctf = ctf_values(self.ctf[rows].to(device), disk, self.pixel_size) * whitening
             if seen is not None:
                 ctf = ctf * seen[group]
-            contrast = ctf.new_ones(len(rows)) if self.contrast is None else self.contrast[rows]
-            phases = phases_of_centring(disk, self.pose.shift[rows] / self.pixel_size)
+            contrast = ctf.new_ones(len(rows)) if self.contrast is None else self.contrast[rows].to(device)
+            phases = phases_of_centring(disk, self.pose.shift[rows].to(device) / self.pixel_size)
             of_group = torch.stack([columns[g] for g in group.tolist()]) if len(columns) > 1 else columns[0][None]
             background = Background.removed_from(images, of_group * phases[:, :, None], disk.weight)
-            yield Batch(images, ctf * self.sign, self.pose.rotation[rows], contrast, rows, background)
+            yield Batch(images, ctf * self.sign, self.pose.rotation[rows].to(device), contrast, rows, background)
 
     def _places(self, rows: Tensor) -> Tensor:
         return rows if self.share is None else self.share.places(rows)
 
     def _whitening(self, disk: HalfDisk) -> Tensor:
         """Factors (groups, pixels) on the coefficients of each optics group."""
-        inverse_deviation = self.noise_variance.rsqrt()[:, disk.shell]
+        inverse_deviation = self.noise_variance.to(disk.shell.device).rsqrt()[:, disk.shell]
         return torch.where(disk.shell == 0, ORIGIN_WEIGHT, 1.0) * inverse_deviation
 
     def _background_columns(self, disk: HalfDisk, whitening: Tensor) -> list[Tensor]:

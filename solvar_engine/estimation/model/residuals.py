@@ -84,4 +84,5 @@ class ResidualNoise:
         seen = shell_means((self._power > 0).double(), self._disk)
         seen[:, 0] = 0
         power = shell_means(self._power / self._count.clamp_min(1)[:, None], self._disk)
+        noise_variance = noise_variance.to(power.device)
         return torch.where(seen > 0, noise_variance * power / seen, noise_variance.double()).float()

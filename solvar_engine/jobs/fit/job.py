@@ -67,8 +67,8 @@ class FitJob:
         steps = READING_STEPS + rounds[-1] + len(schedule.full_epochs()) + len(rounds) + _OTHER_STEPS
         if params.refine_poses:
             steps += POSE_STEPS * len(rounds)
-        checkpoint, progress = Checkpoint(run.checkpoint, world), Progress(status, steps)
-        return cls(params, run, inputs, checkpoint, progress, schedule, world)
+        checkpoint = Checkpoint(run.checkpoint, world, compute_device(params))
+        return cls(params, run, inputs, checkpoint, Progress(status, steps), schedule, world)
 
     @property
     def units(self) -> list[Unit]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from solvar_engine.jobs.fit.outputs import (
 )
 from solvar_engine.jobs.fit.poses import pose_columns
 from solvar_engine.jobs.fit.rank import least_gain
+from solvar_engine.jobs.running.devices import on_cpu
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +70,11 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
     )
     everyone, band, spread = torch.arange(count), halves.judging_band(), halves.contrast_variance()
     for batch in latent_coordinates(halves.source, everyone, band, components, spread):
-        latents.z[batch.index] = batch.z
-        latents.precision[batch.index] = batch.precision
-        latents.log_likelihood[batch.index] = batch.log_likelihood
-        latents.contrast[batch.index] = batch.contrast
-        latents.contrast_std[batch.index] = batch.contrast_std
+        latents.z[batch.index] = batch.z.cpu()
+        latents.precision[batch.index] = batch.precision.cpu()
+        latents.log_likelihood[batch.index] = batch.log_likelihood.cpu()
+        latents.contrast[batch.index] = batch.contrast.cpu()
+        latents.contrast_std[batch.index] = batch.contrast_std.cpu()
     latents = AllLatents(*job.world.total(*(getattr(latents, field.name) for field in fields(latents))))
     latents.z[of_no_half(job.inputs.halves, count)] = 0  # nothing is known of images that cannot be used
     job.progress.advance()
@@ -96,15 +97,17 @@ def write_results(
     run, stack, source = job.run, job.inputs.stack, halves.source
     scale = OutputScale.of(images)
     write_mean(run, halves.mean, halves.masks, scale)
-    overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean)
-    slow = slow_overlap(components.eigenvolumes, halves.problem.mean)
+    overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean).cpu()
+    slow = slow_overlap(components.eigenvolumes, halves.problem.mean).cpu()
+    correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal().cpu()
+    factors = tuple((factors.volumes * halves.problem.mask).cpu() for factors in halves.state.factors)
+    mean, components, decision = on_cpu((halves.mean, components, decision))
     labels = label_components(components, overlap, slow, least_gain(job, halves, decision))
     write_components(run, components, overlap, labels, scale)
-    for half, factors in enumerate(halves.state.factors, start=1):
-        write_half_components(run, components, factors.volumes * halves.problem.mask, half, scale)
+    for half, volumes in enumerate(factors, start=1):
+        write_half_components(run, components, volumes, half, scale)
     write_candidates(run, decision, scale)
-    correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal()
-    write_spectra(run, source, stack, halves.mean.fsc, correlation, scale)
+    write_spectra(run, source, stack, mean.fsc, correlation, scale)
     known = (1.0 if source.contrast is None else source.contrast) / images.image_scale
     known = known / (known * latents.contrast)[~halves.outlier].mean()
     contrast = known * latents.contrast
@@ -118,7 +121,7 @@ def write_results(
         **refined,
     }
     stack.write_star(run.particles, columns, source.pose if job.params.refine_poses else None)
-    return _summarise(halves, components, labels, scale)
+    return _summarise(replace(halves, mean=mean), components, labels, scale)
 
 
 def _half_set_numbers(job: FitJob) -> torch.Tensor:

@@ -92,6 +92,7 @@ def read_images(job: FitJob) -> PreparedParticles:
         progress=lambda done, total: job.progress.to(first + done * READING_STEPS // total),
         bad_images=BadImages(params.skip_bad_images, job.run.bad_images if job.world.is_first else None),
         share=Share.of(job.world, count, job.inputs.halves),
+        device=job.projector_options.device,
     )
 
 
@@ -135,6 +136,7 @@ def settle_sign_and_masks(
         mask = job.inputs.mask
         if mask is None:
             mask = _automatic_mask(sign * mean, source.pixel_size, job.params.particles)
+        mask = mask.to(mean.device)
         settled = job.world.agreed(SignAndMask(sign, mask))
         job.checkpoint.save("start", settled)
     job.progress.advance()
@@ -143,8 +145,9 @@ def settle_sign_and_masks(
 
 def _masks(job: FitJob, mask: Tensor) -> Masks:
     """Add the mask of the factors to that of the mean, and say so if it is another one."""
-    path = job.params.focus_mask
-    masks = Masks(mask, focus(mask, job.inputs.focus_mask, path))
+    path, focus_mask = job.params.focus_mask, job.inputs.focus_mask
+    focus_mask = None if focus_mask is None else focus_mask.to(mask.device)
+    masks = Masks(mask, focus(mask, focus_mask, path))
     if path is not None:
         share = float(masks.factors.sum() / mask.sum())
         logger.info("Variability is sought inside the focus mask %s only: %.1f %% of the mask", path, 100 * share)
