@@ -37,17 +37,17 @@ from solvar_engine import __version__
 from solvar_engine.contract.errors import INTERRUPTED, TERMINATED, UserError
 from solvar_engine.contract.params import (
     COMMANDS,
-    SUPPORTED_DEVICES,
     FitParams,
     Option,
     Params,
     exclusive_sets_of,
     options_of,
 )
-from solvar_engine.distributed.launch import is_one_of_several, launched, local_size, rank
+from solvar_engine.distributed.launch import is_one_of_several, launched, local_rank, local_size, rank
 from solvar_engine.jobs.running.failures import sentence_of, user_sentence
 
 PROGRAM = "solvar-engine"
+_COMMANDS_ON_GPUS = ("fit", "reconstruct")
 _EXIT_INTERNAL, _EXIT_USER, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 1, 2, 130, 143
 
 logger = logging.getLogger("solvar_engine")
@@ -224,7 +224,7 @@ def _start(params: Params) -> Callable[..., None]:
     try:
         threads = max(1, (params.threads or allowed_cpus()) // local_size())
         _prepare_libraries(threads)
-        device = resolve_device(params.device)
+        device = _device_of(params)
         job = importlib.import_module(f"solvar_engine.jobs.run_{params.command}")
         _set_threads(threads)
     except Exception as error:
@@ -290,7 +290,7 @@ def allowed_cpus() -> int:
 
 
 def resolve_device(name: str) -> str:
-    """Settle the device, one of those that this version computes on.
+    """Settle the device; of several processes each takes the GPU of its number on this machine.
 
     Parameters
     ----------
@@ -300,22 +300,39 @@ def resolve_device(name: str) -> str:
     Returns
     -------
     str
-        cpu.
+        cpu or cuda:N.
 
     Raises
     ------
     UserError
-        If a GPU is asked for: it is not there, or nothing in this version could use it.
+        If a GPU is asked for that is not there, or there are fewer than processes.
     """
-    if name == "auto":
-        return SUPPORTED_DEVICES[0]
-    if name in SUPPORTED_DEVICES:
+    if name == "cpu":
         return name
     import torch
 
-    if not torch.cuda.is_available():
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto" and not count:
+        return "cpu"
+    if not count:
         raise UserError(f"--device {name} was asked for, but no CUDA GPU is available: use --device cpu.")
-    raise UserError(f"--device {name} was asked for, but this version computes on the CPU only: use --device cpu.")
+    if ":" in name and int(name[5:]) >= count:
+        raise UserError(f"{name} was asked for, but there are {count} GPUs, numbered from 0: choose one of them.")
+    if ":" not in name and local_size() > count:
+        raise UserError(
+            f"{local_size()} processes need a GPU each, but there are {count}: start as many, or use --device cpu."
+        )
+    return name if ":" in name else f"cuda:{local_rank()}"
+
+
+def _device_of(params: Params) -> str:
+    """Device of this process, for commands that can use a GPU."""
+    if isinstance(params, FitParams):
+        devices = [resolve_device(name) for name in params.devices()]
+        return devices[local_rank()] if params.gpus is not None else devices[0]
+    if params.command in _COMMANDS_ON_GPUS or params.device in ("auto", "cpu"):
+        return resolve_device(params.device if params.command in _COMMANDS_ON_GPUS else "cpu")
+    raise UserError(f"--device {params.device} was asked for, but {params.command} computes on the CPU: leave it out.")
 
 
 def _prepare_libraries(threads: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from solvar_engine.data.transfers import brought_to
 from solvar_engine.distributed.world import ALONE, Share, World
 from solvar_engine.imaging.background import ORIGIN_WEIGHT, Background, background_columns, phases_of_centring
 from solvar_engine.imaging.ctf import ctf_values
@@ -22,8 +23,8 @@ class PreparedParticles:
     Attributes
     ----------
     coefficients : Tensor, shape (n, pixels), complex64
-        Where batches are made, or else in memory or memory-mapped; orthonormal in the input box, not whitened, in units of `grey_unit`. Only those of
-        the share of this process.
+        Where batches are made, or else in memory or memory-mapped; orthonormal in the input box, not whitened, in
+        units of `grey_unit`. Only those of the share of this process.
     disk : HalfDisk
         Of the working box, where batches are made; all tables of particles are best on the CPU.
     box_size : int
@@ -56,6 +57,8 @@ class PreparedParticles:
         Images that could not be used, all zero here.
     share : Share or None
         Of this process, if several share the images; None if all are here.
+    largest_batch : int or None
+        Images that are yielded together at most, where memory is short.
     """
 
     coefficients: Tensor
@@ -76,6 +79,7 @@ class PreparedParticles:
     digest: Tensor | None = None
     is_bad: Tensor | None = None
     share: Share | None = None
+    largest_batch: int | None = None
 
     def __len__(self) -> int:
         return int(self.group.shape[0])
@@ -88,6 +92,10 @@ class PreparedParticles:
     def with_noise(self, noise_variance: Tensor) -> PreparedParticles:
         """Same particles, whitened by another spectrum (groups, shells)."""
         return replace(self, noise_variance=noise_variance.float())
+
+    def in_less_memory(self, largest_batch: int) -> PreparedParticles:
+        """Same particles, so many of them at once at most, and off the device: batches are brought there."""
+        return replace(self, coefficients=self.coefficients.cpu(), largest_batch=largest_batch)
 
     def with_sign(self, sign: float) -> PreparedParticles:
         """Same particles, seen with the other sign of contrast."""
@@ -129,11 +137,12 @@ class PreparedParticles:
         columns = self._background_columns(disk, inverse_deviation)
         seen = self._seen_pixels(disk)
         index = index if self.share is None else self.share.own(index)
-        for start in range(0, index.shape[0], batch_size):
-            rows = index[start : start + batch_size]
+        batch_size = min(batch_size, self.largest_batch or batch_size)
+        chunks = index.split(batch_size) if len(index) else ()
+        read = (self.coefficients[self._places(rows), : len(disk)] for rows in chunks)
+        for rows, images in zip(chunks, brought_to(device, read), strict=True):
             group = self.group[rows]
             whitening = inverse_deviation[group]
-            images = self.coefficients[self._places(rows), : len(disk)].to(device)
             images = images * (whitening * self.image_scale[rows, None].to(device))
             if self.centring is not None:
                 moved_px = (self.pose.shift[rows] - self.centring[rows]) / self.pixel_size

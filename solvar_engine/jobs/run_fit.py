@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 
+import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
 from solvar_engine.contract.status import StatusTracker
+from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.estimation.solver.schedule import Schedule
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
@@ -19,10 +21,13 @@ from solvar_engine.jobs.fit.job import DEFAULT_SCHEDULE, FitJob
 from solvar_engine.jobs.fit.rank import decide_rank, keep_real
 from solvar_engine.jobs.fit.results import find_latents, write_results
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks, with_independent_halves
+from solvar_engine.jobs.running.devices import compute_device, device_name, release_memory
 from solvar_engine.jobs.running.log import run_log
 from solvar_engine.jobs.running.tracking import tracked
 
 logger = logging.getLogger(__name__)
+
+_BATCHES_WHERE_MEMORY_IS_SHORT = (256, 64, 16)
 
 
 def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE, world: World = ALONE) -> None:
@@ -58,7 +63,8 @@ def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE, world: World =
         with tracked(StatusTracker(run_dir.status, params.command)) as status, run_log(run_dir.log):
             inputs = read_inputs(params)
             if start == NEW:
-                write_params(run_dir, params, inputs=inputs.files, resolved={"box": inputs.box_size})
+                resolved = {"box": inputs.box_size, "device": device_name(compute_device(params))}
+                write_params(run_dir, params, inputs=inputs.files, resolved=resolved)
             _fit(FitJob.start(params, run_dir, inputs, status, schedule, world))
 
 
@@ -68,13 +74,33 @@ def _fit(job: FitJob) -> None:
     with closing(job.progress), logging_redirect_tqdm(spoken):
         images = read_images(job)
         job = with_independent_halves(job, images)
-        images, masks, equations = settle_sign_and_masks(job, images)
-        if job.world.is_first:
-            write_decisions(job.run, ImageDecisions(images.sign, images.grey_unit))
-        halves = fit_halves(job, images, masks, equations)
-        decision = decide_rank(job, halves)
-        halves = keep_real(job, halves, decision)
-        full = fit_all(job, halves)
-        components = measure_scale(job, halves, full)
-        latents = find_latents(job, halves, components)
-        job.progress.finish(write_results(job, images, halves, components, latents, decision))
+        _estimate_with_less_and_less(job, images)
+
+
+def _estimate_with_less_and_less(job: FitJob, images: PreparedParticles) -> None:
+    """Do what follows the reading; where a GPU's memory runs out, again from the last checkpoint with fewer images."""
+    for largest in _BATCHES_WHERE_MEMORY_IS_SHORT:
+        try:
+            return _estimate(job, images)
+        except torch.OutOfMemoryError:
+            if job.world.size > 1:  # the others are elsewhere in the computation
+                raise
+        logger.warning(
+            "The memory of the GPU ran out: going on with at most %d images at a time, the others off the GPU", largest
+        )
+        release_memory(job.projector_options.device)
+        images = images.in_less_memory(largest)
+    return _estimate(job, images)
+
+
+def _estimate(job: FitJob, images: PreparedParticles) -> None:
+    images, masks, equations = settle_sign_and_masks(job, images)
+    if job.world.is_first:
+        write_decisions(job.run, ImageDecisions(images.sign, images.grey_unit))
+    halves = fit_halves(job, images, masks, equations)
+    decision = decide_rank(job, halves)
+    halves = keep_real(job, halves, decision)
+    full = fit_all(job, halves)
+    components = measure_scale(job, halves, full)
+    latents = find_latents(job, halves, components)
+    job.progress.finish(write_results(job, images, halves, components, latents, decision))

@@ -112,6 +112,10 @@ class FitParams(Params):
         str, None, help="GPUs to use, a process on each, by their numbers, such as 0,1",
         metavar="LIST", may_differ_on_resume=True,
     )
+    gpu_memory_gb: float | None = option(
+        float, None, help="memory of each GPU that may be used; without it, all that is free",
+        unit="GB", minimum=0.1, maximum=10_000, metavar="X", may_differ_on_resume=True,
+    )
     resume: bool = option(
         bool, False, help="go on where an interrupted run stopped; start if there is none",
         may_differ_on_resume=True,

@@ -19,8 +19,9 @@ from solvar_engine.imaging.masks import automatic_mask
 from solvar_engine.jobs.fit.families import with_equal_pixels
 from solvar_engine.jobs.fit.inputs import focus, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
-from solvar_engine.jobs.fit.plan import FitDemand, plan_within
+from solvar_engine.jobs.fit.plan import FitDemand, plan_gpu, plan_within
 from solvar_engine.jobs.running.allocator import FreedMemory
+from solvar_engine.jobs.running.devices import device_name, usable_memory
 from solvar_engine.jobs.running.memory import available_bytes
 from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.reconstruction.mean import estimate_mean
@@ -68,6 +69,14 @@ def read_images(job: FitJob) -> PreparedParticles:
         job.world.size,
         job.world.local_size,
     )
+    device, on_gpu, largest_batch = job.projector_options.device, False, None
+    if torch.device(device).type != "cpu":
+        gpu = plan_gpu(demand, usable_memory(device, params.gpu_memory_gb))
+        on_gpu, largest_batch = gpu.images_on_gpu, gpu.largest_batch
+        demand = replace(demand, images_on_gpu=on_gpu)
+        place = "on the GPU" if on_gpu else "off the GPU"
+        logger.info("Preprocessed images stay %s, at most %d are visited at a time", place, largest_batch)
+    logger.info("Computing on %s", device_name(device))
     plan = plan_within(demand, available_bytes() / job.world.local_size)
     FreedMemory.of_fit(plan.memory_bytes).govern(job.progress)
     logger.info(
@@ -85,15 +94,17 @@ def read_images(job: FitJob) -> PreparedParticles:
         logger.info("%d processes share the images, with so much memory each", job.world.size)
     job.progress.stage("reading images")
     first = job.progress.step
-    return prepare_particles(
+    images = prepare_particles(
         stack,
         box_size,
         scratch=None if plan.images_in_memory else scratch,
         progress=lambda done, total: job.progress.to(first + done * READING_STEPS // total),
         bad_images=BadImages(params.skip_bad_images, job.run.bad_images if job.world.is_first else None),
         share=Share.of(job.world, count, job.inputs.halves),
-        device=job.projector_options.device,
+        device=device,
+        kept_on_device=on_gpu or torch.device(device).type == "cpu",
     )
+    return replace(images, largest_batch=largest_batch)
 
 
 def with_independent_halves(job: FitJob, source: PreparedParticles) -> FitJob:

@@ -44,7 +44,8 @@ class Progress:
         self._update(stage=name)
 
     def to(self, step: int) -> None:
-        """Go to a step; never back."""
+        """Go to a step; never back, nor beyond the last."""
+        step = min(step, self._steps)
         if step > self.step:
             self._bar.update(step - self.step)
             self.step = step
