@@ -12,7 +12,7 @@ from typing import Any, Mapping
 import pyworkflow.protocol.params as params
 from pwem.protocols import ProtAnalysis3D
 
-from solvar_engine.contract.params import SUPPORTED_DEVICES, Params
+from solvar_engine.contract.params import Params
 from solvar_engine.contract.status import Status
 from solvar_plugin import Plugin, __version__
 from solvar_plugin.constants import ENGINE_PACKAGE
@@ -152,8 +152,6 @@ class SolvarProtBase(ProtAnalysis3D):
         problems = []
         if self.scratchFolder.get() and not os.path.isdir(self.scratchFolder.get()):
             problems.append(f"The scratch folder {self.scratchFolder.get()} does not exist: create it or leave it out.")
-        if self.useGpu.get() and "cuda" not in SUPPORTED_DEVICES:
-            problems.append("This version of the engine computes on the CPU only: set 'GPU IDs' to No.")
         return problems + self._engineProblems()
 
     def _engineProblems(self) -> list[str]:

@@ -108,7 +108,7 @@ def plan_gpu(demand: FitDemand, available_bytes: float) -> GpuPlan:
     for images_on_gpu in (True, False):
         room = available_bytes - needed - (of_images if images_on_gpu else 0)
         if room >= _LEAST_BATCH * of_one_image:
-            return GpuPlan(images_on_gpu, int(min(room // of_one_image, _LARGEST_BATCH)))
+            return GpuPlan(images_on_gpu, int(min(room / of_one_image, _LARGEST_BATCH)))
     raise UserError(
         f"The fit needs about {(needed + _LEAST_BATCH * of_one_image) / 1e6:.0f} MB of GPU memory, but only"
         f" {available_bytes / 1e6:.0f} MB may be used: choose a smaller --rank or --box, or --device cpu."
