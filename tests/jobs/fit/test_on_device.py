@@ -22,13 +22,13 @@ def fit_on(device: torch.device, particles: Path, output: Path, monkeypatch: pyt
     """Fit on a device that the command line does not know."""
     options = SliceOptions(device=str(device), backend="torch_ref")
     monkeypatch.setattr(FitJob, "projector_options", options)
-    run(FitParams(particles=str(particles), output=str(output), rank=2, refine_poses=True, refine_contrast=True))
+    run(FitParams(particles=str(particles), output=str(output), rank=1, refine_poses=True, refine_contrast=True))
     return RunDir(output)
 
 
 def test_a_fit_with_poses_and_contrasts_is_the_same_on_another_device(simulate, tmp_path, monkeypatch) -> None:
     data = simulate(
-        *("--phantom", "hinge", "--particles", 120, "--box", 16, "--pixel-size", 10.0, "--snr", 2.0),
+        *("--phantom", "hinge", "--particles", 100, "--box", 16, "--pixel-size", 10.0, "--snr", 2.0),
         *("--rotation-error", 2),
     )
     expected = fit_on(torch.device("cpu"), data.particles, tmp_path / "here", monkeypatch)
