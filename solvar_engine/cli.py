@@ -225,6 +225,10 @@ def _start(params: Params) -> Callable[..., None]:
         threads = max(1, (params.threads or allowed_cpus()) // local_size())
         _prepare_libraries(threads)
         device = _device_of(params)
+        if device != "cpu":
+            import torch
+
+            torch.cuda.set_device(device)  # where kernels are started that name none
         job = importlib.import_module(f"solvar_engine.jobs.run_{params.command}")
         _set_threads(threads)
     except Exception as error:

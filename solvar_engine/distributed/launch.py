@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_TO_NOTICE = 120.0
 _SECONDS_TO_STOP = 10.0
 
 
@@ -55,21 +59,35 @@ def launched(count: int, arguments: Sequence[str]) -> Iterator[Callable[[], bool
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # no name of this machine needs to be known for that
     command = [sys.executable, "-m", "solvar_engine", *arguments]
     others: list[subprocess.Popen[bytes]] = []
+    ended = threading.Event()
     try:
         for number in range(1, count):
             own = {"RANK": str(number), "LOCAL_RANK": str(number)}
             others.append(subprocess.Popen(command, env={**os.environ, **own}, stdin=subprocess.DEVNULL))
         os.environ.update(RANK="0", LOCAL_RANK="0")
+        threading.Thread(target=_watch, args=(others, ended), name="process-watch", daemon=True).start()
         yield lambda: any(process.poll() for process in others)
         for process in others:
             process.wait(_SECONDS_TO_STOP)
     finally:
+        ended.set()
         for process in others:
             process.terminate()
         for process in others:
             _end(process)
         os.environ.clear()
         os.environ.update(before)
+
+
+def _watch(others: Sequence[subprocess.Popen[bytes]], ended: threading.Event) -> None:
+    """Stop this process where one of the others has died and it waits for that one, as GPUs do, without noticing."""
+    while not ended.wait(_SECONDS_BETWEEN_LOOKS):
+        if any(process.poll() for process in others):
+            if not ended.wait(_SECONDS_TO_NOTICE):
+                os.kill(os.getpid(), signal.SIGTERM)
+            if not ended.wait(_SECONDS_TO_STOP):
+                os._exit(128 + signal.SIGTERM)
+            return
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
