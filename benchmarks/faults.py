@@ -445,7 +445,7 @@ _ALTERNATION = [
         ("zip(this.halves, means, state.factors, strict=True)",
          "zip(this.halves, means, reversed(state.factors), strict=True)",
          "poses refined under the factors of the other half"),
-        ("+= refined.shift_px * self.pixel_size", "-= refined.shift_px * self.pixel_size",
+        ("pose.shift[index] + found.moved", "pose.shift[index] - found.moved",
          "refined shifts taken away, not added"),
     ),
     *_of(

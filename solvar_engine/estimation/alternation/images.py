@@ -66,7 +66,7 @@ def judge_images(
     noise.complete(source.world)
     contrast = (contrast / contrast[~outlier].mean()).clamp_min(_LEAST_CONTRAST)
     return JudgedImages(
-        noise.update(source.noise_variance).cpu(), outlier, contrast.float(), share if is_doubted else 0.0
+        noise.update(source.noise_variance).to(source.noise_variance.device), outlier, contrast.float(), share if is_doubted else 0.0
     )
 
 
