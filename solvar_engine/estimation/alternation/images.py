@@ -65,9 +65,8 @@ def judge_images(
             noise.add(power, group[rows])
     noise.complete(source.world)
     contrast = (contrast / contrast[~outlier].mean()).clamp_min(_LEAST_CONTRAST)
-    return JudgedImages(
-        noise.update(source.noise_variance).to(source.noise_variance.device), outlier, contrast.float(), share if is_doubted else 0.0
-    )
+    measured = noise.update(source.noise_variance).to(source.noise_variance.device)
+    return JudgedImages(measured, outlier, contrast.float(), share if is_doubted else 0.0)
 
 
 def _noise_sample(source: ParticleSource, index: Tensor) -> Tensor:
