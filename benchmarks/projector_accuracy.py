@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import cpu_seconds, provenance, publish, script_parser, table, use_threads
+from solvar_engine.distributed.world import ALONE
 from solvar_engine.estimation.model.bands import make_band
 from solvar_engine.estimation.model.expectation import expectation_pass
 from solvar_engine.estimation.model.objectives import OBJECTIVES
@@ -57,6 +58,7 @@ class RandomImages:
 
     def __init__(self, box_size: int, images: int) -> None:
         generator = torch.Generator().manual_seed(0)
+        self.world = ALONE
         self.box_size = box_size
         self.disk = HalfDisk.create(box_size)
         pixels = len(self.disk)

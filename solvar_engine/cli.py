@@ -35,10 +35,19 @@ from typing import Any, NoReturn
 
 from solvar_engine import __version__
 from solvar_engine.contract.errors import INTERRUPTED, TERMINATED, UserError
-from solvar_engine.contract.params import COMMANDS, SUPPORTED_DEVICES, Option, Params, exclusive_sets_of, options_of
-from solvar_engine.jobs.running.failures import user_sentence
+from solvar_engine.contract.params import (
+    COMMANDS,
+    FitParams,
+    Option,
+    Params,
+    exclusive_sets_of,
+    options_of,
+)
+from solvar_engine.distributed.launch import is_one_of_several, launched, local_rank, local_size, rank
+from solvar_engine.jobs.running.failures import sentence_of, user_sentence
 
 PROGRAM = "solvar-engine"
+_COMMANDS_ON_GPUS = ("fit", "reconstruct")
 _EXIT_INTERNAL, _EXIT_USER, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 1, 2, 130, 143
 
 logger = logging.getLogger("solvar_engine")
@@ -67,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _stop_when_asked()
     with _console(params.debug):
-        return _run(params)
+        return _run(params, sys.argv[1:] if argv is None else argv)
 
 
 # ---------------------------------------------------------------- arguments
@@ -156,10 +165,17 @@ def _value_parser(option: Option) -> Any:
 # ---------------------------------------------------------------- running
 
 
-def _run(params: Params) -> int:
+def _run(params: Params, arguments: Sequence[str]) -> int:
     try:
         params.validate()
-        _start(params)()
+        _check_processes(params)
+        processes = len(params.devices()) if isinstance(params, FitParams) else 1
+        with launched(processes, arguments) as has_failed:
+            work = _start(params)
+            if is_one_of_several():
+                _work_together(work, has_failed)
+            else:
+                work()
     except KeyboardInterrupt:
         logger.error(INTERRUPTED)
         return _EXIT_INTERRUPTED
@@ -177,22 +193,45 @@ def _run(params: Params) -> int:
     return 0
 
 
-def _start(params: Params) -> Callable[[], None]:
+def _check_processes(params: Params) -> None:
+    """Refuse to be one of several processes where that does not make sense."""
+    if not is_one_of_several():
+        return
+    if not isinstance(params, FitParams):
+        raise UserError(f"{params.command} works in one process: start it without torchrun.")
+    if params.processes not in (None, local_size()):
+        raise UserError(f"--processes is {params.processes}, but {local_size()} were started: leave it out.")
+
+
+def _work_together(work: Callable[..., None], has_failed: Callable[[], bool]) -> None:
+    """Do the work of a command as one of several processes."""
+    from solvar_engine.distributed.join import joined
+
+    with joined(has_failed) as world, world.telling(sentence_of):
+        work(world=world)
+
+
+def _start(params: Params) -> Callable[..., None]:
     """Make all ready for a command, and return what does its work and keeps its status file.
 
     If that fails, the status file says so: in a queue it may be all that the user gets to see.
     """
     try:
-        threads = params.threads or allowed_cpus()
+        threads = max(1, (params.threads or allowed_cpus()) // local_size())
         _prepare_libraries(threads)
-        device = resolve_device(params.device)
+        device = _device_of(params)
+        if device != "cpu":
+            import torch
+
+            torch.cuda.set_device(device)  # where kernels are started that name none
         job = importlib.import_module(f"solvar_engine.jobs.run_{params.command}")
         _set_threads(threads)
     except Exception as error:
         # imported here because it brings NumPy, which must not come before the number of threads is set
         from solvar_engine.jobs.running.tracking import record_unstarted
 
-        record_unstarted(params, error)
+        if rank() == 0:
+            record_unstarted(params, error)
         raise
     return partial(job.run, dataclasses.replace(params, threads=threads, device=device))
 
@@ -209,7 +248,8 @@ def _console(debug: bool) -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")  # paths may hold bytes that are no text
     before = list(logger.handlers)
     level = logger.level
-    handler = logging.StreamHandler(sys.stderr)
+    # of several processes the first one speaks for all
+    handler = logging.StreamHandler(sys.stderr) if rank() == 0 or debug else logging.NullHandler()
     handler.setFormatter(_ConsoleFormatter(debug))
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
@@ -249,7 +289,7 @@ def allowed_cpus() -> int:
 
 
 def resolve_device(name: str) -> str:
-    """Settle the device, one of those that this version computes on.
+    """Settle the device; of several processes each takes the GPU of its number on this machine.
 
     Parameters
     ----------
@@ -259,17 +299,34 @@ def resolve_device(name: str) -> str:
     Raises
     ------
     UserError
-        If a GPU is asked for: it is not there, or nothing in this version could use it.
+        If a GPU is asked for that is not there, or there are fewer than processes.
     """
-    if name == "auto":
-        return SUPPORTED_DEVICES[0]
-    if name in SUPPORTED_DEVICES:
+    if name == "cpu":
         return name
     import torch
 
-    if not torch.cuda.is_available():
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto" and not count:
+        return "cpu"
+    if not count:
         raise UserError(f"--device {name} was asked for, but no CUDA GPU is available: use --device cpu.")
-    raise UserError(f"--device {name} was asked for, but this version computes on the CPU only: use --device cpu.")
+    if ":" in name and int(name[5:]) >= count:
+        raise UserError(f"{name} was asked for, but there are {count} GPUs, numbered from 0: choose one of them.")
+    if ":" not in name and local_size() > count:
+        raise UserError(
+            f"{local_size()} processes need a GPU each, but there are {count}: start as many, or use --device cpu."
+        )
+    return name if ":" in name else f"cuda:{local_rank()}"
+
+
+def _device_of(params: Params) -> str:
+    """Device of this process, for commands that can use a GPU."""
+    if isinstance(params, FitParams):
+        devices = [resolve_device(name) for name in params.devices()]
+        return devices[local_rank()] if params.gpus is not None else devices[0]
+    if params.command in _COMMANDS_ON_GPUS or params.device in ("auto", "cpu"):
+        return resolve_device(params.device if params.command in _COMMANDS_ON_GPUS else "cpu")
+    raise UserError(f"--device {params.device} was asked for, but {params.command} computes on the CPU: leave it out.")
 
 
 def _prepare_libraries(threads: int) -> None:

@@ -98,7 +98,7 @@ def _unwrapped(text: str) -> str:
         ("fit p.star --output run", "required: --rank"),
         ("fit p.star --output run --rank all", "argument --rank: 'all' is not a whole number or auto"),
         ("fit p.star --output run --rank 3 --objective em", "argument --objective: invalid choice: 'em'"),
-        ("fit p.star --output run --rank 3 --gpus 0", "unrecognized arguments: --gpus"),
+        ("fit p.star --output run --rank 3 --gpu 0", "unrecognized arguments: --gpu"),
         ("fit p.star --out run --rank 3", "required: --output"),
         ("simulate --output d --phantom", "argument --phantom: expected at least one argument"),
         ("simulate --output d --phantom hinge --snr low", "argument --snr: 'low' is not a number"),
@@ -205,18 +205,38 @@ def test_threads_follow_slurm_and_affinity(monkeypatch):
     assert cli.allowed_cpus() == 8
 
 
-@pytest.mark.parametrize("gpus", [0, 2])
-@pytest.mark.parametrize("name", ["auto", "cpu"])
-def test_device_is_the_cpu(gpus, name, monkeypatch):
+@pytest.mark.parametrize(
+    ("gpus", "name", "local_rank", "device"),
+    [
+        (0, "auto", 0, "cpu"),
+        (2, "auto", 0, "cuda:0"),
+        (2, "auto", 1, "cuda:1"),
+        (2, "cpu", 0, "cpu"),
+        (2, "cuda", 1, "cuda:1"),
+        (2, "cuda:1", 0, "cuda:1"),
+    ],
+)
+def test_device_is_a_gpu_if_there_is_one(gpus, name, local_rank, device, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
-    assert cli.resolve_device(name) == "cpu"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    assert cli.resolve_device(name) == device
 
 
-@pytest.mark.parametrize(("gpus", "reason"), [(0, "no CUDA GPU is available"), (2, "computes on the CPU only")])
-@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
-def test_gpu_that_is_not_there_or_not_used(gpus, reason, name, monkeypatch):
+@pytest.mark.parametrize(
+    ("gpus", "name", "processes", "reason"),
+    [
+        (0, "cuda", 1, "--device cuda was asked for, but no CUDA GPU is available"),
+        (0, "cuda:0", 1, "--device cuda:0 was asked for, but no CUDA GPU is available"),
+        (2, "cuda:2", 1, "cuda:2 was asked for, but there are 2 GPUs, numbered from 0"),
+        (2, "auto", 3, "3 processes need a GPU each, but there are 2"),
+    ],
+)
+def test_gpu_that_is_not_there(gpus, name, processes, reason, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
-    with pytest.raises(UserError, match=f"--device {name} was asked for, but .*{reason}"):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    with pytest.raises(UserError, match=reason):
         cli.resolve_device(name)
 
 

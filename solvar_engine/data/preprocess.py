@@ -26,6 +26,7 @@ from solvar_engine.data.noise import (
 )
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.distributed.world import ALONE, Share, World
 from solvar_engine.imaging.fourier import (
     HalfDisk,
     images_to_disk,
@@ -57,8 +58,11 @@ def prepare_particles(
     scratch: Path | None,
     progress: Callable[[int, int], None] | None = None,
     bad_images: BadImages = REFUSE_BAD_IMAGES,
+    share: Share | None = None,
+    device: torch.device | str = "cpu",
+    kept_on_device: bool = True,
 ) -> PreparedParticles:
-    """Normalise, centre, transform and Fourier-crop all images, once.
+    """Normalise, centre, transform and Fourier-crop all images, once; of several processes each does its share.
 
     Parameters
     ----------
@@ -66,11 +70,17 @@ def prepare_particles(
     box_size : int
         Working box, px, at most that of the images.
     scratch : Path or None
-        Folder on whose disk the result is mapped; None keeps everything in memory.
+        Folder on whose disk the result is mapped; None keeps everything in memory, or on the device.
     progress : callable, optional
         Called with (images done, images in all).
     bad_images : BadImages
         What to do about images that cannot be used.
+    share : Share, optional
+        Images of this process, if several share them.
+    device : torch.device or str
+        Where images are transformed, and batches will be made.
+    kept_on_device : bool
+        Whether the result stays there; else it is in memory that the device reads quickly, or on disk.
 
     Returns
     -------
@@ -89,44 +99,51 @@ def prepare_particles(
     """
     if box_size > stack.box_size:
         raise ValueError(f"box is {box_size}, but the images have {stack.box_size} px")
-    disk = HalfDisk.create(box_size)
+    device = torch.device(device)
+    disk = HalfDisk.create(box_size).to(device)
     count = len(stack)
-    coefficients = _allocate(count, len(disk), scratch)
+    share = share or Share.of(ALONE, count)
+    own, world = share.rows, share.world
+    coefficients = _allocate(len(own), len(disk), scratch, device, kept_on_device)
     unit = grey_unit(stack)
-    deviation = torch.empty(count)
-    digest = torch.empty(count, dtype=torch.int64)
+    deviation = torch.zeros(count)
+    digest = torch.zeros(count, dtype=torch.int64)
     is_bad = torch.zeros(count, dtype=torch.bool)
     faults: dict[int, str] = {}
     groups = len(stack.pixel_sizes)
     spectra: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(groups)]
     group = torch.as_tensor(stack.group)
     chunk = max(1, _CHUNK_PIXELS // stack.box_size**2)
-    for start in range(0, count, chunk):
-        rows = torch.arange(start, min(start + chunk, count))
+    measured = _rows_for_noise(group, groups)
+    for start in range(0, len(own), chunk):
+        rows = own[start : start + chunk]
         images, found = stack.images_with_faults(rows.numpy())
         digest[rows] = digests(images)
-        images = images / unit
-        images, deviation[rows] = flattened(images)
-        empty = (start + torch.nonzero(deviation[rows] == 0).flatten()).tolist()
+        images, deviations = flattened(images.to(device) / unit)
+        deviation[rows] = deviations.cpu()
+        empty = rows[deviation[rows] == 0].tolist()
         faults.update({row: found.get(row, MASKED) for row in empty})
         is_bad[empty] = True
         for g in group[rows].unique().tolist():
             members = group[rows] == g
             ratio = float(stack.pixel_sizes[g]) / stack.pixel_size
-            coefficients[rows[members]] = _centred_coefficients(
-                images[members], disk, stack.pose.shift[rows[members]] / stack.pixel_size, ratio
-            )
-            members &= ~is_bad[rows]
-            if bool(members.any()) and sum(len(known) for known, _ in spectra[g]) < _NOISE_IMAGES:
-                spectra[g].append((rows[members], background_power(images[members], disk) * ratio**4))
+            shift_px = stack.pose.shift[rows[members]].to(device) / stack.pixel_size
+            centred = _centred_coefficients(images[members], disk, shift_px, ratio)
+            coefficients[share.places(rows[members])] = centred.to(coefficients.device)
+            members &= measured[rows] & ~is_bad[rows]
+            if bool(members.any()):
+                spectra[g].append((rows[members], background_power(images[members], disk).cpu() * ratio**4))
         if progress is not None:
-            progress(int(rows[-1]) + 1, count)
+            progress(min(start + chunk, len(own)), len(own))
+    deviation, digest, bad = world.total(deviation, digest, is_bad.long())
+    is_bad = bad > 0
+    faults = world.entries(faults)
     bad_images.settle(stack, faults)
     good = torch.nonzero(~is_bad).flatten()
     scale = torch.ones(count)
     scale[good] = _normalise_groups(deviation[good], group[good], stack.box_size, stack.group_names, unit)
     digest[is_bad] = -1 - torch.nonzero(is_bad).flatten()  # equal only in that they hold nothing
-    noise = _noise_spectra(spectra, scale, disk)
+    noise = _noise_spectra(spectra, scale, disk, world)
     return PreparedParticles(
         coefficients=coefficients,
         disk=disk,
@@ -143,6 +160,7 @@ def prepare_particles(
         grey_unit=unit,
         digest=digest,
         is_bad=is_bad if faults else None,
+        share=share if world.size > 1 else None,
     )
 
 
@@ -199,9 +217,14 @@ def grey_unit(stack: ParticleStack) -> float:
     return float(2.0 ** round(math.log2(typical)))
 
 
-def _allocate(count: int, pixels: int, scratch: Path | None) -> Tensor:
+def _allocate(
+    count: int, pixels: int, scratch: Path | None, device: torch.device, kept_on_device: bool
+) -> Tensor:
+    if scratch is None and kept_on_device:
+        return torch.empty(count, pixels, dtype=torch.complex64, device=device)
     if scratch is None:
-        return torch.empty(count, pixels, dtype=torch.complex64)
+        # from pages that stay where they are a GPU reads by itself, while it computes
+        return torch.empty(count, pixels, dtype=torch.complex64, pin_memory=device.type == "cuda")
     # A file without a name: its space comes free with the process, however that ends, and no two runs share one.
     with tempfile.TemporaryFile(dir=scratch) as handle:
         # Claiming the space now turns a full disk into an error at once instead of a crash hours later.
@@ -219,16 +242,27 @@ def _centred_coefficients(images: Tensor, disk: HalfDisk, shift_px: Tensor, rati
     return coefficients * shift_phases(disk, shift_px, images.shape[-1])
 
 
-def _noise_spectra(spectra: list[list[tuple[Tensor, Tensor]]], scale: Tensor, disk: HalfDisk) -> Tensor:
+def _rows_for_noise(group: Tensor, groups: int) -> Tensor:
+    """Images, of all groups, that the first noise spectra are measured on; (n,), bool."""
+    measured = torch.zeros(len(group), dtype=torch.bool)
+    for g in range(groups):
+        measured[sample_of(torch.nonzero(group == g).flatten(), _NOISE_IMAGES)] = True
+    return measured
+
+
+def _noise_spectra(
+    spectra: list[list[tuple[Tensor, Tensor]]], scale: Tensor, disk: HalfDisk, world: World
+) -> Tensor:
     """Average the spectra (images, shells) of rows of each optics group, as they are after scaling the images."""
-    pixels = torch.bincount(disk.shell) * (1 - math.pi * BACKGROUND_RADIUS**2)  # what the background tells apart
-    average = torch.zeros(len(spectra), len(pixels), dtype=torch.float64)
+    pixels = torch.bincount(disk.shell.cpu()) * (1 - math.pi * BACKGROUND_RADIUS**2)  # what the background tells apart
+    power = torch.zeros(len(spectra), len(pixels), dtype=torch.float64)
     images = torch.zeros(len(spectra), 1, dtype=torch.float64)
     for group, of_group in enumerate(spectra):
-        for rows, power in of_group:
-            average[group] += (power * scale[rows, None].double() ** 2).sum(dim=0)
+        for rows, of_rows in of_group:
+            power[group] += (of_rows * scale[rows, None].double() ** 2).sum(dim=0)
             images[group] += len(rows)
-    return shrunk_spectra(average / images.clamp_min(1), images * pixels)
+    power, images = world.total(power, images)
+    return shrunk_spectra(power / images.clamp_min(1), images * pixels)
 
 
 def _normalise_groups(

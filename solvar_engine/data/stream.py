@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from solvar_engine.data.transfers import brought_to
+from solvar_engine.distributed.world import ALONE, Share, World
 from solvar_engine.imaging.background import ORIGIN_WEIGHT, Background, background_columns, phases_of_centring, support
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, scaled_disk_is_inside, shift_phases
@@ -21,9 +23,10 @@ class PreparedParticles:
     Attributes
     ----------
     coefficients : Tensor, shape (n, pixels), complex64
-        In memory or memory-mapped; orthonormal in the input box, not whitened, in units of `grey_unit`.
+        Where batches are made, or else in memory or memory-mapped; orthonormal in the input box, not whitened, in
+        units of `grey_unit`. Only those of the share of this process.
     disk : HalfDisk
-        Of the working box.
+        Of the working box, where batches are made; all tables of particles are best on the CPU.
     box_size : int
         Working box, px.
     pixel_size : float
@@ -54,6 +57,10 @@ class PreparedParticles:
         Images that could not be used, all zero here.
     grey_scale : Tensor or None, shape (n,), float32
         Scale of the signal in the part of the set that each image belongs to, beside its contrast; None for ones.
+    share : Share or None
+        Of this process, if several share the images; None if all are here.
+    largest_batch : int or None
+        Images that are yielded together at most, where memory is short.
     """
 
     coefficients: Tensor
@@ -74,14 +81,27 @@ class PreparedParticles:
     digest: Tensor | None = None
     is_bad: Tensor | None = None
     grey_scale: Tensor | None = None
-    _columns: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    share: Share | None = None
+    largest_batch: int | None = None
+    _columns: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
-        return int(self.coefficients.shape[0])
+        return int(self.group.shape[0])
+
+    @property
+    def world(self) -> World:
+        """Processes that share the images."""
+        return ALONE if self.share is None else self.share.world
 
     def with_noise(self, noise_variance: Tensor) -> PreparedParticles:
         """Same particles, whitened by another spectrum (groups, shells)."""
         return replace(self, noise_variance=noise_variance.float())
+
+    def in_less_memory(self, largest_batch: int) -> PreparedParticles:
+        """Same particles, so many of them at once at most, and off the device: batches are brought there."""
+        return replace(self, coefficients=self.coefficients.cpu(), largest_batch=largest_batch)
 
     def with_sign(self, sign: float) -> PreparedParticles:
         """Same particles, seen with the other sign of contrast."""
@@ -119,47 +139,55 @@ class PreparedParticles:
             raise ValueError("images at other poses than those that they were read with cannot be subtracted from")
         pixels = images.shape[1]
         whitening = self._whitening(self.disk)[:, :pixels][self.group[index]]
-        self.coefficients[index, :pixels] -= images / (whitening * self.image_scale[index, None])
+        taken = images / (whitening * self.image_scale[index, None].to(whitening.device))
+        self.coefficients[self._places(index), :pixels] -= taken.to(self.coefficients.device)
 
     def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
         """See :meth:`solvar_engine.imaging.types.BatchSource.batches`."""
-        inverse_deviation = self._whitening(disk)
+        device, inverse_deviation = disk.weight.device, self._whitening(disk)
         columns, member = self._background_columns(disk)
         seen = self._seen_pixels(disk)
-        for start in range(0, index.shape[0], batch_size):
-            rows = index[start : start + batch_size]
+        index = index if self.share is None else self.share.own(index)
+        batch_size = min(batch_size, self.largest_batch or batch_size)
+        chunks = index.split(batch_size) if len(index) else ()
+        read = (self.coefficients[self._places(rows), : len(disk)] for rows in chunks)
+        for rows, images in zip(chunks, brought_to(device, read), strict=True):
             group = self.group[rows]
             whitening = inverse_deviation[group]
-            images = self.coefficients[rows, : len(disk)] * (whitening * self.image_scale[rows, None])
+            images = images * (whitening * self.image_scale[rows, None].to(device))
             if self.centring is not None:
                 moved_px = (self.pose.shift[rows] - self.centring[rows]) / self.pixel_size
-                images = images * shift_phases(disk, moved_px, disk.box_size)
-            ctf = ctf_values(self.ctf[rows], disk, self.pixel_size) * whitening
+                images = images * shift_phases(disk, moved_px.to(device), disk.box_size)
+            ctf = ctf_values(self.ctf[rows].to(device), disk, self.pixel_size) * whitening
             if seen is not None:
                 ctf = ctf * seen[group]
-            contrast = ctf.new_ones(len(rows)) if self.contrast is None else self.contrast[rows]
+            contrast = ctf.new_ones(len(rows)) if self.contrast is None else self.contrast[rows].to(device)
             if self.grey_scale is not None:
-                contrast = contrast * self.grey_scale[rows]
-            phases = phases_of_centring(disk, self.pose.shift[rows] / self.pixel_size)
+                contrast = contrast * self.grey_scale[rows].to(device)
+            phases = phases_of_centring(disk, self.pose.shift[rows].to(device) / self.pixel_size)
             background = Background.removed_from(images, columns[member[group]] * phases[:, :, None], disk.weight)
-            yield Batch(images, ctf * self.sign, self.pose.rotation[rows], contrast, rows, background)
+            yield Batch(images, ctf * self.sign, self.pose.rotation[rows].to(device), contrast, rows, background)
+
+    def _places(self, rows: Tensor) -> Tensor:
+        return rows if self.share is None else self.share.places(rows)
 
     def _whitening(self, disk: HalfDisk) -> Tensor:
         """Factors (groups, pixels) on the coefficients of each optics group."""
-        inverse_deviation = self.noise_variance.rsqrt()[:, disk.shell]
+        inverse_deviation = self.noise_variance.to(disk.shell.device).rsqrt()[:, disk.shell]
         return torch.where(disk.shell == 0, ORIGIN_WEIGHT, 1.0) * inverse_deviation
 
     def _background_columns(self, disk: HalfDisk) -> tuple[Tensor, Tensor]:
         """Columns (kinds, p, k) of the slow background, and which kind each optics group has (groups,)."""
         inner = support(disk)
-        if inner.shell_max not in self._columns:
+        place = (inner.shell_max, inner.weight.device)
+        if place not in self._columns:
             whitening = self._whitening(inner)
             ratio, noise = self.frequency_ratio, self.noise_variance[:, : inner.shell_max + 1]
             kinds, member = torch.cat((ratio.to(noise)[:, None], noise), dim=1).unique(dim=0, return_inverse=True)
             first = [int((member == kind).nonzero()[0]) for kind in range(len(kinds))]
             columns = [background_columns(inner, self.input_box, float(ratio[g]), whitening[g]) for g in first]
-            self._columns[inner.shell_max] = torch.stack(columns), member
-        return self._columns[inner.shell_max]
+            self._columns[place] = torch.stack(columns), member
+        return self._columns[place]
 
     def _seen_pixels(self, disk: HalfDisk) -> Tensor | None:
         """Pixels within each group's own Nyquist, or None if all groups see all."""

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import World
 from solvar_engine.imaging.background import Background
 from solvar_engine.imaging.fourier import HalfDisk, shift_phases
 
@@ -196,10 +197,19 @@ class BatchSource(Protocol):
         """Pixel size of the working box, Angstrom."""
         ...
 
+    @property
+    def world(self) -> World:
+        """Processes that share the images; tables of all particles, and what is made of all images, are with each."""
+        ...
+
     def __len__(self) -> int: ...
 
     def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
-        """Yield the particles ``index`` in this order, cut to the band of ``disk``, a prefix of the source's."""
+        """Yield the particles ``index`` in this order, cut to the band of ``disk``, a prefix of the source's.
+
+        Where several processes share the images, each yields its own only: sums over them are to be summed, and what is
+        found of each is to be gathered, by `world`.
+        """
         ...
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 
+import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
 from solvar_engine.contract.status import StatusTracker
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.estimation.solver.schedule import Schedule
 from solvar_engine.jobs.fit.density import place_by_density
 from solvar_engine.jobs.fit.grey_scales import settle_grey_scales
@@ -20,13 +23,16 @@ from solvar_engine.jobs.fit.latents import find_latents
 from solvar_engine.jobs.fit.rank import decide_rank, keep_real
 from solvar_engine.jobs.fit.results import write_results
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks, with_independent_halves
+from solvar_engine.jobs.running.devices import compute_device, device_name, release_memory
 from solvar_engine.jobs.running.log import run_log
 from solvar_engine.jobs.running.tracking import tracked
 
 logger = logging.getLogger(__name__)
 
+_BATCHES_WHERE_MEMORY_IS_SHORT = (256, 64, 16)
 
-def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE) -> None:
+
+def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE, world: World = ALONE) -> None:
     """Fit the covariance of a set of particles and write the run directory.
 
     RUN/status.json says how far it is and how it ended, also if the particles cannot be read; a folder that is refused,
@@ -37,6 +43,8 @@ def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE) -> None:
     params : FitParams
     schedule : Schedule, optional
         Of the factors: a fit with another one than the default is for measurements only.
+    world : World, optional
+        Processes that share the images and all call this function; the first one alone writes to the run directory.
 
     Raises
     ------
@@ -45,28 +53,55 @@ def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE) -> None:
     """
     params.validate()
     run_dir = RunDir(params.output)
+    if not world.is_first:
+        if not world.agreed(False):
+            _fit(FitJob.start(params, run_dir, read_inputs(params), None, schedule, world))
+        return
     with prepared(run_dir, params, params.resume) as start:
+        world.agreed(start == ALREADY_FINISHED)
         if start == ALREADY_FINISHED:
             logger.info("%s is finished: nothing to do", run_dir.path)
             return
         with tracked(StatusTracker(run_dir.status, params.command)) as status, run_log(run_dir.log):
             inputs = read_inputs(params)
             if start == NEW:
-                write_params(run_dir, params, inputs=inputs.files, resolved={"box": inputs.box_size})
-            _fit(FitJob.start(params, run_dir, inputs, status, schedule))
+                resolved = {"box": inputs.box_size, "device": device_name(compute_device(params))}
+                write_params(run_dir, params, inputs=inputs.files, resolved=resolved)
+            _fit(FitJob.start(params, run_dir, inputs, status, schedule, world))
 
 
 def _fit(job: FitJob) -> None:
     """Do all stages in order; each goes on from what an earlier, interrupted run has saved."""
-    with closing(job.progress), logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
+    spoken = [logging.getLogger("solvar_engine")] if job.world.is_first else []
+    with closing(job.progress), logging_redirect_tqdm(spoken):
         images = read_images(job)
-        job, images = settle_grey_scales(with_independent_halves(job, images), images)
-        images, masks, equations = settle_sign_and_masks(job, images)
-        halves = fit_halves(job, images, masks, equations)
-        decision = decide_rank(job, halves)
-        halves = keep_real(job, halves, decision)
-        full = fit_all(job, halves)
-        components = measure_scale(job, halves, full)
-        latents = find_latents(job, halves, components)
-        density, latents = place_by_density(job, halves, components, latents)
-        job.progress.finish(write_results(job, images, halves, components, latents, density, decision))
+        _estimate_with_less_and_less(with_independent_halves(job, images), images)
+
+
+def _estimate_with_less_and_less(job: FitJob, images: PreparedParticles) -> None:
+    """Do what follows the reading; where a GPU's memory runs out, again from the last checkpoint with fewer images."""
+    for largest in _BATCHES_WHERE_MEMORY_IS_SHORT:
+        try:
+            return _estimate(job, images)
+        except torch.OutOfMemoryError:
+            if job.world.size > 1:  # the others are elsewhere in the computation
+                raise
+        logger.warning(
+            "The memory of the GPU ran out: going on with at most %d images at a time, the others off the GPU", largest
+        )
+        release_memory(job.projector_options.device)
+        images = images.in_less_memory(largest)
+    return _estimate(job, images)
+
+
+def _estimate(job: FitJob, images: PreparedParticles) -> None:
+    job, images = settle_grey_scales(job, images)
+    images, masks, equations = settle_sign_and_masks(job, images)
+    halves = fit_halves(job, images, masks, equations)
+    decision = decide_rank(job, halves)
+    halves = keep_real(job, halves, decision)
+    full = fit_all(job, halves)
+    components = measure_scale(job, halves, full)
+    latents = find_latents(job, halves, components)
+    density, latents = place_by_density(job, halves, components, latents)
+    job.progress.finish(write_results(job, images, halves, components, latents, density, decision))

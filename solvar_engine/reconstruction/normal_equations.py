@@ -124,9 +124,9 @@ def accumulate_normal_equations(
         images = batch.with_background(None if expected is None else expected.coordinates(batch))
         sums.add(images * weighted, (ctf * weighted).to(batch.images.dtype), batch.rotation)
     # A backprojection to twice the box divides by that box once; the operator P* P carries 1 / box_size twice.
-    kernel = sums.kernel() * (_OVERSAMPLING / source.box_size)
+    right_side, kernel = source.world.total(sums.right_side(), sums.kernel() * (_OVERSAMPLING / source.box_size))
     kernel_ft = padded_rfft3(kernel[None], kernel.shape[-1])[0].real
-    return NormalEquations(sums.right_side(), kernel_ft, disk.shell_max)
+    return NormalEquations(right_side, kernel_ft, disk.shell_max)
 
 
 class _ExpectedBackground:
@@ -177,8 +177,10 @@ def solve(
     box_size = normal.box_size
     device = normal.right_side.device
     band = volume_radius(box_size, device) <= normal.shell_max
-    inverse = torch.where(band, 1.0 / (normal.density() + precision).clamp_min(1e-20), 0.0)
     root = sphere_mask(box_size, 0.5 * box_size - _EDGE, _EDGE, device).sqrt()
+    # Divided by the dip at the origin alone, iterations multiply rounding errors by ten thousand.
+    spectrum = bounded_spectrum(normal.density() + precision, mask_overlap(root))
+    inverse = torch.where(band, 1.0 / spectrum.clamp_min(1e-20), 0.0)
 
     def operator(volume: Tensor) -> Tensor:
         inside = root * volume
@@ -210,6 +212,32 @@ def solve(
         conjugate = direction + (new_energy / energy) * conjugate
         energy = new_energy
     return low_pass(root * volume, normal.shell_max)
+
+
+def mask_overlap(mask_root: Tensor) -> Tensor:
+    """Normalised autocorrelation of a mask (z, y, x); multiplying by it smooths a spectrum as the mask does."""
+    overlap = ft_to_volume((volume_to_ft(mask_root).abs() ** 2).to(torch.complex64), mask_root.shape[-1])
+    return overlap / overlap.max()
+
+
+def bounded_spectrum(spectrum: Tensor, overlap: Tensor) -> Tensor:
+    """Raise the spectrum of an operator to what a mask on both sides makes of it.
+
+    Inside a mask neighbouring frequencies mix: where the spectrum dips (at the origin, between shells of a prior), the
+    masked operator sees the average of the surroundings, and a step that is divided by the dip overshoots.
+
+    Parameters
+    ----------
+    spectrum : Tensor, shape (..., z, y, x // 2 + 1), real, positive
+    overlap : Tensor, shape (z, y, x)
+        From :func:`mask_overlap`.
+
+    Returns
+    -------
+    Tensor, same shape
+    """
+    smooth_ft = volume_to_ft(ft_to_volume(spectrum.to(torch.complex64), overlap.shape[-1]) * overlap)
+    return torch.maximum(spectrum, smooth_ft.real)
 
 
 def crop_density(density: Tensor, box_size: int, new_size: int) -> Tensor:

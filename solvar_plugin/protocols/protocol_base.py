@@ -13,7 +13,7 @@ import pyworkflow.protocol.params as params
 from pwem.protocols import ProtAnalysis3D
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.params import SUPPORTED_DEVICES, Params
+from solvar_engine.contract.params import Params
 from solvar_engine.contract.status import Status, read_status
 from solvar_plugin import Plugin, __version__
 from solvar_plugin.constants import ENGINE_PACKAGE
@@ -150,8 +150,6 @@ class SolvarProtBase(ProtAnalysis3D):
         problems = []
         if self.scratchFolder.get() and not os.path.isdir(self.scratchFolder.get()):
             problems.append(f"The scratch folder {self.scratchFolder.get()} does not exist: create it or leave it out.")
-        if self.useGpu.get() and "cuda" not in SUPPORTED_DEVICES:
-            problems.append("This version of the engine computes on the CPU only: set 'GPU IDs' to No.")
         return problems + self._engineProblems()
 
     def _engineProblems(self) -> list[str]:

@@ -258,7 +258,6 @@ class TestFailures(StandInProject, BaseTest):
             "'Random seed' is -1": {"seed": -1},
             "scratch folder /nowhere does not exist": {"scratchFolder": "/nowhere"},
             "STAR file for the optics, /nowhere.star, does not exist": {"opticsStar": "/nowhere.star"},
-            "computes on the CPU only": {"useGpu": True},
         }
         for sentence, values in cases.items():
             self.assertIn(sentence, self.problems(**values))

@@ -186,7 +186,7 @@ def test_metrics(fitted):
 
 def test_params_and_status(fitted, hinge):
     record = json.loads(fitted.params.read_text())
-    assert record["command"] == "fit" and record["resolved"] == {"box": BOX}
+    assert record["command"] == "fit" and record["resolved"] == {"box": BOX, "device": "the CPU"}
     assert record["options"]["rank"] == RANK and record["options"]["seed"] == 0
     (entry,) = record["inputs"]
     assert (entry["path"], entry["bytes"]) == (str(hinge.particles), os.path.getsize(hinge.particles))
@@ -249,7 +249,7 @@ def test_working_box_is_a_crop_that_preserves_values(hinge, engine, tmp_path):
     np.testing.assert_allclose(
         read_csv(run.noise)["frequency"], np.arange(nyquist_shell(box_size) + 1) / (BOX * PIXEL_SIZE)
     )
-    assert json.loads(run.params.read_text())["resolved"] == {"box": box_size}
+    assert json.loads(run.params.read_text())["resolved"] == {"box": box_size, "device": "the CPU"}
 
 
 def test_same_seed_same_numbers_and_another_seed_others(fitted, hinge, engine, tmp_path):

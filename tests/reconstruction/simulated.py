@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.imaging.fourier import HalfDisk, images_to_disk
 from solvar_engine.imaging.rotation import random_rotations
 from solvar_engine.imaging.types import Batch
@@ -33,6 +34,7 @@ class MemorySource:
     box_size: int
     pixel_size: float = 3.0
     batch_limit: int | None = None
+    world: World = ALONE
 
     def __len__(self) -> int:
         return int(self.images.shape[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +18,8 @@ AUTO_RANK = "auto"
 
 MAX_AUTO_RANK = 10
 """Most components that a fit with `AUTO_RANK` tries."""
+
+_GPUS_PATTERN = re.compile(r"\d+(,\d+)*")
 
 DEFAULT_WORKING_BOX = 128
 """Box, px, to which a fit crops larger images."""
@@ -100,6 +103,19 @@ class FitParams(Params):
         str, None, help="folder for the scratch file; without it, the run folder",
         metavar="DIR", is_path=True, may_differ_on_resume=True,
     )
+    processes: int | None = option(
+        int, None, help="processes on this machine that share the images and the threads; without it, one for each of"
+        " --gpus",
+        minimum=1, maximum=4096, metavar="N", may_differ_on_resume=True,
+    )
+    gpus: str | None = option(
+        str, None, help="GPUs to use, a process on each, by their numbers, such as 0,1",
+        metavar="LIST", may_differ_on_resume=True,
+    )
+    gpu_memory_gb: float | None = option(
+        float, None, help="memory of each GPU that may be used; without it, all that is free",
+        unit="GB", minimum=0.1, maximum=10_000, metavar="X", may_differ_on_resume=True,
+    )
     resume: bool = option(
         bool, False, help="go on where an interrupted run stopped; start if there is none",
         may_differ_on_resume=True,
@@ -108,6 +124,10 @@ class FitParams(Params):
     def validate(self) -> None:
         """Check every value, and that no option is given that would be ignored."""
         super().validate()
+        if self.gpus is not None and not _GPUS_PATTERN.fullmatch(self.gpus):
+            raise UserError(f"--gpus is {self.gpus!r} but must be numbers with commas between them, such as 0,1.")
+        if self.gpus is not None and (self.processes is not None or self.changed("device")):
+            raise UserError("--gpus names the device and the number of processes: leave out --device and --processes.")
         if self.projector == "nufft" and self.changed("oversampling"):
             raise UserError(
                 "--oversampling belongs to --projector trilinear and nearest: leave it out with nufft, which does not"
@@ -120,6 +140,18 @@ class FitParams(Params):
                 "--refine-poses needs --projector trilinear or nufft: slices by nearest interpolation do not change"
                 " with small turns."
             )
+
+    def devices(self) -> list[str]:
+        """Device of each process on this machine.
+
+        Examples
+        --------
+        >>> FitParams(particles="particles.star", output="run", rank=2, gpus="0,1").devices()
+        ['cuda:0', 'cuda:1']
+        """
+        if self.gpus is not None:
+            return [f"cuda:{number}" for number in self.gpus.split(",")]
+        return [self.device] * (self.processes or 1)
 
     def components_for(self, n_particles: int) -> int:
         """Return how many components the fit of so many particles tries; with a number as rank, that number.

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Mapping, TypeVar
 
 from solvar_engine.contract.errors import UserError
 
-SUPPORTED_DEVICES = ("cpu",)
+SUPPORTED_DEVICES = ("cpu", "cuda")
 """Kinds of device that this version computes on; a form offers a GPU only if ``cuda`` is among them."""
 
 _REQUIRED = "<required>"
@@ -177,7 +177,8 @@ class Params:
         minimum=1, maximum=4096, metavar="N", may_differ_on_resume=True,
     )
     device: str = option(
-        str, "auto", help="where to compute; this version knows the CPU only, and refuses cuda or cuda:N",
+        str, "auto", help="where to compute: cpu, cuda or cuda:N; auto takes a GPU if there is one and the command can"
+        " use it",
         metavar="DEVICE", may_differ_on_resume=True,
     )
     seed: int = option(

@@ -48,7 +48,7 @@ def find_junk(
     used = torch.cat(halves).sort().values
     band = problem.band(min(_JUDGED_SHELL, source.disk.shell_max))
     junk = outlier.clone()
-    junk[used] |= images_of_no_state(source, used, band).cpu()
+    junk[used] |= images_of_no_state(source, used, band)
     return outlier if float(junk[used].float().mean()) > _MOST_OUTLIERS else junk
 
 
@@ -79,6 +79,7 @@ def judge_images(
         for rows, fit in image_fits(source, index, band, change_box(factors.volumes, band.box_size)):
             log_odds[rows], distance[rows] = fit.log_odds.cpu(), fit.distance.cpu()
             contrast[rows] = fit.contrast.cpu()
+    log_odds, distance, contrast = source.world.total(log_odds, distance, contrast)
     used = torch.cat(halves).sort().values
     found = find_outliers(log_odds[used], distance[used], group[used]) | strong_images(source, used)
     share = float(found.float().mean())
@@ -92,12 +93,12 @@ def judge_images(
         sample = _noise_sample(source, index[~outlier[index]])
         for rows, power, kept in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
             noise.add(power, group[rows], kept)
+    noise.complete(source.world)
     if source.contrast is not None:
         contrast = contrast * source.contrast.cpu()
     contrast = (contrast / contrast[~outlier].mean()).clamp_min(LEAST_CONTRAST)
-    return JudgedImages(
-        noise.update(source.noise_variance), outlier, contrast.float(), share if is_doubted else 0.0
-    )
+    measured = noise.update(source.noise_variance).to(source.noise_variance.device)
+    return JudgedImages(measured, outlier, contrast.float(), share if is_doubted else 0.0)
 
 
 def _noise_sample(source: ParticleSource, index: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def _with_measured_spread(
     known = FIRST_SPREAD if state.rough_spread is None else state.rough_spread
     band = replace(present.covariance, pose_errors=PoseErrors(known)).first_band()
     box_size = band.box_size
-    factors = [torch.zeros(0, box_size, box_size, box_size)] * 2
+    factors = [band.mean.new_zeros(0, *band.mean.shape)] * 2
     if state.factors is not None:
         factors = [change_box(of_half.volumes, box_size) for of_half in state.factors.factors]
     found = measure_spread(present.source, present.covariance.halves, band, factors, known)

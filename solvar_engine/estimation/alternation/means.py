@@ -58,7 +58,8 @@ def estimate_problem(
     first, second = (half[~outlier[half]] for half in problem.halves)
     if equations is None:
         equations = half_set_equations(source, (first, second), problem.options, means)
-    mean, normal = estimate_mean(*equations, problem.masks.mean), equations[0] + equations[1]
+    mean = source.world.agreed(estimate_mean(*equations, problem.masks.mean))
+    normal = equations[0] + equations[1]
     covariance = CovarianceProblem(
         source,
         (first, second),

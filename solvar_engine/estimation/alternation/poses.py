@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import World
 from solvar_engine.estimation.alternation.state import PoseGain
 from solvar_engine.estimation.model.bands import Band, change_box
 from solvar_engine.estimation.poses.refinement import RefinedPoses
@@ -83,55 +84,54 @@ def refine_round(
     for index, mean, of_half in zip(this.halves, means, state.factors, strict=True):
         band = _band_of_half(problem, mean, of_half)
         factors = change_box(of_half.volumes, band.box_size)
-        found = _Found(pose, StatePosterior.certain(torch.zeros(len(index), len(factors))), source.pixel_size)
+        found = _Found(index, len(source), len(factors), source.pixel_size)
         for refined in this.schedule.refine(source, index, band, factors, this.prior):
             found.put(refined)
-            watch((done + found.count) / len(source))
+            watch((done + source.world.size * found.count) / len(source))
         done += len(index)
+        found.complete(source.world)
+        pose.rotation[index], pose.shift[index] = found.rotation, pose.shift[index] + found.moved
         # Until the last round volumes are fitted anew afterwards: a step that is too long brings them there faster.
         states = found.states if this.is_last else StatePosterior.certain(found.states.mean)
         in_frame = in_frame_of(pose[index], this.given[index], states)
         pose.rotation[index], pose.shift[index] = in_frame.rotation, in_frame.shift
-        gains.append(PoseGain(found.objective / len(index), found.gain / len(index)))
+        gains.append(PoseGain(float(found.objective) / len(index), float(found.gain) / len(index)))
     return pose, (gains[0], gains[1])
 
 
-@dataclass
 class _Found:
-    """What a round has found so far in one half-set.
+    """What a round finds in one half-set, in the order of its particles; tables of all particles are on the CPU."""
 
-    Attributes
-    ----------
-    pose : Pose
-        Of all particles of the source; changed in place.
-    states : StatePosterior
-        Of the particles of the half-set, in their order; changed in place.
-    pixel_size : float
-    count : int
-        Particles so far.
-    objective, gain : float
-        Sums of the objective, and of what it was lowered by.
-    """
-
-    pose: Pose
-    states: StatePosterior
-    pixel_size: float
-    count: int = 0
-    objective: float = 0.0
-    gain: float = 0.0
+    def __init__(self, index: Tensor, count: int, rank: int, pixel_size: float) -> None:
+        self._place = torch.zeros(count, dtype=torch.int64)
+        self._place[index] = torch.arange(len(index))
+        self._pixel_size = pixel_size
+        self.count = 0
+        self.rotation, self.moved = torch.zeros(len(index), 3, 3), torch.zeros(len(index), 2)
+        self.states = StatePosterior.certain(torch.zeros(len(index), rank))
+        self.objective, self.gain = torch.zeros(2, dtype=torch.float64)
 
     def put(self, refined: RefinedPoses) -> None:
-        """Enter the next particles; the last of their latent coordinates is that of the contrast."""
-        rows = slice(self.count, self.count + len(refined.index))
-        self.pose.rotation[refined.index] = refined.rotation
-        self.pose.shift[refined.index] += refined.shift_px * self.pixel_size
-        cross = refined.cross_covariance[:, :, :-1].float()
-        self.states.mean[rows] = refined.latents[:, :-1].float()
-        self.states.covariance[rows] = refined.latent_covariance[:, :-1, :-1].float()
-        self.states.with_turn[rows], self.states.with_shift[rows] = cross[:, :3], self.pixel_size * cross[:, 3:]
-        self.count = rows.stop
-        self.objective += float(refined.objective.sum())
-        self.gain += float((refined.objective_start - refined.objective).sum())
+        """Enter some particles; the last of their latent coordinates is that of the contrast."""
+        rows = self._place[refined.index]
+        self.rotation[rows] = refined.rotation.cpu()
+        self.moved[rows] = refined.shift_px.cpu() * self._pixel_size
+        cross = refined.cross_covariance[:, :, :-1].float().cpu()
+        self.states.mean[rows] = refined.latents[:, :-1].float().cpu()
+        self.states.covariance[rows] = refined.latent_covariance[:, :-1, :-1].float().cpu()
+        self.states.with_turn[rows], self.states.with_shift[rows] = cross[:, :3], self._pixel_size * cross[:, 3:]
+        self.count += len(rows)
+        self.objective += refined.objective.sum().cpu()
+        self.gain += (refined.objective_start - refined.objective).sum().cpu()
+
+    def complete(self, world: World) -> None:
+        """Take in what other processes have found."""
+        states = self.states
+        self.rotation, self.moved, self.objective, self.gain, *states_of_all = world.total(
+            self.rotation, self.moved, self.objective, self.gain,
+            states.mean, states.covariance, states.with_turn, states.with_shift,
+        )  # fmt: skip
+        self.states = StatePosterior(*states_of_all)
 
 
 def _band_of_half(problem: CovarianceProblem, mean: Tensor, factors: Factors) -> Band:

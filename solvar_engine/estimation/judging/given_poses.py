@@ -102,8 +102,9 @@ def _other_rows(group: Tensor, generator: torch.Generator) -> Tensor:
 
 def _log_likelihood(source: ParticleSource, index: Tensor, projector: Projector, grid: Tensor) -> Tensor:
     """Of images under a mean, up to what does not depend on the pose: <Y, P mu> - |P mu|^2 / 2."""
-    parts = []
+    found = torch.zeros(len(source), dtype=torch.float64)
     for batch in source.batches(index, projector.disk, images_per_call(projector, 2)):
         products = slices_of_batch(projector, grid, batch)[1]
-        parts.append((products[:, 0, 1] - 0.5 * products[:, 0, 0]).cpu())
-    return torch.cat(parts)
+        found[batch.index] = (products[:, 0, 1] - 0.5 * products[:, 0, 0]).double().cpu()
+    (found,) = source.world.total(found)
+    return found[index]

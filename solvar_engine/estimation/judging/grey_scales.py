@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import World
 from solvar_engine.estimation.model.bands import band_box
 from solvar_engine.estimation.model.contrast import contrast_variance
 from solvar_engine.estimation.model.slices import slices_of_batch
@@ -88,8 +89,8 @@ def find_grey_scales(
         first, second = (accumulate_normal_equations(scaled, half[kept[half]], options) for half in halves)
         means = filtered_halves(estimate_mean(first, second))
         for half, mean in zip(halves, reversed(means), strict=True):
-            evidence[half] = scale_evidence(low, half, low.disk, mean, options).cpu()
-        before, found = found, scales_of_parts(evidence, part, used, len(size))
+            evidence[half] = scale_evidence(low, half, low.disk, mean, options)
+        before, found = found, source.world.agreed(scales_of_parts(evidence, part, used, len(size)))
         change = (found.scale / before.scale - 1).abs().max()
         if float(change) < _CHANGE and torch.equal(found.is_dark, before.is_dark) and not (of_first and len(size) > 1):
             break
@@ -111,11 +112,12 @@ def scale_evidence(
     options : SliceOptions
     """
     projector = create_projector(int(mean.shape[-1]), disk, options)
-    grid, evidence = projector.to_grid(mean[None]), [torch.zeros(0, 2, dtype=torch.float64, device=mean.device)]
+    grid, evidence = projector.to_grid(mean[None]), torch.zeros(len(source), 2, dtype=torch.float64)
     for batch in source.batches(index, disk, images_per_call(projector, 2)):
         _, products, _ = slices_of_batch(projector, grid, batch)
-        evidence.append(products[:, 0].double())
-    return torch.cat(evidence)
+        evidence[batch.index] = products[:, 0].double().cpu()
+    (evidence,) = source.world.total(evidence)
+    return evidence[index]
 
 
 def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) -> GreyScales:
@@ -186,6 +188,10 @@ class _LowBand:
     @property
     def pixel_size(self) -> float:
         return self.source.pixel_size * self.source.box_size / self.box_size
+
+    @property
+    def world(self) -> World:
+        return self.source.world
 
     def __len__(self) -> int:
         return len(self.source)

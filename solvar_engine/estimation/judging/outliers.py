@@ -77,6 +77,7 @@ def signal_power(source: BatchSource, index: Tensor, band: Band, factors: Tensor
         shown = slices[:, :, : 1 + len(factors)].abs().square().sum(dim=2)
         power.index_add_(0, shells, (band.disk.weight * shown).sum(dim=0).double())
         seen.index_add_(0, shells, (band.disk.weight * batch.ctf.square()).sum(dim=0).double())
+    power, seen = source.world.total(power, seen)
     return power / seen.clamp_min(1e-30)
 
 
@@ -125,12 +126,13 @@ def images_of_no_state(source: BatchSource, index: Tensor, band: Band) -> Tensor
     """
     band, no_factors = replace(band, contrast_variance=_CONTRAST_DEVIATION**2), band.mean.new_zeros(0, *band.mean.shape)
     power = signal_power(source, index, band, no_factors)
-    found = []
+    found = torch.zeros(len(source), dtype=torch.int64)
     for batch, _, _, posterior in posterior_pass(source, index, band, no_factors):
         of_noise, of_state, of_ice = (_unknown(batch, band, strength * power) for strength in (0.0, 1.0, _FAR_STRONGER))
         log_odds = torch.minimum(of_noise, of_ice) - torch.minimum(posterior.objective - _PRIOR_LOG_ODDS, of_state)
-        found.append(log_odds < 0)
-    return torch.cat(found)
+        found[batch.index] = (log_odds < 0).long().cpu()
+    (found,) = source.world.total(found)
+    return found[index] > 0
 
 
 def _unknown(batch: Batch, band: Band, power: Tensor) -> Tensor:
@@ -163,11 +165,11 @@ def strong_images(source: ParticleSource, index: Tensor) -> Tensor:
     """
     disk = source.disk.prefix(min(_STRENGTH_SHELL, source.disk.shell_max))
     weight = disk.weight.double()
-    strength = [
-        (batch.images.abs().double().square() @ weight.to(batch.images.device)).cpu()
-        for batch in source.batches(index, disk, _STRENGTH_IMAGES)
-    ]
-    return deviations(torch.cat(strength), source.group.cpu()[index.cpu()]) > LARGEST_DEVIATION
+    strength = torch.zeros(len(source), dtype=torch.float64)
+    for batch in source.batches(index, disk, _STRENGTH_IMAGES):
+        strength[batch.index] = (batch.images.abs().double().square() @ weight.to(batch.images.device)).cpu()
+    (strength,) = source.world.total(strength)
+    return deviations(strength[index], source.group.cpu()[index.cpu()]) > LARGEST_DEVIATION
 
 
 def deviations(values: Tensor, group: Tensor) -> Tensor:

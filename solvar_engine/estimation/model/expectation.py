@@ -71,8 +71,8 @@ def expectation_pass(
     accumulator = projector.new_accumulator(rank)
     second_moment = torch.zeros(rank, rank, dtype=torch.float64, device=factors.device)
     information = torch.zeros_like(second_moment)
-    value, deviation = 0.0, band.contrast_variance**0.5
-    evidence = []
+    value, deviation = second_moment.new_zeros(()), band.contrast_variance**0.5
+    evidence = [second_moment.new_zeros(0, 2)]
     channels = rank + band.nuisance.shape[0] + 2
     for batch in source.batches(index, band.disk, images_per_call(projector, channels)):
         slices, products, _ = slices_of_batch(projector, grid, batch)
@@ -82,7 +82,7 @@ def expectation_pass(
         evidence.append(contrast_evidence(products, batch.contrast))
         second_moment += terms.second_moment.sum(dim=0)
         information += terms.information.sum(dim=0)
-        value += float(terms.value.sum())
+        value += terms.value.sum()
         projector.backproject_combination(
             slices,
             batch.images,
@@ -93,8 +93,9 @@ def expectation_pass(
         )
     del grid  # as large as the accumulator, and transforms need room
     gradient = projector.to_volumes(accumulator)
-    count = int(index.shape[0])
-    return Expectation(value, second_moment, information, gradient, count, torch.cat(evidence))
+    value, second_moment, information, gradient = source.world.total(value, second_moment, information, gradient)
+    contrast = source.world.gathered(torch.cat(evidence))
+    return Expectation(float(value), second_moment, information, gradient, len(index), contrast)
 
 
 def contrast_variance_without_factors(source: BatchSource, index: Tensor, band: Band) -> float:
@@ -115,11 +116,11 @@ def contrast_variance_without_factors(source: BatchSource, index: Tensor, band: 
     """
     projector = band.projector
     grid = projector.to_grid(band.mean[None])
-    evidence = []
+    evidence = [band.mean.new_zeros(0, 2, dtype=torch.float64)]
     for batch in source.batches(index, band.disk, images_per_call(projector, 2)):
         _, products, _ = slices_of_batch(projector, grid, batch)
         evidence.append(contrast_evidence(products, batch.contrast))
-    return contrast_variance(torch.cat(evidence))
+    return contrast_variance(source.world.gathered(torch.cat(evidence)))
 
 
 def _gradient_coefficients(terms: ImageTerms, contrast: Tensor, deviation: float, expected: Tensor) -> Tensor:
@@ -145,6 +146,8 @@ def posterior_pass(
     source: BatchSource, index: Tensor, band: Band, factors: Tensor
 ) -> Iterator[tuple[Batch, Tensor, Statistics, LatentPosterior]]:
     """Yield batch by batch the slices, statistics and posterior under given factors and the band's contrast variance.
+
+    Of the images of this process, see `BatchSource.batches`.
 
     Yields
     ------

@@ -30,16 +30,18 @@ def collect_statistics(source: BatchSource, index: Tensor, band: Band, factors: 
     Returns
     -------
     Statistics
+        In another order than ``index`` where several processes share the images.
     """
-    unfitted = unfitted_columns(band, len(factors))
-    parts = [
+    unfitted, rank = unfitted_columns(band, len(factors)), len(factors)
+    parts = [Statistics(factors.new_zeros(0, rank, rank), factors.new_zeros(0, rank), factors.new_zeros(0))]
+    parts += [
         statistics.integrate_out(unfitted)
         for _, _, statistics, _ in posterior_pass(source, index, band, factors)
     ]
     return Statistics(
-        torch.cat([part.gram.float() for part in parts]),
-        torch.cat([part.inner.float() for part in parts]),
-        torch.cat([part.residual.float() for part in parts]),
+        source.world.gathered(torch.cat([part.gram.float() for part in parts])),
+        source.world.gathered(torch.cat([part.inner.float() for part in parts])),
+        source.world.gathered(torch.cat([part.residual.float() for part in parts])),
     )
 
 

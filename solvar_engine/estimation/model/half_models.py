@@ -148,13 +148,14 @@ def scale_to_images(
     """
     projector = create_projector(mean.shape[-1], disk, options)
     grid = projector.to_grid(mean[None])
-    cross = power = 0.0
+    cross, power = torch.zeros(2, dtype=torch.float64, device=mean.device)
     for batch in source.batches(index, disk, images_per_call(projector, 2)):
         scaled = replace(batch, ctf=batch.ctf * batch.contrast[:, None])
         _, products, _ = slices_of_batch(projector, grid, scaled)
-        cross += float(products[:, 0, 1].sum())
-        power += float(products[:, 0, 0].sum())
-    return cross / max(power, 1e-30)
+        cross += products[:, 0, 1].sum()
+        power += products[:, 0, 0].sum()
+    cross, power = source.world.total(cross, power)
+    return float(cross) / max(float(power), 1e-30)
 
 
 def _band_of(disk: HalfDisk, mean: Tensor, options: SliceOptions) -> Band:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import World
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass
 from solvar_engine.imaging.fourier import HalfDisk
@@ -68,6 +69,10 @@ class ResidualNoise:
         self._power.index_add_(0, group, power.double())
         self._kept.index_add_(0, group, kept.double())
 
+    def complete(self, world: World) -> None:
+        """Take in what other processes have added."""
+        self._power, self._kept = world.total(self._power, self._kept)
+
     def update(self, noise_variance: Tensor) -> Tensor:
         """Correct the noise variance (groups, shells) that whitened the images.
 
@@ -78,7 +83,7 @@ class ResidualNoise:
         # Beyond a group's own Nyquist its images hold nothing, and its noise is measured on the rest of the shell.
         kept = shell_means(torch.where(self._power > 0, self._kept, 0.0), self._disk)
         kept[:, 0] = 0
-        power = shell_means(self._power, self._disk)
+        power, noise_variance = shell_means(self._power, self._disk), noise_variance.to(kept.device)
         power = torch.where(kept > 0, noise_variance * power / kept, noise_variance.double())
         measured = kept * torch.bincount(self._disk.shell, minlength=kept.shape[1])
         return torch.where(kept > 0, shrunk_spectra(power, measured), noise_variance.double()).float()

@@ -191,4 +191,5 @@ def pose_deviation(
     for index, covariance in pose_covariance(source, torch.arange(len(source)), band, factors, spread):
         variance = covariance.diagonal(dim1=1, dim2=2).cpu()
         turn[index], move[index] = variance[:, :3].sum(dim=1).sqrt(), variance[:, 3:].sum(dim=1).sqrt()
+    turn, move = source.world.total(turn, move)
     return turn, move

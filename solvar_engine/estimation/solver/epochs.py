@@ -92,7 +92,7 @@ def run_epoch(
         step = preconditioned_step(preconditioner, state.volumes, gradient, curvature, penalty)
         state = replace(state, volumes=state.volumes - epoch.step * step, second_moment=second_moment)
     state = replace(state, contrast_variance=contrast_variance(torch.cat(evidence)))
-    return state, value / index.shape[0]
+    return source.world.agreed(state), value / index.shape[0]
 
 
 def _running_mean(running: Tensor | None, current: Tensor, epoch: Epoch) -> Tensor:

@@ -16,7 +16,7 @@ from solvar_engine.estimation.model.bands import band_box
 from solvar_engine.estimation.model.penalties import WeightedPrior
 from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, volume_radius, volume_to_ft
 from solvar_engine.imaging.linear_algebra import mix
-from solvar_engine.reconstruction.normal_equations import crop_density
+from solvar_engine.reconstruction.normal_equations import bounded_spectrum, crop_density, mask_overlap
 
 _SEPARATION = 100.0  # of factors by their prior against mixing them by the curvature
 
@@ -54,22 +54,8 @@ class Preconditioner:
         return volume_radius(self.box_size, self.mask_root.device) <= self.shell_max
 
     def bound(self, spectrum: Tensor) -> Tensor:
-        """Raise a spectrum to what the mask makes of it.
-
-        Inside a mask neighbouring frequencies mix: where the spectrum of an operator dips (at the origin, between
-        shells of a prior), the masked operator sees the average of the surroundings, and a step that is divided by
-        the dip overshoots.
-
-        Parameters
-        ----------
-        spectrum : Tensor, shape (..., z, y, x // 2 + 1), real, positive
-
-        Returns
-        -------
-        Tensor, same shape
-        """
-        smooth_ft = volume_to_ft(ft_to_volume(spectrum.to(torch.complex64), self.box_size) * self.mask_overlap)
-        return torch.maximum(spectrum, smooth_ft.real)
+        """Raise a spectrum (..., z, y, x // 2 + 1) to what the mask makes of it."""
+        return bounded_spectrum(spectrum, self.mask_overlap)
 
 
 def make_preconditioner(shell_max: int, mask: Tensor, density: Tensor) -> Preconditioner:
@@ -90,12 +76,7 @@ def make_preconditioner(shell_max: int, mask: Tensor, density: Tensor) -> Precon
     full = mask.shape[-1]
     box_size = band_box(shell_max, full)
     mask_root = fourier_crop_volume(mask, box_size).clamp(0, 1).sqrt()
-    return Preconditioner(shell_max, mask_root, _overlap(mask_root), crop_density(density, full, box_size))
-
-
-def _overlap(mask_root: Tensor) -> Tensor:
-    overlap = ft_to_volume((volume_to_ft(mask_root).abs() ** 2).to(torch.complex64), mask_root.shape[-1])
-    return overlap / overlap.max()
+    return Preconditioner(shell_max, mask_root, mask_overlap(mask_root), crop_density(density, full, box_size))
 
 
 def preconditioned_step(

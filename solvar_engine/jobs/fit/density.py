@@ -31,15 +31,17 @@ def place_by_density(
     Returns
     -------
     mixture : GaussianMixture or None
-        Of the coordinates along the components, in the units of the estimators; None without components.
+        Of the coordinates along the components, in the units of the estimators; None without components, and in other
+        processes than the first, which writes the results.
     latents : AllLatents
         Mean and precision of the posterior under the mixture; as they came where one Gaussian is best.
     """
     rank = len(components.eigenvalues)
-    if not rank:
+    if not rank or not job.world.is_first:
         return None, latents
-    deviation = components.eigenvalues.cpu().sqrt()
-    live = torch.nonzero(components.eigenvalues.cpu() > _LIVE_SHARE * float(components.eigenvalues[0])).flatten()
+    eigenvalues = components.eigenvalues.cpu()
+    deviation = eigenvalues.sqrt()
+    live = torch.nonzero(eigenvalues > _LIVE_SHARE * eigenvalues[0]).flatten()
     used = torch.cat(job.inputs.halves).sort().values
     good = used[~halves.outlier[used]]
     sample = _known(latents, sample_of(good, _SHAPING_PARTICLES), deviation, live)

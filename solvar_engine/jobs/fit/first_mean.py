@@ -49,9 +49,9 @@ def mask_cautions(job: FitJob, mean: MeanEstimate) -> list[str]:
     UserError
         If a mask leaves nearly all of it out.
     """
-    cautions, mask, pixel_size = [], job.inputs.mask, job.pixel_size
+    cautions, mask, pixel_size, density = [], job.inputs.mask, job.pixel_size, mean.mean.cpu()
     if mask is not None:
-        share = share_of_density(mean.mean, mask, pixel_size)
+        share = share_of_density(density, mask, pixel_size)
         found = f"The mask {job.params.mask} holds {100 * share:.0f} % of the density of the mean"
         if share < _WRONG_MASK:
             raise UserError(f"{found}: is it of another molecule, or at another place? Give one around this molecule.")
@@ -59,7 +59,7 @@ def mask_cautions(job: FitJob, mean: MeanEstimate) -> list[str]:
             cautions.append(f"{found}: what is outside of it is left out of the mean and all motions")
     if job.inputs.focus_mask is not None:
         focus = job.inputs.focus_mask if mask is None else mask * job.inputs.focus_mask
-        share = share_of_density(mean.mean, focus, pixel_size)
+        share = share_of_density(density, focus, pixel_size)
         if share < _EMPTY_FOCUS:
             cautions.append(
                 f"The focus mask {job.params.focus_mask} holds {100 * share:.1f} % of the density of the mean: is it at"

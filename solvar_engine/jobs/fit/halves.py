@@ -119,6 +119,6 @@ def fit_all(job: FitJob, halves: HalfSetFit) -> FullSetState:
 def measure_scale(job: FitJob, halves: HalfSetFit, full: FullSetState) -> Components:
     """Scale each half's factors on the other half, and find the principal axes."""
     job.progress.stage("held-out scale")
-    components = measure_components(halves.problem, halves.state, full.factors)
+    components = job.world.agreed(measure_components(halves.problem, halves.state, full.factors))
     job.progress.advance()
     return components

@@ -9,6 +9,7 @@ from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.results import append_metrics
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import StatusTracker
+from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.estimation.alternation.problem import rounds_of
 from solvar_engine.estimation.solver.schedule import Schedule, Unit
 from solvar_engine.imaging.fourier import nyquist_shell
@@ -39,6 +40,8 @@ class FitJob:
     progress : Progress
     schedule : Schedule
         Of the factors.
+    world : World
+        Processes that share the images; the first one writes all files.
     """
 
     params: FitParams
@@ -47,6 +50,7 @@ class FitJob:
     checkpoint: Checkpoint
     progress: Progress
     schedule: Schedule
+    world: World = ALONE
 
     @classmethod
     def start(
@@ -54,15 +58,17 @@ class FitJob:
         params: FitParams,
         run: RunDir,
         inputs: FitInputs,
-        status: StatusTracker,
+        status: StatusTracker | None,
         schedule: Schedule = DEFAULT_SCHEDULE,
+        world: World = ALONE,
     ) -> FitJob:
         """Make the folder of the checkpoints and count the steps."""
         rounds = rounds_of(schedule, inputs.box_size, params.refine_poses)
         steps = READING_STEPS + rounds[-1] + len(schedule.full_epochs()) + len(rounds) + _OTHER_STEPS
         if params.refine_poses:
             steps += POSE_STEPS * len(rounds)
-        return cls(params, run, inputs, Checkpoint(run.checkpoint), Progress(status, steps), schedule)
+        checkpoint = Checkpoint(run.checkpoint, world, compute_device(params))
+        return cls(params, run, inputs, checkpoint, Progress(status, steps), schedule, world)
 
     @property
     def units(self) -> list[Unit]:
@@ -96,6 +102,8 @@ class FitJob:
 
     def record_epoch(self, iteration: int, stage: str, half: int | None, shell_max: int, objective: float) -> None:
         """Add a row to the metrics and a line to the log."""
+        if not self.world.is_first:
+            return
         append_metrics(
             self.run.metrics,
             {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -40,19 +40,20 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> All
     job.progress.stage("latent coordinates")
     count, rank = len(halves.source), components.eigenvalues.shape[0]
     latents = AllLatents(
-        torch.empty(count, rank),
-        torch.empty(count, rank, rank),
-        torch.empty(count, dtype=torch.float64),
-        torch.empty(count),
-        torch.empty(count),
+        torch.zeros(count, rank),
+        torch.zeros(count, rank, rank),
+        torch.zeros(count, dtype=torch.float64),
+        torch.zeros(count),
+        torch.zeros(count),
     )
     everyone, band, spread = torch.arange(count), halves.judging_band(), halves.contrast_variance()
     for batch in latent_coordinates(halves.source, everyone, band, components, spread):
-        latents.z[batch.index] = batch.z
-        latents.precision[batch.index] = batch.precision
-        latents.log_likelihood[batch.index] = batch.log_likelihood
-        latents.contrast[batch.index] = batch.contrast
-        latents.contrast_std[batch.index] = batch.contrast_std
+        latents.z[batch.index] = batch.z.cpu()
+        latents.precision[batch.index] = batch.precision.cpu()
+        latents.log_likelihood[batch.index] = batch.log_likelihood.cpu()
+        latents.contrast[batch.index] = batch.contrast.cpu()
+        latents.contrast_std[batch.index] = batch.contrast_std.cpu()
+    latents = AllLatents(*job.world.total(*(getattr(latents, field.name) for field in fields(latents))))
     latents.z[of_no_half(job.inputs.halves, count)] = 0  # nothing is known of images that cannot be used
     job.progress.advance()
     return latents

@@ -68,7 +68,7 @@ class OutputScale:
     def write(self, path: object, data: Tensor, scale: float | None = None) -> None:
         """Write a volume with its densities rescaled."""
         factor = self.volume if scale is None else scale
-        write_volume(path, Volume((data * factor).float(), self.pixel_size))  # type: ignore[arg-type]
+        write_volume(path, Volume((data * factor).float().cpu(), self.pixel_size))  # type: ignore[arg-type]
 
 
 def write_mean(run: RunDir, mean: MeanEstimate, masks: Masks, scale: OutputScale) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
+
+from solvar_engine.contract.errors import UserError
 from solvar_engine.data.preprocess import cache_bytes
-from solvar_engine.estimation.judging.rank import DECOYS, JUDGING_PARTICLES
+from solvar_engine.estimation.judging.rank import DECOYS, JUDGING_PARTICLES, JUDGING_SHARE
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.jobs.running.plans import LIBRARIES_BYTES, METADATA_BYTES, Plan
 from solvar_engine.projectors.create import create_projector
@@ -13,6 +16,9 @@ from solvar_engine.projectors.options import DEFAULT_OVERSAMPLING, SliceOptions
 
 _SECONDS_PER_SAMPLE = 4.5e-8  # of one pixel of one channel, slice and adjoint, on one core; measured
 _NUFFT_SLOWDOWN = 3.0  # of a pass against trilinear interpolation; measured
+_GPU_LIBRARIES_BYTES = 700e6  # context, kernels and workspaces of the libraries
+_COPIES_OF_SLICES = 6  # of a batch: as they are read, weighted, and what is computed of them
+_LEAST_BATCH, _LARGEST_BATCH = 16, 8192  # images
 _FULL_PASSES = 12  # passes over all images at full band that all stages together amount to
 _POSE_PASSES = {"newton": 12, "paper": 140}  # that a round of refinement of the poses amounts to; measured
 
@@ -33,6 +39,10 @@ class FitDemand:
     pose_schedule : str
         By which steps.
     device : str
+    processes, local_processes : int
+        That share the images, and how many of them on one machine, which share the memory allowed for images.
+    images_on_gpu : bool
+        Whether the preprocessed images stay on a GPU.
     """
 
     particles: int
@@ -45,6 +55,9 @@ class FitDemand:
     pose_rounds: int = 0
     pose_schedule: str = "newton"
     device: str = "cpu"
+    processes: int = 1
+    local_processes: int = 1
+    images_on_gpu: bool = False
 
 
 def plan_within(demand: FitDemand, available_bytes: float) -> Plan:
@@ -64,32 +77,90 @@ def plan_within(demand: FitDemand, available_bytes: float) -> Plan:
     return plan_fit(demand).within(available_bytes, "fit", advice)
 
 
+@dataclass(frozen=True)
+class GpuPlan:
+    """How a fit uses the memory of a GPU.
+
+    Attributes
+    ----------
+    images_on_gpu : bool
+        Whether the preprocessed images stay there; else batches are brought there.
+    largest_batch : int
+        Images at a time.
+    """
+
+    images_on_gpu: bool
+    largest_batch: int
+
+
+def plan_gpu(demand: FitDemand, available_bytes: float) -> GpuPlan:
+    """Plan for the memory of a GPU: first batches shrink, then the images lie elsewhere.
+
+    Raises
+    ------
+    UserError
+        If it is too small all the same.
+    """
+    channels = demand.rank + DECOYS + 2
+    of_one_image = _COPIES_OF_SLICES * 8 * len(HalfDisk.create(demand.box_size)) * channels
+    of_images = _images_bytes(demand)
+    needed = _GPU_LIBRARIES_BYTES + _volumes_bytes(demand) + _judging_bytes(demand)
+    for images_on_gpu in (True, False):
+        room = available_bytes - needed - (of_images if images_on_gpu else 0)
+        if room >= _LEAST_BATCH * of_one_image:
+            return GpuPlan(images_on_gpu, int(min(room / of_one_image, _LARGEST_BATCH)))
+    raise UserError(
+        f"The fit needs about {(needed + _LEAST_BATCH * of_one_image) / 1e6:.0f} MB of GPU memory, but only"
+        f" {available_bytes / 1e6:.0f} MB may be used: choose a smaller --rank or --box, or --device cpu."
+    )
+
+
+def _images_bytes(demand: FitDemand) -> float:
+    """Of the preprocessed images of one process."""
+    return float(cache_bytes(-(-demand.particles // demand.processes), demand.box_size))
+
+
+def _judged(demand: FitDemand) -> int:
+    """How many images the components are judged on."""
+    return min(demand.particles, max(2 * JUDGING_PARTICLES, int(JUDGING_SHARE * demand.particles)))
+
+
+def _judging_bytes(demand: FitDemand) -> float:
+    """Of what these images say of components and decoys."""
+    return 8.0 * _judged(demand) * (demand.rank + DECOYS) ** 2
+
+
+def _volumes_bytes(demand: FitDemand) -> float:
+    """Of volumes, their grids and the buffers of their transforms."""
+    box_size, rank = demand.box_size, demand.rank
+    options = SliceOptions(demand.projector, demand.oversampling, demand.device)
+    projector = create_projector(box_size, HalfDisk.create(box_size).to(demand.device), options)
+    passes_bytes = 2 * projector.grid_bytes(rank + 1) + projector.accumulator_bytes(rank, demand.threads)
+    grids = max(passes_bytes, projector.grid_bytes(rank + 1 + DECOYS))
+    return projector.buffer_bytes + grids + 4 * box_size**3 * max(12 * rank, 3 * (rank + DECOYS))
+
+
 def plan_fit(demand: FitDemand) -> Plan:
-    """Estimate the resources of a fit."""
+    """Estimate the resources of a fit, memory and disk those of each process."""
     particles, box_size, rank, threads = demand.particles, demand.box_size, demand.rank, demand.threads
     is_nufft = demand.projector == "nufft"
     oversampling = 1 if is_nufft else demand.oversampling
     disk = HalfDisk.create(box_size)
-    projector = create_projector(box_size, disk, SliceOptions(demand.projector, demand.oversampling, demand.device))
-    passes_bytes = 2 * projector.grid_bytes(rank + 1) + projector.accumulator_bytes(rank, threads)
-    grids = max(passes_bytes, projector.grid_bytes(rank + 1 + DECOYS))
-    volumes = 4 * box_size**3 * max(12 * rank, 3 * (rank + DECOYS))
     metadata = particles * (METADATA_BYTES + 8 * (rank + 1) ** 2)
-    judging = min(particles, 2 * JUDGING_PARTICLES)
-    metadata += judging * 8 * (rank + DECOYS) ** 2
     if demand.pose_rounds:
         metadata += particles // 2 * 4 * rank * (rank + 6)  # what a half-set tells of states, and of poses with them
-    memory = LIBRARIES_BYTES + projector.buffer_bytes + grids + volumes + metadata
+    on_cpu = torch.device(demand.device).type == "cpu"
+    memory = LIBRARIES_BYTES + metadata + (_volumes_bytes(demand) + _judging_bytes(demand) if on_cpu else 0)
     results = 4 * box_size**3 * (rank + 4) + particles * (METADATA_BYTES + 4 * (rank + 1) ** 2)
     checkpoint = 4 * box_size**3 * 3 * rank
     fitted = particles * (rank + 2) * (_FULL_PASSES + demand.pose_rounds * _POSE_PASSES[demand.pose_schedule])
-    passes = len(disk) * (fitted + judging * (rank + 2 + DECOYS)) * _SECONDS_PER_SAMPLE / threads
-    passes *= _NUFFT_SLOWDOWN if is_nufft else 1.0
+    passes = len(disk) * (fitted + _judged(demand) * (rank + 2 + DECOYS)) * _SECONDS_PER_SAMPLE / threads
+    passes *= (_NUFFT_SLOWDOWN if is_nufft else 1.0) / demand.processes
     transforms = (40 * rank + 2 * DECOYS) * 8e-8 * (oversampling * box_size) ** 3 / threads
     return Plan(
         working_bytes=memory,
-        images_bytes=float(cache_bytes(particles, box_size)),
-        cache_mb=demand.cache_mb,
+        images_bytes=0.0 if demand.images_on_gpu else _images_bytes(demand),
+        cache_mb=demand.cache_mb // demand.local_processes,
         disk_bytes=results + checkpoint,
         seconds=15 + passes + transforms,
     )

@@ -20,7 +20,7 @@ def decide_rank(job: FitJob, halves: HalfSetFit) -> RankDecision:
     job.progress.stage("rank")
     decision = job.checkpoint.load("rank", RankDecision)
     if decision is None:
-        decision = judge_components(halves.problem, halves.state)
+        decision = job.world.agreed(judge_components(halves.problem, halves.state))
         job.checkpoint.save("rank", decision)
         _log(decision)
     job.progress.advance()

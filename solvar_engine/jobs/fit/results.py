@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import torch
 
@@ -40,6 +41,7 @@ from solvar_engine.jobs.fit.outputs import (
 )
 from solvar_engine.jobs.fit.poses import pose_columns
 from solvar_engine.jobs.fit.rank import least_gain
+from solvar_engine.jobs.running.devices import on_cpu
 
 logger = logging.getLogger(__name__)
 
@@ -55,18 +57,23 @@ def write_results(
 ) -> str:
     """Write all files of results, in the units of the images as they were read; returns what came out in a sentence."""
     job.progress.stage("writing results")
+    refined = pose_columns(halves, components, job.inputs.stack.pose) if job.params.refine_poses else {}
+    if not job.world.is_first:
+        return ""
     run, stack, source = job.run, job.inputs.stack, halves.source
     scale = OutputScale.of(images)
     write_mean(run, halves.mean, halves.masks, scale)
-    overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean)
-    is_slow = is_slow_background(components.eigenvolumes, components.eigenvalues, halves.problem.mean)
+    overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean).cpu()
+    is_slow = is_slow_background(components.eigenvolumes, components.eigenvalues, halves.problem.mean).cpu()
+    correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal().cpu()
+    factors = tuple((factors.volumes * halves.problem.mask).cpu() for factors in halves.state.factors)
+    mean, components, decision = on_cpu((halves.mean, components, decision))
     labels = label_components(components, overlap, is_slow, least_gain(job, halves, decision))
     write_components(run, components, overlap, labels, scale)
-    for half, factors in enumerate(halves.state.factors, start=1):
-        write_half_components(run, components, factors.volumes * halves.problem.mask, half, scale)
+    for half, volumes in enumerate(factors, start=1):
+        write_half_components(run, components, volumes, half, scale)
     write_candidates(run, decision, scale)
-    correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal()
-    write_spectra(run, source, stack, halves.mean.fsc, correlation, scale)
+    write_spectra(run, source, stack, mean.fsc, correlation, scale)
     known = (1.0 if source.contrast is None else source.contrast) / images.image_scale.abs()
     known = known / (known * latents.contrast)[~halves.outlier].mean()
     contrast = known * latents.contrast
@@ -78,13 +85,12 @@ def write_results(
         OUTLIER: halves.outlier.long(),
         CONTRAST_STD: (known * latents.contrast_std).double(),
         HALF_SET: _half_set_numbers(job),
+        **refined,
     }
     if images.grey_scale is not None:
         columns[GREY_SCALE] = (images.grey_scale * images.image_scale.sign()).double()
-    refines = job.params.refine_poses
-    if refines:
-        columns.update(pose_columns(halves, components, stack.pose))
-    stack.write_star(run.particles, columns, source.pose if refines else None)
+    stack.write_star(run.particles, columns, source.pose if job.params.refine_poses else None)
+    halves = replace(halves, mean=mean)
     add_cautions(run, cautions_of(job, images, halves, components, contrast))
     cautions = "; ".join(read_cautions(run))
     return _summarise(halves, components, labels, scale, job.params.focus_mask) + (cautions and f". Mind: {cautions}")

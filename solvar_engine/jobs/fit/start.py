@@ -12,6 +12,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.data.faults import BadImages
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.distributed.world import Share
 from solvar_engine.estimation.alternation.means import HalfSetEquations, density_skewness, half_set_equations
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.given_poses import mean_and_error
@@ -21,8 +22,9 @@ from solvar_engine.jobs.fit.families import with_equal_pixels
 from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_cautions, pose_cautions, unresolved_mean
 from solvar_engine.jobs.fit.inputs import focus, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
-from solvar_engine.jobs.fit.plan import FitDemand, plan_within
+from solvar_engine.jobs.fit.plan import FitDemand, plan_gpu, plan_within
 from solvar_engine.jobs.running.allocator import FreedMemory
+from solvar_engine.jobs.running.devices import device_name, usable_memory
 from solvar_engine.jobs.running.memory import available_bytes
 from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
@@ -69,8 +71,18 @@ def read_images(job: FitJob) -> PreparedParticles:
         job.pose_rounds,
         params.pose_schedule,
         job.projector_options.device,
+        job.world.size,
+        job.world.local_size,
     )
-    plan = plan_within(demand, available_bytes())
+    device, on_gpu, largest_batch = job.projector_options.device, False, None
+    if torch.device(device).type != "cpu":
+        gpu = plan_gpu(demand, usable_memory(device, params.gpu_memory_gb))
+        on_gpu, largest_batch = gpu.images_on_gpu, gpu.largest_batch
+        demand = replace(demand, images_on_gpu=on_gpu)
+        place = "on the GPU" if on_gpu else "off the GPU"
+        logger.info("Preprocessed images stay %s, at most %d are visited at a time", place, largest_batch)
+    logger.info("Computing on %s", device_name(device))
+    plan = plan_within(demand, available_bytes() / job.world.local_size)
     FreedMemory.of_fit(plan.memory_bytes).govern(job.progress)
     logger.info(
         "%d particles of %d px, %.3f Angstrom/px, working box %d px",
@@ -81,16 +93,23 @@ def read_images(job: FitJob) -> PreparedParticles:
     )
     logger.info(plan.sentence())
     scratch = job.run.checkpoint if params.scratch is None else scratch_folder(params.scratch)
-    require_disk(plan, job.run.path, scratch)
+    if job.world.is_first:
+        require_disk(plan.for_processes(job.world.local_size), job.run.path, scratch)
+    if job.world.size > 1:
+        logger.info("%d processes share the images, with so much memory each", job.world.size)
     job.progress.stage("reading images")
     first = job.progress.step
-    return prepare_particles(
+    images = prepare_particles(
         stack,
         box_size,
         scratch=None if plan.images_in_memory else scratch,
         progress=lambda done, total: job.progress.to(first + done * READING_STEPS // total),
-        bad_images=BadImages(params.skip_bad_images, job.run.bad_images),
+        bad_images=BadImages(params.skip_bad_images, job.run.bad_images if job.world.is_first else None),
+        share=Share.of(job.world, count, job.inputs.halves),
+        device=device,
+        kept_on_device=on_gpu or torch.device(device).type == "cpu",
     )
+    return replace(images, largest_batch=largest_batch)
 
 
 def with_independent_halves(job: FitJob, source: PreparedParticles) -> FitJob:
@@ -130,16 +149,17 @@ def settle_sign_and_masks(
         job.progress.stage("first mean")
         first, second = half_set_equations(source, job.inputs.halves, job.projector_options)
         mean = estimate_mean(first, second)
-        is_resolved = mean.significance() > _RESOLVED
-        sign = _sign(job.params.invert_contrast, mean.mean if is_resolved else None)
+        is_resolved = job.world.agreed(mean.significance() > _RESOLVED)
+        sign = job.world.agreed(_sign(job.params.invert_contrast, mean.mean if is_resolved else None))
         mean, equations = mean.scaled(sign), (first.scaled(sign), second.scaled(sign))
         decisions, cautions = _examined(job, source.with_sign(sign), mean, is_resolved)
         mask = job.inputs.mask
         if mask is None:
             mask = _made_mask(mean.mean if is_resolved else None, job)
-        settled = SignAndMask(sign, mask)
-        write_decisions(job.run, decisions)
-        add_cautions(job.run, cautions)
+        settled = job.world.agreed(SignAndMask(sign, mask.to(mean.mean.device)))
+        if job.world.is_first:
+            write_decisions(job.run, decisions)
+            add_cautions(job.run, cautions)
         job.checkpoint.save("start", settled)
     job.progress.advance()
     return source.with_sign(settled.sign), _masks(job, settled.mask), equations
@@ -160,8 +180,9 @@ def _examined(
 
 def _masks(job: FitJob, mask: Tensor) -> Masks:
     """Add the mask of the factors to that of the mean, and say so if it is another one."""
-    path = job.params.focus_mask
-    masks = Masks(mask, focus(mask, job.inputs.focus_mask, path))
+    path, focus_mask = job.params.focus_mask, job.inputs.focus_mask
+    focus_mask = None if focus_mask is None else focus_mask.to(mask.device)
+    masks = Masks(mask, focus(mask, focus_mask, path))
     if path is not None:
         share = float(masks.factors.sum() / mask.sum())
         logger.info("Variability is sought inside the focus mask %s only: %.1f %% of the mask", path, 100 * share)

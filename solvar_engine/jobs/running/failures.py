@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from solvar_engine.contract.errors import INTERRUPTED, UserError
+from solvar_engine.distributed.lost import ProcessLost
 
 # what the user's choice of a path can lead to
 _ERRORS_OF_PATHS = (
@@ -31,7 +32,7 @@ def sentence_of(error: BaseException) -> str:
 
 def user_sentence(error: Exception) -> str | None:
     """What to tell the user about an error that is his, or his machine's; None for an error of ours."""
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, ProcessLost)):
         return str(error)
     if isinstance(error, OSError):
         return _sentence_about_files(error)

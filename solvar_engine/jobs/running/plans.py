@@ -57,6 +57,10 @@ class Plan:
         """Of the scratch file; zero without one."""
         return 0.0 if self.images_in_memory else self.images_bytes
 
+    def for_processes(self, count: int) -> Plan:
+        """What so many processes need of a disk that they share; the results are written once."""
+        return replace(self, images_bytes=count * self.images_bytes, cache_mb=count * self.cache_mb)
+
     def sentence(self) -> str:
         """One line for the user."""
         place = "in memory" if self.images_in_memory else f"in a scratch file of {self.scratch_bytes / 1e6:.0f} MB"

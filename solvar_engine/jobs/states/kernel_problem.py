@@ -135,9 +135,9 @@ def set_up(
     mean = read_volume(run.mean)
     check_extent(stack, mean.box_size, mean.pixel_size, run.mean)
     box_size = _box_size(params, stack, mean.box_size)
-    mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1)
-    windows = LocalWindows.create(box_size, mask)
     options = SliceOptions(device=compute_device(params))
+    mask = fourier_crop_volume(read_volume(run.mask).data, box_size).clamp(0, 1).to(options.device)
+    windows = LocalWindows.create(box_size, mask)
     demand = KernelDemand(
         len(stack), stack.box_size, mean.box_size, windows, len(space.columns), states, torch.get_num_threads(),
         params.cache_mb, options,
@@ -152,7 +152,7 @@ def set_up(
     unused[row[~known.is_outlier]] = False
     source = prepare(
         params, run, stack, row, known.latents.contrast, box_size, None if plan.images_in_memory else scratch,
-        BadImages(params.skip_bad_images, StateFolder(output).bad_images, unused),
+        BadImages(params.skip_bad_images, StateFolder(output).bad_images, unused), options.device,
     )  # fmt: skip
     first, second = (torch.from_numpy(row)[half] for half in known.halves)
     rows, is_outlier = (first, second), known.is_outlier
@@ -201,7 +201,7 @@ def _signed_with_half_models(
     mask = read_volume(run.mask).data
     gain = _mean_gain(run, mask.shape[-1])
     means = [
-        ft_to_volume(volume_to_ft(read_volume(path).data) * gain, mask.shape[-1]) * mask
+        (ft_to_volume(volume_to_ft(read_volume(path).data) * gain, mask.shape[-1]) * mask).to(options.device)
         for path in (run.mean_half1, run.mean_half2)
     ]
     disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
@@ -219,9 +219,9 @@ def _signed_with_half_models(
         if params.particles is not None:
             logger.info("The images of %s have the other sign than those of the fit: they are inverted", path)
         source, scale = source.with_sign(-source.sign), -scale
-    variances = torch.from_numpy(space.components.eigenvalue[space.columns])
+    variances = torch.from_numpy(space.components.eigenvalue[space.columns]).to(options.device)
     first, second = (
-        HalfModel(scale * mean, scale * _half_components(run, space, half), variances)
+        HalfModel(scale * mean, scale * _half_components(run, space, half).to(options.device), variances)
         for half, mean in enumerate(means, start=1)
     )
     return source, (first, second)
@@ -234,7 +234,7 @@ def _on_one_scale(
     part, names = parts_of(stack)
     used = torch.cat([sample_of(rows[part[rows] == number], _SCALE_IMAGES) for number in range(len(names))])
     evidence = torch.zeros(len(source), 2, dtype=torch.float64)
-    evidence[used] = scale_evidence(source, used, disk, mean, options).cpu()
+    evidence[used] = scale_evidence(source, used, disk, mean, options)
     if float(evidence[used, 1].sum()) < 0:
         evidence[:, 1] *= -1  # the sign of all is found later
     scale = scales_of_parts(evidence, part, used, len(names)).scale
@@ -284,7 +284,7 @@ def _place_and_remove(
     disk = source.disk.prefix(nyquist_shell(models[0].mean.shape[-1]))
     for half, model in zip(rows, models, strict=True):
         for explained in explain(source, half, disk, model, options):
-            z[explained.index] = explained.z.numpy()
-            precision[explained.index] = explained.precision.numpy()
+            z[explained.index] = explained.z.cpu().numpy()
+            precision[explained.index] = explained.precision.cpu().numpy()
             source.subtract(explained.index, explained.images)
     return z, precision

@@ -13,6 +13,7 @@ from solvar_engine.contract.results import FSC_THRESHOLD
 from solvar_engine.estimation.model.bands import change_box
 from solvar_engine.imaging.fourier import volume_to_ft
 from solvar_engine.imaging.shells import resolution_at
+from solvar_engine.jobs.running.devices import on_cpu
 from solvar_engine.jobs.states.kernel_problem import KernelProblem
 from solvar_engine.latent.distances import kernel_bandwidths, squared_distances
 from solvar_engine.reconstruction.filtering import corrected_fsc, local_filter, local_fsc, local_resolution
@@ -101,7 +102,7 @@ def reconstruct_state(problem: KernelProblem, point: NDArray[np.float64]) -> Ker
     point : ndarray, shape (r,)
         Latent coordinates, all components of the run.
     """
-    return finish_state(problem, kernel_volumes(problem, point))
+    return on_cpu(finish_state(problem, kernel_volumes(problem, point)))
 
 
 def finish_state(problem: KernelProblem, volumes: KernelVolumes) -> KernelState:
@@ -140,5 +141,5 @@ def _offsets(problem: KernelProblem, place: NDArray[np.float64]) -> tuple[Tensor
 def _images_used(counts: Tensor, shares: Tensor, correlation: Tensor, weight: Tensor) -> int:
     """Images in the kernels, averaged by their shares, over windows on the molecule and over resolved shells."""
     resolved = (correlation > FSC_THRESHOLD).double() * weight.double()[:, None]
-    used = torch.tensordot(counts.double(), shares, dims=1)
+    used = torch.tensordot(counts.double().to(shares.device), shares, dims=1)
     return round(float((used * resolved).sum() / resolved.sum().clamp_min(1e-30)))

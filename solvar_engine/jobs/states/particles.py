@@ -178,7 +178,7 @@ def _compare_orientations(particles: RunParticles, stack: ParticleStack, row: ND
 
 def prepare(
     params: ReconstructParams, run: RunDir, stack: ParticleStack, row: NDArray[np.int64], contrast: NDArray[np.float32],
-    box_size: int, scratch: Path | None, bad_images: BadImages,
+    box_size: int, scratch: Path | None, bad_images: BadImages, device: str,
 ) -> PreparedParticles:
     """Read the images at the box of the volumes, whitened by the noise of the run where it was measured at that box.
 
@@ -194,12 +194,13 @@ def prepare(
     scratch : Path or None
         Folder for the scratch file; None keeps the images in memory.
     bad_images : BadImages
+    device : str
 
     Returns
     -------
     PreparedParticles
     """
-    prepared = prepare_particles(stack, box_size, scratch=scratch, bad_images=bad_images)
+    prepared = prepare_particles(stack, box_size, scratch=scratch, bad_images=bad_images, device=device)
     noise = read_noise(run.noise)["noise_variance"]
     if params.particles is None and noise.size == prepared.noise_variance.numel():
         measured = torch.from_numpy(noise.reshape(prepared.noise_variance.shape))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.estimation.alternation.poses import PoseRound, refine_round
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.objectives import OBJECTIVES
@@ -37,6 +38,7 @@ class Posed:
     box_size: int = BOX
     pixel_size: float = PIXEL_SIZE
     disk: HalfDisk = HalfDisk.create(BOX)
+    world: World = ALONE
 
     def __len__(self) -> int:
         return COUNT

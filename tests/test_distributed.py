@@ -1,0 +1,87 @@
+"""What processes tell each other: sums, rows, and what the first one has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvar_engine.distributed.world import ALONE, Share, World
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class State:
+    volume: Tensor
+    number: float
+    flags: tuple[bool, int, None]
+
+
+def state_of(rank: int) -> State:
+    return State(torch.full((2, 2), float(rank + 1)), 0.1 + rank, (rank == 0, 7 + rank, None))
+
+
+def talk(world: World) -> None:
+    """Say everything that can be said; run in each of three processes."""
+    rank = world.rank
+    total, count = world.total(torch.full((3,), rank + 1.0), torch.tensor(rank))
+    assert total.tolist() == [6.0] * 3 and int(count) == 3
+    rows = world.gathered(torch.full((rank, 2), float(rank)))
+    assert rows.tolist() == [[1.0, 1.0], [2.0, 2.0], [2.0, 2.0]]
+    assert world.gathered(torch.zeros(0, 2)).shape == (0, 2)
+    assert world.entries({rank: f'a "fault"\nof {rank}'} if rank else {}) == {r: f'a "fault"\nof {r}' for r in (1, 2)}
+    agreed, expected = world.agreed(state_of(rank)), state_of(0)
+    assert torch.equal(agreed.volume, expected.volume)
+    assert (agreed.number, agreed.flags) == (expected.number, expected.flags)
+    arrays = {"a": np.arange(6.0).reshape(2, 3), "none": np.zeros((3, 0), np.float32), "flag": np.array(True)}
+    found = world.arrays_of_first(arrays if world.is_first else None)
+    assert found is not None and found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+    assert world.arrays_of_first(None) is None
+
+
+def test_three_processes_hear_the_same() -> None:
+    program = "from tests.test_distributed import talk\nfrom solvar_engine.distributed.join import joined\n"
+    program += "with joined() as world:\n    talk(world)"
+    with subprocess.Popen(["true"]) as process:
+        port = 20_000 + process.pid % 20_000
+    shared = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **shared, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
+        )
+        for rank in range(3)
+    ]  # fmt: skip
+    for process in started:
+        error = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, error
+
+
+def test_every_image_of_every_half_has_one_owner() -> None:
+    halves = torch.arange(0, 101, 2), torch.arange(1, 101, 2)
+    shares = [Share.of(World(rank, 3), 101, halves) for rank in range(3)]
+    assert torch.cat([share.rows for share in shares]).sort().values.tolist() == list(range(101))
+    for half in halves:
+        counts = [len(share.own(half)) for share in shares]
+        assert sum(counts) == len(half) and max(counts) - min(counts) <= 1
+    index = torch.tensor([100, 3, 57, 2])
+    for share in shares:
+        own = share.own(index)
+        assert own.tolist() == [row for row in index.tolist() if row in share.rows.tolist()]
+        assert torch.equal(share.rows[share.places(own)], own)
+
+
+def test_alone_nothing_is_copied() -> None:
+    table = torch.ones(3)
+    assert ALONE.total(table)[0] is table and ALONE.gathered(table) is table and ALONE.agreed(table) is table
+    assert Share.of(ALONE, 3).own(table) is table
