@@ -1,17 +1,19 @@
-"""Everything that is to be measured on a GPU, in one command of a few minutes.
+"""Everything that is to be measured on a GPU, in one command.
 
-    python benchmarks/gpu.py [--device cuda|cpu] [--scale full|small] [--parts a,b] [--append]
+    python -m benchmarks.gpu [--device cuda|cpu] [--scale full|small] [--parts a,b] [--print]
 
 Parts:
 
     a  conformance: errors of Triton's kernels against the reference in float64, at boxes 64, 128 and 129
     b  speed of each kernel against its floor of bytes and the measured copy bandwidth, at boxes 64, 128 and 256, and of
        torch-projectors if it is installed
-    t  speed of each kernel for several sizes of its tiles (not among the default parts)
+    c  whole fits of 100,000 images of 128 px, cold, warm and with --refine-poses: seconds of every stage, peak memory
+    d  scores of a fit of 10,000 images of 64 px on the device against those on the CPU
+    e  the fit of c within 4 GB of the GPU's memory
+    t  speed of each kernel for several sizes of its tiles
 
-Needs only torch, Triton, NumPy, Numba, SciPy and tqdm. With --device cpu the kernels run in Triton's interpreter,
-slowly: together with --scale small it tries the script itself where no card is. --append writes the tables to
-RESULTS.md.
+Parts a and b are the default. Needs only torch, Triton, NumPy, Numba, SciPy and tqdm. With --device cpu the kernels run
+in Triton's interpreter, slowly: together with --scale small it tries the script itself where no card is.
 """
 
 from __future__ import annotations
@@ -23,38 +25,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from benchmarks.common import engine_commit, machine, publish, script_parser
 
 DEFAULT_PARTS = "a,b"
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--scale", choices=("full", "small"), default="full", help="small: to try the script")
     parser.add_argument("--parts", default=DEFAULT_PARTS, help="letters, with commas between them")
-    parser.add_argument("--append", action="store_true", help="write the tables to RESULTS.md, too")
     return parser.parse_args()
 
 
 def known_parts() -> dict[str, Callable[[str, bool], str]]:
     """What makes the text of each part, from a device and whether the scale is full."""
+    from benchmarks.gpu_fits import accuracy, small_budget, whole_fits
     from benchmarks.gpu_kernels import conformance, kernel_speed, tile_speed
 
-    return {"a": conformance, "b": kernel_speed, "t": tile_speed}
+    return {
+        "a": conformance, "b": kernel_speed, "c": whole_fits, "d": accuracy, "e": small_budget, "t": tile_speed,
+    }  # fmt: skip
 
 
 def card(device: str) -> str:
     """Name of the card, its driver and the libraries, in a phrase."""
     import torch
     import triton
-
-    from benchmarks.common import machine
 
     libraries = f"torch {torch.__version__}, Triton {triton.__version__}"
     if device == "cpu":
@@ -71,8 +69,6 @@ def main() -> None:
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
     import torch
 
-    from benchmarks.common import engine_commit, publish
-
     if arguments.device == "cuda" and not torch.cuda.is_available():
         sys.exit("no CUDA device is there: try the script with --device cpu --scale small")
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -88,7 +84,7 @@ def main() -> None:
         text = parts[part](arguments.device, arguments.scale == "full")
         texts.append(f"{text}\n\nPart {part} took {time.perf_counter() - start:.0f} s.")
         print(f"\n{texts[-1]}", flush=True)
-    if arguments.append:
+    if not arguments.print:
         publish(f"gpu {arguments.device} {arguments.scale} {arguments.parts} {commit}", "\n\n".join(texts))
 
 

@@ -20,8 +20,8 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 """
 RUN = WITHOUT + """
-sys.argv = ["gpu.py", "--device", "cpu", "--scale", "small", "--parts", "a,b"]
-runpy.run_path("benchmarks/gpu.py", run_name="__main__")
+sys.argv = ["gpu", "--device", "cpu", "--scale", "small", "--parts", "a,b", "--print"]
+runpy.run_module("benchmarks.gpu", run_name="__main__")
 """
 IMPORTS = WITHOUT + """
 import solvar_engine.cli, solvar_engine.jobs.run_fit, solvar_engine.jobs.run_simulate
