@@ -14,14 +14,16 @@ from torch import Tensor
 
 from solvar_engine.data.noise import background_power, flattened, repair_low_shells
 from solvar_engine.data.stream import PreparedParticles
-from solvar_engine.estimation.alternation.images import judge_images
+from solvar_engine.estimation.alternation.images import find_junk, judge_images
 from solvar_engine.estimation.judging.components import (
     Components,
     find_components,
     latent_coordinates,
     measure_components,
 )
-from solvar_engine.estimation.judging.nuisance import nuisance_overlap
+from solvar_engine.estimation.judging.given_poses import pose_evidence
+from solvar_engine.estimation.judging.grey_scales import find_grey_scales
+from solvar_engine.estimation.judging.nuisance import is_slow_background, nuisance_overlap
 from solvar_engine.estimation.judging.outliers import image_fits
 from solvar_engine.estimation.judging.rank import decide_rank, judge_components, keep_components, make_decoys
 from solvar_engine.estimation.model.bands import Band
@@ -192,6 +194,17 @@ def tables(place: Place) -> Any:
     return judged.noise, [place.put(table) for table in kept]
 
 
+def first_mean(place: Place) -> Any:
+    """What a first mean tells of the images, in tables on the CPU."""
+    halves, particles = (FIRST, SECOND), particles_of(place, IMAGES)
+    scales = find_grey_scales(place.source, halves, torch.arange(IMAGES) % 3 // 2, place.options)
+    evidence = pose_evidence(particles, halves, (place.mean, 1.1 * place.mean), place.options, 0)
+    junk = find_junk(particles, halves, replace(place.problem, source=particles), torch.arange(IMAGES) < 3)
+    kept = (scales.scale, scales.is_dark, evidence.index, evidence.orientation_gain, evidence.shift_gain, junk)
+    assert all(type(table) is Tensor for table in kept)
+    return [place.put(table) for table in kept]
+
+
 def latents(place: Place) -> Any:
     return list(latent_coordinates(place.source, FIRST, place.band(), place.components, 0.1))
 
@@ -203,7 +216,9 @@ def residuals_and_outliers(place: Place) -> Any:
         measured.add(power, index % 2, kept)
     updated = measured.update(place.put(torch.ones(2, band.shell_max + 1)))
     fits = [fit for _, fit in image_fits(place.source, FIRST, band, place.factors)]
-    return updated, fits, nuisance_overlap(place.factors, place.mean)
+    return updated, fits, nuisance_overlap(place.factors, place.mean), is_slow_background(
+        place.factors, place.components.eigenvalues, place.mean
+    )
 
 
 def poses(place: Place) -> Any:
@@ -273,10 +288,11 @@ def particles_of(place: Place, count: int) -> PreparedParticles:
 def prepared_particles(place: Place) -> Any:
     particles, rows = particles_of(place, 6), torch.tensor([4, 1, 2])
     known = particles.with_contrast(place.put(torch.full((6,), 1.2)))
+    scaled = particles.with_grey_scale(place.put(torch.linspace(-1, 2, 6)))
     known.subtract(rows[:1], place.put(SIMULATION.source.images[:1, :20]))
     moved = particles.with_pose(replace(particles.pose, shift=particles.pose.shift + 1.0))
     part = HalfDisk.create(BOX).prefix(3).to(place.device)
-    return [list(some.batches(rows, part, 2)) for some in (particles, known, moved)]
+    return [list(some.batches(rows, part, 2)) for some in (particles, known, scaled, moved)]
 
 
 def slices(place: Place) -> Any:
@@ -303,6 +319,7 @@ COMPUTATIONS: dict[str, Callable[[Place], Any]] = {
     "rank and components": rank_and_components,
     "stages": stages,
     "tables": tables,
+    "first mean": first_mean,
     "latents": latents,
     "residuals and outliers": residuals_and_outliers,
     "poses": poses,
@@ -381,6 +398,8 @@ PASSED_ON = {
     "reconstruction.normal_equations.accumulate_normal_equations": 2,
     "reconstruction.kernel_regression.back_project": 2,
     "reconstruction.kernel_regression.accumulate_kernels": 5,
+    "estimation.judging.grey_scales.find_grey_scales": 3,
+    "estimation.judging.grey_scales.scale_evidence": 4,
     "estimation.model.half_models.explain": 4,
     "estimation.model.half_models.scale_to_images": 4,
 }

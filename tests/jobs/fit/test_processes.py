@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from subprocess import Popen
 
@@ -14,25 +15,29 @@ import pytest
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import FAILED, FINISHED, read_status
 from solvar_engine.data.volumes import read_volume
+from solvar_engine.jobs.decisions import read_cautions, read_decisions
 from solvar_engine.jobs.simulate.files import DataSetFiles
 from tests.jobs.conftest import run_in_process
 from tests.jobs.programs import wait_until
 
+DARK = range(50, 100, 10)
 TOGETHER = ("--rank", "auto", "--refine-poses", "--skip-bad-images")
 
 
 @pytest.fixture(scope="module")
 def rough(simulate: Callable[..., DataSetFiles]) -> DataSetFiles:
-    """Few images with wrong poses, of which the first two cannot be used."""
+    """Few images with wrong poses, of which the first two cannot be used and some have the other sign."""
     data = simulate(
         *("--phantom", "hinge", "--particles", 400, "--box", 18, "--pixel-size", 10.0, "--snr", 2.0),
         *("--rotation-error", 2, "--shift-error", 0.5),
     )
-    with open(next(data.particles.parent.glob("*.mrcs")), "r+b") as stack:
-        stack.seek(1024)
-        stack.write(np.zeros((2, 18, 18), np.float32).tobytes())
+    images = np.memmap(next(data.particles.parent.glob("*.mrcs")), np.float32, "r+", 1024, (400, 18, 18))
+    images[:2] = 0
+    images[list(DARK)] *= -1
+    images.flush()
     return data
 
 
@@ -64,7 +69,14 @@ def assert_same_results(found: RunDir, expected: RunDir) -> None:
         for name, column in read_csv(getattr(found, table)).items():
             if column.dtype.kind == "f" and name != "seconds":
                 np.testing.assert_allclose(column, known_table[name], rtol=1e-4, atol=1e-4, err_msg=f"{table} {name}")
-    assert found.particles.read_text().count("\n") == expected.particles.read_text().count("\n")
+    columns, known_columns = (StarFile.read(run.particles).particles for run in (found, expected))
+    for name in ("solvarOutlier", "solvarHalfSet"):
+        np.testing.assert_array_equal(columns.integers(name), known_columns.integers(name))
+    name = "solvarLogLikelihood"
+    np.testing.assert_allclose(columns.numbers(name)[name], known_columns.numbers(name)[name], rtol=1e-3, atol=1e-3)
+    decided, known_decided = (asdict(read_decisions(run)) for run in (found, expected))
+    assert decided == pytest.approx(known_decided, rel=1e-4) and decided["pose_gain"] is not None
+    assert len(read_cautions(found)) == len(read_cautions(expected))
 
 
 def test_two_processes_find_what_one_finds_and_one_of_them_speaks(rough, alone, engine_program, tmp_path) -> None:
@@ -76,6 +88,9 @@ def test_two_processes_find_what_one_finds_and_one_of_them_speaks(rough, alone, 
     assert error.count("all particles, epoch 1,") == 1
     assert "2 processes share the images" in run.log.read_text()
     assert not run.lock.exists()
+    outlier = StarFile.read(run.particles).particles.integers("solvarOutlier")
+    assert set(DARK) <= set(np.flatnonzero(outlier))
+    assert run.log.read_text().count("show the molecule with the other sign") == 1
 
 
 def test_if_one_is_killed_all_end_with_a_sentence_and_another_number_of_processes_goes_on(
