@@ -80,8 +80,8 @@ def pose_evidence(
         index = half[torch.randperm(len(half), generator=generator)[: count // 2].sort().values]
         grid = projector.to_grid(mean[None])
         given = _log_likelihood(source, index, projector, grid)
-        rotation, others = pose.rotation.clone(), _other_rows(source.group.cpu()[index], generator)
-        rotation[index] = pose.rotation[index[others]]
+        rotation, drawn = pose.rotation.clone(), _other_rows(source.group.cpu()[index], generator)
+        rotation[index] = pose.rotation[index[drawn]]
         rows.append(index)
         turned = source.with_pose(Pose(rotation, pose.shift))
         orientation.append(given - _log_likelihood(turned, index, projector, grid))
