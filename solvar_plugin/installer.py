@@ -217,7 +217,7 @@ def install(settings: Settings) -> None:
     say(f"SOLVAR engine {version}: an environment in {settings.environment}")
     gpu = find_gpu()
     if gpu:
-        say(f"GPU found: {gpu}. This version of the engine computes on the CPU all the same.")
+        say(f"GPU found: {gpu}. The engine can fit and reconstruct on it.")
     else:
         say("No GPU found by nvidia-smi: the engine computes on the CPU.")
     manager = choose_manager(settings)

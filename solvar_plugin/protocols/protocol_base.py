@@ -63,7 +63,7 @@ class SolvarProtBase(ProtAnalysis3D):
             params.BooleanParam,
             default=False,
             label="Use GPU for execution",
-            help="This version of the engine computes on the CPU: leave it at No.",
+            help="Fit and reconstruct on a GPU; no fit on one has been timed yet.",
         )
         form.addHidden(
             params.GPU_LIST,

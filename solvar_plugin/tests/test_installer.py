@@ -202,7 +202,7 @@ class TestSolvarInstaller(unittest.TestCase):
         self.stand_ins.write("nvidia-smi", "#!/bin/sh\necho 'NVIDIA H100 80GB HBM3'\n")
         said = self.assertInstalled(self.stand_ins.run())
         self.assertIn("GPU found: NVIDIA H100 80GB HBM3.", said)
-        self.assertIn("computes on the CPU", said)
+        self.assertIn("can fit and reconstruct on it", said)
         self.assertEqual([call for call in self.stand_ins.calls("python") if "index-url" in call], [])
 
     def test_a_broken_driver_is_no_gpu(self) -> None:
