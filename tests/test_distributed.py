@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import ALONE, Share, World
+from solvar_engine.estimation.alternation.images import find_junk, judge_images
+from solvar_engine.estimation.judging.given_poses import pose_evidence
+from solvar_engine.estimation.judging.grey_scales import find_grey_scales
+from solvar_engine.estimation.judging.rank import judge_components
+from tests.test_devices import FIRST, IMAGES, SECOND, Place, numbers, particles_of
 
+HERE = Place(torch.device("cpu"))
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -49,9 +57,33 @@ def talk(world: World) -> None:
     assert world.arrays_of_first(None) is None
 
 
+def judge(world: World) -> None:
+    """Judge images together, and compare with what one process finds; run in each of three processes."""
+    whole = particles_of(HERE, IMAGES).with_grey_scale(1 - 3.0 * (torch.arange(IMAGES) % 5 == 4))
+    share = Share.of(world, IMAGES, (FIRST, SECOND))
+    part = replace(whole, coefficients=whole.coefficients[share.rows], share=share)
+    assert 0 < len(share.rows) < IMAGES
+    found, expected = (dict(numbers(judgement(source))) for source in (part, whole))
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def judgement(source: PreparedParticles) -> Any:
+    """What is found of images before and after factors are fitted."""
+    halves, problem = (FIRST, SECOND), replace(HERE.problem, source=source)
+    return (
+        find_grey_scales(source, halves, torch.arange(IMAGES) % 3 // 2, HERE.options),
+        pose_evidence(source, halves, (HERE.mean, 1.1 * HERE.mean), HERE.options, 0),
+        find_junk(source, halves, problem, torch.arange(IMAGES) < 3).long(),
+        judge_images(source, halves, problem, HERE.state),
+        judge_components(problem, HERE.state).gains,
+    )
+
+
 def test_three_processes_hear_the_same() -> None:
-    program = "from tests.test_distributed import talk\nfrom solvar_engine.distributed.join import joined\n"
-    program += "with joined() as world:\n    talk(world)"
+    program = "from tests.test_distributed import judge, talk\nfrom solvar_engine.distributed.join import joined\n"
+    program += "with joined() as world:\n    talk(world)\n    judge(world)"
     with subprocess.Popen(["true"]) as process:
         port = 20_000 + process.pid % 20_000
     shared = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}

@@ -23,21 +23,19 @@ from solvar_engine.jobs.simulate.files import DataSetFiles
 from tests.jobs.conftest import run_in_process
 from tests.jobs.programs import wait_until
 
-DARK = range(50, 100, 10)
 TOGETHER = ("--rank", "auto", "--refine-poses", "--skip-bad-images")
 
 
 @pytest.fixture(scope="module")
 def rough(simulate: Callable[..., DataSetFiles]) -> DataSetFiles:
-    """Few images with wrong poses, of which the first two cannot be used and some have the other sign."""
+    """Few images with wrong poses, of which the first two cannot be used."""
     data = simulate(
         *("--phantom", "hinge", "--particles", 400, "--box", 18, "--pixel-size", 10.0, "--snr", 2.0),
         *("--rotation-error", 2, "--shift-error", 0.5),
     )
-    images = np.memmap(next(data.particles.parent.glob("*.mrcs")), np.float32, "r+", 1024, (400, 18, 18))
-    images[:2] = 0
-    images[list(DARK)] *= -1
-    images.flush()
+    with open(next(data.particles.parent.glob("*.mrcs")), "r+b") as stack:
+        stack.seek(1024)
+        stack.write(np.zeros((2, 18, 18), np.float32).tobytes())
     return data
 
 
@@ -88,9 +86,6 @@ def test_two_processes_find_what_one_finds_and_one_of_them_speaks(rough, alone, 
     assert error.count("all particles, epoch 1,") == 1
     assert "2 processes share the images" in run.log.read_text()
     assert not run.lock.exists()
-    outlier = StarFile.read(run.particles).particles.integers("solvarOutlier")
-    assert set(DARK) <= set(np.flatnonzero(outlier))
-    assert run.log.read_text().count("show the molecule with the other sign") == 1
 
 
 def test_if_one_is_killed_all_end_with_a_sentence_and_another_number_of_processes_goes_on(
