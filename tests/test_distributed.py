@@ -17,7 +17,7 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import ALONE, Share, World
 from solvar_engine.estimation.alternation.images import find_junk, judge_images
 from solvar_engine.estimation.judging.given_poses import pose_evidence
-from solvar_engine.estimation.judging.grey_scales import find_grey_scales
+from solvar_engine.estimation.judging.grey_scales import find_grey_scales, scale_evidence
 from solvar_engine.estimation.judging.rank import judge_components
 from tests.test_devices import FIRST, IMAGES, SECOND, Place, numbers, particles_of
 
@@ -74,6 +74,7 @@ def judgement(source: PreparedParticles) -> Any:
     halves, problem = (FIRST, SECOND), replace(HERE.problem, source=source)
     return (
         find_grey_scales(source, halves, torch.arange(IMAGES) % 3 // 2, HERE.options),
+        scale_evidence(source, FIRST, source.disk, HERE.mean, HERE.options),
         pose_evidence(source, halves, (HERE.mean, 1.1 * HERE.mean), HERE.options, 0),
         find_junk(source, halves, problem, torch.arange(IMAGES) < 3).long(),
         judge_images(source, halves, problem, HERE.state),

@@ -20,7 +20,7 @@ from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.estimation.judging.given_poses import PoseEvidence
 from solvar_engine.imaging.types import Pose, Volume
 from solvar_engine.jobs.decisions import ImageDecisions, read_decisions
-from solvar_engine.jobs.fit.first_mean import BALL, pose_doubts
+from solvar_engine.jobs.fit.first_mean import BALL, pose_cautions
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
@@ -116,10 +116,10 @@ def test_the_part_whose_poses_are_foreign_is_named(foreign, named):
     scatter = noise(len(rows), seed=1).double()
     nothing = torch.ones(len(rows), 3).double()
     evidence = PoseEvidence(rows, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing)
-    (doubt,) = pose_doubts(evidence, ListOf800())
+    (doubt,) = pose_cautions(evidence, ListOf800())
     assert doubt.startswith(f"The orientations {named} list.star do not seem to belong to their images")
     weak = PoseEvidence(rows, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing)
-    assert pose_doubts(weak, ListOf800()) == []
+    assert pose_cautions(weak, ListOf800()) == []
 
 
 @pytest.mark.parametrize("in_column", ["rlnOriginXAngst", "rlnOriginX"])
