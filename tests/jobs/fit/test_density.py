@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import ALONE
 from solvar_engine.estimation.judging.components import Components
 from solvar_engine.estimation.model.mixture import choose_mixture, mixture_posterior
 from solvar_engine.estimation.model.objectives import latent_posterior
@@ -22,7 +23,7 @@ EIGENVALUES = torch.tensor([9.0, 4.0, 1e-4], dtype=torch.float64)
 
 def halves_with(outlier: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
     everyone = torch.arange(COUNT - BAD)  # the last ones are in no half-set
-    job = SimpleNamespace(inputs=SimpleNamespace(halves=(everyone[::2], everyone[1::2])))
+    job = SimpleNamespace(world=ALONE, inputs=SimpleNamespace(halves=(everyone[::2], everyone[1::2])))
     problem = SimpleNamespace(generator=lambda *purpose: generator())
     return job, SimpleNamespace(outlier=outlier, problem=problem)
 
