@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.distributed.world import ALONE
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.components import Components
@@ -66,7 +67,7 @@ def test_stated_contrasts_count_the_spread_of_those_in_use(known: bool, monkeypa
         OBJECTIVES["ml"],
         LEFT,
     )
-    job = SimpleNamespace(progress=silent_progress(), inputs=SimpleNamespace(halves=problem.halves))
+    job = SimpleNamespace(world=ALONE, progress=silent_progress(), inputs=SimpleNamespace(halves=problem.halves))
     one, identity = torch.ones(BOX, BOX, BOX), torch.eye(RANK, dtype=torch.float64)
     factors = Factors(PHANTOM.factors(BOX), identity, LEFT)
     state = HalfSetState(1, (factors, factors), torch.zeros(RANK, 0, dtype=torch.float64), (0.0, 0.0))
