@@ -19,8 +19,8 @@ from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.estimation.judging.given_poses import PoseEvidence
 from solvar_engine.imaging.types import Pose, Volume
-from solvar_engine.jobs.decisions import ImageDecisions, read_decisions
-from solvar_engine.jobs.fit.first_mean import BALL, pose_doubts
+from solvar_engine.jobs.decisions import ImageDecisions, read_cautions, read_decisions
+from solvar_engine.jobs.fit.first_mean import BALL, pose_cautions
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
@@ -28,8 +28,8 @@ from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE
 from tests.reconstruction.simulated import noise
 
 
-def settled(particles: Path, folder: Path, **options: str) -> tuple[ImageDecisions, torch.Tensor]:
-    """Do the first stages of a fit; what they decided, and the mask."""
+def settled(particles: Path, folder: Path, **options: str) -> tuple[ImageDecisions, list[str], torch.Tensor]:
+    """Do the first stages of a fit; what they decided, of what they warn, and the mask."""
     params = FitParams(particles=str(particles), output=str(folder / "run"), rank=1, **options)
     run = RunDir(params.output)
     with prepared(run, params, resume=False):
@@ -38,7 +38,7 @@ def settled(particles: Path, folder: Path, **options: str) -> tuple[ImageDecisio
             job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
             with closing(job.progress):
                 masks = settle_sign_and_masks(job, read_images(job))[1]
-    return read_decisions(run), masks.mean
+    return read_decisions(run), read_cautions(run), masks.mean
 
 
 def with_changed_rows(particles: Path, path: Path, **changes) -> Path:
@@ -60,22 +60,22 @@ def shuffled_names(particles: Path, rows: np.ndarray) -> list[str]:
 
 
 def test_right_poses_and_masks_raise_no_doubt(hinge, tmp_path):
-    decided, _ = settled(hinge.particles, tmp_path, mask=str(hinge.mask), focus_mask=str(hinge.mask))
-    assert decided.doubts == () and decided.pose_gain > 20 * decided.pose_gain_error
+    decided, cautions, _ = settled(hinge.particles, tmp_path, mask=str(hinge.mask), focus_mask=str(hinge.mask))
+    assert cautions == [] and decided.pose_gain > 20 * decided.pose_gain_error
 
 
 def test_poses_of_other_images_are_told(hinge, tmp_path):
     """In the list, and in a part of it that was joined from elsewhere."""
     names = shuffled_names(hinge.particles, np.arange(PARTICLES))
     particles = with_changed_rows(hinge.particles, tmp_path / "shuffled.star", rlnImageName=names)
-    decided, _ = settled(particles, tmp_path)
-    assert decided.doubts[0].startswith(f"The orientations in {particles} do not seem to belong to its images (log-")
+    decided, cautions, _ = settled(particles, tmp_path)
+    assert cautions[0].startswith(f"The orientations in {particles} do not seem to belong to its images (log-")
     assert abs(decided.pose_gain) < 4 * decided.pose_gain_error
     names = shuffled_names(hinge.particles, np.arange(PARTICLES // 2, PARTICLES))
     particles = with_changed_rows(hinge.particles, tmp_path / "joined.star", rlnImageName=names)
     (tmp_path / "second").mkdir()
-    decided, _ = settled(particles, tmp_path / "second")
-    (doubt,) = decided.doubts
+    decided, cautions, _ = settled(particles, tmp_path / "second")
+    (doubt,) = cautions
     assert "orientations of rows 151 to 300 in" in doubt and "unlike those of the others" in doubt
 
 
@@ -116,10 +116,10 @@ def test_the_part_whose_poses_are_foreign_is_named(foreign, named):
     scatter = noise(len(rows), seed=1).double()
     nothing = torch.ones(len(rows), 3).double()
     evidence = PoseEvidence(rows, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing)
-    (doubt,) = pose_doubts(evidence, ListOf800())
+    (doubt,) = pose_cautions(evidence, ListOf800())
     assert doubt.startswith(f"The orientations {named} list.star do not seem to belong to their images")
     weak = PoseEvidence(rows, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing)
-    assert pose_doubts(weak, ListOf800()) == []
+    assert pose_cautions(weak, ListOf800()) == []
 
 
 @pytest.mark.parametrize("in_column", ["rlnOriginXAngst", "rlnOriginX"])
@@ -133,7 +133,7 @@ def test_shifts_in_another_unit_are_told(in_column, hinge, tmp_path):
         changed = {"rlnOriginX": changed["rlnOriginXAngst"], "rlnOriginY": changed["rlnOriginYAngst"],
                    "rlnOriginXAngst": 2 * origins["rlnOriginXAngst"], "rlnOriginYAngst": 2 * origins["rlnOriginYAngst"]}
     particles = with_changed_rows(hinge.particles, tmp_path / "particles.star", **changed)
-    assert any("agree better with 0.5 times their origins" in doubt for doubt in settled(particles, tmp_path)[0].doubts)
+    assert any("agree better with 0.5 times their origins" in doubt for doubt in settled(particles, tmp_path)[1])
 
 
 def test_masks_beside_the_molecule_are_refused_or_told(hinge, tmp_path):
@@ -148,12 +148,12 @@ def test_masks_beside_the_molecule_are_refused_or_told(hinge, tmp_path):
     part = mask * (torch.arange(BOX) <= int((order < 0.3).sum()))
     write_volume(tmp_path / "part.mrc", Volume(part, PIXEL_SIZE))
     (tmp_path / "part").mkdir()
-    (doubt,) = settled(hinge.particles, tmp_path / "part", mask=str(tmp_path / "part.mrc"))[0].doubts
+    (doubt,) = settled(hinge.particles, tmp_path / "part", mask=str(tmp_path / "part.mrc"))[1]
     assert "part.mrc holds" in doubt and "what is outside of it is left out" in doubt
     (tmp_path / "focus").mkdir()
     write_volume(tmp_path / "all.mrc", Volume(torch.ones_like(mask), PIXEL_SIZE))
     masks = {"mask": str(tmp_path / "all.mrc"), "focus_mask": str(tmp_path / "corner.mrc")}
-    (doubt,) = settled(hinge.particles, tmp_path / "focus", **masks)[0].doubts
+    (doubt,) = settled(hinge.particles, tmp_path / "focus", **masks)[1]
     assert "focus mask" in doubt and "corner.mrc holds 0.0 % of the density" in doubt
 
 
@@ -163,8 +163,8 @@ def test_a_mean_of_noise_makes_neither_mask_nor_sign(hinge, tmp_path):
     with StackWriter(tmp_path / "particles.mrcs", PIXEL_SIZE) as stack:
         stack.append(generator.normal(size=(PARTICLES, BOX, BOX)).astype(np.float32))
     (tmp_path / "particles.star").write_bytes(hinge.particles.read_bytes())
-    decided, mask = settled(tmp_path / "particles.star", tmp_path)
-    (doubt,) = decided.doubts
+    decided, cautions, mask = settled(tmp_path / "particles.star", tmp_path)
+    (doubt,) = cautions
     assert "agree no better than noise" in doubt and f"a ball of {BALL * BOX * PIXEL_SIZE:.0f} Angstrom" in doubt
     assert (decided.sign, decided.pose_gain) == (1.0, None)
     volume = 4 / 3 * np.pi * (BALL * BOX) ** 3
