@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
 
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.alternation.problem import of_no_half
-from solvar_engine.estimation.judging.components import Components, latent_coordinates
+from solvar_engine.estimation.judging.components import Components, LatentBatch, latent_coordinates
 from solvar_engine.jobs.fit.job import FitJob
 
 
-@dataclass(frozen=True)
-class AllLatents:
-    """Latent coordinates of all particles, in the units of the estimators.
-
-    Attributes
-    ----------
-    z : Tensor, shape (n, r), float32
-    precision : Tensor, shape (n, r, r), float32
-    log_likelihood : Tensor, shape (n,), float64
-    contrast : Tensor, shape (n,), float32
-        Posterior mean of each image's contrast over the one that it came with.
-    contrast_std : Tensor, shape (n,), float32
-        Its posterior standard deviation.
-    """
-
-    z: Tensor
-    precision: Tensor
-    log_likelihood: Tensor
-    contrast: Tensor
-    contrast_std: Tensor
-
-
-def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> AllLatents:
-    """Place every particle along the components."""
+def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> LatentBatch:
+    """Place every particle along the components: all in one batch, in the units of the estimators."""
     job.progress.stage("latent coordinates")
     count, rank = len(halves.source), components.eigenvalues.shape[0]
-    latents = AllLatents(
+    everyone, band, spread = torch.arange(count), halves.judging_band(), halves.contrast_variance()
+    latents = LatentBatch(
+        everyone,
         torch.empty(count, rank),
         torch.empty(count, rank, rank),
         torch.empty(count, dtype=torch.float64),
         torch.empty(count),
         torch.empty(count),
     )
-    everyone, band, spread = torch.arange(count), halves.judging_band(), halves.contrast_variance()
     for batch in latent_coordinates(halves.source, everyone, band, components, spread):
         latents.z[batch.index] = batch.z
         latents.precision[batch.index] = batch.precision

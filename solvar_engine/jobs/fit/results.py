@@ -17,7 +17,7 @@ from solvar_engine.contract.results import (
 )
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
-from solvar_engine.estimation.judging.components import Components
+from solvar_engine.estimation.judging.components import Components, LatentBatch
 from solvar_engine.estimation.judging.nuisance import is_slow_background, nuisance_overlap
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.model.mixture import GaussianMixture
@@ -26,7 +26,6 @@ from solvar_engine.imaging.shells import resolution_at
 from solvar_engine.jobs.decisions import add_cautions, read_cautions
 from solvar_engine.jobs.fit.cautions import cautions_of
 from solvar_engine.jobs.fit.job import FitJob
-from solvar_engine.jobs.fit.latents import AllLatents
 from solvar_engine.jobs.fit.outputs import (
     OutputScale,
     label_components,
@@ -49,7 +48,7 @@ def write_results(
     images: PreparedParticles,
     halves: HalfSetFit,
     components: Components,
-    latents: AllLatents,
+    latents: LatentBatch,
     density: GaussianMixture | None,
     decision: RankDecision,
 ) -> str:
