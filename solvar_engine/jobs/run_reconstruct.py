@@ -16,7 +16,6 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import StateFolder, StateTable, write_owners, write_states
 from solvar_engine.contract.run import RunDir
-from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.imaging.types import Volume
@@ -29,7 +28,6 @@ from solvar_engine.jobs.states.files import write_particles_of_states
 from solvar_engine.jobs.states.kernel_problem import SETUP_STEPS, KernelProblem, set_up
 from solvar_engine.jobs.states.kernel_volumes import KernelState, reconstruct_state
 from solvar_engine.jobs.states.latent_space import LatentSpace, open_latent_space
-from solvar_engine.jobs.states.particles import outliers_of
 from solvar_engine.jobs.states.plan import plan_linear_states
 from solvar_engine.reconstruction.sharpening import sharpen
 
@@ -153,7 +151,7 @@ def _linear_states(
         for number, point in enumerate(states.points, start=1):
             write_volume(files.volume(number), linear_state(mean, eigenvolumes, point))
             progress.advance()
-        _write_owners(files, states, outliers_of(StarFile.read(run_dir.particles).particles))
+        _write_owners(files, states, states.is_outlier)
         # a linear state has no half-maps of its own, and so no resolution
         unknown = np.full(len(states.points), np.nan)
         write_states(files, StateTable(states.points, states.n_particles, unknown, states.is_extrapolated))

@@ -239,7 +239,7 @@ def test_kernel_volumes_are_laid_over_where_they_are_near(analysed, opened, tmp_
     )  # in other units than the run
     write_mrc(states.volume(1), arrays.mean)
     write_mrc(states.volume(2), volume)
-    write_states(states, StateTable(points, np.array([50, 60]), np.array([10.0, 9.0])))
+    write_states(states, StateTable(points, np.array([50, 60]), np.array([10.0, 9.0]), np.zeros(2, dtype=bool)))
     with served(run, states.path) as server:
         page = opened(server.url)
         inside(page, "app.setState(given[0]);", points[1].tolist())

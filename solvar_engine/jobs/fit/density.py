@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
-from solvar_engine.estimation.judging.components import Components
+from solvar_engine.estimation.judging.components import Components, LatentBatch
 from solvar_engine.estimation.model.mixture import GaussianMixture, choose_mixture, mixture_posterior
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.jobs.fit.job import FitJob
-from solvar_engine.jobs.fit.latents import AllLatents
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +23,8 @@ _CHUNK = 4096
 
 
 def place_by_density(
-    job: FitJob, halves: HalfSetFit, components: Components, latents: AllLatents
-) -> tuple[GaussianMixture | None, AllLatents]:
+    job: FitJob, halves: HalfSetFit, components: Components, latents: LatentBatch
+) -> tuple[GaussianMixture | None, LatentBatch]:
     """Fit a mixture of Gaussians to what images know of their coordinates, and take it for the prior of each.
 
     Returns
@@ -33,7 +32,7 @@ def place_by_density(
     mixture : GaussianMixture or None
         Of the coordinates along the components, in the units of the estimators; None without components, and in other
         processes than the first, which writes the results.
-    latents : AllLatents
+    latents : LatentBatch
         Mean and precision of the posterior under the mixture; as they came where one Gaussian is best.
     """
     rank = len(components.eigenvalues)
@@ -52,7 +51,7 @@ def place_by_density(
     return _along_all(chosen, live, rank).scaled(deviation), latents
 
 
-def _known(latents: AllLatents, rows: Tensor, deviation: Tensor, live: Tensor) -> Statistics:
+def _known(latents: LatentBatch, rows: Tensor, deviation: Tensor, live: Tensor) -> Statistics:
     """What images know of their live coordinates in units of the deviations, whatever the others are."""
     precision, z = latents.precision[rows].double(), latents.z[rows].double()
     inner = (precision @ z[..., None])[..., 0] * deviation
@@ -63,8 +62,8 @@ def _known(latents: AllLatents, rows: Tensor, deviation: Tensor, live: Tensor) -
 
 
 def _placed(
-    latents: AllLatents, rows: Tensor, deviation: Tensor, live: Tensor, mixture: GaussianMixture
-) -> AllLatents:
+    latents: LatentBatch, rows: Tensor, deviation: Tensor, live: Tensor, mixture: GaussianMixture
+) -> LatentBatch:
     """Posteriors of some particles under a mixture of their live coordinates; the others are left as they are."""
     z, precision, log_likelihood = (
         latents.z.clone(), latents.precision.clone(), latents.log_likelihood.clone()

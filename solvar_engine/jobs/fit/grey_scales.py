@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,14 +13,15 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.grey_scales import LEAST_SCALE, GreyScales, find_grey_scales
 from solvar_engine.jobs.fit.job import FitJob
 
-logger = logging.getLogger(__name__)
-
 _LEAST_IMAGES = 100  # of one stack, whose signal may have a scale of its own
 _SHOWN_PARTS = 3
+_MOST_DARK = 0.4  # of the images: beyond that there may be no mean whose sign could be told
 
 
 def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
     """Find parts whose signal has another scale or sign than most; single images of the other sign are left out.
+
+    If nearly half of all have it, nothing is done, and both causes that this may have are said.
 
     Returns
     -------
@@ -36,17 +36,25 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
         job.progress.stage("grey scales")
         found = find_grey_scales(source, job.inputs.halves, part, job.projector_options)
         job.checkpoint.save("grey_scales", found)
-    if bool(found.is_dark.any()):
-        logger.warning(
-            "%d images show the molecule with the other sign than those beside them: left out, as outliers; if they are"
-            " good ones, multiply them by -1",
-            int(found.is_dark.sum()),
+    dark_share = float(found.is_dark[torch.cat(job.inputs.halves)].float().mean())
+    if dark_share > _MOST_DARK:
+        caution = (
+            f"{100 * dark_share:.0f} % of the images show the molecule with the other sign than the rest: either the"
+            " mean was subtracted, which leaves the images of each state the opposite of the others', or images of two"
+            " kinds were mixed, one of which is to be multiplied by -1; they are taken as they are"
         )
+        job.add_cautions([caution])
+        return job, source
+    if dark_share > 0:
+        caution = (
+            f"{int(found.is_dark.sum())} images show the molecule with the other sign than those beside them: left out,"
+            " as outliers; if they are good ones, multiply them by -1"
+        )
+        job.add_cautions([caution])
         first, second = (half[~found.is_dark[half]] for half in job.inputs.halves)
         job = replace(job, inputs=replace(job.inputs, halves=(first, second)))
     if bool((found.scale != 1).any()):
-        for sentence in sentences_of_scales(found.scale, part, names):
-            logger.warning(sentence)
+        job.add_cautions(list(sentences_of_scales(found.scale, part, names)))
         source = source.with_grey_scale(found.scale[part])
     return job, source
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from solvar_engine.contract.params import FitParams
@@ -13,6 +14,7 @@ from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.estimation.alternation.problem import rounds_of
 from solvar_engine.estimation.solver.schedule import Schedule, Unit
 from solvar_engine.imaging.fourier import nyquist_shell
+from solvar_engine.jobs.decisions import add_cautions
 from solvar_engine.jobs.fit.checkpoint import Checkpoint
 from solvar_engine.jobs.fit.inputs import FitInputs
 from solvar_engine.jobs.running.devices import compute_device
@@ -99,6 +101,11 @@ class FitJob:
     def shell_max(self) -> int:
         """Last shell of the working box."""
         return nyquist_shell(self.inputs.box_size)
+
+    def add_cautions(self, sentences: Sequence[str]) -> None:
+        """Log and record what seems wrong, once for all processes."""
+        if self.world.is_first:
+            add_cautions(self.run, sentences)
 
     def record_epoch(self, iteration: int, stage: str, half: int | None, shell_max: int, objective: float) -> None:
         """Add a row to the metrics and a line to the log."""

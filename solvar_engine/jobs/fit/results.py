@@ -18,16 +18,15 @@ from solvar_engine.contract.results import (
 )
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
-from solvar_engine.estimation.judging.components import Components
+from solvar_engine.estimation.judging.components import Components, LatentBatch
 from solvar_engine.estimation.judging.nuisance import is_slow_background, nuisance_overlap
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.model.mixture import GaussianMixture
 from solvar_engine.estimation.solver.agreement import covariance_fsc
 from solvar_engine.imaging.shells import resolution_at
-from solvar_engine.jobs.decisions import add_cautions, read_cautions
+from solvar_engine.jobs.decisions import read_cautions
 from solvar_engine.jobs.fit.cautions import cautions_of
 from solvar_engine.jobs.fit.job import FitJob
-from solvar_engine.jobs.fit.latents import AllLatents
 from solvar_engine.jobs.fit.outputs import (
     OutputScale,
     label_components,
@@ -51,7 +50,7 @@ def write_results(
     images: PreparedParticles,
     halves: HalfSetFit,
     components: Components,
-    latents: AllLatents,
+    latents: LatentBatch,
     density: GaussianMixture | None,
     decision: RankDecision,
 ) -> str:
@@ -91,7 +90,7 @@ def write_results(
         columns[GREY_SCALE] = (images.grey_scale * images.image_scale.sign()).double()
     stack.write_star(run.particles, columns, source.pose if job.params.refine_poses else None)
     halves = replace(halves, mean=mean)
-    add_cautions(run, cautions_of(job, images, halves, components, contrast))
+    job.add_cautions(cautions_of(job, images, halves, components, contrast))
     cautions = "; ".join(read_cautions(run))
     return _summarise(halves, components, labels, scale, job.params.focus_mask) + (cautions and f". Mind: {cautions}")
 

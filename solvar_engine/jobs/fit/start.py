@@ -17,7 +17,7 @@ from solvar_engine.estimation.alternation.means import HalfSetEquations, density
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.given_poses import mean_and_error
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
-from solvar_engine.jobs.decisions import ImageDecisions, add_cautions, write_decisions
+from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.families import with_equal_pixels
 from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_cautions, pose_cautions, unresolved_mean
 from solvar_engine.jobs.fit.inputs import focus, scratch_folder, with_families
@@ -159,7 +159,7 @@ def settle_sign_and_masks(
         settled = job.world.agreed(SignAndMask(sign, mask.to(mean.mean.device)))
         if job.world.is_first:
             write_decisions(job.run, decisions)
-            add_cautions(job.run, cautions)
+        job.add_cautions(cautions)
         job.checkpoint.save("start", settled)
     job.progress.advance()
     return source.with_sign(settled.sign), _masks(job, settled.mask), equations

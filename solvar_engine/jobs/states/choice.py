@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import ReconstructParams
-from solvar_engine.contract.results import Reach, read_latents, read_reach
+from solvar_engine.contract.results import Reach, read_latents
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
 from solvar_engine.jobs.states.latent_space import LatentSpace
+from solvar_engine.jobs.states.particles import outliers_of
 from solvar_engine.jobs.states.points import read_points
 from solvar_engine.latent import dense_path, nearest_point, resample_polyline
 from solvar_engine.latent.distances import marginal_precision
@@ -32,11 +34,14 @@ class States:
         State (from 0) that each particle belongs to: its cluster, or the nearest point.
     is_extrapolated : ndarray of bool, shape (states,)
         States that are far from all particles.
+    is_outlier : ndarray of bool, shape (n,)
+        Particles that count for none.
     """
 
     points: NDArray[np.float64]
     owner: NDArray[np.int64]
     is_extrapolated: NDArray[np.bool_]
+    is_outlier: NDArray[np.bool_]
 
     @property
     def n_particles(self) -> NDArray[np.int64]:
@@ -53,7 +58,8 @@ def choose_states(params: ReconstructParams, run: RunDir, space: LatentSpace) ->
         If the table of points does not fit the run, or is no path, or a point is far from all particles and the
         options do not allow that.
     """
-    clusters, reach = None, read_reach(run)
+    clusters, is_outlier = None, outliers_of(StarFile.read(run.particles).particles)
+    reach = Reach.of(read_latents(run.latents), is_outlier)
     if params.clusters is not None:
         clusters = space.cluster(params.clusters, params.seed)
     if params.mixture is not None:
@@ -72,7 +78,7 @@ def choose_states(params: ReconstructParams, run: RunDir, space: LatentSpace) ->
     if is_extrapolated.any():
         numbers = ", ".join(str(number) for number in np.flatnonzero(is_extrapolated) + 1)
         logger.warning("Far from all particles, and so extrapolated: state %s of %d", numbers, len(points))
-    return States(points, owner, is_extrapolated)
+    return States(points, owner, is_extrapolated, is_outlier)
 
 
 def _points_of_user(

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from solvar_engine.distributed.world import ALONE
-from solvar_engine.estimation.judging.components import Components
+from solvar_engine.estimation.judging.components import Components, LatentBatch
 from solvar_engine.estimation.model.mixture import choose_mixture, mixture_posterior
 from solvar_engine.estimation.model.objectives import latent_posterior
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.jobs.fit.density import place_by_density
-from solvar_engine.jobs.fit.latents import AllLatents
 from tests.estimation.model.test_mixture import generator, images_of, two_wells
 from tests.reconstruction.simulated import noise
 
@@ -28,14 +27,14 @@ def halves_with(outlier: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
     return job, SimpleNamespace(outlier=outlier, problem=problem)
 
 
-def latents_of(unit: Tensor) -> tuple[AllLatents, Statistics]:
+def latents_of(unit: Tensor) -> tuple[LatentBatch, Statistics]:
     """Posteriors under one Gaussian of images that show coordinates of unit scale times the deviations."""
     _, _, statistics = images_of(unit, strength=0.5)
     posterior, deviation = latent_posterior(statistics), EIGENVALUES.sqrt()[: unit.shape[1]]
     precision = torch.linalg.inv(posterior.covariance) / (deviation[:, None] * deviation)
     zero = torch.zeros(COUNT)
     z = (posterior.mean * deviation).float()
-    return AllLatents(z, precision.float(), -posterior.objective, zero, zero), statistics
+    return LatentBatch(torch.arange(COUNT), z, precision.float(), -posterior.objective, zero, zero), statistics
 
 
 def components(rank: int) -> Components:
@@ -81,6 +80,6 @@ def test_one_gaussian_leaves_the_particles_where_they_are() -> None:
 
 def test_without_components_there_is_no_density() -> None:
     nothing = torch.zeros(COUNT, 0)
-    latents = AllLatents(nothing, torch.zeros(COUNT, 0, 0), *torch.zeros(3, COUNT))
+    latents = LatentBatch(torch.arange(COUNT), nothing, torch.zeros(COUNT, 0, 0), *torch.zeros(3, COUNT))
     density, placed = place_by_density(*halves_with(torch.zeros(COUNT, dtype=torch.bool)), components(0), latents)
     assert density is None and placed is latents

@@ -29,7 +29,7 @@ from tests.reconstruction.simulated import noise
 
 
 def settled(particles: Path, folder: Path, **options: str) -> tuple[ImageDecisions, list[str], torch.Tensor]:
-    """Do the first stages of a fit; what they decided, what they warn of, and the mask."""
+    """Do the first stages of a fit; what they decided, of what they warn, and the mask."""
     params = FitParams(particles=str(particles), output=str(folder / "run"), rank=1, **options)
     run = RunDir(params.output)
     with prepared(run, params, resume=False):

@@ -95,6 +95,21 @@ def test_dark_images_among_bright_ones_are_outliers_and_counted(hinge, engine, t
     assert engine("reconstruct", run.path, "--output", tmp_path / "out", "--clusters", 1).code == 0
 
 
+def test_images_of_either_sign_in_nearly_equal_numbers_are_taken_as_they_are(hinge, engine, tmp_path):
+    """As where the mean was subtracted and two states are left, the one the opposite of the other."""
+    shutil.copytree(hinge.path, tmp_path / "data")
+    is_turned = np.arange(PARTICLES) % 9 < 4
+    with mrcfile.open(tmp_path / "data" / "particles.mrcs", mode="r+") as stack:
+        stack.data[is_turned] *= -1
+    run = RunDir(tmp_path / "run")
+    outcome = engine("fit", tmp_path / "data" / "particles.star", "--output", run.path, "--rank", 1)
+    assert outcome.code == 0 and "% of the images show the molecule with the other sign than the" in outcome.error
+    particles = StarFile.read(run.particles).particles
+    assert GREY_SCALE not in particles and (particles.integers("solvarHalfSet") > 0).all()
+    z = read_latents(run.latents).z[:, 0]
+    assert abs(np.corrcoef(z, is_turned)[0, 1]) > 0.95
+
+
 def test_parts_are_stacks_of_many_images_and_folders_of_few(write_particles, tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     names = []
