@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 from solvar_engine import __version__
 from solvar_engine.contract.errors import INTERRUPTED, TERMINATED, UserError
 from solvar_engine.contract.params import (
+    ALL_GPUS,
     COMMANDS,
     FitParams,
     Option,
@@ -43,7 +44,7 @@ from solvar_engine.contract.params import (
     exclusive_sets_of,
     options_of,
 )
-from solvar_engine.distributed.launch import is_one_of_several, launched, local_rank, local_size, rank
+from solvar_engine.distributed.launch import is_one_of_several, launched, local_rank, local_size, rank, visible_gpus
 from solvar_engine.jobs.running.failures import sentence_of, user_sentence
 
 PROGRAM = "solvar-engine"
@@ -168,6 +169,7 @@ def _value_parser(option: Option) -> Any:
 def _run(params: Params, arguments: Sequence[str]) -> int:
     try:
         params.validate()
+        params = _with_visible_gpus(params)
         _check_processes(params)
         processes = len(params.devices()) if isinstance(params, FitParams) else 1
         with launched(processes, arguments) as has_failed:
@@ -191,6 +193,16 @@ def _run(params: Params, arguments: Sequence[str]) -> int:
         logger.exception("internal error, %s: %s%s", type(error).__name__, error, hint)
         return _EXIT_INTERNAL
     return 0
+
+
+def _with_visible_gpus(params: Params) -> Params:
+    """Name the GPUs where all are asked for."""
+    if not (isinstance(params, FitParams) and params.gpus == ALL_GPUS):
+        return params
+    count = visible_gpus()
+    if not count:
+        raise UserError("--gpus all was asked for, but no CUDA GPU is visible: use --device cpu.")
+    return dataclasses.replace(params, gpus=",".join(map(str, range(count))))
 
 
 def _check_processes(params: Params) -> None:

@@ -101,7 +101,8 @@ def command_line(
     if gpu:
         devices = f"${{CUDA_VISIBLE_DEVICES:-{GPU_PLACEHOLDER}}}" if in_queue else GPU_PLACEHOLDER
         prefix, program = prefix.replace("%", "%%"), program.replace("%", "%%")
-        program = f"env CUDA_VISIBLE_DEVICES={devices} {program}"
+        # the form numbers GPUs as nvidia-smi lists them
+        program = f"env CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={devices} {program}"
     if not in_step_queue:
         # The engine takes the place of the shell, so that its parent is Scipion's protocol, with which it stops. A job
         # script may go on after the call.

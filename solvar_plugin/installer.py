@@ -31,7 +31,9 @@ PYTHONS = ("3.12", "3.11", "3.10")
 CONDA_PYTHON = "3.11"
 # conda's own default channel wants its terms accepted first
 CONDA_CHANNEL = ("--override-channels", "--channel", "conda-forge")
-TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+TORCH_INDEX = "https://download.pytorch.org/whl/"
+# builds of torch by the newest CUDA that the driver knows; pip's default one is for the newest
+TORCH_BUILDS = (((13, 0), ""), ((12, 8), "cu128"), ((12, 0), "cu126"))
 
 _ROOT = Path(__file__).resolve().parents[1]
 _REQUIREMENTS = _ROOT / "solvar_engine" / "requirements.txt"
@@ -215,17 +217,13 @@ def install(settings: Settings) -> None:
     """
     version = running_version()
     say(f"SOLVAR engine {version}: an environment in {settings.environment}")
-    gpu = find_gpu()
-    if gpu:
-        say(f"GPU found: {gpu}. The engine can fit and reconstruct on it.")
-    else:
-        say("No GPU found by nvidia-smi: the engine computes on the CPU.")
+    build = choose_torch()
     manager = choose_manager(settings)
     start_afresh(settings)
     try:
         create_environment(settings, manager)
-        install_packages(settings, gpu)
-        self_test(settings, version)
+        install_packages(settings, build)
+        self_test(settings, version, has_gpu=build != "cpu")
     except BaseException:
         # What is there must work: the plugin takes the engine's program for the sign that it is installed.
         shutil.rmtree(settings.environment, ignore_errors=True)
@@ -284,6 +282,23 @@ def choose_manager(settings: Settings) -> str:
     return "conda"
 
 
+def choose_torch() -> str:
+    """Say what GPU there is, and settle the build of torch: empty for pip's default, ``cpu`` where none can be used."""
+    gpu = find_gpu()
+    if not gpu:
+        say("No GPU found by nvidia-smi: the engine computes on the CPU.")
+        return "cpu"
+    cuda = driver_cuda()
+    for least_cuda, build in TORCH_BUILDS:
+        if cuda >= least_cuda:
+            say(f"GPU found: {gpu}, with a driver for CUDA {cuda[0]}.{cuda[1]}.")
+            return build
+    known = ".".join(map(str, cuda)) if any(cuda) else "of a version that it does not tell"
+    least = ".".join(map(str, TORCH_BUILDS[-1][0]))
+    say(f"GPU found: {gpu}, with a driver for CUDA {known}; {least} is needed: the engine computes on the CPU.")
+    return "cpu"
+
+
 def create_environment(settings: Settings, manager: str) -> None:
     """Make an empty environment, with conda or with Python's own venv."""
     if manager == "venv":
@@ -304,15 +319,17 @@ def create_environment(settings: Settings, manager: str) -> None:
     )
 
 
-def install_packages(settings: Settings, gpu: str) -> None:
-    """Put what the engine needs into the environment, and then the running package."""
+def install_packages(settings: Settings, build: str) -> None:
+    """Put what the engine needs into the environment, torch in a certain build, and then the running package."""
     pip = [str(settings.engine_python), "-m", "pip", "install", "--no-input"]
     pinned = [*pip, "--constraint", str(_CONSTRAINTS)]
-    if not gpu:
-        # pip's default torch for Linux brings gigabytes of GPU libraries. Nothing but torch itself comes from here.
-        small = ["--no-deps", "--index-url", TORCH_CPU_INDEX, "--retries", "0", "--timeout", "15", "torch"]
+    if build:
+        # pip's default torch would bring gigabytes of GPU libraries for nothing; only torch itself comes from here
+        index = TORCH_INDEX + build
+        only = ["--no-deps", "--index-url", index, "--retries", "0", "--timeout", "15", "torch"]
         try:
-            run(f"Installing the CPU build of torch from {TORCH_CPU_INDEX}", [*pinned, *small], settings.log, tail=0)
+            run(f"Installing torch for {'the CPU' if build == 'cpu' else build} from {index}", [*pinned, *only],
+                settings.log, tail=0)  # fmt: skip
         except InstallError:
             say("  it is not to be had there; pip's default build will do")
     run("Installing the libraries (some minutes)", [*pinned, "--requirement", str(_REQUIREMENTS)], settings.log)
@@ -320,10 +337,11 @@ def install_packages(settings: Settings, gpu: str) -> None:
     run(f"Installing {settings.source}", [*pip, "--no-deps", *source], settings.log)
 
 
-def self_test(settings: Settings, version: str) -> None:
+def self_test(settings: Settings, version: str, has_gpu: bool) -> None:
     """Check the version, then take a tiny simulated data set from images to report.
 
-    This also compiles the engine's kernels, so that the user's first run need not.
+    This also compiles the engine's kernels, so that the user's first run need not. A GPU that cannot be used is no
+    failure: that is said, and the engine computes on the CPU.
     """
     engine = str(settings.environment / "bin" / "solvar-engine")
     answer = run("Asking the engine for its version", [engine, "--version"], settings.log).split()
@@ -334,13 +352,20 @@ def self_test(settings: Settings, version: str) -> None:
         )
     with tempfile.TemporaryDirectory(prefix="solvar-self-test-") as folder:
         data, result = os.path.join(folder, "data"), os.path.join(folder, "run")
+        fit = ["fit", os.path.join(data, "particles.star"), "--rank", "1"]
         steps = (
             ["simulate", "--output", data, "--phantom", "hinge", "--particles", "120", "--box", "16"],
-            ["fit", os.path.join(data, "particles.star"), "--output", result, "--rank", "1"],
+            [*fit, "--output", result, "--device", "cpu"],
             ["analyze", result, "--clusters", "2"],
         )
         for step in steps:
             run(f"Self-test: {step[0]}", [engine, *step], settings.log)
+        if has_gpu:
+            try:
+                on_gpu = [engine, *fit, "--output", os.path.join(folder, "gpu"), "--device", "cuda"]
+                run("Self-test: fit on the GPU", on_gpu, settings.log)
+            except InstallError as error:
+                say(f"The GPU cannot be used, the engine computes on the CPU: {error}")
         if not os.path.isfile(os.path.join(result, "report.html")):
             raise InstallError(f"the self-test ended without a report: see {settings.log}.")
 
@@ -354,6 +379,13 @@ def find_gpu() -> str:
     if answer is None or answer.returncode != 0:
         return ""
     return ", ".join(line.strip() for line in answer.stdout.splitlines() if line.strip())
+
+
+def driver_cuda() -> tuple[int, int]:
+    """Newest version of CUDA that the driver knows, as nvidia-smi says in its head; zeros if it does not."""
+    answer = _answer(["nvidia-smi"])
+    match = re.search(r"CUDA[\w ]* Version: *(\d+)\.(\d+)", "" if answer is None else answer.stdout)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def has_conda(activation: str) -> bool:

@@ -240,6 +240,16 @@ def test_gpu_that_is_not_there(gpus, name, processes, reason, monkeypatch):
         cli.resolve_device(name)
 
 
+def test_all_gpus_are_those_that_the_driver_shows(monkeypatch):
+    params = FitParams(particles="particles.star", output="run", rank=2, gpus="all")
+    params.validate()
+    monkeypatch.setattr(cli, "visible_gpus", lambda: 3)
+    assert cli._with_visible_gpus(params).devices() == ["cuda:0", "cuda:1", "cuda:2"]
+    monkeypatch.setattr(cli, "visible_gpus", lambda: 0)
+    with pytest.raises(UserError, match="--gpus all was asked for, but no CUDA GPU is visible: use --device cpu"):
+        cli._with_visible_gpus(params)
+
+
 def test_compiled_code_goes_to_a_private_writable_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert cli._numba_cache() == tmp_path / "cache" / "solvar-engine" / "numba"

@@ -7,7 +7,7 @@ from typing import Any, Mapping, Sequence
 
 import pyworkflow.protocol.params as params
 
-from solvar_engine.contract.params import FitParams, Option, options_of
+from solvar_engine.contract.params import ALL_GPUS, FitParams, Option, options_of
 from solvar_plugin.protocols.form_options import LABELS, choices_of, help_of
 
 FIT: dict[str, Option] = {option.name: option for option in options_of(FitParams)}
@@ -176,7 +176,10 @@ def add_image_storage(form: Any, options: Mapping[str, Option], **details: Any) 
 
 def computing_options(protocol: Any) -> dict[str, Any]:
     """Return in the engine's terms what `add_computing` and the head of the form have asked."""
-    return {**image_storage_options(protocol), **resource_options(protocol)}
+    options = {**image_storage_options(protocol), **resource_options(protocol)}
+    if protocol.useGpu.get():
+        options.update(device="auto", gpus=ALL_GPUS)  # of those that Scipion shows to the engine
+    return options
 
 
 def image_storage_options(protocol: Any) -> dict[str, Any]:

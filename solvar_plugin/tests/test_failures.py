@@ -195,6 +195,15 @@ class TestFailures(StandInProject, BaseTest):
         self.assertEqual(call["arguments"][call["arguments"].index("--root") + 1], ".")
         self.assertIsNone(call["gpus"])
 
+    def test_engine_gets_the_gpus_of_the_form(self):
+        protocol = self.protocol(useGpu=True, gpuList="1 2")
+        self.assertFalse(self.run_to_the_end(protocol, SOLVAR_STAND_IN_OUTLIERS=str(OUTLIERS)))
+        fit, analyze = self.calls()[-2:]
+        self.assertEqual((fit["arguments"][0], fit["gpus"]), ("fit", "1,2"))
+        self.assertEqual(fit["arguments"][fit["arguments"].index("--gpus") + 1], "all")
+        self.assertNotIn("--device", fit["arguments"])
+        self.assertEqual((analyze["arguments"][0], analyze["gpus"]), ("analyze", None))
+
     def test_copies_keep_what_the_import_brought(self):
         protocol, _ = self.finished()
         for before, after in zip(self.imported.outputParticles, protocol.outputParticles):

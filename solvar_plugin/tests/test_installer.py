@@ -42,6 +42,7 @@ case $1 in
     {fails}) echo "it went wrong"; exit 1 ;;
     analyze) mkdir -p "$2"; touch "$2/report.html" ;;
 esac
+case "$*" in *"--device {broken_device}") echo "no kernel image"; exit 1 ;; esac
 """
 SOURCE = "/the/source of the engine"
 
@@ -70,13 +71,19 @@ class StandIns:
         )  # fmt: skip
         return self.write("python3.12", text)
 
-    def write_engine(self, version: str = __version__, fails: str = "nothing") -> None:
-        text = ENGINE.format(log=shlex.quote(str(self.log)), version=version, fails=fails)
+    def write_engine(self, version: str = __version__, fails: str = "nothing", broken_device: str = "none") -> None:
+        text = ENGINE.format(log=shlex.quote(str(self.log)), version=version, fails=fails, broken_device=broken_device)
         self.write("solvar-engine", text, "store")
 
     def write_conda(self, folder: str = "bin") -> Path:
         python = shlex.quote(str(self.folder / "bin" / "python3.12"))
         return self.write("conda", CONDA.format(log=shlex.quote(str(self.log)), python=python), folder)
+
+    def write_gpu(self, cuda: str) -> None:
+        """An nvidia-smi that lists one card, whose driver knows CUDA up to a version."""
+        head = f"| NVIDIA-SMI 570.1  Driver Version: 570.1  CUDA Version: {cuda} |" if cuda else "| NVIDIA-SMI 570.1 |"
+        listing = "NVIDIA H100 80GB HBM3"
+        self.write("nvidia-smi", f"#!/bin/sh\n[ $# = 0 ] && echo '{head}' && exit\necho '{listing}'\n")
 
     def run(self, home: Path | None = None, **settings: str) -> tuple[int, str, bool]:
         """Run the installer's command as Scipion does: exit code, what it said, whether its target is there."""
@@ -129,7 +136,7 @@ class TestSolvarInstaller(unittest.TestCase):
         made, *_ = [call for call in self.stand_ins.calls("python3.12") if "venv " in call]
         self.assertEqual(made, f"-I -m venv {self.environment}")
         small_build, libraries, engine = self.stand_ins.calls("python")
-        self.assertIn(f"--no-deps --index-url {installer.TORCH_CPU_INDEX} --retries 0 --timeout 15 torch", small_build)
+        self.assertIn(f"--no-deps --index-url {installer.TORCH_INDEX}cpu --retries 0 --timeout 15 torch", small_build)
         for call in (small_build, libraries):
             self.assertRegex(call, r"--constraint \S+/solvar_engine/constraints\.txt")
         self.assertRegex(libraries, r"--requirement \S+/solvar_engine/requirements\.txt$")
@@ -198,12 +205,36 @@ class TestSolvarInstaller(unittest.TestCase):
         self.assertRefused(outcome, "/usr/bin/python3", "SOLVAR_ENV_MANAGER to venv")
         self.assertRefused(self.stand_ins.run(python="3.8", manager="conda"), "SOLVAR_PYTHON is 3.8")
 
-    def test_a_gpu_is_named_and_gets_the_default_torch(self) -> None:
-        self.stand_ins.write("nvidia-smi", "#!/bin/sh\necho 'NVIDIA H100 80GB HBM3'\n")
+    def indices(self) -> list[str]:
+        """Where torch was looked for, of pip's own place none."""
+        calls = [call.split() for call in self.stand_ins.calls("python") if "--index-url" in call]
+        return [words[words.index("--index-url") + 1] for words in calls]
+
+    def test_a_gpu_is_named_and_gets_the_torch_of_its_driver(self) -> None:
+        builds = {"13.2": [], "12.9": ["cu128"], "12.8": ["cu128"], "12.4": ["cu126"]}
+        for cuda, build in builds.items():
+            self.stand_ins.write_gpu(cuda)
+            self.stand_ins.log.unlink(missing_ok=True)
+            said = self.assertInstalled(self.stand_ins.run())
+            self.assertIn(f"GPU found: NVIDIA H100 80GB HBM3, with a driver for CUDA {cuda}.", said)
+            self.assertEqual(self.indices(), [installer.TORCH_INDEX + name for name in build])
+            self.assertNotIn("cannot be used", said)
+            self.assertEqual(self.stand_ins.calls("solvar-engine")[1:], ["simulate", "fit", "analyze", "fit"])
+
+    def test_a_driver_that_is_too_old_or_says_nothing_leaves_the_cpu(self) -> None:
+        for cuda, words in (("11.8", "CUDA 11.8; 12.0 is needed"), ("", "it does not tell; 12.0 is needed")):
+            self.stand_ins.write_gpu(cuda)
+            self.stand_ins.log.unlink(missing_ok=True)
+            self.assertIn(words, self.assertInstalled(self.stand_ins.run()))
+            self.assertEqual(self.indices(), [installer.TORCH_INDEX + "cpu"])
+            self.assertEqual(self.stand_ins.calls("solvar-engine")[1:], ["simulate", "fit", "analyze"])
+
+    def test_a_gpu_that_fails_its_self_test_is_said_not_to_be_used(self) -> None:
+        self.stand_ins.write_gpu("13.0")
+        self.stand_ins.write_engine(broken_device="cuda")
         said = self.assertInstalled(self.stand_ins.run())
-        self.assertIn("GPU found: NVIDIA H100 80GB HBM3.", said)
-        self.assertIn("can fit and reconstruct on it", said)
-        self.assertEqual([call for call in self.stand_ins.calls("python") if "index-url" in call], [])
+        self.assertIn("  | no kernel image", said)
+        self.assertIn("The GPU cannot be used, the engine computes on the CPU: ", said)
 
     def test_a_broken_driver_is_no_gpu(self) -> None:
         self.stand_ins.write("nvidia-smi", "#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")

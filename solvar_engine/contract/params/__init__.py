@@ -13,6 +13,7 @@ from solvar_engine.contract.params.analyze import AnalyzeParams
 from solvar_engine.contract.params.evaluate import EvaluateParams
 from solvar_engine.contract.params.explore import ExploreParams
 from solvar_engine.contract.params.fit import (
+    ALL_GPUS,
     AUTO_RANK,
     DEFAULT_WORKING_BOX,
     MAX_AUTO_RANK,

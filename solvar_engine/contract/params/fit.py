@@ -19,6 +19,9 @@ AUTO_RANK = "auto"
 MAX_AUTO_RANK = 10
 """Most components that a fit with `AUTO_RANK` tries."""
 
+ALL_GPUS = "all"
+"""Value of --gpus that stands for every GPU that the command can see."""
+
 _GPUS_PATTERN = re.compile(r"\d+(,\d+)*")
 
 DEFAULT_WORKING_BOX = 128
@@ -109,7 +112,7 @@ class FitParams(Params):
         minimum=1, maximum=4096, metavar="N", may_differ_on_resume=True,
     )
     gpus: str | None = option(
-        str, None, help="GPUs to use, a process on each, by their numbers, such as 0,1",
+        str, None, help="GPUs to use, a process on each, by their numbers, such as 0,1, or all that are visible",
         metavar="LIST", may_differ_on_resume=True,
     )
     gpu_memory_gb: float | None = option(
@@ -124,8 +127,8 @@ class FitParams(Params):
     def validate(self) -> None:
         """Check every value, and that no option is given that would be ignored."""
         super().validate()
-        if self.gpus is not None and not _GPUS_PATTERN.fullmatch(self.gpus):
-            raise UserError(f"--gpus is {self.gpus!r} but must be numbers with commas between them, such as 0,1.")
+        if self.gpus not in (None, ALL_GPUS) and not _GPUS_PATTERN.fullmatch(self.gpus):
+            raise UserError(f"--gpus is {self.gpus!r} but must be all, or numbers with commas, such as 0,1.")
         if self.gpus is not None and (self.processes is not None or self.changed("device")):
             raise UserError("--gpus names the device and the number of processes: leave out --device and --processes.")
         if self.projector == "nufft" and self.changed("oversampling"):
@@ -142,7 +145,7 @@ class FitParams(Params):
             )
 
     def devices(self) -> list[str]:
-        """Device of each process on this machine.
+        """Device of each process on this machine; `ALL_GPUS` must have been settled.
 
         Examples
         --------
