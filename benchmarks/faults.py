@@ -52,10 +52,15 @@ _JUDGING = [
         ("(1 + spread * posterior.mean[:, -1])", "(1 - spread * posterior.mean[:, -1])", "contrast turned about one"),
         ("posterior.covariance[:, -1, -1] + missing)", "posterior.covariance[:, -1, -1])",
          "stated deviation of the contrast ignores the wider prior"),
-        ("0.5 * (halves[0] + halves[1])) * mask", "0.5 * (halves[0] + halves[1]))", "eigenvolumes not masked"),
         ("gram = statistics.integrate_out(unfitted).gram", "gram = statistics.gram[:, :rank, :rank]",
          "precision of latents as if the contrast was known"),
         ("torch.minimum(*gains)", "torch.maximum(*gains)", "gain of the half that gains more"),
+    ),
+    *_of(
+        "tests/estimation/solver/test_half_sets.py",
+        ("= with_spectra_of(factors, halves)", "= halves", "variance of half-sets that lack detail"),
+        ("in_gauge_of_halves(full, halves) * problem.mask", "in_gauge_of_halves(full, halves)",
+         "eigenvolumes not masked"),
     ),
     *_of(
         "tests/estimation/judging/test_heldout.py",

@@ -18,8 +18,10 @@ from solvar_engine.estimation.alternation.images import find_junk, judge_images
 from solvar_engine.estimation.judging.components import (
     Components,
     find_components,
+    in_gauge_of_halves,
     latent_coordinates,
     measure_components,
+    with_spectra_of,
 )
 from solvar_engine.estimation.judging.given_poses import pose_evidence
 from solvar_engine.estimation.judging.grey_scales import find_grey_scales
@@ -168,7 +170,8 @@ def rank_and_components(place: Place) -> Any:
     )
     decision = decide_rank(halves, (held_out[0], held_out[1]))
     state = place.state
-    components = find_components(state.factors[0], halves, (fitted[0], fitted[1]), mask)
+    factors = in_gauge_of_halves(state.factors[0], halves) * mask
+    components = find_components(factors, with_spectra_of(factors, halves), (fitted[0], fitted[1]))
     none = Components.none(BOX, place.device)
     return decoys, decision, keep_components(state, decision), components, none, covariance_fsc(*halves)
 

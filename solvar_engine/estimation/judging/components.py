@@ -18,16 +18,17 @@ from solvar_engine.estimation.solver.epochs import Factors
 from solvar_engine.estimation.solver.gauge import fix_gauge
 from solvar_engine.estimation.solver.half_sets import HalfSetState
 from solvar_engine.estimation.solver.problem import CovarianceProblem
-from solvar_engine.imaging.fourier import volume_to_ft
+from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
 from solvar_engine.imaging.linear_algebra import inner_products, mix
 from solvar_engine.imaging.sampling import sample_of
-from solvar_engine.imaging.shells import shell_sum
+from solvar_engine.imaging.shells import shell_sum, shells_to_volume
 from solvar_engine.imaging.types import BatchSource
 
 HELD_OUT_PARTICLES = 50_000
 """Of each half, at most, that the scale of the components is measured on."""
 
 _LEAST_CONTRAST_VARIANCE = 1e-8  # without any, an image could not tell what it knows of its contrast
+_LIMITS_OF_FILTER = (0.1, 10.0)  # of factors that hold nothing, of which ratios are chance
 _SMALLEST_SHARE = 1e-4  # of the leading eigenvalue: priors of zero variance would make precisions infinite
 
 
@@ -86,16 +87,50 @@ def measure_components(problem: CovarianceProblem, state: HalfSetState, full: Fa
     if not problem.rank:
         return Components.none(problem.source.box_size, problem.mask.device)
     band = problem.full_band()
-    first, second = (factors.volumes * problem.mask for factors in state.factors)
+    halves = (state.factors[0].volumes * problem.mask, state.factors[1].volumes * problem.mask)
+    factors = in_gauge_of_halves(full, halves) * problem.mask
+    first, second = with_spectra_of(factors, halves)
     held_out = []
     for volumes, other in zip((first, second), reversed(problem.halves), strict=True):
         sample = sample_of(other, HELD_OUT_PARTICLES)
         held_out.append(collect_statistics(problem.source, sample, band, volumes))
-    return find_components(full, (first, second), (held_out[0], held_out[1]), problem.mask)
+    return find_components(factors, (first, second), (held_out[0], held_out[1]))
+
+
+def in_gauge_of_halves(full: Factors, halves: tuple[Tensor, Tensor]) -> Tensor:
+    """Factors (r, z, y, x) of all images, rotated among themselves to fit those of the half-sets best."""
+    return _match(fix_gauge(full.volumes, full.second_moment), 0.5 * (halves[0] + halves[1]))
+
+
+def with_spectra_of(factors: Tensor, halves: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Filter the factors of both half-sets as the factors of all images differ from their mean.
+
+    Half of the images know fine detail less well, so their factors lack more of it. Where it is the fine detail that an
+    image shows best (under coloured noise), such factors need a larger variance to explain the images than those of all
+    images do, and the variance measured with one is not that of the other.
+
+    Parameters
+    ----------
+    factors : Tensor, shape (r, z, y, x)
+        Of all images, in the gauge of the halves.
+    halves : tuple of two Tensors, shape (r, z, y, x)
+
+    Returns
+    -------
+    tuple of two Tensors, shape (r, z, y, x)
+        What their mean lacks of the factors has no part along it, in any shell.
+    """
+    box_size = factors.shape[-1]
+    first, second = volume_to_ft(halves[0]), volume_to_ft(halves[1])
+    mean = 0.5 * (first + second)
+    cross = shell_sum((volume_to_ft(factors) * mean.conj()).real, box_size)
+    ratio = cross / shell_sum(mean.abs() ** 2, box_size).clamp_min(1e-300)
+    shells = shells_to_volume(ratio.clamp(*_LIMITS_OF_FILTER), box_size, beyond=1.0)
+    return ft_to_volume(first * shells, box_size), ft_to_volume(second * shells, box_size)
 
 
 def find_components(
-    full: Factors, halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Statistics], mask: Tensor
+    factors: Tensor, halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Statistics]
 ) -> Components:
     """Combine the factors of all images with the scale that the half-sets measured on each other.
 
@@ -106,20 +141,17 @@ def find_components(
 
     Parameters
     ----------
-    full : Factors
-        Of all images.
+    factors : Tensor, shape (r, z, y, x)
+        Of all images, masked, in the gauge of the halves.
     halves : tuple of two Tensors, shape (r, z, y, x)
-        Aligned and masked factors of the half-sets.
+        Aligned and masked factors of the half-sets, :func:`with_spectra_of` those of all images.
     held_out : tuple of two Statistics
         Of images of the other half under each half's factors.
-    mask : Tensor, shape (z, y, x)
-        Of the factors; the eigenvolumes vanish where it does.
 
     Returns
     -------
     Components
     """
-    factors = _match(fix_gauge(full.volumes, full.second_moment), 0.5 * (halves[0] + halves[1])) * mask
     axes = held_out_axes(factors, halves, held_out)
     gains = [
         likelihood_gains(statistics, weights, axes.eigenvalues)

@@ -13,17 +13,27 @@ from solvar_engine.estimation.judging.components import (
     believed_variances,
     find_components,
     held_out_axes,
+    in_gauge_of_halves,
     latent_coordinates,
+    with_spectra_of,
 )
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.estimation.solver.epochs import Factors
+from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
 from solvar_engine.imaging.linear_algebra import inner_products, mix
+from solvar_engine.imaging.shells import shell_count, shells_to_volume
 from tests.estimation.problems import DenseModel, full_band, in_double
 from tests.reconstruction.simulated import LinearPhantom, noise, relative_error, simulate
 
 BOX, IMAGES = 12, 4000
 EIGENVALUES = torch.tensor([9.0, 4.0, 1.0], dtype=torch.float64)
 EVERYWHERE = torch.ones(BOX, BOX, BOX)
+
+
+def components_of(
+    full: Factors, halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Statistics], mask: Tensor = EVERYWHERE
+) -> Components:
+    return find_components(in_gauge_of_halves(full, halves) * mask, halves, held_out)
 
 
 def orthonormal(count: int) -> Tensor:
@@ -73,7 +83,7 @@ def perfect() -> Components:
     full = Factors(mix(turned, torch.linalg.inv(root)), moment)
     halves = (1.3 * truth, 0.6 * truth)
     held_out = (observe(halves[0], truth, seed=10), observe(halves[1], truth, seed=20))
-    return find_components(full, halves, held_out, EVERYWHERE)
+    return components_of(full, halves, held_out)
 
 
 def test_known_eigenvolumes_are_found_with_their_sign(perfect) -> None:
@@ -105,7 +115,7 @@ def test_sign_does_not_depend_on_that_of_the_factors(perfect) -> None:
     flipped = truth * torch.tensor([-1.0, 1.0, -1.0])[:, None, None, None]
     held_out = (observe(flipped, truth, seed=10), observe(flipped, truth, seed=20))
     full = Factors(flipped, torch.eye(3, dtype=torch.float64))
-    components = find_components(full, (flipped, flipped), held_out, EVERYWHERE)
+    components = components_of(full, (flipped, flipped), held_out)
     assert float(inner_products(components.eigenvolumes, perfect.eigenvolumes).diagonal().min()) > 0.99
 
 
@@ -121,7 +131,7 @@ def test_components_that_are_not_believed_come_last() -> None:
     truth = loadings(orthonormal(3), torch.tensor([9.0, 4.0, 30.0], dtype=torch.float64))
     held_out = (observe(truth, truth[:2], seed=10), observe(truth, truth[:2], seed=20))
     full = Factors(truth, torch.eye(3, dtype=torch.float64))
-    components = find_components(full, (truth, truth), held_out, EVERYWHERE)
+    components = components_of(full, (truth, truth), held_out)
     torch.testing.assert_close(components.eigenvalues[:2], EIGENVALUES[:2], rtol=0.1, atol=0)
     assert float(components.eigenvalues[2]) < 0.01
     assert float(inner_products(components.eigenvolumes, orthonormal(3)).diagonal().min()) > 0.99
@@ -134,7 +144,7 @@ def test_halves_in_another_gauge_than_all_images_find_the_same() -> None:
     turned = mix(truth, rotation(3))
     halves = (1.2 * turned, turned)
     held_out = (observe(halves[0], truth, seed=10), observe(halves[1], truth, seed=20))
-    components = find_components(Factors(truth, torch.eye(3, dtype=torch.float64)), halves, held_out, EVERYWHERE)
+    components = components_of(Factors(truth, torch.eye(3, dtype=torch.float64)), halves, held_out)
     assert float(inner_products(components.eigenvolumes, orthonormal(3)).diagonal().min()) > 0.99
     torch.testing.assert_close(components.eigenvalues, EIGENVALUES, rtol=0.1, atol=0)
 
@@ -162,7 +172,7 @@ def noisy_halves(share: float) -> tuple[Components, float]:
         halves.append(truth + error / error.norm() * (share * eigenvalue) ** 0.5)
     full = Factors(0.5 * (halves[0] + halves[1]), torch.eye(1, dtype=torch.float64))
     held_out = (observe(halves[0], truth, seed=40), observe(halves[1], truth, seed=50))
-    return find_components(full, (halves[0], halves[1]), held_out, EVERYWHERE), eigenvalue
+    return components_of(full, (halves[0], halves[1]), held_out), eigenvalue
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -185,7 +195,7 @@ def test_component_of_noise_has_neither_variance_nor_agreement_nor_gain() -> Non
     halves = (torch.cat((truth, 2 * junk[0])), torch.cat((truth, 2 * junk[1])))
     full = Factors(torch.cat((truth, 2 * junk[2])), torch.eye(2, dtype=torch.float64))
     held_out = (observe(halves[0], truth, seed=70), observe(halves[1], truth, seed=80))
-    components = find_components(full, halves, held_out, EVERYWHERE)
+    components = components_of(full, halves, held_out)
     assert float(components.eigenvalues[0]) == pytest.approx(9.0, rel=0.1)
     assert float(components.eigenvalues[1]) < 0.1
     assert float(components.eigenvalues_in_sample[1]) > 2.0
@@ -204,7 +214,7 @@ def test_gain_is_that_of_the_half_that_gains_less() -> None:
         (observe(truth, truth, seed=10), observe(truth, only_first, seed=20)),
         (observe(truth, only_first, seed=20), observe(truth, truth, seed=10)),
     ):
-        gains = find_components(full, halves, held_out, EVERYWHERE).likelihood_gain
+        gains = components_of(full, halves, held_out).likelihood_gain
         assert float(gains[1]) < 15 < 1000 < float(gains[0])
 
 
@@ -215,10 +225,38 @@ def test_components_stay_inside_the_mask() -> None:
     halves = (truth * mask, truth * mask)
     held_out = (observe(halves[0], truth, seed=10), observe(halves[1], truth, seed=20))
     full = Factors(truth, torch.eye(2, dtype=torch.float64))
-    components = find_components(full, halves, held_out, mask)
+    components = components_of(full, halves, held_out, mask)
     assert not components.eigenvolumes[:, mask == 0].any()
     inner = inner_products(components.eigenvolumes, components.eigenvolumes)
     torch.testing.assert_close(inner, torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-4)
+
+
+def through(shells: Tensor, volumes: Tensor) -> Tensor:
+    """Volumes with each shell multiplied by a number."""
+    return ft_to_volume(volume_to_ft(volumes) * shells_to_volume(shells, BOX), BOX)
+
+
+def test_halves_that_lack_detail_are_brought_to_the_spectra_of_all_images() -> None:
+    """Where images show best what the halves lack, variances along these would come out too large."""
+    full = through(torch.ones(shell_count(BOX)), loadings(orthonormal(3), EIGENVALUES))
+    shells = torch.linspace(1.3, 0.6, shell_count(BOX))
+    visible = torch.linspace(0.3, 1.5, shell_count(BOX))  # amplitude over that of the noise
+    halves = (through(shells, full), 1.2 * through(shells, full))
+    found = []
+    for first, second in (halves, with_spectra_of(full, halves)):
+        seen, truth = (through(visible, first), through(visible, second)), through(visible, full)
+        held_out = (observe(seen[0], truth, seed=10), observe(seen[1], truth, seed=20))
+        found.append(find_components(full, (first, second), held_out).eigenvalues)
+    expected = find_components(full, (full, full), (observe(truth, truth), observe(truth, truth))).eigenvalues
+    torch.testing.assert_close(found[1], expected, rtol=0.05, atol=0)
+    assert float(found[0][0]) > 1.1 * float(expected[0])
+
+
+def test_factors_of_nothing_are_filtered_within_limits() -> None:
+    junk = noise(3, BOX, BOX, BOX)
+    filtered = with_spectra_of(torch.zeros_like(junk), (junk, -junk))
+    for volumes in filtered:
+        assert bool(torch.isfinite(volumes).all()) and float(volumes.norm()) > 0
 
 
 # --- latent coordinates

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.components import Components, find_components
-from solvar_engine.estimation.model.fixed_factors import collect_statistics
+from solvar_engine.estimation.judging.components import Components, measure_components
 from solvar_engine.estimation.model.objectives import OBJECTIVES
 from solvar_engine.estimation.solver import half_sets as covariance
 from solvar_engine.estimation.solver.epochs import Factors
@@ -17,10 +16,10 @@ from solvar_engine.estimation.solver.half_sets import FullSetState, HalfSetState
 from solvar_engine.estimation.solver.priors import starting_precision
 from solvar_engine.estimation.solver.problem import CovarianceProblem
 from solvar_engine.estimation.solver.schedule import Schedule
-from solvar_engine.imaging.fourier import low_pass, volume_to_ft
+from solvar_engine.imaging.fourier import ft_to_volume, low_pass, volume_to_ft
 from solvar_engine.imaging.linear_algebra import inner_products
 from solvar_engine.imaging.masks import sphere_mask
-from solvar_engine.imaging.shells import radial_average
+from solvar_engine.imaging.shells import radial_average, shell_count, shells_to_volume
 from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from tests.estimation.problems import principal_cosines
@@ -59,15 +58,7 @@ def fit(request) -> Fit:
     problem = make_problem(request.param)
     halves = list(fit_half_sets(problem))
     full = list(fit_full_set(problem, halves[-1]))
-    band = problem.full_band()
-    masked = [factors.volumes * problem.mask for factors in halves[-1].factors]
-    held_out = [
-        collect_statistics(problem.source, index, band, volumes)
-        for volumes, index in zip(masked, reversed(problem.halves), strict=True)
-    ]
-    components = find_components(
-        full[-1].factors, (masked[0], masked[1]), (held_out[0], held_out[1]), problem.mask
-    )
+    components = measure_components(problem, halves[-1], full[-1].factors)
     return Fit(problem, halves, full, components, PHANTOM.factors(BOX))
 
 
@@ -263,6 +254,7 @@ def test_interrupted_full_set_goes_on_to_the_same_numbers(fit) -> None:
 
 
 def test_motions_are_found(fit) -> None:
+    assert not fit.components.eigenvolumes[:, fit.problem.mask == 0].any()
     cosines = principal_cosines(fit.components.eigenvolumes[:2], fit.truth)
     assert float(cosines.min()) > 0.9
 
@@ -289,3 +281,14 @@ def test_superfluous_component_is_seen_through(fit) -> None:
     assert float(fit.components.likelihood_gain[2]) < 15
     assert float(fit.components.likelihood_gain[:2].min()) > 50
     assert float(fit.components.agreement[:2].min()) > 0.7
+
+
+def test_detail_that_half_sets_lack_does_not_count_as_variance(fit) -> None:
+    state = fit.halves[-1]
+    fades = shells_to_volume(torch.linspace(1.5, 0.3, shell_count(BOX)), BOX)
+    first, second = (
+        replace(factors, volumes=ft_to_volume(volume_to_ft(factors.volumes * fit.problem.mask) * fades, BOX))
+        for factors in state.factors
+    )
+    found = measure_components(fit.problem, replace(state, factors=(first, second)), fit.full[-1].factors)
+    torch.testing.assert_close(found.eigenvalues[:2], fit.components.eigenvalues[:2], rtol=0.03, atol=0)
