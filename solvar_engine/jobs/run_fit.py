@@ -13,6 +13,10 @@ from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, 
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import ALONE, World
+from solvar_engine.estimation.alternation.iteration import HalfSetFit
+from solvar_engine.estimation.alternation.means import HalfSetEquations
+from solvar_engine.estimation.alternation.problem import Masks
+from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.solver.schedule import Schedule
 from solvar_engine.jobs.fit.density import place_by_density
 from solvar_engine.jobs.fit.grey_scales import settle_grey_scales
@@ -20,7 +24,7 @@ from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import DEFAULT_SCHEDULE, FitJob
 from solvar_engine.jobs.fit.latents import find_latents
-from solvar_engine.jobs.fit.rank import decide_rank, keep_real
+from solvar_engine.jobs.fit.rank import decide_rank, keep_real, with_more_components
 from solvar_engine.jobs.fit.results import write_results
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks, with_independent_halves
 from solvar_engine.jobs.running.devices import compute_device, device_name, release_memory
@@ -97,11 +101,23 @@ def _estimate_with_less_and_less(job: FitJob, images: PreparedParticles) -> None
 def _estimate(job: FitJob, images: PreparedParticles) -> None:
     job, images = settle_grey_scales(job, images)
     images, masks, equations = settle_sign_and_masks(job, images)
-    halves = fit_halves(job, images, masks, equations)
-    decision = decide_rank(job, halves)
+    job, halves, decision = _fit_enough_components(job, images, masks, equations)
     halves = keep_real(job, halves, decision)
     full = fit_all(job, halves)
     components = measure_scale(job, halves, full)
     latents = find_latents(job, halves, components)
     density, latents = place_by_density(job, halves, components, latents)
     job.progress.finish(write_results(job, images, halves, components, latents, density, decision))
+
+
+def _fit_enough_components(
+    job: FitJob, images: PreparedParticles, masks: Masks, equations: HalfSetEquations | None
+) -> tuple[FitJob, HalfSetFit, RankDecision]:
+    """Fit the half-sets, with more and more components as long as there are more to find."""
+    while True:
+        halves = fit_halves(job, images, masks, equations)
+        decision = decide_rank(job, halves)
+        larger = with_more_components(job, images, decision)
+        if larger is None:
+            return job, halves, decision
+        job = larger

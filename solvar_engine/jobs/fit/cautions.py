@@ -8,7 +8,6 @@ from math import degrees
 import torch
 from torch import Tensor
 
-from solvar_engine.contract.params import AUTO_RANK
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.images import LEAST_CONTRAST
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
@@ -93,7 +92,7 @@ def _of_power(halves: HalfSetFit, components: Components) -> Iterator[str]:
 
 def _of_rank(job: FitJob, components: Components) -> Iterator[str]:
     kept = len(components.eigenvalues)
-    if job.params.rank == AUTO_RANK and kept == job.tried_rank:
+    if job.asked_rank is None and kept == job.tried_rank:
         yield f"all {kept} components that were tried are real: there may be more; give a larger --rank"
 
 

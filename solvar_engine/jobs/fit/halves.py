@@ -42,7 +42,7 @@ def fit_halves(
 ) -> HalfSetFit:
     """Do the alternation, saving every state; ``equations`` are those of the images as they come in, if known."""
     problem = alternation_problem(job, source, masks)
-    state = job.checkpoint.load("halves", AlternationState) or AlternationState()
+    state = job.checkpoint.load(job.checkpoint_name("halves"), AlternationState) or AlternationState()
     _show(job, problem, state)
 
     def show_poses(share: float) -> None:
@@ -50,7 +50,7 @@ def fit_halves(
 
     for reached in alternate(problem, state, equations, show_poses):
         before, state = state, reached
-        job.checkpoint.save("halves", state)
+        job.checkpoint.save(job.checkpoint_name("halves"), state)
         _show(job, problem, state)
         _report(job, before, state)
     return half_set_fit(problem, state)

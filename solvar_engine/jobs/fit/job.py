@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from solvar_engine.contract.params import FitParams
+from solvar_engine.contract.params import AUTO_RANK, FitParams
 from solvar_engine.contract.results import append_metrics
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import StatusTracker
@@ -42,6 +42,8 @@ class FitJob:
     progress : Progress
     schedule : Schedule
         Of the factors.
+    tried_rank : int
+        Number of components that are fitted to the half-sets.
     world : World
         Processes that share the images; the first one writes all files.
     """
@@ -52,6 +54,7 @@ class FitJob:
     checkpoint: Checkpoint
     progress: Progress
     schedule: Schedule
+    tried_rank: int
     world: World = ALONE
 
     @classmethod
@@ -70,7 +73,8 @@ class FitJob:
         if params.refine_poses:
             steps += POSE_STEPS * len(rounds)
         checkpoint = Checkpoint(run.checkpoint, world, compute_device(params))
-        return cls(params, run, inputs, checkpoint, Progress(status, steps), schedule, world)
+        tried_rank = params.components_for(len(inputs.stack))
+        return cls(params, run, inputs, checkpoint, Progress(status, steps), schedule, tried_rank, world)
 
     @property
     def units(self) -> list[Unit]:
@@ -88,9 +92,14 @@ class FitJob:
         return SliceOptions(self.params.projector, self.params.oversampling, compute_device(self.params))
 
     @property
-    def tried_rank(self) -> int:
-        """Number of components that are fitted to the half-sets."""
-        return self.params.components_for(len(self.inputs.stack))
+    def asked_rank(self) -> int | None:
+        """Number of components that was asked for; None where the data decide."""
+        return None if self.params.rank == AUTO_RANK else int(self.params.rank)
+
+    def checkpoint_name(self, stage: str) -> str:
+        """Name of the state of a stage that is done again for more components, if more are tried than at first."""
+        is_first = self.tried_rank == self.params.components_for(len(self.inputs.stack))
+        return stage if is_first else f"{stage}_{self.tried_rank}"
 
     @property
     def pixel_size(self) -> float:

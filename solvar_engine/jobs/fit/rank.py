@@ -7,21 +7,31 @@ from dataclasses import replace
 
 import torch
 
-from solvar_engine.contract.params import AUTO_RANK
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.params import MIN_PARTICLES_PER_COMPONENT
+from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.judging.rank import DECOYS, RankDecision, judge_components, keep_components
 from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.jobs.fit.plan import plan_fit, plan_gpu
+from solvar_engine.jobs.fit.start import demand_of
+from solvar_engine.jobs.running.devices import usable_memory
+from solvar_engine.jobs.running.memory import available_bytes
 
 logger = logging.getLogger(__name__)
+
+_MOST = 0.75
+_DECOYS_OF_FULL_MODELS = 30.0  # log-likelihood; where components leave nothing unexplained, the best decoy gains 2 to 7
 
 
 def decide_rank(job: FitJob, halves: HalfSetFit) -> RankDecision:
     """Judge the components of the half-sets against decoys, and log the reasons."""
     job.progress.stage("rank")
-    decision = job.checkpoint.load("rank", RankDecision)
+    name = job.checkpoint_name("rank")
+    decision = job.checkpoint.load(name, RankDecision)
     if decision is None:
         decision = job.world.agreed(judge_components(halves.problem, halves.state))
-        job.checkpoint.save("rank", decision)
+        job.checkpoint.save(name, decision)
         _log(decision)
     job.progress.advance()
     return decision
@@ -42,14 +52,51 @@ def _log(decision: RankDecision) -> None:
         )
 
 
+def with_more_components(job: FitJob, images: PreparedParticles, decision: RankDecision) -> FitJob | None:
+    """Same job with twice the components, where those that were tried leave variability unexplained; None elsewhere.
+
+    What components leave unexplained is taken up by those that there are, whose variances come out too large, and by
+    any decoy. So more are tried if decoys gain although most components are real, and, where no number was asked for,
+    if all are.
+    """
+    most_are_real = float(decision.kept.double().mean()) >= _MOST
+    decoys_gain = float(decision.decoy_gains.max()) > _DECOYS_OF_FULL_MODELS
+    explains_too_little = (job.asked_rank is None and bool(decision.kept.all())) or (most_are_real and decoys_gain)
+    more = min(2 * job.tried_rank, len(job.inputs.stack) // MIN_PARTICLES_PER_COMPONENT)
+    if not explains_too_little or more <= job.tried_rank:
+        return None
+    larger = replace(job, tried_rank=more)
+    if not job.world.agreed(_fits_in_memory(job, larger, images)):
+        logger.info("More than %d components would need more memory than there is", job.tried_rank)
+        return None
+    logger.info("%d components leave variability unexplained: %d are fitted", job.tried_rank, more)
+    return larger
+
+
+def _fits_in_memory(job: FitJob, larger: FitJob, images: PreparedParticles) -> bool:
+    """Whether there is memory for what more components need beyond what those of now do."""
+    before, after = demand_of(job), demand_of(larger)
+    if images.largest_batch is not None:
+        try:
+            batch = plan_gpu(after, usable_memory(after.device, job.params.gpu_memory_gb)).largest_batch
+        except UserError:
+            return False
+        return batch >= images.largest_batch
+    needed = plan_fit(after).memory_bytes - plan_fit(before).memory_bytes
+    return needed <= available_bytes() / job.world.local_size
+
+
 def keep_real(job: FitJob, halves: HalfSetFit, decision: RankDecision) -> HalfSetFit:
-    """With an automatic rank, go on with the components that are real only."""
-    if job.params.rank != AUTO_RANK:
+    """Go on with the components that are real, and with no less than were asked for by number."""
+    kept = decision.kept
+    if job.asked_rank == job.tried_rank:
         return halves
-    kept = int(decision.kept.sum())
-    logger.info("%d of %d candidates are kept", kept, decision.kept.shape[0])
-    problem = replace(halves.problem, rank=kept)
-    return replace(halves, problem=problem, state=keep_components(halves.state, decision))
+    if job.asked_rank is not None:
+        kept = kept | (torch.arange(len(kept), device=kept.device) < job.asked_rank)
+    count = int(kept.sum())
+    logger.info("%d of %d candidates are kept", count, len(kept))
+    problem = replace(halves.problem, rank=count)
+    return replace(halves, problem=problem, state=keep_components(halves.state, replace(decision, kept=kept)))
 
 
 def least_gain(job: FitJob, halves: HalfSetFit, decision: RankDecision) -> float:
@@ -57,4 +104,4 @@ def least_gain(job: FitJob, halves: HalfSetFit, decision: RankDecision) -> float
 
     With an automatic rank the decision has been made, and whatever was kept counts as real.
     """
-    return 0.0 if job.params.rank == AUTO_RANK else decision.least_gain_of_scale(halves.problem.halves)
+    return 0.0 if job.asked_rank is None else decision.least_gain_of_scale(halves.problem.halves)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
+from torch import Tensor
 
 from solvar_engine.contract.results import (
     CONTRAST,
@@ -44,6 +45,8 @@ from solvar_engine.jobs.running.devices import on_cpu
 
 logger = logging.getLogger(__name__)
 
+_CHUNK = 4096  # images
+
 
 def write_results(
     job: FitJob,
@@ -59,6 +62,8 @@ def write_results(
     refined = pose_columns(halves, components, job.inputs.stack.pose) if job.params.refine_poses else {}
     if not job.world.is_first:
         return ""
+    if job.asked_rank is not None:
+        components, latents, density = _leading(job.asked_rank, components, latents, density)
     run, stack, source = job.run, job.inputs.stack, halves.source
     scale = OutputScale.of(images)
     write_mean(run, halves.mean, halves.masks, scale)
@@ -93,6 +98,29 @@ def write_results(
     job.add_cautions(cautions_of(job, images, halves, components, contrast))
     cautions = "; ".join(read_cautions(run))
     return _summarise(halves, components, labels, scale, job.params.focus_mask) + (cautions and f". Mind: {cautions}")
+
+
+def _leading(
+    rank: int, components: Components, latents: LatentBatch, density: GaussianMixture | None
+) -> tuple[Components, LatentBatch, GaussianMixture | None]:
+    """The components that were asked for, of those that were fitted; what is known of them, whatever the others are."""
+    if len(components.eigenvalues) <= rank:
+        return components, latents, density
+    components = Components(*(getattr(components, part.name)[:rank] for part in fields(components)))
+    precision = torch.cat([_of_leading(part.double(), rank).float() for part in latents.precision.split(_CHUNK)])
+    latents = replace(latents, z=latents.z[:, :rank], precision=precision)
+    if density is not None:
+        density = GaussianMixture(density.weights, density.means[:, :rank], density.covariances[:, :rank, :rank])
+    return components, latents, density
+
+
+def _of_leading(precision: Tensor, rank: int) -> Tensor:
+    """Precision (n, rank, rank) of some coordinates of many, of precision (n, r, r), zero for images of no half-set."""
+    others = precision[:, rank:, rank:]
+    is_known = others.diagonal(dim1=1, dim2=2).amin(dim=1) > 0
+    others = torch.where(is_known[:, None, None], others, torch.eye(others.shape[1], dtype=others.dtype))
+    cross = precision[:, rank:, :rank]
+    return precision[:, :rank, :rank] - cross.mT @ torch.linalg.solve(others, cross)
 
 
 def _half_set_numbers(job: FitJob) -> torch.Tensor:

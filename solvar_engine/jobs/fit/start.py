@@ -50,6 +50,24 @@ class SignAndMask:
     mask: Tensor
 
 
+def demand_of(job: FitJob) -> FitDemand:
+    """What the resources of the fit depend on."""
+    return FitDemand(
+        len(job.inputs.stack),
+        job.inputs.box_size,
+        job.tried_rank,
+        job.params.oversampling,
+        torch.get_num_threads(),
+        job.params.cache_mb,
+        job.params.projector,
+        job.pose_rounds,
+        job.params.pose_schedule,
+        job.projector_options.device,
+        job.world.size,
+        job.world.local_size,
+    )
+
+
 def read_images(job: FitJob) -> PreparedParticles:
     """Say what the fit will need, and bring all images to the working box.
 
@@ -59,21 +77,7 @@ def read_images(job: FitJob) -> PreparedParticles:
         If memory or a disk is too small, or an image cannot be used.
     """
     params, stack, box_size = job.params, job.inputs.stack, job.inputs.box_size
-    count, threads = len(stack), torch.get_num_threads()
-    demand = FitDemand(
-        count,
-        box_size,
-        job.tried_rank,
-        params.oversampling,
-        threads,
-        params.cache_mb,
-        params.projector,
-        job.pose_rounds,
-        params.pose_schedule,
-        job.projector_options.device,
-        job.world.size,
-        job.world.local_size,
-    )
+    count, demand = len(stack), demand_of(job)
     device, on_gpu, largest_batch = job.projector_options.device, False, None
     if torch.device(device).type != "cpu":
         gpu = plan_gpu(demand, usable_memory(device, params.gpu_memory_gb))

@@ -32,7 +32,7 @@ def said(contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, **halve
         outlier=outlier,
         pose_spread=ordinary["spread"],
     )
-    job = Some(params=Some(rank=rank), tried_rank=2, inputs=Some(stack=Some(group_names=("first", "second"))))
+    job = Some(asked_rank=rank, tried_rank=2, inputs=Some(stack=Some(group_names=("first", "second"))))
     images = Some(box_size=16, input_box=input_box, pixel_size=3.0)
     contrast = torch.ones(COUNT) if contrast is None else contrast
     return cautions_of(job, images, fit, Some(eigenvalues=torch.tensor(eigenvalues)), contrast)
@@ -63,7 +63,7 @@ def test_an_ordinary_fit_needs_no_word():
         ({"fsc": torch.full((8,), 0.9), "input_box": 32}, "working box (6.0 Angstrom): give a larger --box"),
         ({"fsc": torch.tensor([1.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])}, "agree on the mean in no shell"),
         ({"eigenvalues": (200.0, 56.0)}, "2 times the power of the mean"),
-        ({"rank": AUTO_RANK}, "all 2 components that were tried are real"),
+        ({"rank": None}, "all 2 components that were tried are real"),
         ({"noise": torch.tensor([[1.0] * 9, [1.0] * 8 + [1e-4]])}, "optics group second hold hardly any noise"),
         ({"spread": PoseSpread(0.2, 1.0)}, "wrong by about 11.5 degrees"),
         ({"spread": PoseSpread(0.1, 6.0)}, "6.0 px per axis"),
@@ -75,4 +75,4 @@ def test_what_is_at_a_limit_or_cannot_be_is_said_once(changes, text):
 
 
 def test_fewer_components_than_were_tried_need_no_word():
-    assert said(rank=AUTO_RANK, eigenvalues=(4.0,)) == []
+    assert said(rank=None, eigenvalues=(4.0,)) == []

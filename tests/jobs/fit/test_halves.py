@@ -29,6 +29,7 @@ def test_a_model_that_most_images_contradict_is_doubted_in_words(share: float, m
         checkpoint=SimpleNamespace(load=lambda name, kind: None, save=lambda name, state: saved.append(state)),
         progress=silent_progress(),
         tried_rank=1,
+        checkpoint_name=str,
         projector_options=SliceOptions(),
         schedule=Schedule(),
         units=Schedule().units(BOX),

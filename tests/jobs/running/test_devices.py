@@ -20,5 +20,5 @@ def test_device_reaches_the_options_of_the_projectors(asked, device):
     params = replace(PARAMS, device=asked)
     assert compute_device(params) == device
     nowhere = SimpleNamespace()
-    job = FitJob(params, nowhere, nowhere, nowhere, nowhere, DEFAULT_SCHEDULE)
+    job = FitJob(params, nowhere, nowhere, nowhere, nowhere, DEFAULT_SCHEDULE, 1)
     assert job.projector_options == SliceOptions("nearest", 3, device)
