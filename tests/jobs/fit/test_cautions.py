@@ -7,7 +7,6 @@ from types import SimpleNamespace as Some
 import pytest
 import torch
 
-from solvar_engine.contract.params import AUTO_RANK
 from solvar_engine.estimation.poses.uncertainty import PoseSpread
 from solvar_engine.jobs.fit.cautions import cautions_of
 
