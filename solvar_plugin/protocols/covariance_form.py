@@ -7,7 +7,7 @@ from typing import Any
 import pyworkflow.protocol.params as params
 from pyworkflow.utils import Message
 
-from solvar_engine.contract.params import AUTO_RANK, MAX_AUTO_RANK, AnalyzeParams, FitParams, Option, options_of
+from solvar_engine.contract.params import AUTO_RANK, FIRST_AUTO_RANK, AnalyzeParams, FitParams, Option, options_of
 from solvar_plugin.convert.locations import path_of
 from solvar_plugin.protocols.form_options import LABELS, RANK_CHOICES, help_of
 from solvar_plugin.protocols.form_parts import (
@@ -92,9 +92,9 @@ def _define_rank(form: Any) -> None:
         LABELS["rank"],
         RANK_CHOICES,
         AUTOMATIC_RANK,
-        f"_automatic_: {MAX_AUTO_RANK} components are tried, and those are kept that explain particles which had no "
-        "part in finding them better than chance does. There may be none: then the particles do not show that the "
-        "molecule moves.\n"
+        f"_automatic_: {FIRST_AUTO_RANK} components are tried, and more as long as all are real; those are kept that "
+        "explain particles which had no part in finding them better than chance does. There may be none: then the "
+        "particles do not show that the molecule moves.\n"
         "_fixed_: as many as you say. Components beyond the real motions cost time and are marked as not "
         "reproducible.\n\nA large rotation of a domain needs several components.",
         important=True,

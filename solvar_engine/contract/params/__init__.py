@@ -16,7 +16,7 @@ from solvar_engine.contract.params.fit import (
     ALL_GPUS,
     AUTO_RANK,
     DEFAULT_WORKING_BOX,
-    MAX_AUTO_RANK,
+    FIRST_AUTO_RANK,
     MIN_PARTICLES,
     MIN_PARTICLES_PER_COMPONENT,
     FitParams,

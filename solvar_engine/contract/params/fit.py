@@ -14,10 +14,10 @@ MIN_PARTICLES_PER_COMPONENT = 20
 """How many particles a fit needs, at least and for each of its components."""
 
 AUTO_RANK = "auto"
-"""Rank of a fit that keeps what is reproducible of as many components as `FitParams.components_for` tries."""
+"""Rank of a fit that keeps what is reproducible of as many components as there is reason to try."""
 
-MAX_AUTO_RANK = 10
-"""Most components that a fit with `AUTO_RANK` tries."""
+FIRST_AUTO_RANK = 10
+"""How many components a fit with `AUTO_RANK` tries first; more if all are real."""
 
 ALL_GPUS = "all"
 """Value of --gpus that stands for every GPU that the command can see."""
@@ -42,7 +42,7 @@ class FitParams(Params):
     output: str = option(str, help="run folder: new or empty, or to be resumed", metavar="RUN", is_path=True)
     rank: int | str = option(
         int, help=f"number of principal components, needs {MIN_PARTICLES_PER_COMPONENT} particles for each; or"
-        f" {AUTO_RANK}: of at most {MAX_AUTO_RANK}, those that hold on particles that did not shape them, perhaps none",
+        f" {AUTO_RANK}: those that hold on particles that did not shape them, perhaps none",
         minimum=1, words=(AUTO_RANK,), metavar=f"N|{AUTO_RANK}",
     )
     mask: str | None = option(
@@ -157,7 +157,7 @@ class FitParams(Params):
         return [self.device] * (self.processes or 1)
 
     def components_for(self, n_particles: int) -> int:
-        """Return how many components the fit of so many particles tries; with a number as rank, that number.
+        """Return how many components the fit of so many particles tries first; with a number as rank, that number.
 
         Examples
         --------
@@ -166,4 +166,4 @@ class FitParams(Params):
         """
         if isinstance(self.rank, int):
             return self.rank
-        return max(1, min(MAX_AUTO_RANK, n_particles // MIN_PARTICLES_PER_COMPONENT))
+        return max(1, min(FIRST_AUTO_RANK, n_particles // MIN_PARTICLES_PER_COMPONENT))
