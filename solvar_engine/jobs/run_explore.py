@@ -17,7 +17,7 @@ from pathlib import Path
 
 from solvar_engine.contract.files import atomic_path
 from solvar_engine.contract.params import ExploreParams
-from solvar_engine.contract.run import EXPLORER_PAGES
+from solvar_engine.contract.run import EXPLORER_PAGES, refuse_file_of_a_run
 from solvar_engine.explorer.data import load_run
 from solvar_engine.explorer.server import IDLE_SECONDS, LOOPBACK, ExplorerServer
 from solvar_engine.explorer.standalone import standalone_page
@@ -45,6 +45,7 @@ def run(params: ExploreParams) -> None:
     for note in explored.notes:
         logger.info(note)
     if params.export is not None:
+        refuse_file_of_a_run(explored.run, params.export)
         page = standalone_page(explored, params.seed)
         with atomic_path(params.export) as path:
             path.write_text(page, encoding="utf-8")

@@ -221,6 +221,62 @@ def test_everything_by_keyboard(analysed, opened) -> None:
         assert len(enabled) > 25 and set(enabled) - reached <= {"x"}
 
 
+def test_slips_of_the_hand_do_no_harm(analysed, opened) -> None:
+    slow = "const own = e.source.column; e.source.column = async name => {"
+    slow += "if (name === 'umap_1') await new Promise(done => { e.release = done; }); return own(name); };"
+    with served(analysed[0]) as server:
+        page = opened(server.url)
+        at = page.locator("#plot").bounding_box()
+        middle = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
+        whole = inside(page, "return e.particles.view;")
+        page.mouse.move(*middle)
+        for direction in (-3000, 3000):  # as far in and out as it goes, which must not be beyond recall
+            for _ in range(20):
+                page.mouse.wheel(0, direction)
+        page.wait_for_timeout(50)
+        left, right, _, _ = inside(page, "return e.particles.view;")
+        assert (whole[1] - whole[0]) / 2 < right - left < 200 * (whole[1] - whole[0])
+        page.focus("#plot")
+        page.keyboard.press("0")
+        assert inside(page, "return e.particles.view;") == whole
+        page.click("#tools button[value=lasso]")
+        page.mouse.move(*middle)
+        page.mouse.down(button="right")
+        page.mouse.move(middle[0] + 50, middle[1])
+        assert inside(page, "return e.draft;") is None
+        page.mouse.up(button="right")
+        page.click("#tools button[value=path]")
+        page.focus("#plot")
+        page.keyboard.press(" ")
+        page.keyboard.press("Enter")
+        assert page.text_content("#status") == "A path needs two points." and page.is_disabled("#play")
+        for expected in ("1 points.", "0 points."):  # the same mark again takes it away
+            page.click("#mark")
+            assert page.text_content("#status") == expected
+        # a column that comes late changes nothing any more, and what is drawn meanwhile is of the axes that are seen
+        inside(page, slow)
+        page.select_option("#x", "umap_1")
+        inside(page, "while (!e.release) await new Promise(done => setTimeout(done, 5));")
+        draw(page, "rectangle", [(0.9 * whole[0], 0.9 * whole[2]), (0.0, 0.0)])
+        assert inside(page, "return e.selection.made.axes;") == ["z_1", "z_2"]
+        page.select_option("#x", "contrast")
+        inside(page, "while (e.axes[0] !== 'contrast') await new Promise(done => setTimeout(done, 5)); e.release();")
+        inside(page, "await new Promise(done => setTimeout(done, 20));")
+        assert inside(page, "return e.particles.xs === e.columns.contrast && e.axes[0] === 'contrast';")
+
+
+def test_server_hears_of_a_page_that_is_used(analysed, opened) -> None:
+    with served(analysed[0]) as server:
+        page = opened(server.url)
+        page.wait_for_selector("#saved", state="attached")
+        page.wait_for_timeout(100)
+        for is_heard in (True, False):  # once a minute is enough
+            server.last_request = 0.0
+            page.mouse.move(200, 200 + 10 * is_heard)
+            page.wait_for_timeout(150)
+            assert (server.last_request > 0) == is_heard
+
+
 def test_accessible_and_readable(analysed, opened) -> None:
     with served(analysed[0]) as server:
         found = Axe().run(opened(server.url)).response["violations"]
@@ -329,7 +385,7 @@ def test_page_is_reduced_where_something_is_missing(tmp_path, opened, case) -> N
     elif case == "lost particles":
         run, arrays = analysed_run(tmp_path / "run", n_particles=60)
         z, precision = arrays.z.copy(), arrays.precision.copy()
-        z[[3, 9]], precision[7] = np.nan, 0.0
+        z[3], z[9, 0], precision[7] = np.nan, np.inf, 0.0
         write_latents(run.latents, Latents(z, precision, np.ones(60)))
         expected = ("2 particles have no coordinates", "uncertainty of some particles is infinite")
     else:
@@ -340,6 +396,11 @@ def test_page_is_reduced_where_something_is_missing(tmp_path, opened, case) -> N
         assert page.get_attribute("body", "data-state") == "ready", page.text_content("#status")
         notes = page.text_content("#notes")
         assert all(text in notes for text in expected)
+        assert np.isfinite(inside(page, "return [...e.z, ...e.particles.view];")).all()
+        if case == "nothing found, not analysed":
+            page.focus("#plot")
+            page.keyboard.press("c")  # without clusters none can be picked
+            assert inside(page, "return e.tool;") == "point"
         page.click("#invert")
         assert len(rows_picked(page)) == (58 if case == "lost particles" else 60)
         page.check("#slices")

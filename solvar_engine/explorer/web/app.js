@@ -24,7 +24,7 @@ const reported = action => async (...given) => {
   try { await action(...given); } catch (error) { say(error.message); }
 };
 const column = async name => e.columns[name] ??= await e.source.column(name);
-const axes = () => [$("x").value, $("y").value];
+const chosen = () => [$("x").value, $("y").value], axes = () => e.axes; // what is wanted, and what is shown
 const component = name => name.startsWith("z_") ? Number(name.slice(2)) - 1 : -1;
 const components = () => axes().map(component), isPlaneOfZ = () => components().every(axis => axis >= 0);
 const label = name => e.meta.columns.find(item => item.name === name)?.label ?? name;
@@ -79,7 +79,7 @@ export function render() {
 // The volume of the nearest state of `reconstruct`, if it is near.
 const showKernel = reported(async () => {
   const { states, compared, deviation } = e.meta;
-  if (!states.length || !e.molecule) return;
+  if (!states.length || !e.molecule?.gl) return;
   const distances = states.map(point => distance(point, e.z, compared)), nearest = distances.indexOf(Math.min(...distances));
   const isNear = distances[nearest] <= 0.25 * Math.hypot(...compared.map(axis => deviation[axis]));
   $("kernelLabel").hidden = false; $("kernel").disabled = !isNear;
@@ -95,8 +95,9 @@ const showKernel = reported(async () => {
 // ---------------------------------------------------------------- the plane of the particles
 
 const plot = reported(async () => {
-  const [xs, ys] = await Promise.all(axes().map(column));
-  e.particles.setPlaces(xs, ys);
+  const wanted = chosen(), [xs, ys] = await Promise.all(wanted.map(column));
+  if (wanted.join() !== chosen().join()) return; // the user has gone on meanwhile
+  e.particles.setPlaces(xs, ys); e.axes = wanted;
   Object.assign(e, { draft: null, shape: null, at: isPlaneOfZ() && e.z ? components().map(axis => e.z[axis]) : null });
   if (e.path && !isPlaneOfZ() && e.path.axes.join() !== axes().join()) e.path.vertices = null;
   await paint();
@@ -105,6 +106,7 @@ const plot = reported(async () => {
 async function paint() {
   const name = $("colour").value, isCategory = e.meta.columns.some(item => item.name === name && item.category);
   const values = name === "density" ? densities(e.particles.cells) : await column(name);
+  if (name !== $("colour").value) return;
   const range = isCategory ? extent(values) : name === "density" ? [0, 1] : quantiles(values, [0.02, 0.98]);
   e.particles.setValues(values, range, isCategory);
   const swatch = colour => { const mark = makeElement("span"); mark.style.background = `rgb(${colour})`; return mark; };
@@ -158,7 +160,7 @@ function resampled(line, total) {
 }
 
 function setPath(line) {
-  if (line.length < 4 || !e.meta.rank) return;
+  if (line.length < 4 || !e.meta.rank) { say(e.meta.rank ? "A path needs two points." : "Nothing moves along a path."); return; }
   const vertices = resampled(line, PATH_POINTS);
   showPath({ axes: axes(), vertices, states: vertices.map(([x, y]) => stateAt(x, y)) });
   $("kind").value = "path";
@@ -208,6 +210,7 @@ function wirePlot() {
   const at = event => e.particles.toPlane(event.offsetX, event.offsetY);
   let last = null;
   plane.onpointerdown = event => {
+    if (event.button) return; // of a menu
     plane.setPointerCapture(event.pointerId); last = at(event);
     if (e.tool === "point") moveTo(...last);
     else if (e.tool === "cluster") pickCluster(...last, howOf(event));
@@ -259,6 +262,7 @@ export function hover(x, y) {
 }
 
 function choose(tool) {
+  if ($("tools").querySelector(`[value=${tool}]`).disabled) return;
   e.tool = tool; e.draft = null;
   for (const button of $("tools").children) button.setAttribute("aria-pressed", button.value === tool);
 }
@@ -276,27 +280,25 @@ function wireMolecule() {
     if (!event.buttons) return;
     moving(); turn(event.movementX / 120, event.movementY / 120);
   };
-  const zoom = factor => { molecule.zoom *= factor; moving(); ask(); };
+  const zoom = factor => { molecule.zoom = Math.min(Math.max(molecule.zoom * factor, 0.1), 50); moving(); ask(); };
   canvas.addEventListener("wheel", event => { event.preventDefault(); zoom(Math.exp(-event.deltaY / 800)); }, { passive: false });
   canvas.onkeydown = event => {
     const arrow = ARROWS[event.key], factor = { "+": 1.1, "-": 1 / 1.1 }[event.key];
     if (!arrow && !factor) return;
     event.preventDefault();
-    if (arrow) turn(arrow[0] / 10, -arrow[1] / 10);
-    else zoom(factor);
+    if (arrow) turn(arrow[0] / 10, -arrow[1] / 10); else zoom(factor);
   };
   const setLevel = () => {
     molecule.level = meta.highest * $("level").value / 1000;
     $("levelValue").textContent = molecule.level.toPrecision(3);
-    if (molecule.hidesDust) changed();
-    else ask();
+    (molecule.hidesDust ? changed : ask)();
   };
   $("level").value = 1000 * meta.level / meta.highest; $("level").oninput = setLevel;
   molecule.range = meta.level * 0.8;
   $("dust").onchange = () => { molecule.hidesDust = $("dust").checked; changed(); };
   $("change").onchange = () => { molecule.byChange = $("change").checked; ask(); };
   for (const id of ["slices", "beside"]) $(id).onchange = ask;
-  $("sliceAt").oninput = ask; $("kernel").onchange = showKernel; $("focusLabel").hidden = !meta.hasFocus;
+  $("sliceAt").oninput = ask; $("kernel").onchange = showKernel; $("focusLabel").hidden = !(meta.hasFocus && molecule.gl);
   $("focus").onchange = reported(async () => {
     molecule.setExtras({ focus: $("focus").checked ? new Uint8Array(await e.source.focus()) : null }); ask();
   });
@@ -318,7 +320,11 @@ function wireButtons() {
   for (const [id, act] of [["invert", () => selection.invert(isKnown)], ["undo", () => selection.undo()], ["clear", () => selection.clear()]]) {
     $(id).onclick = () => { act(); e.shape = null; showPicked(); };
   }
-  $("mark").onclick = () => { e.points.push(e.z.slice()); $("kind").value = "points"; drawOver(); say(`${e.points.length} points.`); };
+  $("mark").onclick = () => { // a second time takes it away
+    const same = e.points.findIndex(point => String(point) === String(e.z));
+    if (same < 0) e.points.push(e.z.slice()); else e.points.splice(same, 1);
+    $("kind").value = "points"; drawOver(); say(`${e.points.length} points.`);
+  };
   $("play").onclick = async () => {
     for (let i = 0; i <= FRAMES; i++) {
       moving(); setState(stateOnPath(i / FRAMES));
