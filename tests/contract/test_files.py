@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import os
-
 import json
+import os
 
 import numpy as np
 import pytest
