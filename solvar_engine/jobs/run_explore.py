@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 def run(params: ExploreParams) -> None:
     """Serve the page until it is not used any more, or write it into one file.
 
-    When the page can be opened, one line of JSON on stdout says its address. The address holds the token that gives
-    access, so it goes into no log and no command line.
+    When the page can be opened, one line of JSON on stdout says its address, and how a computer that the user sits at
+    reaches it. The address holds the token that gives access, so it goes into no log and no command line.
 
     Parameters
     ----------
@@ -54,9 +54,12 @@ def run(params: ExploreParams) -> None:
     server = ExplorerServer(explored, params.port)
     try:
         browser = None if params.no_browser else _graphical_browser()
-        sys.stdout.write(json.dumps({"url": server.url, "browser": browser is not None}) + "\n")
+        tunnel = _tunnel(server.port)
+        ready = {"url": server.url, "browser": browser is not None, "tunnel": tunnel}
+        sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
-        _explain_remote(server.port)
+        if tunnel is not None:
+            logger.info("On your own computer: %s, then open the page there.", tunnel)
         with nullcontext() if browser is None else _opened(server, explored.run.path, browser):
             server.serve_while_used()
         logger.info("Nobody has used the page for %.0f minutes.", IDLE_SECONDS / 60)
@@ -64,11 +67,11 @@ def run(params: ExploreParams) -> None:
         server.server_close()
 
 
-def _explain_remote(port: int) -> None:
-    """Say how another computer reaches the page, if the user sits at one."""
-    if os.environ.get("SSH_CONNECTION"):
-        tunnel = f"ssh -N -L {port}:{LOOPBACK}:{port} {getpass.getuser()}@{socket.gethostname()}"
-        logger.info("On your own computer: %s, then open the page there.", tunnel)
+def _tunnel(port: int) -> str | None:
+    """Return the command by which another computer reaches the page, if the user sits at one."""
+    if not os.environ.get("SSH_CONNECTION"):
+        return None
+    return f"ssh -N -L {port}:{LOOPBACK}:{port} {getpass.getuser()}@{socket.gethostname()}"
 
 
 def _graphical_browser() -> webbrowser.BaseBrowser | None:
