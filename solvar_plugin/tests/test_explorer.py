@@ -178,8 +178,9 @@ class TestExplorer(StandInProject, BaseTest):
         self.assertEqual(Path(options["--solvar_run"]), self.run_dir.path.resolve())
         self.assertTrue(Path(options["--server_functions_path"]).name == "flexhub_interface.py")
         np.testing.assert_allclose(np.loadtxt(options["--z_space"]), read_latents(self.run_dir.latents).z, rtol=1e-6)
-        for name in ("a b", "a$(b)", "a;b", "a'b"):
-            with mock.patch("importlib.util.find_spec"), mock.patch.object(protocol, "_getExtraPath", return_value=name):
+        for path in ("a b", "a$(b)", "a;b", "a'b"):
+            folder = mock.patch.object(protocol, "_getExtraPath", return_value=path)
+            with mock.patch("importlib.util.find_spec"), folder:
                 self.assertIn("because the path holds blanks or signs", " ".join(protocol.validate()))
 
     def test_explorer_that_does_not_start_says_why(self):
