@@ -161,7 +161,8 @@ def test_large_lassos_equal_the_reference(analysed, opened) -> None:
         page.select_option("#x", "z_1")
         inside(page, "app.setState(given[0]);", [0.0, 99.0, 0.0, 0.0])
         assert page.text_content("#remark") == "Few particles are like this."
-        assert inside(page, "return e.molecule.veil;") > 0.5
+        assert inside(page, "return e.molecule.look(0).veil;") > 0.5
+        assert inside(page, "return e.molecule.look(1).veil;") == 0  # the pinned state need not be rare
         inside(page, "app.setState(given[0]);", analysed[1].z[11].tolist())
         assert inside(page, "return e.molecule.veil;") < 0.2
         # on the flat map the state is the mean of the nearest particles
@@ -263,6 +264,9 @@ def test_slips_of_the_hand_do_no_harm(analysed, opened) -> None:
         inside(page, "while (e.axes[0] !== 'contrast') await new Promise(done => setTimeout(done, 5)); e.release();")
         inside(page, "await new Promise(done => setTimeout(done, 20));")
         assert inside(page, "return e.particles.xs === e.columns.contrast && e.axes[0] === 'contrast';")
+        # a category that all are of has one colour in the legend
+        one = "const ones = e.particles.xs.map(() => 1); e.particles.setValues(ones, [1, 1], true);"
+        assert inside(page, f"{one} return e.particles.legend().map(pair => pair[0]);") == [1]
 
 
 def test_server_hears_of_a_page_that_is_used(analysed, opened) -> None:
@@ -392,6 +396,7 @@ def test_page_is_reduced_where_something_is_missing(tmp_path, opened, case) -> N
         expected = ("2 particles have no coordinates", "uncertainty of some particles is infinite")
     else:
         run, _ = analysed_run(tmp_path / "run", n_particles=60)
+        write_mrc(run.focus_mask, np.ones((16, 16, 16)))
         query, expected = "?graphics=none", ("Without WebGL2",)
     with served(run) as server:
         page = opened(server.url.replace("/#", f"/{query}#"))
@@ -405,6 +410,7 @@ def test_page_is_reduced_where_something_is_missing(tmp_path, opened, case) -> N
             assert inside(page, "return e.tool;") == "point"
         page.click("#invert")
         assert len(rows_picked(page)) == (58 if case == "lost particles" else 60)
+        assert not page.is_visible("#focusLabel")  # where it cannot be drawn
         page.check("#slices")
         page.wait_for_timeout(100)
         colours = (
