@@ -176,6 +176,20 @@ def test_large_lassos_equal_the_reference(analysed, opened) -> None:
         at = inside(page, "return e.at;")
         nearest = np.argsort((((flat - at) / (right - left, top - bottom)) ** 2).sum(axis=1))[:50]
         assert np.allclose(inside(page, "return [...e.z];"), analysed[1].z[nearest].mean(axis=0), atol=1e-4)
+        # a state that comes from elsewhere has no place there; a path stays where it was drawn, also after it was stored
+        inside(page, "app.setState(given);", *analysed[1].z[11].tolist())
+        assert inside(page, "return e.at;") is None
+        draw(page, "path", [flat[11], flat[40]])
+        save(page, "bow", "path")
+        page.select_option("#x", "contrast")
+        page.select_option("#x", "umap_1")
+        inside(page, "while (e.axes[0] !== 'umap_1') await new Promise(done => setTimeout(done, 5));")
+        kept = inside(page, "return e.path.vertices;")
+        assert np.allclose([kept[0], kept[-1]], [flat[11], flat[40]], atol=0.02)
+        inside(page, "e.path = null;")
+        page.click("#load")
+        inside(page, "while (!e.path) await new Promise(done => setTimeout(done, 5));")
+        assert inside(page, "return [e.path.vertices, e.path.axes];") == [kept, ["umap_1", "umap_2"]]
         page.click("#tools button[value=cluster]")
         page.mouse.click(*pixel_of(page, *flat[11]))
         cluster = (
@@ -305,7 +319,7 @@ def test_kernel_volumes_are_laid_over_where_they_are_near(analysed, opened, tmp_
     with served(run, states.path) as server:
         page = opened(server.url)
         inside(page, "app.setState(given[0]);", points[1].tolist())
-        assert page.text_content("#kernelName") == "kernel volume of state 2"
+        assert page.text_content("#kernelName") == "reconstructed volume of state 2"
         page.check("#kernel")
         script = (
             "while (!e.molecule.overlay) await new Promise(done => setTimeout(done, 20));"
@@ -320,7 +334,7 @@ def test_kernel_volumes_are_laid_over_where_they_are_near(analysed, opened, tmp_
         scale = (volume * arrays.mean).sum() / (volume**2).sum()
         assert np.allclose(found, volume * scale, atol=1e-3 * volume.max() * scale)
         inside(page, "app.setState(given[0]);", [99.0, 0.0, 0.0, 0.0])
-        assert page.text_content("#kernelName") == "no kernel volume near"
+        assert page.text_content("#kernelName") == "no reconstructed volume near"
 
 
 def test_files_of_the_molecule(analysed, opened) -> None:

@@ -27,6 +27,7 @@ const column = async name => e.columns[name] ??= await e.source.column(name);
 const chosen = () => [$("x").value, $("y").value], axes = () => e.axes; // what is wanted, and what is shown
 const component = name => name.startsWith("z_") ? Number(name.slice(2)) - 1 : -1;
 const components = () => axes().map(component), isPlaneOfZ = () => components().every(axis => axis >= 0);
+const pairs = flat => Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i], flat[2 * i + 1]]);
 const label = name => e.meta.columns.find(item => item.name === name)?.label ?? name;
 
 // ---------------------------------------------------------------- the state of the molecule
@@ -34,7 +35,7 @@ const label = name => e.meta.columns.find(item => item.name === name)?.label ?? 
 export function setState(z) {
   e.z = Float32Array.from(z);
   [...$("sliders").children].forEach((slider, j) => { slider.lastChild.value = e.z[j]; });
-  if (isPlaneOfZ()) e.at = components().map(axis => e.z[axis]);
+  e.at = isPlaneOfZ() ? components().map(axis => e.z[axis]) : null; // elsewhere a state has no place of its own
   const remoteness = e.support ? e.support.remoteness(e.z) : 0;
   $("remark").textContent = remoteness > 1 ? "Few particles are like this." : "";
   if (e.molecule) e.molecule.veil = Math.min(Math.max(remoteness - 1, 0) * 0.35, 0.7);
@@ -53,7 +54,7 @@ function meanOf(rows) {
   return known.length ? e.zs.map(values => known.reduce((sum, row) => sum + values[row], 0) / known.length) : null;
 }
 
-function moveTo(x, y) { const z = stateAt(x, y); e.at = [x, y]; setState(z); }
+function moveTo(x, y) { setState(stateAt(x, y)); e.at ??= [x, y]; }
 
 const changed = () => { e.isStale = true; ask(); };
 const ask = () => { if (!e.asked) e.asked = requestAnimationFrame(() => render()); };
@@ -83,7 +84,7 @@ const showKernel = reported(async () => {
   const distances = states.map(point => distance(point, e.z, compared)), nearest = distances.indexOf(Math.min(...distances));
   const isNear = distances[nearest] <= 0.25 * Math.hypot(...compared.map(axis => deviation[axis]));
   $("kernelLabel").hidden = false; $("kernel").disabled = !isNear;
-  $("kernelName").textContent = isNear ? `kernel volume of state ${nearest + 1}` : "no kernel volume near";
+  $("kernelName").textContent = isNear ? `reconstructed volume of state ${nearest + 1}` : "no reconstructed volume near";
   const wanted = isNear && $("kernel").checked ? nearest + 1 : 0;
   if (wanted === (e.kernel ?? 0)) return;
   e.kernel = wanted;
@@ -99,7 +100,6 @@ const plot = reported(async () => {
   if (wanted.join() !== chosen().join()) return; // the user has gone on meanwhile
   e.particles.setPlaces(xs, ys); e.axes = wanted;
   Object.assign(e, { draft: null, shape: null, at: isPlaneOfZ() && e.z ? components().map(axis => e.z[axis]) : null });
-  if (e.path && !isPlaneOfZ() && e.path.axes.join() !== axes().join()) e.path.vertices = null;
   await paint();
 });
 
@@ -182,7 +182,6 @@ function drawOver() {
     if (close) pen.closePath();
     Object.assign(pen, { strokeStyle: colour, lineWidth: width }); pen.setLineDash(dash); pen.stroke();
   };
-  const pairs = flat => Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i], flat[2 * i + 1]]);
   const onPlane = states => isPlaneOfZ() ? states.map(z => components().map(axis => z[axis])) : [];
   if (e.shape) line(pairs(e.shape), "#b34700", 1.5, [5, 3], true);
   if (e.draft) line(pairs(e.draft), "#b34700", 2, [], e.tool !== "path");
@@ -369,10 +368,10 @@ function wireSaving() {
     say(`Saved ${stored.name}: ${count(stored.count)}.`);
   });
   $("load").onclick = reported(async () => {
-    const { kind, values, tool, axes: along, polygon } = await e.source.load($("saved").value);
+    const { kind, values, tool, axes: along = [], polygon, vertices } = await e.source.load($("saved").value);
     if (kind === "particles") picked(values, "replace", { tool, axes: along, polygon });
     else if (kind === "points") e.points = values;
-    else showPath({ axes: along ?? [], vertices: null, states: values });
+    else showPath({ axes: along, vertices: vertices && pairs(vertices), states: values });
     redraw();
   });
   $("star").onclick = reported(async () => download(await e.source.star($("saved").value), `${$("saved").value}.star`));
