@@ -176,7 +176,7 @@ def test_large_lassos_equal_the_reference(analysed, opened) -> None:
         at = inside(page, "return e.at;")
         nearest = np.argsort((((flat - at) / (right - left, top - bottom)) ** 2).sum(axis=1))[:50]
         assert np.allclose(inside(page, "return [...e.z];"), analysed[1].z[nearest].mean(axis=0), atol=1e-4)
-        # a state that comes from elsewhere has no place there; a path stays where it was drawn, also after it was stored
+        # a state from elsewhere has no place there; a path stays where it was drawn, also after it was stored
         inside(page, "app.setState(given);", *analysed[1].z[11].tolist())
         assert inside(page, "return e.at;") is None
         draw(page, "path", [flat[11], flat[40]])
@@ -270,13 +270,21 @@ def test_slips_of_the_hand_do_no_harm(analysed, opened) -> None:
             assert page.text_content("#status") == expected
         # a column that comes late changes nothing any more, and what is drawn meanwhile is of the axes that are seen
         inside(page, slow)
+        until = "while (!({})) await new Promise(done => setTimeout(done, 5));"
+        page.select_option("#colour", "umap_1")
+        inside(page, until.format("e.release"))
+        page.select_option("#colour", "contrast")
+        inside(page, until.format("e.particles.values === e.columns.contrast") + "e.release();")
+        inside(page, until.format("e.columns.umap_1") + "await new Promise(done => setTimeout(done, 20));")
+        assert inside(page, "return e.particles.values === e.columns.contrast;")
+        inside(page, "delete e.columns.umap_1; delete e.release;")
         page.select_option("#x", "umap_1")
-        inside(page, "while (!e.release) await new Promise(done => setTimeout(done, 5));")
+        inside(page, until.format("e.release"))
         draw(page, "rectangle", [(0.9 * whole[0], 0.9 * whole[2]), (0.0, 0.0)])
         assert inside(page, "return e.selection.made.axes;") == ["z_1", "z_2"]
         page.select_option("#x", "contrast")
-        inside(page, "while (e.axes[0] !== 'contrast') await new Promise(done => setTimeout(done, 5)); e.release();")
-        inside(page, "await new Promise(done => setTimeout(done, 20));")
+        inside(page, until.format("e.axes[0] === 'contrast'") + "e.release();")
+        inside(page, until.format("e.columns.umap_1") + "await new Promise(done => setTimeout(done, 20));")
         assert inside(page, "return e.particles.xs === e.columns.contrast && e.axes[0] === 'contrast';")
         # a category that all are of has one colour in the legend
         one = "const ones = e.particles.xs.map(() => 1); e.particles.setValues(ones, [1, 1], true);"
