@@ -254,6 +254,12 @@ def test_slips_of_the_hand_do_no_harm(analysed, opened) -> None:
         page.focus("#plot")
         page.keyboard.press("0")
         assert inside(page, "return e.particles.view;") == whole
+        shrink = "const { canvas } = e.particles; document.querySelector('.saving').style.paddingTop = '40px';"
+        shrink += "await new Promise(done => setTimeout(done, 100)); return [canvas.height, canvas.clientHeight];"
+        height, seen = inside(page, shrink)
+        assert height == seen < at["height"] - 20
+        at = page.locator("#plot").bounding_box()
+        middle = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
         page.click("#tools button[value=lasso]")
         page.mouse.move(*middle)
         page.mouse.down(button="right")

@@ -407,7 +407,8 @@ async function start() {
   e.molecule = new Molecule($("molecule"), new Basis(await e.source.volumes(), meta), meta, useGraphics, changed);
   $("notes").textContent = [...meta.notes, ...(e.molecule.gl ? [] : ["Without WebGL2 the pictures of the molecule are coarse."])].join(" ");
   wirePlot(); wireMolecule(); wireButtons(); showPicked(); turn(0.5, 0.4); setState(e.z); render();
-  new ResizeObserver(() => { redraw(); ask(); }).observe($("molecule"));
+  const sizes = new ResizeObserver(() => { redraw(); ask(); });
+  for (const id of ["plot", "molecule"]) sizes.observe($(id));
   say(""); document.body.dataset.state = "ready";
 }
 
