@@ -209,6 +209,8 @@ def test_everything_by_keyboard(analysed, opened) -> None:
         page.keyboard.press("ArrowDown")
         after = inside(page, "return [...e.z];")
         assert after[0] > before[0] and after[1] < before[1] and after[2:] == before[2:]
+        nearest = inside(page, "return e.particles.nearest(...e.at)[0];")
+        assert page.text_content("#hover") == f"particle of row {nearest}"
         page.keyboard.press("r")
         assert page.get_attribute("#tools button[value=rectangle]", "aria-pressed") == "true"
         page.keyboard.press(" ")

@@ -248,7 +248,7 @@ function wirePlot() {
     else if (event.key === "+" || event.key === "-") e.particles.zoom(event.key === "+" ? 0.8 : 1.25, ...middle);
     else if (tool && !event.ctrlKey) choose(tool);
     else return;
-    event.preventDefault(); redraw();
+    event.preventDefault(); redraw(); if (arrow && e.at) hover(...e.at);
   };
 }
 
