@@ -20,6 +20,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -84,7 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence instead of repeating the usage."""
+    """Says what is wrong in one sentence instead of repeating the usage; takes -1e-3 for a number."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 
     def error(self, message: str) -> NoReturn:
         self.exit(_EXIT_USER, f"error: {message} (see {self.prog} --help).\n")

@@ -14,7 +14,7 @@ import pytest
 
 from solvar_engine import __version__, cli
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.params import COMMANDS, FitParams, SimulateParams, options_of
+from solvar_engine.contract.params import COMMANDS, FitParams, SelectParams, SimulateParams, options_of
 from tests.jobs.programs import heed_signals
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -67,6 +67,11 @@ def test_several_values_arrive():
     arguments = "simulate --phantom a.mrc b.mrc --output data --particles 5"
     params = cli.parse_arguments(arguments.split())
     assert params == SimulateParams(output="data", phantom=("a.mrc", "b.mrc"), particles=5)
+
+
+def test_negative_numbers_may_have_exponents():
+    params = cli.parse_arguments("select run --output a.star --near -1 0.5 -1e-3 -.5 -2.E+1".split())
+    assert params == SelectParams(run="run", output="a.star", near=(-1, 0.5, -1e-3, -0.5, -20))
 
 
 def test_defaults_are_those_of_the_contract():

@@ -66,6 +66,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     if not target.parent.is_dir():
         raise UserError(f"{target} cannot be written: the folder {target.parent} does not exist.")
     temporary = target.with_name(f".{target.name}.{os.getpid()}{_TEMPORARY_SUFFIX}")
+    if temporary.is_symlink():  # would be followed
+        temporary.unlink()
     try:
         yield temporary
         os.replace(temporary, target)
@@ -119,7 +121,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}).") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object.")

@@ -24,9 +24,13 @@ PARTICLES, POINTS, PATH = KINDS = ("particles", "points", "path")
 FORMAT_VERSION = 1
 
 _ROW = "row"
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _-]|\.(?!\.)){0,62}[A-Za-z0-9_-]|[A-Za-z0-9]")
+_NAME = re.compile(
+    r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))"  # devices of Windows
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9 _-]|\.(?!\.)){0,62}[A-Za-z0-9_-]|[A-Za-z0-9])"
+)
+
 _MADE_WITH = ("tool", "axes", "polygon", "vertices")
-_NEEDED = {"version", "kind", "count", "latents_sha256"}
+_NEEDED = {"version": int, "kind": str, "count": int, "latents_sha256": str}
 
 
 @dataclass(frozen=True)
@@ -91,16 +95,21 @@ def write_selection(run: RunDir, selection: Selection) -> None:
     Raises
     ------
     UserError
-        If the name cannot be one, it holds nothing, or the folder of selections is a link to elsewhere.
+        If the name cannot be one or differs from another only in its capitals, it holds nothing, or the folder of
+        selections is a link to elsewhere.
     """
     check_name(selection.name)
     if selection.kind not in KINDS:
         raise ValueError(f"{selection.kind!r} is not one of {', '.join(KINDS)}")
     if not len(selection.values):
         raise UserError(f"The selection {selection.name} holds nothing: select something first.")
-    run.selections.mkdir(parents=True, exist_ok=True)
-    if not _is_plain_folder(run):
-        raise UserError(f"{run.selections} is a link, which is not followed: make it a folder.")
+    for folder in (run.analysis, run.selections):
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise UserError(f"{folder} is a link, which is not followed, or a file: make it a folder.")
+        folder.mkdir(exist_ok=True)
+    for other in run.selections.glob("*.json"):
+        if other.stem != selection.name and other.stem.lower() == selection.name.lower():
+            raise UserError(f"There is a selection {other.stem} already: capitals alone do not tell names apart.")
     header = {
         **selection.made_with,
         "version": FORMAT_VERSION,
@@ -117,7 +126,9 @@ def write_selection(run: RunDir, selection: Selection) -> None:
     write_json(run.selection(selection.name), header)
 
 
-def read_selection(run: RunDir, name: str, kinds: Sequence[str] = KINDS, digest: str | None = None) -> Selection:
+def read_selection(
+    run: RunDir, name: str, kinds: Sequence[str] = KINDS, digest: str | None = None, particles: int | None = None
+) -> Selection:
     """Read a selection of a run.
 
     Parameters
@@ -128,6 +139,8 @@ def read_selection(run: RunDir, name: str, kinds: Sequence[str] = KINDS, digest:
         Those that will do.
     digest : str, optional
         SHA-256 of the run's latents.npz where it is known; else it is computed.
+    particles : int, optional
+        Number of particles of the run, if rows beyond shall be refused.
 
     Raises
     ------
@@ -152,24 +165,32 @@ def read_selection(run: RunDir, name: str, kinds: Sequence[str] = KINDS, digest:
     if len(values) != header["count"]:
         table = run.selection_table(name)
         raise UserError(f"{table} has {len(values)} rows, but {path} says {header['count']}: select again.")
+    if header["kind"] == PARTICLES and particles is not None and values.max() >= particles:
+        raise UserError(f"{run.selection_table(name)} has row {values.max()}, but the run has {particles}.")
     made_with: dict[str, Any] = {key: header[key] for key in _MADE_WITH if key in header}
     return Selection(name, header["kind"], values, header["latents_sha256"], made_with, str(header.get("time", "")))
 
 
 def _values(run: RunDir, name: str, kind: str) -> np.ndarray:
-    path = run.selection_table(name)
-    if kind != PARTICLES:
-        return coordinates_of(read_columns(path, ("z_1",)))
-    rows = read_columns(path, (_ROW,))[_ROW]
-    if rows.dtype.kind != "f" or not (np.isfinite(rows) & (rows >= 0) & (rows == np.floor(rows))).all():
-        raise UserError(f"{path} has a row that is no whole number: select again.")
-    return rows.astype(np.int64)
+    path, is_rows = run.selection_table(name), kind == PARTICLES
+    table = read_columns(path, (_ROW if is_rows else "z_1",))
+    if not len(next(iter(table.values()))):
+        raise UserError(f"{path} holds nothing: select again.")
+    if is_rows:
+        rows = table[_ROW]
+        if rows.dtype.kind != "f" or not ((rows >= 0) & (rows < 2**53) & (rows == np.floor(rows))).all():
+            raise UserError(f"{path} has a row that is no whole number: select again.")
+        return rows.astype(np.int64)
+    are_numbers = all(column.dtype.kind == "f" and np.isfinite(column).all() for column in table.values())
+    if not are_numbers or list(table) != list(coordinate_columns(np.empty((0, len(table))))):
+        raise UserError(f"{path} holds something else than the numbers z_1, z_2 ..., in this order: select again.")
+    return coordinates_of(table)
 
 
 def _header(run: RunDir, name: str) -> dict[str, Any]:
     path = run.selection(name)
     header = read_json(path)
-    if not _NEEDED <= set(header) or header["kind"] not in KINDS:
+    if not all(isinstance(header.get(key), form) for key, form in _NEEDED.items()) or header["kind"] not in KINDS:
         raise UserError(f"{path} is not a selection of the explorer: remove it.")
     if header["version"] > FORMAT_VERSION:
         raise UserError(f"{path} has format {header['version']}, but this version knows only {FORMAT_VERSION}.")

@@ -103,6 +103,7 @@ class ExploredRun:
         """Describe all that for the page; `form` is that of the packed volumes."""
         folder, basis, mean = self.run.path.resolve(), self.basis, self.basis.volumes[0]
         z = [self.columns[f"z_{number}"] for number in range(1, self.rank + 1)]
+        known = [values[~np.isnan(values)] for values in z]
         points = self.state_points
         return {
             "name": printable("/".join(part for part in (folder.parent.name, folder.name) if part)),
@@ -112,8 +113,8 @@ class ExploredRun:
             "volumes": len(basis.volumes) - 1,
             "compared": self.components.compared.tolist(),
             "labels": list(self.components.label),
-            "deviation": [float(np.nan_to_num(np.nanstd(values))) if len(values) else 0.0 for values in z],
-            "median": [float(np.nan_to_num(np.nanmedian(values))) if len(values) else 0.0 for values in z],
+            "deviation": [float(values.std()) if len(values) else 0.0 for values in known],
+            "median": [float(np.median(values)) if len(values) else 0.0 for values in known],
             "columns": [
                 {"name": name, "label": _label(name, self.components), "category": name in CATEGORIES}
                 for name in self.columns
@@ -209,7 +210,14 @@ def _columns(
         except UserError:
             notes.append("The uncertainty of some particles is infinite, so none is shown.")
     order = [*(name for name in found if name.startswith("z_")), *(name for name in _LABELS if name in found)]
-    return {name: np.ascontiguousarray(found[name], dtype=np.float32) for name in order}, notes
+    return {name: _finite(found[name]) for name in order}, notes
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return numbers as float32, with NaN for infinite ones: they have no place on a plane."""
+    single = values.astype(np.float32)
+    single[~np.isfinite(single)] = np.nan
+    return single
 
 
 def _of_analysis(run: RunDir, n_particles: int, notes: list[str]) -> dict[str, NDArray[Any]]:
@@ -255,4 +263,6 @@ def _state_points(folder: StateFolder, rank: int) -> NDArray[np.float64]:
             f"{folder.table} has states in {points.shape[1]} components, but the run has {rank}: give the folder of "
             "states of this run."
         )
+    if not np.isfinite(points).all():
+        raise UserError(f"{folder.table} has coordinates that are not numbers: make the states again.")
     return points

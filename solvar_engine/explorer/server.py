@@ -13,6 +13,7 @@ import hmac
 import json
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -54,7 +55,9 @@ _HEADERS = {
 _BINARY, _JSON, _TEXT = "application/octet-stream", "application/json", "text/plain; charset=utf-8"
 _SECONDS_PER_REQUEST = 60
 _BYTES_BESIDE_ROWS = 1 << 20
-_MADE_WITH = {"tool": str, "axes": list, "polygon": list, "vertices": list}
+_DIGITS = 12
+_NUMBERS = (int, float)
+_MADE_WITH = {"axes": str, "polygon": _NUMBERS, "vertices": _NUMBERS}
 
 Answer = tuple[bytes, str]
 
@@ -75,6 +78,7 @@ class ExplorerServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 64
     allow_reuse_address = True
 
     def __init__(self, explored: ExploredRun, port: int = 0) -> None:
@@ -86,6 +90,7 @@ class ExplorerServer(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe(32)
         self.when_opened: Callable[[], None] = lambda: None
         self.last_request = time.monotonic()
+        self.storing = threading.Lock()
         self.packed = explored.basis.packed(HALF)
         self.max_body = 4 * len(explored) + _BYTES_BESIDE_ROWS
 
@@ -133,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Give a file of the page, or something of the run."""
-        path = urlsplit(self.path).path
+        path = self._address()
         name = INDEX if path == "/" else path[1:]
         if name in CONTENT_TYPES:
             if self._is_meant_for_us():  # program text only, so without token
@@ -143,14 +148,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Store a selection."""
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > self.server.max_body:
-            self.close_connection = True  # what is not read would be taken for the next request
+        length, self.close_connection = self.headers.get("Content-Length", ""), True
+        if not self._is_allowed():  # and nothing is read, which would be taken for the next request
+            return
+        if not length.isdecimal() or len(length) > _DIGITS or int(length) > self.server.max_body:
             self._reply(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"The request is too large.", _TEXT)
             return
         body = self.rfile.read(int(length))
-        if self._is_allowed():
-            self._answer(_WRITE, urlsplit(self.path).path, body)
+        self._answer(_WRITE, self._address(), body)
+
+    def _address(self) -> str:
+        """Return what is asked for, nothing if that is no address."""
+        try:
+            return urlsplit(self.path).path
+        except ValueError:
+            return ""
 
     # ---------------------------------------------------------------- who asks
 
@@ -239,7 +251,11 @@ def _selections(server: ExplorerServer) -> Answer:
 
 
 def _read(server: ExplorerServer, name: str) -> Selection:
-    return read_selection(server.explored.run, name, digest=server.explored.latents_sha256)
+    explored = server.explored
+    found = read_selection(explored.run, name, digest=explored.latents_sha256, particles=len(explored))
+    if found.kind != PARTICLES and found.values.shape[1] != explored.rank:
+        raise UserError(f"The selection {name} has another number of components than the run: select again.")
+    return found
 
 
 def _selection(server: ExplorerServer, name: str) -> Answer:
@@ -272,13 +288,22 @@ def _store(server: ExplorerServer, body: bytes) -> Answer:
         values = np.unique(np.frombuffer(rest, "<u4").astype(np.int64))
         if len(values) and values[-1] >= len(explored):
             raise UserError(f"The run has no particle of row {values[-1]}.")
+    elif not explored.rank:
+        raise UserError("The run has no components, so there are no points: save particles.")
     else:
-        values = np.frombuffer(rest, "<f8").reshape(-1, max(explored.rank, 1))
-        if not np.isfinite(values).all() or not explored.rank:
+        values = np.frombuffer(rest, "<f8").reshape(-1, explored.rank)
+        if not np.isfinite(values).all():
             raise UserError("A point has coordinates that are not numbers.")
-    made_with = {key: about[key] for key, form in _MADE_WITH.items() if isinstance(about.get(key), form)}
-    write_selection(explored.run, Selection(name, kind, values, explored.latents_sha256, made_with))
+    made_with = {key: about[key] for key, form in _MADE_WITH.items() if _is_list(about.get(key), form)}
+    if isinstance(about.get("tool"), str):
+        made_with["tool"] = about["tool"]
+    with server.storing:  # two of the same name would mix
+        write_selection(explored.run, Selection(name, kind, values, explored.latents_sha256, made_with))
     return _as_json({"name": name, "count": len(values)})
+
+
+def _is_list(value: Any, form: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, form) for item in value)
 
 
 _READ: dict[re.Pattern[str], Callable[..., Answer]] = {

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from solvar_engine.contract.files import atomic_path
 from solvar_engine.contract.params import ExploreParams
-from solvar_engine.contract.run import EXPLORER_PAGES
+from solvar_engine.contract.run import EXPLORER_PAGES, refuse_file_of_a_run
 from solvar_engine.explorer.data import load_run
 from solvar_engine.explorer.server import IDLE_SECONDS, LOOPBACK, ExplorerServer
 from solvar_engine.explorer.standalone import standalone_page
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 def run(params: ExploreParams) -> None:
     """Serve the page until it is not used any more, or write it into one file.
 
-    When the page can be opened, one line of JSON on stdout says its address. The address holds the token that gives
-    access, so it goes into no log and no command line.
+    When the page can be opened, one line of JSON on stdout says its address, and how a computer that the user sits at
+    reaches it. The address holds the token that gives access, so it goes into no log and no command line.
 
     Parameters
     ----------
@@ -45,6 +45,7 @@ def run(params: ExploreParams) -> None:
     for note in explored.notes:
         logger.info(note)
     if params.export is not None:
+        refuse_file_of_a_run(explored.run, params.export)
         page = standalone_page(explored, params.seed)
         with atomic_path(params.export) as path:
             path.write_text(page, encoding="utf-8")
@@ -53,9 +54,12 @@ def run(params: ExploreParams) -> None:
     server = ExplorerServer(explored, params.port)
     try:
         browser = None if params.no_browser else _graphical_browser()
-        sys.stdout.write(json.dumps({"url": server.url, "browser": browser is not None}) + "\n")
+        tunnel = _tunnel(server.port)
+        ready = {"url": server.url, "browser": browser is not None, "tunnel": tunnel}
+        sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
-        _explain_remote(server.port)
+        if tunnel is not None:
+            logger.info("On your own computer: %s, then open the page there.", tunnel)
         with nullcontext() if browser is None else _opened(server, explored.run.path, browser):
             server.serve_while_used()
         logger.info("Nobody has used the page for %.0f minutes.", IDLE_SECONDS / 60)
@@ -63,11 +67,11 @@ def run(params: ExploreParams) -> None:
         server.server_close()
 
 
-def _explain_remote(port: int) -> None:
-    """Say how another computer reaches the page, if the user sits at one."""
-    if os.environ.get("SSH_CONNECTION"):
-        tunnel = f"ssh -N -L {port}:{LOOPBACK}:{port} {getpass.getuser()}@{socket.gethostname()}"
-        logger.info("On your own computer: %s, then open the page there.", tunnel)
+def _tunnel(port: int) -> str | None:
+    """Return the command by which another computer reaches the page, if the user sits at one."""
+    if not os.environ.get("SSH_CONNECTION"):
+        return None
+    return f"ssh -N -L {port}:{LOOPBACK}:{port} {getpass.getuser()}@{socket.gethostname()}"
 
 
 def _graphical_browser() -> webbrowser.BaseBrowser | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import SelectParams
 from solvar_engine.contract.results import image_results, read_clusters, read_components, read_latents
-from solvar_engine.contract.run import RunDir, require_finished
+from solvar_engine.contract.run import RunDir, refuse_file_of_a_run, require_finished
 from solvar_engine.contract.selections import PARTICLES, read_selection
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.latent.distances import marginal_precision, squared_distances
@@ -33,6 +33,7 @@ def run(params: SelectParams) -> None:
     params.validate()
     run_dir = RunDir(params.run)
     require_finished(run_dir)
+    refuse_file_of_a_run(run_dir, params.output)
     star = StarFile.read(run_dir.particles)
     table = star.particles
     rows = _rows(run_dir, params, _eligible(table, params.no_outliers))
@@ -50,9 +51,7 @@ def _eligible(table: StarTable, no_outliers: bool) -> NDArray[np.bool_]:
 def _rows(run: RunDir, params: SelectParams, eligible: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the rows that are selected, ascending."""
     if params.name is not None:
-        rows = np.unique(read_selection(run, params.name, (PARTICLES,)).values)
-        if rows[-1] >= len(eligible):
-            raise UserError(f"{run.selection_table(params.name)} has row {rows[-1]}, but the run has {len(eligible)}.")
+        rows = np.unique(read_selection(run, params.name, (PARTICLES,), particles=len(eligible)).values)
         return rows[eligible[rows]]
     if params.clusters is not None:
         return np.flatnonzero(_in_clusters(run, params.cluster_numbers(), len(eligible)) & eligible)
@@ -60,7 +59,7 @@ def _rows(run: RunDir, params: SelectParams, eligible: NDArray[np.bool_]) -> NDA
     point = np.array(params.near)
     if len(point) != len(components):
         raise UserError(f"--near has {len(point)} coordinates, but {run.path} has {len(components)} components.")
-    columns, rows = components.compared, np.flatnonzero(eligible)
+    columns, rows = components.compared, np.flatnonzero(eligible & np.isfinite(latents.z).all(axis=1))
     precision = marginal_precision(latents.precision[rows], columns)
     distance = squared_distances(latents.z[rows][:, columns], precision, point[columns])
     return np.sort(rows[np.argsort(distance, kind="stable")[: params.number]])

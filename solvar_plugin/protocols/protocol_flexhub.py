@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import string
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from solvar_plugin.constants import FLEX_PROGRAM
 from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun, add_analysed_particles
 
 HAX_ENVIRONMENT = "hax"
+_NEED_QUOTES = set(string.whitespace + "\"'`$&;|<>()[]{}*?!#~\\")
 NO_HAX = "HAX is not installed in this Scipion: run 'scipion installp -p scipion-em-hax', or use our explorer."
 
 
@@ -66,8 +68,9 @@ class SolvarProtFlexHub(SolvarProtFromRun):
             return ["The particles have no latent coordinates: no reproducible variability was found."]
         # HAX does not quote what it hands on
         paths = (run.path.resolve(), Path(self._getExtraPath()).resolve(), Path(flexhub_interface.__file__).resolve())
-        with_blanks = [str(path) for path in paths if len(str(path).split()) != 1]
-        return [f"HAX cannot open {path}, because the path holds blanks: rename it." for path in with_blanks]
+        unquoted = [str(path) for path in paths if set(str(path)) & _NEED_QUOTES]
+        return [f"HAX cannot open {path}, because the path holds blanks or signs of the shell: rename it."
+                for path in unquoted]  # fmt: skip
 
     def _summary(self) -> list[str]:
         return ["What is annotated stays in the folder of this protocol, extra/annotations."]

@@ -86,7 +86,8 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
         if way == form_of.BY_FLAG:
             return set(ids[is_good if self.flag.get() == form_of.GOOD else ~is_good].tolist())
         if way == form_of.BY_SELECTION:
-            chosen = read_selection(found.run, (self.selection.get() or "").strip(), (PARTICLES,)).values
+            name, count = (self.selection.get() or "").strip(), len(found.latents.z)
+            chosen = read_selection(found.run, name, (PARTICLES,), particles=count).values
             return set(ids[np.isin(rows, chosen)].tolist())
         if self.leaveOutliersOut.get():
             ids, rows = ids[is_good], rows[is_good]

@@ -178,13 +178,20 @@ class TestExplorer(StandInProject, BaseTest):
         self.assertEqual(Path(options["--solvar_run"]), self.run_dir.path.resolve())
         self.assertTrue(Path(options["--server_functions_path"]).name == "flexhub_interface.py")
         np.testing.assert_allclose(np.loadtxt(options["--z_space"]), read_latents(self.run_dir.latents).z, rtol=1e-6)
-        with mock.patch("importlib.util.find_spec"), mock.patch.object(protocol, "_getExtraPath", return_value="a b"):
-            self.assertIn("because the path holds blanks", " ".join(protocol.validate()))
+        for path in ("a b", "a$(b)", "a;b", "a'b"):
+            folder = mock.patch.object(protocol, "_getExtraPath", return_value=path)
+            with mock.patch("importlib.util.find_spec"), folder:
+                self.assertIn("because the path holds blanks or signs", " ".join(protocol.validate()))
 
     def test_explorer_that_does_not_start_says_why(self):
         with plugin_variables(SOLVAR_ENV_ACTIVATION="false"):
             (view,) = self.viewer()._getVisualizeDict()["displayExplorer"]("displayExplorer")
         self.assertIn("The SOLVAR engine did not start", view.getMessage())
+        ready = '{"url": "http://x/#token=y", "browser": false, "tunnel": "ssh -N -L 1:127.0.0.1:1 me@far"}'
+        with mock.patch("subprocess.Popen") as process:
+            process.return_value.stdout.readline.return_value = ready
+            (view,) = self.viewer()._getVisualizeDict()["displayExplorer"]("displayExplorer")
+        self.assertIn("run on your own computer ssh -N -L 1:127.0.0.1:1 me@far and open", view.getMessage())
         viewer = SolvarExplorerViewer(project=self.proj)
         with mock.patch("solvar_plugin.viewers.viewer_particles.start_explorer") as start:
             self.assertEqual(viewer._visualize(self.analysed.outputParticles), [])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -28,6 +29,13 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
             raise RuntimeError
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["mean.mrc"]
+
+
+def test_temporary_file_is_no_link_to_another(tmp_path):
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / f".a.json.{os.getpid()}.tmp").symlink_to(tmp_path / "other")
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert (tmp_path / "other").read_text() == "kept" and read_json(tmp_path / "a.json") == {"a": 1}
 
 
 def test_absent_folder_is_named(tmp_path):

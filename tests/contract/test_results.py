@@ -72,6 +72,9 @@ def test_bad_latents(tmp_path):
     np.savez(path, z=np.zeros((1, 1)))
     with pytest.raises(UserError, match="not a file of latents"):
         read_latents(path)
+    np.savez(path, z=np.array([["x"]]), precision=np.zeros((1, 1, 1)), contrast=np.ones(1))
+    with pytest.raises(UserError, match="do not hold real numbers"):
+        read_latents(path)
     with open(path, "wb") as stream:
         np.savez(stream, z=np.array([[None]]), precision=np.zeros((1, 1, 1)), contrast=np.ones(1))
     with pytest.raises(UserError, match="not a file of latents"):

@@ -84,7 +84,16 @@ def test_selection_of_another_run_is_refused(run) -> None:
         (PARTICLES, ("csv", "line\n1\n2\n"), "has no column row"),
         (PARTICLES, ("json", "{}"), "is not a selection"),
         (PARTICLES, ("json", "[1"), "not valid JSON"),
+        (PARTICLES, ("csv", "row\n1\n1e300\n"), "no whole number"),
+        (PARTICLES, ("csv", "row\n"), "holds nothing"),
+        (PARTICLES, ("csv", "row\n1\n9\n"), "has row 9, but the run has 9"),
+        (PARTICLES, ("json", "[" * 100_000), "not valid JSON"),
+        (PARTICLES, ("json", '{"version": "1", "kind": "particles", "count": 2, "latents_sha256": ""}'), "not a sel"),
+        (PARTICLES, ("json", '{"version": 1, "kind": ["particles"], "count": 2, "latents_sha256": ""}'), "not a sel"),
         (POINTS, ("csv", "x\n1\n2\n"), "has no column z_1"),
+        (POINTS, ("csv", "z_2,z_1\n1,2\n3,4\n"), "in this order"),
+        (POINTS, ("csv", "z_1,z_2\n1,\n3,4\n"), "something else than the numbers"),
+        (POINTS, ("csv", "z_1,z_2\n1,a\n3,4\n"), "something else than the numbers"),
     ],
 )
 def test_damaged_selection_is_one_sentence(run, kind, damage, sentence) -> None:
@@ -92,7 +101,15 @@ def test_damaged_selection_is_one_sentence(run, kind, damage, sentence) -> None:
     suffix, text = damage
     (run.selections / f"a.{suffix}").write_text(text)
     with pytest.raises(UserError, match=sentence):
-        read_selection(run, "a")
+        read_selection(run, "a", particles=9)
+
+
+def test_names_that_differ_in_capitals_only_are_refused(run) -> None:
+    stored(run, "Left", PARTICLES, [1])
+    stored(run, "Left", PARTICLES, [2])
+    with pytest.raises(UserError, match="There is a selection Left already"):
+        stored(run, "left", PARTICLES, [3])
+    assert selection_names(run) == ["Left"]
 
 
 def test_newer_format_wrong_kind_unknown_name_and_nothing_are_refused(run) -> None:
@@ -109,7 +126,7 @@ def test_newer_format_wrong_kind_unknown_name_and_nothing_are_refused(run) -> No
         read_selection(run, "a")
 
 
-@pytest.mark.parametrize("name", ["a", "A 1_b-c", "x.y", "9", "a" * 64])
+@pytest.mark.parametrize("name", ["a", "A 1_b-c", "x.y", "9", "a" * 64, "console"])
 def test_names_that_files_can_have(name) -> None:
     assert check_name(name) == name
 
@@ -133,12 +150,27 @@ def test_names_that_files_can_have(name) -> None:
         "a\0",
         "é",
         "a" * 65,
+        "CON",
+        "nul.x",
         None,
     ],
 )
 def test_names_that_files_cannot_have(run, name) -> None:
     with pytest.raises(UserError, match="cannot be the name of a selection"):
         check_name(name)
+
+
+@pytest.mark.parametrize("folder", ["analysis", "analysis/selections"])
+def test_nothing_is_made_behind_a_link(run, tmp_path, folder) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = run.path / folder
+    link.parent.mkdir(exist_ok=True)
+    for target in ("elsewhere", "nowhere"):
+        link.symlink_to(tmp_path / target)
+        with pytest.raises(UserError, match="is a link, which is not followed"):
+            stored(run, "a", PARTICLES, [1])
+        link.unlink()
+    assert list((tmp_path / "elsewhere").iterdir()) == [] and not (tmp_path / "nowhere").exists()
 
 
 def test_links_are_not_followed(run, tmp_path) -> None:

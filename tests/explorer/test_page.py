@@ -161,7 +161,8 @@ def test_large_lassos_equal_the_reference(analysed, opened) -> None:
         page.select_option("#x", "z_1")
         inside(page, "app.setState(given[0]);", [0.0, 99.0, 0.0, 0.0])
         assert page.text_content("#remark") == "Few particles are like this."
-        assert inside(page, "return e.molecule.veil;") > 0.5
+        assert inside(page, "return e.molecule.look(0).veil;") > 0.5
+        assert inside(page, "return e.molecule.look(1).veil;") == 0  # the pinned state need not be rare
         inside(page, "app.setState(given[0]);", analysed[1].z[11].tolist())
         assert inside(page, "return e.molecule.veil;") < 0.2
         # on the flat map the state is the mean of the nearest particles
@@ -175,6 +176,20 @@ def test_large_lassos_equal_the_reference(analysed, opened) -> None:
         at = inside(page, "return e.at;")
         nearest = np.argsort((((flat - at) / (right - left, top - bottom)) ** 2).sum(axis=1))[:50]
         assert np.allclose(inside(page, "return [...e.z];"), analysed[1].z[nearest].mean(axis=0), atol=1e-4)
+        # a state from elsewhere has no place there; a path stays where it was drawn, also after it was stored
+        inside(page, "app.setState(given);", *analysed[1].z[11].tolist())
+        assert inside(page, "return e.at;") is None
+        draw(page, "path", [flat[11], flat[40]])
+        save(page, "bow", "path")
+        page.select_option("#x", "contrast")
+        page.select_option("#x", "umap_1")
+        inside(page, "while (e.axes[0] !== 'umap_1') await new Promise(done => setTimeout(done, 5));")
+        kept = inside(page, "return e.path.vertices;")
+        assert np.allclose([kept[0], kept[-1]], [flat[11], flat[40]], atol=0.02)
+        inside(page, "e.path = null;")
+        page.click("#load")
+        inside(page, "while (!e.path) await new Promise(done => setTimeout(done, 5));")
+        assert inside(page, "return [e.path.vertices, e.path.axes];") == [kept, ["umap_1", "umap_2"]]
         page.click("#tools button[value=cluster]")
         page.mouse.click(*pixel_of(page, *flat[11]))
         cluster = (
@@ -194,6 +209,8 @@ def test_everything_by_keyboard(analysed, opened) -> None:
         page.keyboard.press("ArrowDown")
         after = inside(page, "return [...e.z];")
         assert after[0] > before[0] and after[1] < before[1] and after[2:] == before[2:]
+        nearest = inside(page, "return e.particles.nearest(...e.at)[0];")
+        assert page.text_content("#hover") == f"particle of row {nearest}"
         page.keyboard.press("r")
         assert page.get_attribute("#tools button[value=rectangle]", "aria-pressed") == "true"
         page.keyboard.press(" ")
@@ -221,6 +238,81 @@ def test_everything_by_keyboard(analysed, opened) -> None:
         assert len(enabled) > 25 and set(enabled) - reached <= {"x"}
 
 
+def test_slips_of_the_hand_do_no_harm(analysed, opened) -> None:
+    slow = "const own = e.source.column; e.source.column = async name => {"
+    slow += "if (name === 'umap_1') await new Promise(done => { e.release = done; }); return own(name); };"
+    with served(analysed[0]) as server:
+        page = opened(server.url)
+        at = page.locator("#plot").bounding_box()
+        middle = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
+        whole = inside(page, "return e.particles.view;")
+        page.mouse.move(*middle)
+        for direction in (-3000, 3000):  # as far in and out as it goes, which must not be beyond recall
+            for _ in range(20):
+                page.mouse.wheel(0, direction)
+        page.wait_for_timeout(50)
+        left, right, _, _ = inside(page, "return e.particles.view;")
+        assert (whole[1] - whole[0]) / 2 < right - left < 200 * (whole[1] - whole[0])
+        page.focus("#plot")
+        page.keyboard.press("0")
+        assert inside(page, "return e.particles.view;") == whole
+        shrink = "const { canvas } = e.particles; document.querySelector('.saving').style.paddingTop = '40px';"
+        shrink += "await new Promise(done => setTimeout(done, 100)); return [canvas.height, canvas.clientHeight];"
+        height, seen = inside(page, shrink)
+        assert height == seen < at["height"] - 20
+        at = page.locator("#plot").bounding_box()
+        middle = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
+        page.click("#tools button[value=lasso]")
+        page.mouse.move(*middle)
+        page.mouse.down(button="right")
+        page.mouse.move(middle[0] + 50, middle[1])
+        assert inside(page, "return e.draft;") is None
+        page.mouse.up(button="right")
+        page.click("#tools button[value=path]")
+        page.focus("#plot")
+        page.keyboard.press(" ")
+        page.keyboard.press("Enter")
+        assert page.text_content("#status") == "A path needs two points." and page.is_disabled("#play")
+        for expected in ("1 points.", "0 points."):  # the same mark again takes it away
+            page.click("#mark")
+            assert page.text_content("#status") == expected
+        # a column that comes late changes nothing any more, and what is drawn meanwhile is of the axes that are seen
+        inside(page, slow)
+        until = "while (!({})) await new Promise(done => setTimeout(done, 5));"
+        page.select_option("#colour", "umap_1")
+        inside(page, until.format("e.release"))
+        page.select_option("#colour", "contrast")
+        inside(page, until.format("e.particles.values === e.columns.contrast") + "e.release();")
+        inside(page, until.format("e.columns.umap_1") + "await new Promise(done => setTimeout(done, 20));")
+        assert inside(page, "return e.particles.values === e.columns.contrast;")
+        inside(page, "delete e.columns.umap_1; delete e.release;")
+        page.select_option("#x", "umap_1")
+        inside(page, until.format("e.release"))
+        draw(page, "rectangle", [(0.9 * whole[0], 0.9 * whole[2]), (0.0, 0.0)])
+        assert inside(page, "return e.selection.made.axes;") == ["z_1", "z_2"]
+        page.select_option("#x", "contrast")
+        inside(page, until.format("e.axes[0] === 'contrast'") + "e.release();")
+        inside(page, until.format("e.columns.umap_1") + "await new Promise(done => setTimeout(done, 20));")
+        assert inside(page, "return e.particles.xs === e.columns.contrast && e.axes[0] === 'contrast';")
+        # a category that all are of has one colour in the legend
+        one = "const ones = e.particles.xs.map(() => 1); e.particles.setValues(ones, [1, 1], true);"
+        assert inside(page, f"{one} return e.particles.legend().map(pair => pair[0]);") == [1]
+
+
+def test_server_hears_of_a_page_that_is_used(analysed, opened) -> None:
+    with served(analysed[0]) as server:
+        page = opened(server.url)
+        page.wait_for_selector("#saved", state="attached")
+        page.wait_for_timeout(100)
+        for seconds, is_heard in ((0, True), (59, False), (2, True)):  # once a minute is enough
+            server.last_request = 0.0
+            inside(page, "const now = performance.now.bind(performance), by = given[0] * 1000;"
+                         "performance.now = () => now() + by;", seconds)  # fmt: skip
+            page.mouse.move(200, 200 + seconds)
+            page.wait_for_timeout(150)
+            assert (server.last_request > 0) == is_heard
+
+
 def test_accessible_and_readable(analysed, opened) -> None:
     with served(analysed[0]) as server:
         found = Axe().run(opened(server.url)).response["violations"]
@@ -243,7 +335,7 @@ def test_kernel_volumes_are_laid_over_where_they_are_near(analysed, opened, tmp_
     with served(run, states.path) as server:
         page = opened(server.url)
         inside(page, "app.setState(given[0]);", points[1].tolist())
-        assert page.text_content("#kernelName") == "kernel volume of state 2"
+        assert page.text_content("#kernelName") == "reconstructed volume of state 2"
         page.check("#kernel")
         script = (
             "while (!e.molecule.overlay) await new Promise(done => setTimeout(done, 20));"
@@ -258,7 +350,7 @@ def test_kernel_volumes_are_laid_over_where_they_are_near(analysed, opened, tmp_
         scale = (volume * arrays.mean).sum() / (volume**2).sum()
         assert np.allclose(found, volume * scale, atol=1e-3 * volume.max() * scale)
         inside(page, "app.setState(given[0]);", [99.0, 0.0, 0.0, 0.0])
-        assert page.text_content("#kernelName") == "no kernel volume near"
+        assert page.text_content("#kernelName") == "no reconstructed volume near"
 
 
 def test_files_of_the_molecule(analysed, opened) -> None:
@@ -329,19 +421,26 @@ def test_page_is_reduced_where_something_is_missing(tmp_path, opened, case) -> N
     elif case == "lost particles":
         run, arrays = analysed_run(tmp_path / "run", n_particles=60)
         z, precision = arrays.z.copy(), arrays.precision.copy()
-        z[[3, 9]], precision[7] = np.nan, 0.0
+        z[3], z[9, 0], precision[7] = np.nan, np.inf, 0.0
         write_latents(run.latents, Latents(z, precision, np.ones(60)))
         expected = ("2 particles have no coordinates", "uncertainty of some particles is infinite")
     else:
         run, _ = analysed_run(tmp_path / "run", n_particles=60)
+        write_mrc(run.focus_mask, np.ones((16, 16, 16)))
         query, expected = "?graphics=none", ("Without WebGL2",)
     with served(run) as server:
         page = opened(server.url.replace("/#", f"/{query}#"))
         assert page.get_attribute("body", "data-state") == "ready", page.text_content("#status")
         notes = page.text_content("#notes")
         assert all(text in notes for text in expected)
+        assert np.isfinite(inside(page, "return [...e.z, ...e.particles.view];")).all()
+        if case == "nothing found, not analysed":
+            page.focus("#plot")
+            page.keyboard.press("c")  # without clusters none can be picked
+            assert inside(page, "return e.tool;") == "point"
         page.click("#invert")
         assert len(rows_picked(page)) == (58 if case == "lost particles" else 60)
+        assert not page.is_visible("#focusLabel")  # where it cannot be drawn
         page.check("#slices")
         page.wait_for_timeout(100)
         colours = (

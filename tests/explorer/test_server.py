@@ -11,12 +11,14 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from solvar_engine.contract.selections import read_selection
+from solvar_engine.contract.selections import Selection, read_selection, write_selection
 from solvar_engine.explorer import page
 from tests.explorer.serving import analysed_run, served
 from tests.jobs.conftest import run_in_process
@@ -142,6 +144,7 @@ def test_names_in_addresses_lead_to_no_file(server, ask, name) -> None:
         (about() + b"\xff\xff\xff\x7f", "no particle of row 2147483647"),
         (about(), "holds nothing"),
         (about(kind="points") + np.full(4, np.nan).tobytes(), "not numbers"),
+        (about(name="CON") + b"\1\0\0\0", "cannot be the name"),
         (about(kind="points") + b"12345678", "cut short"),
     ],
 )
@@ -151,7 +154,60 @@ def test_bad_selections_are_refused(server, ask, body, sentence) -> None:
     assert not server.explored.run.selections.exists() or not list(server.explored.run.selections.iterdir())
 
 
-@pytest.mark.parametrize("length", ["1099511627776", "-1", "x", "9" * 30])
+def test_what_a_selection_was_made_with_is_words_and_numbers_only(server, ask) -> None:
+    deep = b'{"name": "deep", "kind": "particles", "axes": [1], "tool": [2], "polygon": ' + b"[" * 900 + b"]" * 900
+    assert ask("/api/selection", deep + b"}\n\1\0\0\0", token=server.token)[0] == 200
+    assert json.loads(ask("/api/selection/deep", token=server.token)[1]) == {"kind": "particles", "values": [1]}
+    for path in server.explored.run.selections.iterdir():
+        path.unlink()
+
+
+def test_two_that_store_the_same_name_at_once_do_not_mix(server, ask) -> None:
+    def store(count: int) -> int:
+        return ask("/api/selection", about(tool=str(count)) + np.arange(count, dtype="<u4").tobytes(),
+                   token=server.token)[0]  # fmt: skip
+
+    with ThreadPoolExecutor(24) as pool:
+        assert set(pool.map(store, range(1, 49))) == {200}
+    found = read_selection(server.explored.run, "a")
+    assert found.made_with["tool"] == str(len(found.values))
+    for path in server.explored.run.selections.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "sentence"),
+    [
+        ("particles", "row\n1\n300\n", b"has row 300, but the run has 300"),
+        ("points", "z_1,z_2\n1,2\n3,4\n", b"another number of components"),
+        ("points", "z_1,z_2,z_3,z_4\n1,2,3,4\n1,2,3,\n", b"something else than the numbers"),
+    ],
+)
+def test_selections_that_were_edited_are_one_sentence(server, ask, kind, table, sentence) -> None:
+    run, digest = server.explored.run, server.explored.latents_sha256
+    write_selection(run, Selection("edited", kind, np.ones((2, 4) if kind == "points" else 2), digest))
+    run.selection_table("edited").write_text(table)
+    status, content, _ = ask("/api/selection/edited", token=server.token)
+    assert status == 400 and sentence in content
+    for path in run.selections.iterdir():
+        path.unlink()
+
+
+def test_many_slow_visitors_keep_nobody_waiting(server, ask) -> None:
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        for _ in range(100):  # each waits a second or more where the queue of the socket is full
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 5))
+            slow.sendall(b"GET /api/meta HTTP/1.1\r\nHo")
+        assert ask("/api/meta", token=server.token)[0] == 200
+    assert time.monotonic() - begun < 8
+
+
+def test_bodies_of_strangers_are_not_waited_for(server, ask) -> None:
+    assert ask("/api/selection", b"", Content_Length=str(server.max_body))[0] == 401
+
+
+@pytest.mark.parametrize("length", ["1099511627776", "-1", "x", "9" * 30, "9" * 5000])
 def test_bodies_are_limited_before_they_are_read(server, ask, length) -> None:
     assert ask("/api/selection", b"", token=server.token, Content_Length=length)[0] == 413
 
@@ -161,11 +217,12 @@ def test_other_methods_and_broken_requests_are_refused(server) -> None:
         b"PUT /api/selection HTTP/1.1\r\nHost: x\r\n\r\n",
         b"\x16\x03\x01\r\n\r\n",
         b"GET /" + b"a" * 70_000,
+        f"GET http://[/ HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Bearer {server.token}\r\n".encode(),
     ):
         with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
             connection.sendall(request + b"\r\n\r\n")
             reply = connection.recv(100)
-            assert any(word in reply for word in (b" 501 ", b" 414 ", b"Bad Request"))
+            assert any(word in reply for word in (b" 501 ", b" 414 ", b"Bad Request", b" 404 "))
 
 
 def test_every_answer_forbids_inline_code_framing_and_guessing(server, ask) -> None:

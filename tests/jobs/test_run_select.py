@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from solvar_engine.contract.files import file_digest
-from solvar_engine.contract.results import image_results, read_latents, write_clusters
+from solvar_engine.contract.results import Latents, image_results, read_latents, write_clusters, write_latents
 from solvar_engine.contract.selections import PARTICLES, POINTS, Selection, write_selection
 from solvar_engine.contract.star import StarFile
 from tests.reports.synthetic_run import write_synthetic_run
@@ -59,6 +59,24 @@ def test_nearest_to_a_point_in_the_reproducible_components(select, run) -> None:
     assert select("--near", *point, "--number", 20) == nearest.tolist()
 
 
+def test_particles_without_coordinates_are_not_near(engine, tmp_path) -> None:
+    run, arrays = write_synthetic_run(tmp_path / "run", n_particles=60)
+    z = arrays.z.copy()
+    z[[4, 50]] = np.nan
+    write_latents(run.latents, Latents(z, arrays.precision, np.ones(60)))
+    assert engine("select", run.path, "--output", tmp_path / "a.star", "--near", 0, 0, 0, 0).code == 0
+    assert len(StarFile.read(tmp_path / "a.star").particles) == 58
+
+
+@pytest.mark.parametrize("name", ["particles.star", "analysis/selections/some.csv", "../run/latents.npz"])
+def test_files_of_the_run_are_not_overwritten(engine, run, name) -> None:
+    before = (run.path / name).read_bytes()
+    for arguments in (("select", "--clusters", "1", "--output"), ("explore", "--export")):
+        outcome = engine(*arguments, run.path / name, run.path)
+        assert outcome.code == 2 and "is a file of the run itself" in outcome.error
+    assert (run.path / name).read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -66,6 +84,7 @@ def test_nearest_to_a_point_in_the_reproducible_components(select, run) -> None:
         (("--name", "places"), "holds points, but particles are needed."),
         (("--clusters", "4"), "has no cluster 4: its clusters are 1 to 3."),
         (("--clusters", "1;2"), "--clusters is '1;2' but must be numbers of clusters, such as 1,3."),
+        (("--clusters", "9" * 5000), "but must be numbers of clusters"),
         (("--near", 1, 2), "--near has 2 coordinates, but"),
         (("--name", "some", "--number", 5), "--number belongs to --near"),
         ((), "one of the arguments --name --clusters --near is required"),

@@ -52,6 +52,6 @@ class SelectParams(Params):
             If they are no whole numbers of at least 1.
         """
         words = [word.strip() for word in (self.clusters or "").split(",")]
-        if not all(word.isdecimal() and int(word) >= 1 for word in words):
+        if not all(word.isdecimal() and len(word) < 10 and int(word) >= 1 for word in words):
             raise UserError(f"--clusters is {self.clusters!r} but must be numbers of clusters, such as 1,3.")
         return [int(word) for word in words]

@@ -87,7 +87,10 @@ def read_latents(path: str | os.PathLike[str]) -> Latents:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return Latents(*(archive[name] for name in _NAMES))
+            arrays = [archive[name] for name in _NAMES]
+        if any(array.dtype.kind != "f" for array in arrays):
+            raise ValueError("the arrays do not hold real numbers")
+        return Latents(*arrays)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:

@@ -6,6 +6,13 @@
 
 from solvar_engine.contract.run.clearing import clear_run
 from solvar_engine.contract.run.names import EXPLORER_PAGES, FIGURE_NAMES, RunDir
-from solvar_engine.contract.run.record import is_finished, read_params, read_record, require_finished, write_params
+from solvar_engine.contract.run.record import (
+    is_finished,
+    read_params,
+    read_record,
+    refuse_file_of_a_run,
+    require_finished,
+    write_params,
+)
 from solvar_engine.contract.run.resume import changed_inputs, differing_options
 from solvar_engine.contract.run.start import ALREADY_FINISHED, NEW, RESUME, prepared

@@ -8,6 +8,7 @@ import platform
 import shlex
 import sys
 import time
+from pathlib import Path
 from typing import Any, Iterable, Mapping, TypeVar
 
 from solvar_engine import __version__
@@ -100,6 +101,19 @@ def require_finished(run: RunDir) -> None:
         raise UserError(f"{run.path} is not a run folder: it has no {run.params.name}.")
     if not is_finished(run):
         raise UserError(f"The fit in {run.path} is not finished: continue it with --resume.")
+
+
+def refuse_file_of_a_run(run: RunDir, output: str) -> None:
+    """Check that a file that is to be written is none of the run itself.
+
+    Raises
+    ------
+    UserError
+        If it is.
+    """
+    folder, target = run.path.resolve(), Path(output).resolve()
+    if folder in target.parents and RunDir(folder).has_name_for(target):
+        raise UserError(f"{output} is a file of the run itself, which would be lost: give another one to write.")
 
 
 def library_versions() -> dict[str, str]:

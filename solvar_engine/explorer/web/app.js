@@ -24,9 +24,10 @@ const reported = action => async (...given) => {
   try { await action(...given); } catch (error) { say(error.message); }
 };
 const column = async name => e.columns[name] ??= await e.source.column(name);
-const axes = () => [$("x").value, $("y").value];
+const chosen = () => [$("x").value, $("y").value], axes = () => e.axes; // what is wanted, and what is shown
 const component = name => name.startsWith("z_") ? Number(name.slice(2)) - 1 : -1;
 const components = () => axes().map(component), isPlaneOfZ = () => components().every(axis => axis >= 0);
+const pairs = flat => Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i], flat[2 * i + 1]]);
 const label = name => e.meta.columns.find(item => item.name === name)?.label ?? name;
 
 // ---------------------------------------------------------------- the state of the molecule
@@ -34,7 +35,7 @@ const label = name => e.meta.columns.find(item => item.name === name)?.label ?? 
 export function setState(z) {
   e.z = Float32Array.from(z);
   [...$("sliders").children].forEach((slider, j) => { slider.lastChild.value = e.z[j]; });
-  if (isPlaneOfZ()) e.at = components().map(axis => e.z[axis]);
+  e.at = isPlaneOfZ() ? components().map(axis => e.z[axis]) : null; // elsewhere a state has no place of its own
   const remoteness = e.support ? e.support.remoteness(e.z) : 0;
   $("remark").textContent = remoteness > 1 ? "Few particles are like this." : "";
   if (e.molecule) e.molecule.veil = Math.min(Math.max(remoteness - 1, 0) * 0.35, 0.7);
@@ -53,7 +54,7 @@ function meanOf(rows) {
   return known.length ? e.zs.map(values => known.reduce((sum, row) => sum + values[row], 0) / known.length) : null;
 }
 
-function moveTo(x, y) { const z = stateAt(x, y); e.at = [x, y]; setState(z); }
+function moveTo(x, y) { setState(stateAt(x, y)); e.at ??= [x, y]; }
 
 const changed = () => { e.isStale = true; ask(); };
 const ask = () => { if (!e.asked) e.asked = requestAnimationFrame(() => render()); };
@@ -79,11 +80,11 @@ export function render() {
 // The volume of the nearest state of `reconstruct`, if it is near.
 const showKernel = reported(async () => {
   const { states, compared, deviation } = e.meta;
-  if (!states.length || !e.molecule) return;
+  if (!states.length || !e.molecule?.gl) return;
   const distances = states.map(point => distance(point, e.z, compared)), nearest = distances.indexOf(Math.min(...distances));
   const isNear = distances[nearest] <= 0.25 * Math.hypot(...compared.map(axis => deviation[axis]));
   $("kernelLabel").hidden = false; $("kernel").disabled = !isNear;
-  $("kernelName").textContent = isNear ? `kernel volume of state ${nearest + 1}` : "no kernel volume near";
+  $("kernelName").textContent = isNear ? `reconstructed volume of state ${nearest + 1}` : "no reconstructed volume near";
   const wanted = isNear && $("kernel").checked ? nearest + 1 : 0;
   if (wanted === (e.kernel ?? 0)) return;
   e.kernel = wanted;
@@ -95,16 +96,17 @@ const showKernel = reported(async () => {
 // ---------------------------------------------------------------- the plane of the particles
 
 const plot = reported(async () => {
-  const [xs, ys] = await Promise.all(axes().map(column));
-  e.particles.setPlaces(xs, ys);
+  const wanted = chosen(), [xs, ys] = await Promise.all(wanted.map(column));
+  if (wanted.join() !== chosen().join()) return; // the user has gone on meanwhile
+  e.particles.setPlaces(xs, ys); e.axes = wanted;
   Object.assign(e, { draft: null, shape: null, at: isPlaneOfZ() && e.z ? components().map(axis => e.z[axis]) : null });
-  if (e.path && !isPlaneOfZ() && e.path.axes.join() !== axes().join()) e.path.vertices = null;
   await paint();
 });
 
 async function paint() {
   const name = $("colour").value, isCategory = e.meta.columns.some(item => item.name === name && item.category);
   const values = name === "density" ? densities(e.particles.cells) : await column(name);
+  if (name !== $("colour").value) return;
   const range = isCategory ? extent(values) : name === "density" ? [0, 1] : quantiles(values, [0.02, 0.98]);
   e.particles.setValues(values, range, isCategory);
   const swatch = colour => { const mark = makeElement("span"); mark.style.background = `rgb(${colour})`; return mark; };
@@ -158,7 +160,7 @@ function resampled(line, total) {
 }
 
 function setPath(line) {
-  if (line.length < 4 || !e.meta.rank) return;
+  if (line.length < 4 || !e.meta.rank) { say(e.meta.rank ? "A path needs two points." : "Nothing moves along a path."); return; }
   const vertices = resampled(line, PATH_POINTS);
   showPath({ axes: axes(), vertices, states: vertices.map(([x, y]) => stateAt(x, y)) });
   $("kind").value = "path";
@@ -180,7 +182,6 @@ function drawOver() {
     if (close) pen.closePath();
     Object.assign(pen, { strokeStyle: colour, lineWidth: width }); pen.setLineDash(dash); pen.stroke();
   };
-  const pairs = flat => Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i], flat[2 * i + 1]]);
   const onPlane = states => isPlaneOfZ() ? states.map(z => components().map(axis => z[axis])) : [];
   if (e.shape) line(pairs(e.shape), "#b34700", 1.5, [5, 3], true);
   if (e.draft) line(pairs(e.draft), "#b34700", 2, [], e.tool !== "path");
@@ -208,6 +209,7 @@ function wirePlot() {
   const at = event => e.particles.toPlane(event.offsetX, event.offsetY);
   let last = null;
   plane.onpointerdown = event => {
+    if (event.button) return; // of a menu
     plane.setPointerCapture(event.pointerId); last = at(event);
     if (e.tool === "point") moveTo(...last);
     else if (e.tool === "cluster") pickCluster(...last, howOf(event));
@@ -246,7 +248,7 @@ function wirePlot() {
     else if (event.key === "+" || event.key === "-") e.particles.zoom(event.key === "+" ? 0.8 : 1.25, ...middle);
     else if (tool && !event.ctrlKey) choose(tool);
     else return;
-    event.preventDefault(); redraw();
+    event.preventDefault(); redraw(); if (arrow && e.at) hover(...e.at);
   };
 }
 
@@ -259,6 +261,7 @@ export function hover(x, y) {
 }
 
 function choose(tool) {
+  if ($("tools").querySelector(`[value=${tool}]`).disabled) return;
   e.tool = tool; e.draft = null;
   for (const button of $("tools").children) button.setAttribute("aria-pressed", button.value === tool);
 }
@@ -276,27 +279,25 @@ function wireMolecule() {
     if (!event.buttons) return;
     moving(); turn(event.movementX / 120, event.movementY / 120);
   };
-  const zoom = factor => { molecule.zoom *= factor; moving(); ask(); };
+  const zoom = factor => { molecule.zoom = Math.min(Math.max(molecule.zoom * factor, 0.1), 50); moving(); ask(); };
   canvas.addEventListener("wheel", event => { event.preventDefault(); zoom(Math.exp(-event.deltaY / 800)); }, { passive: false });
   canvas.onkeydown = event => {
     const arrow = ARROWS[event.key], factor = { "+": 1.1, "-": 1 / 1.1 }[event.key];
     if (!arrow && !factor) return;
     event.preventDefault();
-    if (arrow) turn(arrow[0] / 10, -arrow[1] / 10);
-    else zoom(factor);
+    if (arrow) turn(arrow[0] / 10, -arrow[1] / 10); else zoom(factor);
   };
   const setLevel = () => {
     molecule.level = meta.highest * $("level").value / 1000;
     $("levelValue").textContent = molecule.level.toPrecision(3);
-    if (molecule.hidesDust) changed();
-    else ask();
+    (molecule.hidesDust ? changed : ask)();
   };
   $("level").value = 1000 * meta.level / meta.highest; $("level").oninput = setLevel;
   molecule.range = meta.level * 0.8;
   $("dust").onchange = () => { molecule.hidesDust = $("dust").checked; changed(); };
   $("change").onchange = () => { molecule.byChange = $("change").checked; ask(); };
   for (const id of ["slices", "beside"]) $(id).onchange = ask;
-  $("sliceAt").oninput = ask; $("kernel").onchange = showKernel; $("focusLabel").hidden = !meta.hasFocus;
+  $("sliceAt").oninput = ask; $("kernel").onchange = showKernel; $("focusLabel").hidden = !(meta.hasFocus && molecule.gl);
   $("focus").onchange = reported(async () => {
     molecule.setExtras({ focus: $("focus").checked ? new Uint8Array(await e.source.focus()) : null }); ask();
   });
@@ -318,7 +319,11 @@ function wireButtons() {
   for (const [id, act] of [["invert", () => selection.invert(isKnown)], ["undo", () => selection.undo()], ["clear", () => selection.clear()]]) {
     $(id).onclick = () => { act(); e.shape = null; showPicked(); };
   }
-  $("mark").onclick = () => { e.points.push(e.z.slice()); $("kind").value = "points"; drawOver(); say(`${e.points.length} points.`); };
+  $("mark").onclick = () => { // a second time takes it away
+    const same = e.points.findIndex(point => String(point) === String(e.z));
+    if (same < 0) e.points.push(e.z.slice()); else e.points.splice(same, 1);
+    $("kind").value = "points"; drawOver(); say(`${e.points.length} points.`);
+  };
   $("play").onclick = async () => {
     for (let i = 0; i <= FRAMES; i++) {
       moving(); setState(stateOnPath(i / FRAMES));
@@ -363,10 +368,10 @@ function wireSaving() {
     say(`Saved ${stored.name}: ${count(stored.count)}.`);
   });
   $("load").onclick = reported(async () => {
-    const { kind, values, tool, axes: along, polygon } = await e.source.load($("saved").value);
+    const { kind, values, tool, axes: along = [], polygon, vertices } = await e.source.load($("saved").value);
     if (kind === "particles") picked(values, "replace", { tool, axes: along, polygon });
     else if (kind === "points") e.points = values;
-    else showPath({ axes: along ?? [], vertices: null, states: values });
+    else showPath({ axes: along, vertices: vertices && pairs(vertices), states: values });
     redraw();
   });
   $("star").onclick = reported(async () => download(await e.source.star($("saved").value), `${$("saved").value}.star`));
@@ -402,7 +407,8 @@ async function start() {
   e.molecule = new Molecule($("molecule"), new Basis(await e.source.volumes(), meta), meta, useGraphics, changed);
   $("notes").textContent = [...meta.notes, ...(e.molecule.gl ? [] : ["Without WebGL2 the pictures of the molecule are coarse."])].join(" ");
   wirePlot(); wireMolecule(); wireButtons(); showPicked(); turn(0.5, 0.4); setState(e.z); render();
-  new ResizeObserver(() => { redraw(); ask(); }).observe($("molecule"));
+  const sizes = new ResizeObserver(() => { redraw(); ask(); });
+  for (const id of ["plot", "molecule"]) sizes.observe($(id));
   say(""); document.body.dataset.state = "ready";
 }
 

@@ -121,7 +121,7 @@ export class Molecule {
     if (edge) for (let i = 0; i < 3; i++) this.drawSlice(LIVE, 2 - i, sliceAt, [i * edge, 0, edge - 2, edge - 2]);
   }
   look(slot) {
-    const { low, high, turn, zoom, byChange, veil, unit } = this;
+    const { low, high, turn, zoom, byChange, unit } = this, veil = slot === LIVE ? this.veil : 0; // of the live state
     return { low, high, turn, zoom, byChange, veil, level: this.level / unit, range: this.range / unit, plain: PLAIN[slot] };
   }
   greys() {

@@ -23,7 +23,7 @@ export class Particles {
     this.buffers = [0, 1, 2].map(() => gl.createBuffer()); this.colours = gl.createTexture();
   }
   setPlaces(xs, ys, view = null) {
-    Object.assign(this, { xs, ys, grid: null }); this.view = view ?? this.wholeView();
+    Object.assign(this, { xs, ys, grid: null }); this.whole = this.wholeView(); this.view = view ?? this.whole;
     if (!this.gl) return;
     const places = new Float32Array(2 * xs.length);
     for (let i = 0; i < xs.length; i++) {
@@ -39,7 +39,7 @@ export class Particles {
     });
   }
   setValues(values, range, isCategory) {
-    Object.assign(this, { values, range: range[1] > range[0] ? range : [range[0], range[0] + 1], isCategory });
+    Object.assign(this, { values, highest: range[1], range: range[1] > range[0] ? range : [range[0], range[0] + 1], isCategory });
     if (!this.gl) return;
     this.fill(1, values.map(value => Number.isNaN(value) ? UNKNOWN : value));
     const gl = this.gl, colours = Uint8Array.from(this.palette().flatMap(colour => [...colour, 255]));
@@ -108,8 +108,8 @@ export class Particles {
     return [(x - left) / (right - left) * this.canvas.clientWidth, (top - y) / (top - bottom) * this.canvas.clientHeight];
   }
   zoom(factor, x, y) {
-    const [left, right, bottom, top] = this.view;
-    this.view = [x + (left - x) * factor, x + (right - x) * factor, y + (bottom - y) * factor, y + (top - y) * factor];
+    const [left, right] = this.view, share = factor * (right - left) / (this.whole[1] - this.whole[0]);
+    if (share > 1e-5 && share < 100) this.view = this.view.map((edge, i) => edge * factor + (i < 2 ? x : y) * (1 - factor));
   }
   pan(dx, dy) { this.view = this.view.map((edge, i) => edge - (i < 2 ? dx : dy)); }
   get cells() { return this.grid ??= new Grid(this.xs, this.ys); }
@@ -120,7 +120,7 @@ export class Particles {
   // What the colours mean, as text or as coloured words.
   legend() {
     if (!this.isCategory) return [];
-    const [low, high] = this.range;
-    return Array.from({ length: Math.min(high - low + 1, 60) }, (_, i) => [low + i, categoryColour(low + i)]);
+    const low = this.range[0];
+    return Array.from({ length: Math.min(this.highest - low + 1, 60) }, (_, i) => [low + i, categoryColour(low + i)]);
   }
 }

@@ -24,6 +24,10 @@ async function served(token) {
   };
   const bytes = async path => (await ask(path)).arrayBuffer();
   const json = async path => (await ask(path)).json();
+  let told = -Infinity; // looking needs no server, which ends when nobody asks: tell it once a minute that it is used
+  for (const kind of ["pointermove", "keydown"]) addEventListener(kind, () => {
+    if (performance.now() - told > 6e4) { told = performance.now(); json("selections").catch(() => {}); }
+  });
   return {
     meta: await json("meta"),
     rows: null,

@@ -66,4 +66,5 @@ def start_explorer(run: RunDir, states: Path | None = None) -> None:
             raise UserError(last[len(_ERROR) :])
     started = json.loads(ready)
     if not started["browser"]:
-        raise UserError(f"No web browser was found: open this address in one, {started['url']}")
+        first = f"run on your own computer {started['tunnel']} and " if started["tunnel"] else ""
+        raise UserError(f"No web browser was found: {first}open this address in one, {started['url']}")
