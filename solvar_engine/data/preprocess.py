@@ -16,6 +16,7 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.data.faults import MASKED, REFUSE_BAD_IMAGES, BadImages
+from solvar_engine.data.fixed_pixels import find_fixed_pixels, with_pixels_replaced
 from solvar_engine.data.noise import (
     BACKGROUND_RADIUS,
     background_mask,
@@ -106,6 +107,7 @@ def prepare_particles(
     own, world = share.rows, share.world
     coefficients = _allocate(len(own), len(disk), scratch, device, kept_on_device)
     unit = grey_unit(stack)
+    fixed = find_fixed_pixels(stack, share)
     deviation = torch.zeros(count)
     digest = torch.zeros(count, dtype=torch.int64)
     is_bad = torch.zeros(count, dtype=torch.bool)
@@ -119,6 +121,8 @@ def prepare_particles(
         rows = own[start : start + chunk]
         images, found = stack.images_with_faults(rows.numpy())
         digest[rows] = digests(images)
+        if fixed is not None:
+            images = with_pixels_replaced(images, fixed)
         images, deviations = flattened(images.to(device) / unit)
         deviation[rows] = deviations.cpu()
         empty = rows[deviation[rows] == 0].tolist()
@@ -160,6 +164,7 @@ def prepare_particles(
         grey_unit=unit,
         digest=digest,
         is_bad=is_bad if faults else None,
+        fixed_pixels=fixed,
         share=share if world.size > 1 else None,
     )
 

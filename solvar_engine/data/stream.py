@@ -55,6 +55,8 @@ class PreparedParticles:
         Of the pixels of each image on disk: equal images have equal ones.
     is_bad : Tensor or None, shape (n,), bool
         Images that could not be used, all zero here.
+    fixed_pixels : Tensor or None, shape (y, x), bool
+        Pixels of the images on disk that are the same in all, and were replaced.
     grey_scale : Tensor or None, shape (n,), float32
         Scale of the signal in the part of the set that each image belongs to, beside its contrast; None for ones.
     share : Share or None
@@ -80,6 +82,7 @@ class PreparedParticles:
     contrast: Tensor | None = None
     digest: Tensor | None = None
     is_bad: Tensor | None = None
+    fixed_pixels: Tensor | None = None
     grey_scale: Tensor | None = None
     share: Share | None = None
     largest_batch: int | None = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import mrcfile
 import numpy as np
 import pytest
 import torch
@@ -133,6 +135,14 @@ def test_shifts_in_another_unit_are_told(in_column, hinge, tmp_path):
                    "rlnOriginXAngst": 2 * origins["rlnOriginXAngst"], "rlnOriginYAngst": 2 * origins["rlnOriginYAngst"]}
     particles = with_changed_rows(hinge.particles, tmp_path / "particles.star", **changed)
     assert any("agree better with 0.5 times their origins" in doubt for doubt in settled(particles, tmp_path)[1])
+
+
+def test_a_pixel_that_is_the_same_in_all_images_is_told(hinge, tmp_path):
+    shutil.copytree(hinge.path, tmp_path / "data")
+    with mrcfile.open(tmp_path / "data" / "particles.mrcs", mode="r+") as stack:
+        stack.data[:, 14, 9] += 20 * stack.data.std()
+    (doubt,) = settled(tmp_path / "data" / "particles.star", tmp_path)[1]
+    assert doubt.startswith("1 pixel stands out at the same place") and "(column, row: 10, 15)" in doubt
 
 
 def test_masks_beside_the_molecule_are_refused_or_told(hinge, tmp_path):

@@ -1,0 +1,107 @@
+"""Pixels, rows and columns that are the same in all images are found, and nothing of a molecule is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from solvar_engine.data.fixed_pixels import find_fixed_pixels, sentence_of, with_pixels_replaced
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.preprocess import prepare_particles
+from solvar_engine.distributed.world import ALONE, Share
+from tests.imaging.closed_form import asymmetric_atoms, random_rotations
+
+BOX, COUNT = 24, 300
+
+
+def images_of_molecules(noise: float = 1.0, count: int = COUNT, one_view: bool = False) -> np.ndarray:
+    rotation = random_rotations(count, seed=1)
+    if one_view:
+        rotation[:] = rotation[0]
+    projections = asymmetric_atoms(BOX, sigma=1.2).projections(rotation, BOX, np.zeros((count, 2)))
+    scatter = np.random.default_rng(0).normal(size=projections.shape)
+    return (projections / projections.std() + noise * scatter).astype(np.float32)
+
+
+def fixed_in(write: Callable[..., Path], folder: Path, images: np.ndarray) -> list[list[int]]:
+    stack = ParticleStack.from_star(write(folder, images))
+    found = find_fixed_pixels(stack, Share.of(ALONE, len(stack)))
+    return [] if found is None else torch.nonzero(found).tolist()
+
+
+ROW = [[7, x] for x in range(BOX)]
+
+
+@pytest.mark.parametrize(
+    ("places", "value"),
+    [
+        ([[14, 9]], 2.0),  # hot, inside the particle
+        ([[0, 5]], 50.0),  # at the edge
+        ([[14, 9]], -50.0),  # dead, of images with an offset
+        ([[4, 9], [4, 10], [5, 9], [5, 10]], 30.0),  # and those around
+        (ROW, 2.0),
+        ([[y, x] for x, y in ROW], -2.0),
+        (sorted([*ROW, [12, 12]]), 5.0),  # several faults
+    ],
+)
+def test_what_is_added_at_one_place_of_all_images_is_found(places, value, write_particles, tmp_path):
+    images = images_of_molecules()
+    images[(slice(None), *np.transpose(places))] += np.float32(value)
+    assert fixed_in(write_particles, tmp_path, images) == places
+
+
+def test_a_pixel_is_found_by_its_variance_or_in_a_part_of_the_images(write_particles, tmp_path):
+    images = images_of_molecules()
+    images[:, 3, 5] += 8 * np.random.default_rng(3).normal(size=COUNT).astype(np.float32)
+    images[::6, 17, 11] += 30
+    assert fixed_in(write_particles, tmp_path, images) == [[3, 5], [17, 11]]
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("one_view", [False, True])
+def test_nothing_of_a_molecule_is_taken_for_a_fault(noise, one_view, write_particles, tmp_path):
+    """Not even if it is seen from one side only; nor a pixel of a single image."""
+    images = images_of_molecules(noise, one_view=one_view)
+    images[5, 12, 12] = 1e6
+    assert fixed_in(write_particles, tmp_path, images) == []
+
+
+def test_neither_few_images_nor_images_masked_alike_have_fixed_pixels(write_particles, tmp_path):
+    images = images_of_molecules()
+    images[:, 14, 9] += 5
+    assert fixed_in(write_particles, tmp_path / "few", images[:90]) == []
+    y, x = np.mgrid[:BOX, :BOX] - BOX // 2
+    masked = images_of_molecules() * (x**2 + y**2 < 100)
+    assert fixed_in(write_particles, tmp_path / "masked", masked) == []
+
+
+def test_fixed_pixels_become_the_average_of_those_beside():
+    images = torch.arange(50.0).reshape(2, 5, 5)
+    fixed = torch.zeros(5, 5, dtype=torch.bool)
+    fixed[2, 2] = fixed[0] = True
+    expected = images.clone()
+    expected[:, 0] = images[:, 1]
+    expected[:, 0, 0], expected[:, 0, 4] = images[:, 1, :2].mean(dim=1), images[:, 1, 3:].mean(dim=1)
+    torch.testing.assert_close(with_pixels_replaced(images + 100 * fixed, fixed), expected)
+    block = torch.zeros(5, 5, dtype=torch.bool)
+    block[1:4, 1:4] = True  # the nearest sound pixels of the middle are two away
+    torch.testing.assert_close(with_pixels_replaced(images, block)[:, 2, 2], images[:, 2, 2])
+    assert "6 pixels stand out at the same place of all images of a.star" in sentence_of(fixed, "a.star")
+    assert "(column, row: 1, 1; 2, 1; 3, 1; 4, 1; 5, 1; ...)" in sentence_of(fixed, "a.star")
+
+
+def test_particles_are_prepared_without_their_fixed_pixels(write_particles, tmp_path):
+    """As if the pixel had been what it is replaced by."""
+    images = images_of_molecules()
+    images[:, 14, 9] = (images[:, 13:16, 8:11].sum(axis=(1, 2)) - images[:, 14, 9]) / 8
+    known = prepare_particles(ParticleStack.from_star(write_particles(tmp_path / "a", images)), BOX, scratch=None)
+    images[:, 14, 9] += 20
+    found = prepare_particles(ParticleStack.from_star(write_particles(tmp_path / "b", images)), BOX, scratch=None)
+    assert known.fixed_pixels is None and torch.nonzero(found.fixed_pixels).tolist() == [[14, 9]]
+    torch.testing.assert_close(found.coefficients, known.coefficients, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.image_scale, known.image_scale)
+    torch.testing.assert_close(found.noise_variance, known.noise_variance)
