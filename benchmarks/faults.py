@@ -121,7 +121,7 @@ _MODEL = [
         "tests/estimation/judging/test_grey_scales.py",
         ("scaled = replace(low, scale=found.scale[part].float())", "scaled = low", "mean of parts of other sign"),
         ("own, is_dark = cross / power,", "own, is_dark = cross / power.sqrt(),", "scale in units of its error"),
-        ("sign = torch.where(average < 0, -1.0, 1.0)[of_image]", "sign = torch.ones_like(power)",
+        ("sign = torch.where(is_turned, -usual, usual)[of_image]", "sign = torch.ones_like(power)",
          "turned parts taken for dark images"),
         ("weight = ~is_dark / (1 / power + spread * centre.square())", "weight = ~is_dark * power",
          "spread of contrasts ignored in the error of a scale"),
