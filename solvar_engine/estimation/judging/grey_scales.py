@@ -46,8 +46,8 @@ class GreyScales:
     Attributes
     ----------
     scale : Tensor, shape (parts,), float64
-        Of the signal in each part of the set, negative for the other sign; 1 in the part with most images, or on average
-        if that is small, and in those that do not differ from it.
+        Of the signal in each part of the set, negative for the other sign; 1 in the part with most images, or on
+        average if that is small, and in those that do not differ from it.
     is_dark : Tensor, shape (n,), bool
         Images that show the molecule with the other sign than the rest of their part; if that has nearly as many of one
         as of the other, than most of all.

@@ -85,7 +85,8 @@ def sentence_of_dark_images(is_dark: Tensor, part: Tensor, names: list[str]) -> 
     dark = torch.bincount(part[is_dark], minlength=len(names))
     mixed = torch.nonzero((dark >= _LEAST_MIXED) & (dark > _MOST_DARK * size)).flatten().tolist()
     mixed.sort(key=lambda number: -int(dark[number]))
-    shown = ", ".join(f"{int(dark[number])} of {int(size[number])} of {names[number]}" for number in mixed[:_SHOWN_PARTS])
+    counts = [f"{int(dark[number])} of {int(size[number])} of {names[number]}" for number in mixed]
+    shown = ", ".join(counts[:_SHOWN_PARTS])
     others = f" and those of {len(mixed) - _SHOWN_PARTS} other parts" if len(mixed) > _SHOWN_PARTS else ""
     return (
         f"{int(is_dark.sum())} images show the molecule with the other sign than those beside them"
