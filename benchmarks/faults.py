@@ -125,6 +125,24 @@ _MODEL = [
          "turned parts taken for dark images"),
         ("weight = ~is_dark / (1 / power + spread * centre.square())", "weight = ~is_dark * power",
          "spread of contrasts ignored in the error of a scale"),
+        ("is_reference[:] = True", "pass", "scales relative to a part of a few images"),
+        ("is_turned = usual * average < -_CLEAR * magnitude", "is_turned = usual * average < 0",
+         "sign of a part of either sign by chance"),
+    ),
+    *_of(
+        "tests/estimation/judging/test_given_poses.py",
+        ("enlarged_groups(group, _FEWEST_OTHERS)", "group", "poses of an image compared with themselves"),
+    ),
+    *_of(
+        "tests/jobs/fit/test_first_mean.py",
+        ("(common * (1 - near)).sum()", "(common * near).sum()", "density in the mask counted as beside it"),
+        ("max(_NEAR_PX, _NEAR_ANGSTROM / pixel_size)", "0.0", "what a tight mask leaves out taken for another place"),
+    ),
+    *_of(
+        "tests/data/test_fixed_pixels.py",
+        ("part, 1 / len(part)", "part, 1.0", "sum of the pixels beside instead of their average"),
+        ("_SURE * _deviation(sharp[nearby])", "0", "fine structure of molecules taken for fixed pixels"),
+        ("square - mean**2", "square", "strength of a pixel taken for its variance"),
     ),
     *_of(
         "tests/imaging/test_shells.py",
