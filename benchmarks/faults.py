@@ -139,7 +139,7 @@ _MODEL = [
         ("max(_NEAR_PX, _NEAR_ANGSTROM / pixel_size)", "0.0", "what a tight mask leaves out taken for another place"),
     ),
     *_of(
-        "tests/data/test_fixed_pixels.py",
+        "tests/data/test_pixel_faults.py",
         ("part, 1 / len(part)", "part, 1.0", "sum of the pixels beside instead of their average"),
         ("_SURE * _deviation(sharp[nearby])", "0", "fine structure of molecules taken for fixed pixels"),
         ("square - mean**2", "square", "strength of a pixel taken for its variance"),

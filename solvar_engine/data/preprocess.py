@@ -16,7 +16,6 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.data.faults import MASKED, REFUSE_BAD_IMAGES, BadImages
-from solvar_engine.data.fixed_pixels import find_fixed_pixels, with_pixels_replaced
 from solvar_engine.data.noise import (
     BACKGROUND_RADIUS,
     background_mask,
@@ -26,6 +25,7 @@ from solvar_engine.data.noise import (
     repair_low_shells,
 )
 from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.pixel_faults import find_fixed_pixels, replace_single_pixels, with_pixels_replaced
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import ALONE, Share, World
 from solvar_engine.imaging.fourier import (
@@ -110,6 +110,7 @@ def prepare_particles(
     fixed = find_fixed_pixels(stack, share)
     deviation = torch.zeros(count)
     digest = torch.zeros(count, dtype=torch.int64)
+    single = torch.zeros(count, dtype=torch.int64)
     is_bad = torch.zeros(count, dtype=torch.bool)
     faults: dict[int, str] = {}
     groups = len(stack.pixel_sizes)
@@ -121,9 +122,11 @@ def prepare_particles(
         rows = own[start : start + chunk]
         images, found = stack.images_with_faults(rows.numpy())
         digest[rows] = digests(images)
+        images = images.to(device) / unit
         if fixed is not None:
             images = with_pixels_replaced(images, fixed)
-        images, deviations = flattened(images.to(device) / unit)
+        single[rows] = replace_single_pixels(images)
+        images, deviations = flattened(images)
         deviation[rows] = deviations.cpu()
         empty = rows[deviation[rows] == 0].tolist()
         faults.update({row: found.get(row, MASKED) for row in empty})
@@ -139,7 +142,7 @@ def prepare_particles(
                 spectra[g].append((rows[members], background_power(images[members], disk).cpu() * ratio**4))
         if progress is not None:
             progress(min(start + chunk, len(own)), len(own))
-    deviation, digest, bad = world.total(deviation, digest, is_bad.long())
+    deviation, digest, single, bad = world.total(deviation, digest, single, is_bad.long())
     is_bad = bad > 0
     faults = world.entries(faults)
     bad_images.settle(stack, faults)
@@ -165,6 +168,7 @@ def prepare_particles(
         digest=digest,
         is_bad=is_bad if faults else None,
         fixed_pixels=fixed,
+        single_pixels=single,
         share=share if world.size > 1 else None,
     )
 

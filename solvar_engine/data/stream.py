@@ -57,6 +57,8 @@ class PreparedParticles:
         Images that could not be used, all zero here.
     fixed_pixels : Tensor or None, shape (y, x), bool
         Pixels of the images on disk that are the same in all, and were replaced.
+    single_pixels : Tensor or None, shape (n,), int64
+        How many pixels of each image alone were replaced.
     grey_scale : Tensor or None, shape (n,), float32
         Scale of the signal in the part of the set that each image belongs to, beside its contrast; None for ones.
     share : Share or None
@@ -83,6 +85,7 @@ class PreparedParticles:
     digest: Tensor | None = None
     is_bad: Tensor | None = None
     fixed_pixels: Tensor | None = None
+    single_pixels: Tensor | None = None
     grey_scale: Tensor | None = None
     share: Share | None = None
     largest_batch: int | None = None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.data.faults import BadImages
-from solvar_engine.data.fixed_pixels import sentence_of
+from solvar_engine.data.pixel_faults import sentences_of
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import Share
@@ -110,8 +110,8 @@ def read_images(job: FitJob) -> PreparedParticles:
         device=device,
         kept_on_device=on_gpu or torch.device(device).type == "cpu",
     )
-    if images.fixed_pixels is not None:
-        job.add_cautions([sentence_of(images.fixed_pixels, stack.path)])
+    if sentences := list(sentences_of(images, stack.path)):
+        job.add_cautions(sentences)
     return replace(images, largest_batch=largest_batch)
 
 

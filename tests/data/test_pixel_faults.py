@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 
-from solvar_engine.data.fixed_pixels import find_fixed_pixels, sentence_of, with_pixels_replaced
 from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.pixel_faults import find_fixed_pixels, replace_single_pixels, sentences_of, with_pixels_replaced
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.distributed.world import ALONE, Share
 from tests.imaging.closed_form import asymmetric_atoms, random_rotations
@@ -90,8 +91,45 @@ def test_fixed_pixels_become_the_average_of_those_beside():
     block = torch.zeros(5, 5, dtype=torch.bool)
     block[1:4, 1:4] = True  # the nearest sound pixels of the middle are two away
     torch.testing.assert_close(with_pixels_replaced(images, block)[:, 2, 2], images[:, 2, 2])
-    assert "6 pixels stand out at the same place of all images of a.star" in sentence_of(fixed, "a.star")
-    assert "(column, row: 1, 1; 2, 1; 3, 1; 4, 1; 5, 1; ...)" in sentence_of(fixed, "a.star")
+
+
+@pytest.mark.parametrize("strength", [-30.0, 20.0, 1e5])
+@pytest.mark.parametrize("place", [(0, 0), (23, 4), (11, 23), (12, 13)])
+def test_single_pixels_become_the_median_of_those_around(strength, place):
+    """Two of them side by side, too; other images stay what they are."""
+    known = torch.from_numpy(images_of_molecules(count=20))
+    images, beside = known.clone(), (place[0], place[1] - 1 if place[1] else 1)
+    for y, x in (place, beside):
+        images[3, y, x] += strength
+    faulty = images.clone()
+    assert replace_single_pixels(images).tolist() == [0, 0, 0, 2, *[0] * 16]
+    for y, x in (place, beside):
+        padded = np.pad(faulty[3].numpy(), 2, mode="reflect")[y : y + 5, x : x + 5].ravel()
+        assert float(images[3, y, x]) == np.sort(padded)[12]
+        images[3, y, x] = known[3, y, x]
+    assert torch.equal(images, known)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 1.0])
+def test_peaks_of_molecules_and_larger_faults_are_no_single_pixels(noise):
+    images = torch.from_numpy(images_of_molecules(noise))
+    images[4, 3:6, 3:6] += 40  # a bead
+    images[5, 9] += 40  # an edge
+    known = images.clone()
+    assert int(replace_single_pixels(images).sum()) == 0 and torch.equal(images, known)
+
+
+def test_what_was_replaced_is_told():
+    fixed = torch.zeros(5, 5, dtype=torch.bool)
+    fixed[2, 2] = fixed[0] = True
+    images = MagicMock(fixed_pixels=fixed, single_pixels=torch.tensor([0, 2, 1, 0]), __len__=lambda _: 4)
+    first, second = sentences_of(images, "a.star")
+    assert first.startswith("6 pixels stand out at the same place of all images of a.star")
+    assert "(column, row: 1, 1; 2, 1; 3, 1; 4, 1; 5, 1; ...)" in first
+    assert second.startswith("2 of 4 images of a.star have single pixels") and "(3 in all)" in second
+    few = torch.zeros(400, dtype=torch.int64)
+    few[7] = 1
+    assert list(sentences_of(MagicMock(fixed_pixels=None, single_pixels=few, __len__=lambda _: 400), "a.star")) == []
 
 
 def test_particles_are_prepared_without_their_fixed_pixels(write_particles, tmp_path):

@@ -1,13 +1,15 @@
-"""Pixels, rows and columns of a detector or of an extraction that are the same in all images: found, and replaced.
+"""Pixels that a detector or an extraction has made, in one image or at one place of all: found, and replaced.
 
-A hot pixel at one place of all images is no noise, since it does not average out, and no molecule, since images turn:
-it becomes a component. The average image and the variance over images show it. What particles put there is smooth,
-even where all are seen from one side: beside the sampling error and what the neighbourhood holds, a fixed pixel stands
-out above all but a few pixels around it, and at frequencies near Nyquist in both directions.
+A single pixel that lies far beyond all around is none of a molecule, however strong that is: it would hold most of the
+power of the image. A hot pixel at one place of all images is no noise, since it does not average out, and no molecule,
+since images turn: it becomes a component. The average image and the variance over images show it. What particles put
+there is smooth, even where all are seen from one side: beside the sampling error and what the neighbourhood holds, a
+fixed pixel stands out above all but a few pixels around it, and at frequencies near Nyquist in both directions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +23,7 @@ from solvar_engine.imaging.sampling import sample_of
 
 if TYPE_CHECKING:
     from solvar_engine.data.particles import ParticleStack
+    from solvar_engine.data.stream import PreparedParticles
 
 Array = NDArray[np.float64]
 
@@ -35,6 +38,9 @@ _NEARBY = 7  # px, whose own roughness counts
 _MOST = 0.2  # of the pixels
 _FOURTH_DIFFERENCE = np.array([1, -4, 6, -4, 1]) / 6.0  # 1 for a single pixel
 _SHOWN = 5
+_FEW = 4  # of the 24 pixels around, that may be faulty, too
+_FAR = 8.0  # standard deviations of an image
+_MANY = 0.01  # of the images
 
 
 def find_fixed_pixels(stack: ParticleStack, share: Share) -> Tensor | None:
@@ -91,6 +97,33 @@ def fixed_pixels(mean: Array, log_variance: Array) -> NDArray[np.bool_]:
     return found
 
 
+def replace_single_pixels(images: Tensor) -> Tensor:
+    """Give single pixels far beyond all but a few of the 24 around the median of these, in place.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, y, x)
+
+    Returns
+    -------
+    Tensor, shape (n,), int64
+        How many of each image.
+    """
+    deviation, mean = torch.std_mean(images, dim=(1, 2), keepdim=True)
+    image, row, column = torch.nonzero((images - mean).abs() > _FAR * deviation, as_tuple=True)
+    step = torch.arange(-2, 3, device=images.device).repeat(5)
+    across, down = step, step.reshape(5, 5).T.flatten()
+    last = images.shape[-1] - 1
+    # mirrored at the edges
+    rows, columns = (last - (last - (at[:, None] + by).abs()).abs() for at, by in ((row, down), (column, across)))
+    around = images[image[:, None], rows, columns].sort(dim=1).values
+    value, limit = images[image, row, column], _FAR * deviation[image, 0, 0]
+    is_single = (value - around[:, -1 - _FEW] > limit) | (around[:, _FEW] - value > limit)
+    found = image[is_single], row[is_single], column[is_single]
+    images[found] = around[is_single].median(dim=1).values
+    return torch.bincount(found[0].cpu(), minlength=len(images))
+
+
 def with_pixels_replaced(images: Tensor, fixed: Tensor) -> Tensor:
     """Images (n, y, x) with the average of the nearest pixels in place of those that are fixed (y, x)."""
     chosen, sources, weights = _neighbours(fixed.numpy())
@@ -100,8 +133,20 @@ def with_pixels_replaced(images: Tensor, fixed: Tensor) -> Tensor:
     return flat.reshape(images.shape)
 
 
-def sentence_of(fixed: Tensor, path: object) -> str:
-    """Say how many pixels are replaced, and where they are."""
+def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
+    """Say which pixels of images were replaced; of single ones, if many images have them."""
+    if images.fixed_pixels is not None:
+        yield _sentence_of_fixed(images.fixed_pixels, path)
+    count = 0 if images.single_pixels is None else int((images.single_pixels > 0).sum())
+    if images.single_pixels is not None and count > _MANY * len(images):
+        yield (
+            f"{count} of {len(images)} images of {path} have single pixels more than {_FAR:g} standard deviations"
+            f" beyond those around ({int(images.single_pixels.sum())} in all): replaced by the median of these; were"
+            " hot pixels of the detector left in?"
+        )
+
+
+def _sentence_of_fixed(fixed: Tensor, path: object) -> str:
     places = [f"{column + 1}, {row + 1}" for row, column in torch.nonzero(fixed).tolist()]
     shown = "; ".join(places[:_SHOWN]) + ("; ..." if len(places) > _SHOWN else "")
     what = "pixel stands" if len(places) == 1 else "pixels stand"
@@ -114,7 +159,7 @@ def sentence_of(fixed: Tensor, path: object) -> str:
 def _standing_out(values: Array, least: float) -> NDArray[np.bool_]:
     """Where an image, or a line, has values unlike those around and unlike anything smooth."""
     window = (5,) * values.ndim
-    few = 4 if values.ndim == 2 else 2  # others around may be fixed, too
+    few = _FEW if values.ndim == 2 else _FEW // 2
     above = values - ndimage.rank_filter(values, -1 - few, size=window, mode="mirror")
     below = values - ndimage.rank_filter(values, few, size=window, mode="mirror")
     excess = np.maximum(above, 0) + np.minimum(below, 0)
