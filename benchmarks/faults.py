@@ -142,7 +142,8 @@ _MODEL = [
         "tests/data/test_pixel_faults.py",
         ("part, 1 / len(part)", "part, 1.0", "sum of the pixels beside instead of their average"),
         ("_SURE * _deviation(sharp[nearby])", "0", "fine structure of molecules taken for fixed pixels"),
-        ("square - mean**2", "square", "strength of a pixel taken for its variance"),
+        ("np.maximum(above, 0) + np.minimum(below, 0)", "np.maximum(above, 0)", "dead pixels not found"),
+        ("value - around[:, -1 - _FEW] > limit", "value > limit", "beads taken for single pixels"),
     ),
     *_of(
         "tests/imaging/test_shells.py",
