@@ -41,6 +41,10 @@ _SHOWN = 5
 _FEW = 4  # of the 24 pixels around, that may be faulty, too
 _FAR = 8.0  # standard deviations of an image
 _MANY = 0.01  # of the images
+CUT = 0.05
+"""Of the box: images whose repeated edges are deeper may show a part of the particle only."""
+MOST_CUT = 0.5
+"""Of the images: more are not left out, whatever makes their edges so."""
 
 
 def find_fixed_pixels(stack: ParticleStack, share: Share) -> Tensor | None:
@@ -124,6 +128,26 @@ def replace_single_pixels(images: Tensor) -> Tensor:
     return torch.bincount(found[0].cpu(), minlength=len(images))
 
 
+def repeated_edges(images: Tensor) -> Tensor:
+    """How deep the rows or columns at an edge of images repeat each other, as where a box reaches beyond a micrograph.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, y, x)
+
+    Returns
+    -------
+    Tensor, shape (n,), int64
+        Pixels; the largest of the four edges.
+    """
+    depth = torch.zeros(len(images), dtype=torch.int64)
+    for turned in (images, images.flip(1), images.mT, images.mT.flip(1)):
+        rows = torch.nonzero((turned[:, 0] == turned[:, 1]).all(dim=1)).flatten()
+        same = (turned[rows, 1:] == turned[rows, :-1]).all(dim=2)
+        depth[rows] = torch.maximum(depth[rows], same.long().cumprod(dim=1).sum(dim=1) + 1)
+    return depth
+
+
 def with_pixels_replaced(images: Tensor, fixed: Tensor) -> Tensor:
     """Images (n, y, x) with the average of the nearest pixels in place of those that are fixed (y, x)."""
     chosen, sources, weights = _neighbours(fixed.numpy())
@@ -134,7 +158,7 @@ def with_pixels_replaced(images: Tensor, fixed: Tensor) -> Tensor:
 
 
 def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
-    """Say which pixels of images were replaced; of single ones, if many images have them."""
+    """Say which pixels of images were replaced, of single ones if many images have them; and which edges repeat."""
     if images.fixed_pixels is not None:
         yield _sentence_of_fixed(images.fixed_pixels, path)
     count = 0 if images.single_pixels is None else int((images.single_pixels > 0).sum())
@@ -143,6 +167,17 @@ def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
             f"{count} of {len(images)} images of {path} have single pixels more than {_FAR:g} standard deviations"
             f" beyond those around ({int(images.single_pixels.sum())} in all): replaced by the median of these; were"
             " hot pixels of the detector left in?"
+        )
+
+
+    depth = images.repeated_edges
+    if depth is not None and bool((depth > 0).any()):
+        deep = depth[depth > 0]
+        reach = f"{int(deep.min())} to {int(deep.max())} px" if len(deep) > 1 else f"{int(deep[0])} px"
+        yield (
+            f"{len(deep)} of {len(images)} images of {path} repeat one row or column over {reach} at an edge, as boxes"
+            " do that reach beyond the micrograph: "
+            + ("left out, as outliers" if len(deep) <= MOST_CUT * len(images) else "too many to be left out")
         )
 
 

@@ -11,7 +11,13 @@ import pytest
 import torch
 
 from solvar_engine.data.particles import ParticleStack
-from solvar_engine.data.pixel_faults import find_fixed_pixels, replace_single_pixels, sentences_of, with_pixels_replaced
+from solvar_engine.data.pixel_faults import (
+    find_fixed_pixels,
+    repeated_edges,
+    replace_single_pixels,
+    sentences_of,
+    with_pixels_replaced,
+)
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.distributed.world import ALONE, Share
 from tests.imaging.closed_form import asymmetric_atoms, random_rotations
@@ -123,14 +129,43 @@ def test_peaks_of_molecules_and_larger_faults_are_no_single_pixels(noise):
 def test_what_was_replaced_is_told():
     fixed = torch.zeros(5, 5, dtype=torch.bool)
     fixed[2, 2] = fixed[0] = True
-    images = MagicMock(fixed_pixels=fixed, single_pixels=torch.tensor([0, 2, 1, 0]), __len__=lambda _: 4)
-    first, second = sentences_of(images, "a.star")
+    single, depth = torch.tensor([0, 2, 1, 0]), torch.tensor([7, 0, 0, 9])
+    images = MagicMock(fixed_pixels=fixed, single_pixels=single, repeated_edges=depth, __len__=lambda _: 4)
+    first, second, third = sentences_of(images, "a.star")
     assert first.startswith("6 pixels stand out at the same place of all images of a.star")
     assert "(column, row: 1, 1; 2, 1; 3, 1; 4, 1; 5, 1; ...)" in first
     assert second.startswith("2 of 4 images of a.star have single pixels") and "(3 in all)" in second
+    assert third.startswith("2 of 4 images of a.star repeat one row or column over 7 to 9 px at an edge")
+    assert third.endswith("left out, as outliers")
     few = torch.zeros(400, dtype=torch.int64)
     few[7] = 1
-    assert list(sentences_of(MagicMock(fixed_pixels=None, single_pixels=few, __len__=lambda _: 400), "a.star")) == []
+    sound = MagicMock(fixed_pixels=None, single_pixels=few, repeated_edges=0 * few, __len__=lambda _: 400)
+    assert list(sentences_of(sound, "a.star")) == []
+
+
+def test_edges_that_repeat_are_as_deep_as_they_are():
+    """Of one value, or of the last row or column of the micrograph; at each of the four edges."""
+    images = torch.from_numpy(images_of_molecules(count=6))
+    images[0, :5] = 3.0
+    images[1, -4:] = images[1, -4].clone()
+    images[2, :, :3] = images[2, :, 2:3].clone()
+    images[3, :, -7:] = 0.0
+    images[3, :2] = 1.0
+    images[4, 8:12] = 1.0  # not at an edge
+    assert repeated_edges(images).tolist() == [5, 4, 3, 7, 0, 0]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_images_that_reach_beyond_the_micrograph_are_left_out_unless_most_do(share, write_particles, tmp_path):
+    images, count = images_of_molecules(), int(share * COUNT)
+    images[:count, -6:] = 0.0
+    images[count, -1:] = 0.0
+    source = prepare_particles(ParticleStack.from_star(write_particles(tmp_path, images)), BOX, scratch=None)
+    assert source.repeated_edges.tolist() == [6] * count + [0] * (COUNT - count)
+    if share < 0.5:
+        assert torch.nonzero(source.is_bad).flatten().tolist() == list(range(count))
+    else:
+        assert source.is_bad is None
 
 
 def test_particles_are_prepared_without_their_fixed_pixels(write_particles, tmp_path):
