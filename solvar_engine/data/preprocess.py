@@ -152,6 +152,8 @@ def prepare_particles(
     deviation, digest, single, depth, bad = world.total(deviation, digest, single, depth, is_bad.long())
     is_bad = bad > 0
     depth = torch.where(is_bad | (depth <= CUT * stack.box_size), 0, depth)
+    if bool((single > 0).any()):
+        logger.info("%d images have single pixels far beyond those around: these are replaced", int((single > 0).sum()))
     faults = world.entries(faults)
     bad_images.settle(stack, faults)
     good = torch.nonzero(~is_bad).flatten()
