@@ -25,6 +25,14 @@ from solvar_engine.data.noise import (
     repair_low_shells,
 )
 from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.pixel_faults import (
+    CUT,
+    MOST_CUT,
+    find_fixed_pixels,
+    repeated_edges,
+    replace_single_pixels,
+    with_pixels_replaced,
+)
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import ALONE, Share, World
 from solvar_engine.imaging.fourier import (
@@ -106,8 +114,10 @@ def prepare_particles(
     own, world = share.rows, share.world
     coefficients = _allocate(len(own), len(disk), scratch, device, kept_on_device)
     unit = grey_unit(stack)
+    fixed = find_fixed_pixels(stack, share)
     deviation = torch.zeros(count)
     digest = torch.zeros(count, dtype=torch.int64)
+    single, depth = torch.zeros(2, count, dtype=torch.int64)
     is_bad = torch.zeros(count, dtype=torch.bool)
     faults: dict[int, str] = {}
     groups = len(stack.pixel_sizes)
@@ -118,8 +128,12 @@ def prepare_particles(
     for start in range(0, len(own), chunk):
         rows = own[start : start + chunk]
         images, found = stack.images_with_faults(rows.numpy())
-        digest[rows] = digests(images)
-        images, deviations = flattened(images.to(device) / unit)
+        digest[rows], depth[rows] = digests(images), repeated_edges(images)
+        images = images.to(device) / unit
+        if fixed is not None:
+            images = with_pixels_replaced(images, fixed)
+        single[rows] = replace_single_pixels(images)
+        images, deviations = flattened(images)
         deviation[rows] = deviations.cpu()
         empty = rows[deviation[rows] == 0].tolist()
         faults.update({row: found.get(row, MASKED) for row in empty})
@@ -135,14 +149,19 @@ def prepare_particles(
                 spectra[g].append((rows[members], background_power(images[members], disk).cpu() * ratio**4))
         if progress is not None:
             progress(min(start + chunk, len(own)), len(own))
-    deviation, digest, bad = world.total(deviation, digest, is_bad.long())
+    deviation, digest, single, depth, bad = world.total(deviation, digest, single, depth, is_bad.long())
     is_bad = bad > 0
+    depth = torch.where(is_bad | (depth <= CUT * stack.box_size), 0, depth)
+    if bool((single > 0).any()):
+        logger.info("%d images have single pixels far beyond those around: these are replaced", int((single > 0).sum()))
     faults = world.entries(faults)
     bad_images.settle(stack, faults)
     good = torch.nonzero(~is_bad).flatten()
     scale = torch.ones(count)
     scale[good] = _normalise_groups(deviation[good], group[good], stack.box_size, stack.group_names, unit)
     digest[is_bad] = -1 - torch.nonzero(is_bad).flatten()  # equal only in that they hold nothing
+    if int((depth > 0).sum()) <= MOST_CUT * count:
+        is_bad |= depth > 0
     noise = _noise_spectra(spectra, scale, disk, world)
     return PreparedParticles(
         coefficients=coefficients,
@@ -159,7 +178,10 @@ def prepare_particles(
         sign=1.0,
         grey_unit=unit,
         digest=digest,
-        is_bad=is_bad if faults else None,
+        is_bad=is_bad if bool(is_bad.any()) else None,
+        fixed_pixels=fixed,
+        single_pixels=single,
+        repeated_edges=depth,
         share=share if world.size > 1 else None,
     )
 

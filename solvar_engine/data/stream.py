@@ -54,7 +54,13 @@ class PreparedParticles:
     digest : Tensor or None, shape (n,), int64
         Of the pixels of each image on disk: equal images have equal ones.
     is_bad : Tensor or None, shape (n,), bool
-        Images that could not be used, all zero here.
+        Images that cannot be used; those without content are zero here.
+    fixed_pixels : Tensor or None, shape (y, x), bool
+        Pixels of the images on disk that are the same in all, and were replaced.
+    single_pixels : Tensor or None, shape (n,), int64
+        How many pixels of each image alone were replaced.
+    repeated_edges : Tensor or None, shape (n,), int64
+        Depth, px, of edges that are not of the micrograph; zero where they leave the particle alone.
     grey_scale : Tensor or None, shape (n,), float32
         Scale of the signal in the part of the set that each image belongs to, beside its contrast; None for ones.
     share : Share or None
@@ -80,6 +86,9 @@ class PreparedParticles:
     contrast: Tensor | None = None
     digest: Tensor | None = None
     is_bad: Tensor | None = None
+    fixed_pixels: Tensor | None = None
+    single_pixels: Tensor | None = None
+    repeated_edges: Tensor | None = None
     grey_scale: Tensor | None = None
     share: Share | None = None
     largest_batch: int | None = None

@@ -105,6 +105,20 @@ def share_of_density(volume: Tensor, mask: Tensor, pixel_size: float) -> float:
     return float((density * mask.to(density)).sum() / density.sum()) if bool(density.any()) else 1.0
 
 
+def grown(mask: Tensor, margin_px: float) -> Tensor:
+    """All that is inside a mask (z, y, x), or no farther from it than a margin; zeros and ones, float32."""
+    distance = ndimage.distance_transform_edt(mask.cpu().numpy() < 0.5)
+    return torch.from_numpy((distance <= margin_px).astype(np.float32)).to(mask.device)
+
+
+def distance_of_centres(volume: Tensor, mask: Tensor, pixel_size: float) -> float:
+    """Distance, Angstrom, from the centre of a mask to that of a molecule's density; as `share_of_density`."""
+    smooth, level = _smooth_density(volume, pixel_size)
+    density = (smooth * _bodies(smooth, level).to(smooth.device)).cpu().double().numpy()
+    centres = [np.array(ndimage.center_of_mass(values)) for values in (density, mask.cpu().double().numpy())]
+    return float(np.linalg.norm(centres[0] - centres[1])) * pixel_size
+
+
 def _smooth_density(volume: Tensor, pixel_size: float) -> tuple[Tensor, float]:
     """A density at low resolution, and the level above which it is no noise."""
     box_size = volume.shape[-1]

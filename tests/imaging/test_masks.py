@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from solvar_engine.imaging.masks import automatic_mask, real_radius, share_of_density, soft_edge, sphere_mask
+from solvar_engine.imaging.masks import (
+    automatic_mask,
+    distance_of_centres,
+    grown,
+    real_radius,
+    share_of_density,
+    soft_edge,
+    sphere_mask,
+)
 from tests.imaging.closed_form import asymmetric_atoms
 
 
@@ -82,3 +90,16 @@ def test_share_of_density_is_that_of_the_atoms_inside() -> None:
     assert share_of_density(volume, 0.5 * torch.ones_like(volume), 4.0) == pytest.approx(0.5, abs=0.01)
     assert share_of_density(volume, sphere_mask(box_size, 3.0).roll(11, 0), 4.0) == pytest.approx(0, abs=0.01)
     assert share_of_density(volume, automatic_mask(volume, 4.0), 4.0) == pytest.approx(1, abs=0.01)
+
+
+def test_grown_mask_holds_what_is_within_the_margin() -> None:
+    mask = torch.zeros(9, 9, 9)
+    mask[4, 4, 4], mask[4, 4, 5] = 1.0, 0.4
+    near = grown(mask, 2.0)
+    squared = (torch.stack(torch.meshgrid(*[torch.arange(9) - 4] * 3, indexing="ij")) ** 2).sum(dim=0)
+    torch.testing.assert_close(near, (squared <= 4).float())
+
+
+def test_distance_of_centres_is_that_of_density_and_mask() -> None:
+    volume = sphere_mask(32, 5).roll((3, -4), (0, 2))
+    assert distance_of_centres(volume, sphere_mask(32, 8), 3.0) == pytest.approx(15.0, rel=0.05)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.model.slices import slices_of_batch
+from solvar_engine.imaging.sampling import enlarged_groups
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.projectors.base import Projector, images_per_call
 from solvar_engine.projectors.create import create_projector
@@ -21,6 +22,7 @@ SHIFT_FACTORS = (-1.0, 0.5, 2.0)
 """By which shifts of another sign or unit may be wrong."""
 
 _SHARE, _FEWEST, _MOST = 0.1, 200, 2_000  # of the images are looked at
+_FEWEST_OTHERS = 10  # of a group whose images are compared among themselves: a few may all be seen from one side
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class PoseEvidence:
         Rows of the particles.
     orientation_gain : Tensor, shape (m,), float64
         Log-likelihood under the mean at the given pose, less that at the orientation of another image of its optics
-        group.
+        group, or of any small group if its own is small.
     shift_gain : Tensor, shape (m, factors), float64
         The same less that at the given shift times each of `SHIFT_FACTORS`.
     """
@@ -91,8 +93,8 @@ def pose_evidence(
 
 
 def _other_rows(group: Tensor, generator: torch.Generator) -> Tensor:
-    """For each of some images, another one of its optics group (n,), or itself if there is none."""
-    others = torch.arange(len(group))
+    """For each of some images, another one of its optics group (n,); small groups are taken together."""
+    others, group = torch.arange(len(group)), enlarged_groups(group, _FEWEST_OTHERS)
     for number in group.unique():
         members = torch.nonzero(group == number).flatten()
         members = members[torch.randperm(len(members), generator=generator)]

@@ -35,6 +35,7 @@ _CHANGE = 0.01  # of a scale, that another round is worth
 _SURE = 5.0  # standard errors
 _LEAST_DIFFERENCE = 0.05  # of scales that matter beside the spread of single images
 _LEAST_SHARE = 0.1  # of all images, in a part that a mean is made of alone
+_CLEAR = 0.2  # of the strength of single images, that is left on average in a part that has one sign
 _DARK_SURE, _DARK_SHARE = 4.0, 0.5  # standard errors, and share of the scale of the part, below zero
 
 
@@ -45,10 +46,11 @@ class GreyScales:
     Attributes
     ----------
     scale : Tensor, shape (parts,), float64
-        Of the signal in each part of the set, negative for the other sign; 1 in the part with most images, and in
-        those that do not differ from it.
+        Of the signal in each part of the set, negative for the other sign; 1 in the part with most images, or on
+        average if that is small, and in those that do not differ from it.
     is_dark : Tensor, shape (n,), bool
-        Images that show the molecule with the other sign than the rest of their part.
+        Images that show the molecule with the other sign than the rest of their part; if that has nearly as many of one
+        as of the other, than most of all.
     """
 
     scale: Tensor
@@ -123,6 +125,8 @@ def scale_evidence(
 def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) -> GreyScales:
     """Scales relative to the part with most images, where they surely differ, from the evidence of each image.
 
+    If that has a few images only, they are relative to all parts that do not surely have the other sign than most.
+
     Parameters
     ----------
     evidence : Tensor, shape (n, 2)
@@ -140,30 +144,43 @@ def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) ->
     of_image = part[used]
     power, cross = evidence[used].unbind(dim=1)
     power = power.clamp_min(torch.finfo(torch.float32).tiny)
+    size = torch.bincount(of_image, minlength=parts)
+    is_reference = torch.zeros(parts, dtype=torch.bool)
+    is_reference[size.argmax()] = True
+    if int(size.max()) < _LEAST_SHARE * len(used):  # too small for that: all parts, whatever the sign of the largest
+        is_reference[:] = True
     own, is_dark = cross / power, torch.zeros(len(used), dtype=torch.bool)
     for _ in range(2):  # dark images weaken what they are compared with
         known = power * ~is_dark
-        average = _sums(known * own, of_image, parts) / _sums(known, of_image, parts).clamp_min(1e-30)
-        sign = torch.where(average < 0, -1.0, 1.0)[of_image]
+        total = _sums(known, of_image, parts).clamp_min(1e-30)
+        average, magnitude = (_sums(known * values, of_image, parts) / total for values in (own, own.abs()))
+        usual = -1.0 if float((total * average)[is_reference].sum()) < 0 else 1.0
+        is_turned = usual * average < -_CLEAR * magnitude
+        sign = torch.where(is_turned, -usual, usual)[of_image]
         is_dark = (sign * cross < -_DARK_SURE * power.sqrt()) & (sign * own < -_DARK_SHARE * average[of_image].abs())
     centre = average[of_image]
     relative = torch.stack((centre.square() * power, centre * (cross - centre * power)), dim=1)
     spread = contrast_variance(relative[~is_dark])
     weight = ~is_dark / (1 / power + spread * centre.square())
     precision = _sums(weight, of_image, parts)
-    average = _sums(weight * own, of_image, parts) / precision.clamp_min(1e-30)
-    size = torch.bincount(of_image, minlength=parts)
-    reference = int(size.argmax())
-    whole, dark = average[reference], torch.zeros(len(part), dtype=torch.bool)
-    if not float(whole) > _SURE * float(precision[reference]) ** -0.5:
+    average = usual * _sums(weight * own, of_image, parts) / precision.clamp_min(1e-30)
+    whole, dark = _pooled(average, precision, is_reference), torch.zeros(len(part), dtype=torch.bool)
+    if not whole > _SURE * float(precision[is_reference].sum()) ** -0.5:
         return GreyScales(torch.ones(parts, dtype=torch.float64), dark)  # there is no mean to compare with
     dark[used] = is_dark
+    is_reference &= average > -_SURE * precision.clamp_min(1e-30) ** -0.5
+    whole = _pooled(average, precision, is_reference)
     ratio = average / whole
-    error = (1 / precision.clamp_min(1e-30) + ratio.square() / precision[reference]).sqrt() / whole
+    error = (1 / precision.clamp_min(1e-30) + ratio.square() / precision[is_reference].sum()).sqrt() / whole
     sign = torch.where((ratio < -_SURE * error) & (size > 0), -1.0, 1.0)
     ratio = (sign * ratio).clamp_min(LEAST_SCALE)
     differs = ((ratio - 1).abs() > (_SURE * error).clamp_min(_LEAST_DIFFERENCE)) & (size > 0)
     return GreyScales(sign * torch.where(differs, ratio, 1.0), dark)
+
+
+def _pooled(average: Tensor, precision: Tensor, chosen: Tensor) -> float:
+    """Average over some parts."""
+    return float((average * precision)[chosen].sum() / precision[chosen].sum().clamp_min(1e-30))
 
 
 def _sums(values: Tensor, part: Tensor, parts: int) -> Tensor:

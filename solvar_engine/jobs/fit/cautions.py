@@ -18,6 +18,7 @@ from solvar_engine.jobs.fit.job import FitJob
 
 _LARGEST_CONTRAST = 3.0
 _WEAK_NOISE = 1e-3  # of the median over shells
+_OTHER_NOISE = 1.4  # standard deviation of what the model leaves over that of the background, or the other way round
 _WIDE_TURN_DEG, _WIDE_MOVE_PX = 10.0, 5.0  # beyond which poses are not in the neighbourhood of the true ones
 
 
@@ -46,7 +47,7 @@ def cautions_of(
         *_of_resolution(images, halves),
         *_of_power(halves, components),
         *_of_rank(job, components),
-        *_of_noise(job, halves),
+        *_of_noise(job, images, halves),
         *_of_poses(halves),
     ]
 
@@ -96,7 +97,17 @@ def _of_rank(job: FitJob, components: Components) -> Iterator[str]:
         yield f"all {kept} components that were tried are real: there may be more; give a larger --rank"
 
 
-def _of_noise(job: FitJob, halves: HalfSetFit) -> Iterator[str]:
+def _of_noise(job: FitJob, images: PreparedParticles, halves: HalfSetFit) -> Iterator[str]:
+    upper = slice(images.noise_variance.shape[1] // 2, None)  # of the shells: less of a background, and of the molecule
+    ratio = (halves.source.noise_variance / images.noise_variance)[:, upper].double().median(dim=1).values.sqrt()
+    other = torch.nonzero((ratio > _OTHER_NOISE) | (ratio < 1 / _OTHER_NOISE)).flatten().tolist()
+    if other:
+        yield (
+            f"the noise of the images of optics group {job.inputs.stack.group_names[other[0]]}"
+            + (f" and {len(other) - 1} others" if len(other) > 1 else "")
+            + f" is {float(ratio[other[0]]):.2g} times as strong within the particle as outside, as if the background"
+            " was replaced: give images as they were extracted"
+        )
     noise = halves.source.noise_variance[:, 1:].double()
     is_filtered = (noise < _WEAK_NOISE * noise.median(dim=1, keepdim=True).values).any(dim=1)
     names = [job.inputs.stack.group_names[group] for group in torch.nonzero(is_filtered).flatten().tolist()]

@@ -13,7 +13,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence, mean_and_error, pose_evidence
-from solvar_engine.imaging.masks import share_of_density, sphere_mask
+from solvar_engine.imaging.masks import distance_of_centres, grown, share_of_density, sphere_mask
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.reconstruction.mean import MeanEstimate, filtered_halves
 
@@ -27,6 +27,9 @@ _NOTABLE = 0.05  # of the gain of the orientations
 _LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
 _BLOCKS = (2, 4, 8)  # of rows
 _WRONG_MASK, _SMALL_MASK, _EMPTY_FOCUS = 0.1, 0.5, 0.01  # of the density
+_NEAR_PX, _NEAR_ANGSTROM = 2.0, 8.0  # around a mask: tight ones, at a high level of the density, leave that much out
+_BESIDE, _BESIDE_IN_BOTH = 0.05, 0.02  # of the density, and of what the half-maps share
+_WHOLE = 0.47  # radius over the box
 
 
 def unresolved_mean(job: FitJob) -> str:
@@ -55,8 +58,15 @@ def mask_cautions(job: FitJob, mean: MeanEstimate) -> list[str]:
         found = f"The mask {job.params.mask} holds {100 * share:.0f} % of the density of the mean"
         if share < _WRONG_MASK:
             raise UserError(f"{found}: is it of another molecule, or at another place? Give one around this molecule.")
-        if share < _SMALL_MASK:
-            cautions.append(f"{found}: what is outside of it is left out of the mean and all motions")
+        beside = _share_beside(mean, mask, pixel_size)
+        if share < _SMALL_MASK or beside > _BESIDE:
+            apart = distance_of_centres(density, mask, pixel_size)
+            far = f", {100 * beside:.0f} % are far outside it" if beside > _BESIDE else ""
+            cautions.append(
+                f"{found}{far} (the centres are {apart:.0f} Angstrom apart): what is outside of it is left out of the"
+                " mean and all motions, and may come back as a motion that is none; unless that is meant, give a mask"
+                " around all of the molecule, or none"
+            )
     if job.inputs.focus_mask is not None:
         focus = job.inputs.focus_mask if mask is None else mask * job.inputs.focus_mask
         share = share_of_density(density, focus, pixel_size)
@@ -66,6 +76,17 @@ def mask_cautions(job: FitJob, mean: MeanEstimate) -> list[str]:
                 " the right place?"
             )
     return cautions
+
+
+def _share_beside(mean: MeanEstimate, mask: Tensor, pixel_size: float) -> float:
+    """Part of the density that lies farther from a mask than a tight one would leave it, if both half-maps have it."""
+    near = grown(mask.cpu(), max(_NEAR_PX, _NEAR_ANGSTROM / pixel_size))
+    first, second = (half.cpu() for half in filtered_halves(mean))
+    ball = sphere_mask(len(near), _WHOLE * len(near), 0.0)
+    common = first.double() * second.double() * ball
+    if float((common * (1 - near)).sum()) < _BESIDE_IN_BOTH * float(common.sum()):
+        return 0.0
+    return 1 - share_of_density(mean.mean.cpu(), near, pixel_size)
 
 
 def evidence_of_poses(job: FitJob, source: PreparedParticles, mean: MeanEstimate) -> PoseEvidence:

@@ -16,6 +16,7 @@ from solvar_engine.jobs.fit.job import FitJob
 _LEAST_IMAGES = 100  # of one stack, whose signal may have a scale of its own
 _SHOWN_PARTS = 3
 _MOST_DARK = 0.4  # of the images: beyond that there may be no mean whose sign could be told
+_LEAST_MIXED = 5  # images of the other sign, in a part that is named
 
 
 def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
@@ -46,11 +47,7 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
         job.add_cautions([caution])
         return job, source
     if dark_share > 0:
-        caution = (
-            f"{int(found.is_dark.sum())} images show the molecule with the other sign than those beside them: left out,"
-            " as outliers; if they are good ones, multiply them by -1"
-        )
-        job.add_cautions([caution])
+        job.add_cautions([sentence_of_dark_images(found.is_dark, part, names)])
         first, second = (half[~found.is_dark[half]] for half in job.inputs.halves)
         job = replace(job, inputs=replace(job.inputs, halves=(first, second)))
     if bool((found.scale != 1).any()):
@@ -82,10 +79,26 @@ def parts_of(stack: ParticleStack) -> tuple[Tensor, list[str]]:
     return part, names
 
 
+def sentence_of_dark_images(is_dark: Tensor, part: Tensor, names: list[str]) -> str:
+    """Say how many images have the other sign, and which parts are mixed of both."""
+    size = torch.bincount(part, minlength=len(names))
+    dark = torch.bincount(part[is_dark], minlength=len(names))
+    mixed = torch.nonzero((dark >= _LEAST_MIXED) & (dark > _MOST_DARK * size)).flatten().tolist()
+    mixed.sort(key=lambda number: -int(dark[number]))
+    counts = [f"{int(dark[number])} of {int(size[number])} of {names[number]}" for number in mixed]
+    shown = ", ".join(counts[:_SHOWN_PARTS])
+    others = f" and those of {len(mixed) - _SHOWN_PARTS} other parts" if len(mixed) > _SHOWN_PARTS else ""
+    return (
+        f"{int(is_dark.sum())} images show the molecule with the other sign than those beside them"
+        + (f" (among them {shown}{others}, where images of both signs were mixed)" if mixed else "")
+        + ": left out, as outliers; if they are good ones, multiply them by -1"
+    )
+
+
 def sentences_of_scales(scale: Tensor, part: Tensor, names: list[str]) -> Iterator[str]:
-    """Say which parts differ from the largest one, and what is done about it."""
+    """Say which parts differ from the largest one of those that have the usual scale, and what is done about it."""
     size = torch.bincount(part, minlength=len(scale))
-    reference = names[int(size.argmax())]
+    reference = names[int((size * (scale == 1)).argmax())]
     is_weak = scale.abs() <= LEAST_SCALE
     kinds = (
         ((scale != 1) & (scale > 0) & ~is_weak, "is {:.3g} times that in {}: images are compared on one scale"),

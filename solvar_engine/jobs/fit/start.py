@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.data.faults import BadImages
+from solvar_engine.data.pixel_faults import sentences_of
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import Share
@@ -113,6 +114,8 @@ def read_images(job: FitJob) -> PreparedParticles:
         device=device,
         kept_on_device=on_gpu or torch.device(device).type == "cpu",
     )
+    if sentences := list(sentences_of(images, stack.path)):
+        job.add_cautions(sentences)
     return replace(images, largest_batch=largest_batch)
 
 

@@ -21,6 +21,7 @@ from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.data.faults import BadImages
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.pixel_faults import sentences_of
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.rotation import angular_distance_deg
@@ -201,6 +202,8 @@ def prepare(
     PreparedParticles
     """
     prepared = prepare_particles(stack, box_size, scratch=scratch, bad_images=bad_images, device=device)
+    for sentence in sentences_of(prepared, stack.path):
+        logger.warning(sentence)
     noise = read_noise(run.noise)["noise_variance"]
     if params.particles is None and noise.size == prepared.noise_variance.numel():
         measured = torch.from_numpy(noise.reshape(prepared.noise_variance.shape))

@@ -88,6 +88,17 @@ def test_orientations_are_exchanged_within_optics_groups() -> None:
     assert float(found.orientation_gain[of_group == 0].mean()) > 0
 
 
+def test_images_of_groups_of_two_are_compared_with_those_of_other_groups() -> None:
+    """Of most of these groups one image is in the sample, which has no other one to be compared with."""
+    source = particles()
+    group = torch.arange(IMAGES) // 2
+    source = replace(source, group=group, frequency_ratio=torch.ones(IMAGES // 2), noise_variance=(
+        source.noise_variance.expand(IMAGES // 2, -1)))  # fmt: skip
+    gain, known = evidence_of(source).orientation_gain, evidence_of(particles()).orientation_gain
+    assert bool((gain != 0).all())
+    assert float(gain.mean()) == pytest.approx(float(known.mean()), rel=0.15)
+
+
 @pytest.mark.parametrize("factor", SHIFT_FACTORS)
 def test_shifts_of_another_unit_or_sign_are_found(factor: float) -> None:
     """Images centred by ``1 / factor`` times what they need gain by that factor, and lose by the others."""

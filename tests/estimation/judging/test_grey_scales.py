@@ -64,6 +64,35 @@ def test_dark_images_among_bright_ones_are_found_one_by_one() -> None:
     assert float(found.scale[1]) == pytest.approx(2.0, rel=0.05)
 
 
+@pytest.mark.parametrize("dark", [[0, 1, 2, 3, 4], [7, 19, 39]])
+@pytest.mark.parametrize("factor", [-1.0, -2.0])
+def test_small_parts_of_the_other_sign_are_turned(dark: list[int], factor: float) -> None:
+    """All parts have ten images; the first one, of those with most, may be among the dark ones."""
+    part, true = parts(*[10] * 40), torch.ones(40)
+    true[dark] = factor
+    found = find_grey_scales(images_of(true[part]), HALVES, part)
+    assert found.scale[dark].tolist() == pytest.approx([factor] * len(dark), rel=0.1)
+    assert int((found.scale == 1).sum()) == 40 - len(dark) and not bool(found.is_dark.any())
+
+
+@pytest.mark.parametrize("more", [0, -2, 2])
+def test_dark_images_of_a_part_of_either_sign_are_those_unlike_the_whole(more: int) -> None:
+    part, scale = parts(300, 100), torch.ones(IMAGES)
+    scale[300 : 350 + more] = -1.0
+    found = find_grey_scales(images_of(scale), HALVES, part)
+    assert found.scale.tolist() == [1.0, 1.0]
+    assert not bool((found.is_dark & (scale > 0)).any()) and int(found.is_dark.sum()) > 0.95 * (50 + more)
+
+
+@pytest.mark.parametrize("size", [1, 2, 10])
+def test_small_parts_of_noise_have_no_scale_and_no_sign(size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    cross = 20 * torch.randn(IMAGES, generator=generator, dtype=torch.float64)
+    evidence = torch.stack((torch.full_like(cross, 400.0), cross), dim=1)
+    found = scales_of_parts(evidence, torch.arange(IMAGES) // size, torch.arange(IMAGES), -(-IMAGES // size))
+    assert bool((found.scale == 1).all()) and not bool(found.is_dark.any())
+
+
 def test_images_without_particle_have_no_scale_and_no_sign() -> None:
     found = find_grey_scales(images_of(torch.zeros(IMAGES)), HALVES, parts(200, 200))
     assert found.scale.tolist() == [1.0, 1.0] and not bool(found.is_dark.any())

@@ -11,9 +11,10 @@ from solvar_engine.estimation.poses.uncertainty import PoseSpread
 from solvar_engine.jobs.fit.cautions import cautions_of
 
 COUNT = 50
+ONES, OF_SECOND = torch.ones(2, 9), torch.tensor([[1.3], [0.25]])
 
 
-def said(contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, **halves):
+def said(contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, noise_outside=None, **halves):
     """Cautions of a fit that is ordinary in all that is not given."""
     ordinary = {
         "noise": torch.linspace(2.0, 1.0, 9).expand(2, -1),
@@ -32,7 +33,8 @@ def said(contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, **halve
         pose_spread=ordinary["spread"],
     )
     job = Some(asked_rank=rank, tried_rank=2, inputs=Some(stack=Some(group_names=("first", "second"))))
-    images = Some(box_size=16, input_box=input_box, pixel_size=3.0)
+    noise = ordinary["noise"] if noise_outside is None else noise_outside
+    images = Some(box_size=16, input_box=input_box, pixel_size=3.0, noise_variance=noise)
     contrast = torch.ones(COUNT) if contrast is None else contrast
     return cautions_of(job, images, fit, Some(eigenvalues=torch.tensor(eigenvalues)), contrast)
 
@@ -64,6 +66,8 @@ def test_an_ordinary_fit_needs_no_word():
         ({"eigenvalues": (200.0, 56.0)}, "2 times the power of the mean"),
         ({"rank": None}, "all 2 components that were tried are real"),
         ({"noise": torch.tensor([[1.0] * 9, [1.0] * 8 + [1e-4]])}, "optics group second hold hardly any noise"),
+        ({"noise": ONES, "noise_outside": ONES * OF_SECOND}, "group second is 2 times as strong within"),
+        ({"noise": ONES, "noise_outside": 4 * ONES}, "group first and 1 others is 0.5 times as strong"),
         ({"spread": PoseSpread(0.2, 1.0)}, "wrong by about 11.5 degrees"),
         ({"spread": PoseSpread(0.1, 6.0)}, "6.0 px per axis"),
     ],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import mrcfile
 import numpy as np
 import pytest
 import torch
@@ -17,13 +20,17 @@ from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.volumes import read_volume, write_volume
+from solvar_engine.estimation.alternation.means import half_set_equations
 from solvar_engine.estimation.judging.given_poses import PoseEvidence
+from solvar_engine.imaging.fourier import low_pass
+from solvar_engine.imaging.masks import automatic_mask, grown, soft_edge, sphere_mask
 from solvar_engine.imaging.types import Pose, Volume
 from solvar_engine.jobs.decisions import ImageDecisions, read_cautions, read_decisions
-from solvar_engine.jobs.fit.first_mean import BALL, pose_cautions
+from solvar_engine.jobs.fit.first_mean import BALL, mask_cautions, pose_cautions
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
+from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE
 from tests.reconstruction.simulated import noise
 
@@ -135,6 +142,14 @@ def test_shifts_in_another_unit_are_told(in_column, hinge, tmp_path):
     assert any("agree better with 0.5 times their origins" in doubt for doubt in settled(particles, tmp_path)[1])
 
 
+def test_a_pixel_that_is_the_same_in_all_images_is_told(hinge, tmp_path):
+    shutil.copytree(hinge.path, tmp_path / "data")
+    with mrcfile.open(tmp_path / "data" / "particles.mrcs", mode="r+") as stack:
+        stack.data[:, 14, 9] += 20 * stack.data.std()
+    (doubt,) = settled(tmp_path / "data" / "particles.star", tmp_path)[1]
+    assert doubt.startswith("1 pixel stands out at the same place") and "(column, row: 10, 15)" in doubt
+
+
 def test_masks_beside_the_molecule_are_refused_or_told(hinge, tmp_path):
     mask = read_volume(hinge.mask).data
     corner = torch.zeros_like(mask)
@@ -154,6 +169,53 @@ def test_masks_beside_the_molecule_are_refused_or_told(hinge, tmp_path):
     masks = {"mask": str(tmp_path / "all.mrc"), "focus_mask": str(tmp_path / "corner.mrc")}
     (doubt,) = settled(hinge.particles, tmp_path / "focus", **masks)[1]
     assert "focus mask" in doubt and "corner.mrc holds 0.0 % of the density" in doubt
+
+
+@pytest.fixture(scope="module")
+def masks_judged(hinge, tmp_path_factory):
+    """Function from a mask to what is said of it beside the mean of the hinge."""
+    params = FitParams(particles=str(hinge.particles), output=str(tmp_path_factory.mktemp("run") / "run"), rank=1)
+    run = RunDir(params.output)
+    with prepared(run, params, resume=False):
+        job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
+        with closing(job.progress):
+            source = read_images(job)
+    mean = estimate_mean(*half_set_equations(source, job.inputs.halves, job.projector_options))
+
+    def judge(mask: torch.Tensor, mean: MeanEstimate = mean) -> list[str]:
+        return mask_cautions(replace(job, inputs=replace(job.inputs, mask=mask)), mean)
+
+    return judge, mean
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("pixels", [-5, 5])
+def test_a_moved_mask_that_holds_most_of_the_density_is_told(axis, pixels, masks_judged):
+    """By 40 Angstrom; their centres are not always as far apart, as a part leaves the box."""
+    judge, mean = masks_judged
+    (doubt,) = judge(automatic_mask(mean.mean, PIXEL_SIZE).roll(pixels, axis))
+    holds, beside, apart = map(int, re.findall(r"(\d+) (?:%|Angstrom)", doubt))
+    assert 40 <= holds <= 85 and 5 < beside < 100 - holds and apart == pytest.approx(40, abs=10)
+    assert "may come back as a motion" in doubt
+
+
+def test_masks_around_the_molecule_are_not_doubted(masks_judged, hinge):
+    """Tight, soft, wide and round ones."""
+    judge, mean = masks_judged
+    made, truth = automatic_mask(mean.mean, PIXEL_SIZE), read_volume(hinge.mask).data
+    smooth = low_pass(mean.mean, 8)
+    level = 0.2 * smooth.max()
+    tight = (smooth > level).float()
+    spheres = [sphere_mask(BOX, radius * BOX) for radius in (0.4, 0.5)]
+    soft = [soft_edge(grown(mask, width) > 0, 3) for mask in (made, tight) for width in (0, 2, 5)]
+    assert [judge(mask) for mask in (made, truth, tight, *spheres, *soft)] == [[]] * 11
+
+
+def test_density_beside_the_mask_counts_if_both_half_maps_have_it(masks_judged):
+    judge, mean = masks_judged
+    moved = automatic_mask(mean.mean, PIXEL_SIZE).roll(4, 0)
+    noisy = replace(mean, half2=torch.where(moved > 0.5, mean.half2, -mean.half2))
+    assert judge(moved) and not judge(moved, noisy)
 
 
 def test_a_mean_of_noise_makes_neither_mask_nor_sign(hinge, tmp_path):

@@ -15,7 +15,7 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.jobs.fit.grey_scales import parts_of, sentences_of_scales
+from solvar_engine.jobs.fit.grey_scales import parts_of, sentence_of_dark_images, sentences_of_scales
 from tests.jobs.conftest import PARTICLES, RANK, run_in_process
 
 FACTOR, FIRST = -3.0, 170  # of the second group, which begins there
@@ -134,3 +134,20 @@ def test_sentences_count_images_and_name_the_largest_parts():
     first, second = sentences_of_scales(scale, part, [f"part {number}" for number in range(6)])
     assert first.startswith("The signal of 42 images (part 2, part 1, part 4 and 1 other parts) is 2.2 times that in")
     assert second.startswith("The signal of 8 images (part 5) is hardly there")
+
+
+def test_scales_are_told_beside_a_part_that_has_the_usual_one():
+    """The largest of these, though not of all: that is of the other sign itself."""
+    part = torch.repeat_interleave(torch.arange(4), torch.tensor([30, 10, 29, 20]))
+    (sentence,) = sentences_of_scales(torch.tensor([-1.0, 1.0, 1.0, 1.0]), part, list("abcd"))
+    assert sentence == "The signal of 30 images (a) is -1 times that in c, of the other sign: these images are turned"
+
+
+def test_parts_of_either_sign_are_named():
+    part = torch.repeat_interleave(torch.arange(4), torch.tensor([100, 20, 40, 6]))
+    is_dark = torch.zeros(len(part), dtype=torch.bool)
+    is_dark[:30] = is_dark[100:109] = is_dark[120:140] = is_dark[160:164] = True
+    sentence = sentence_of_dark_images(is_dark, part, list("abcd"))
+    assert sentence.startswith("63 images show the molecule with the other sign than those beside them (among them ")
+    assert "(among them 20 of 40 of c, 9 of 20 of b, where images of both signs were mixed): left out" in sentence
+    assert "among them" not in sentence_of_dark_images(is_dark & (part == 0), part, list("abcd"))
