@@ -37,7 +37,7 @@ On simulated sets (10,000 images, SNR 0.1) remains of pose errors in coloured no
 thousands, and the curvature of a motion, its third component, by 5 to 25.
 """
 
-_MANY = 5
+_MANY = 5  # components; junk and neighbours make one or two
 
 
 def judged_of(half: Tensor) -> Tensor:
@@ -63,8 +63,8 @@ class RankDecision:
     weights : tuple of two Tensors, shape (r, r), float64
         Each component as a mixture of the factors of a half-set.
     is_slow : Tensor, shape (r,), bool, or None
-        Looks like a slow background, and is therefore not kept, unless many others are real: junk and neighbours make
-        one or two, and the variance of one that is taken away goes into the others. None if that was not judged.
+        Looks like a slow background, and is therefore not kept, unless many others are real: the variance of one
+        that is taken away goes into the others. None if that was not judged.
     """
 
     eigenvalues: Tensor
@@ -112,8 +112,13 @@ def judge_components(problem: CovarianceProblem, state: HalfSetState) -> RankDec
     decision = decide_rank((first, second), (held_out[0], held_out[1]))
     both = mix(first, decision.weights[0]) + mix(second, decision.weights[1])
     is_slow = is_slow_background(both, decision.eigenvalues, problem.mean)
-    others = decision.kept & ~is_slow
-    return replace(decision, kept=decision.kept if int(others.sum()) >= _MANY else others, is_slow=is_slow)
+    return replace(decision, kept=without_slow(decision.kept, is_slow), is_slow=is_slow)
+
+
+def without_slow(kept: Tensor, is_slow: Tensor) -> Tensor:
+    """Real components (r,) that are kept: not those that look like a slow background, unless many others are real."""
+    others = kept & ~is_slow
+    return kept if int(others.sum()) >= _MANY else others
 
 
 def make_decoys(factors: Tensor, mean: Tensor, mask: Tensor, count: int, generator: torch.Generator) -> Tensor:

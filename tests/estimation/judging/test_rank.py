@@ -15,6 +15,7 @@ from solvar_engine.estimation.judging.rank import (
     judged_of,
     keep_components,
     make_decoys,
+    without_slow,
 )
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.estimation.solver.epochs import Factors
@@ -188,3 +189,10 @@ def test_nothing_may_be_left() -> None:
     state = HalfSetState(7, (Factors(halves[0], identity), Factors(halves[1], identity)), correlation, (0.0, 0.0))
     reduced = keep_components(state, decision)
     assert reduced.factors[0].volumes.shape == (0, BOX, BOX, BOX) and reduced.correlation.shape == (0, 4)
+
+
+@pytest.mark.parametrize(("others", "stays"), [(4, False), (5, True)])
+def test_a_slow_component_goes_unless_many_others_are_real(others: int, stays: bool) -> None:
+    kept, is_slow = torch.arange(8) <= others, torch.arange(8) == 1
+    found = without_slow(kept, is_slow)
+    assert bool(found[1]) is stays and torch.equal(found[~is_slow], kept[~is_slow])
