@@ -57,6 +57,11 @@ def read_cautions(run: RunDir) -> list[str]:
     return list(read_record(run).get("cautions", ()))
 
 
+def with_cautions(summary: str, cautions: Sequence[str]) -> str:
+    """What came out, and what to mind of it, both without full stop."""
+    return f"{summary}. Mind: {'; '.join(cautions)}" if cautions else summary
+
+
 def read_decisions(run: RunDir) -> ImageDecisions:
     """Read the decisions of a run; None stands for what it does not say.
 

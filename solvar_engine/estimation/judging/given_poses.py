@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.model.slices import slices_of_batch
+from solvar_engine.imaging.fourier import nyquist_shell
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.projectors.base import Projector, images_per_call
 from solvar_engine.projectors.create import create_projector
@@ -62,7 +63,8 @@ def pose_evidence(
     source : ParticleSource
     halves : tuple of two Tensors, int64
     means : tuple of two Tensors, shape (z, y, x)
-        Of each half-set, filtered; each is held against images of the other one.
+        Of each half-set, filtered; each is held against images of the other one. Their box may be smaller than that of
+        the images.
     options : SliceOptions
     seed : int
         Draws the sample, and the other images.
@@ -73,7 +75,8 @@ def pose_evidence(
     """
     count = int(min(max(_SHARE * len(source), _FEWEST), _MOST))
     generator = torch.Generator().manual_seed(seed)
-    projector = create_projector(source.box_size, source.disk, options)
+    box_size = int(means[0].shape[-1])
+    projector = create_projector(box_size, source.disk.prefix(nyquist_shell(box_size)), options)
     pose, rows, orientation, shifts = source.pose, [], [], []
     for half, mean in zip(halves, means[::-1], strict=True):
         # at random: rows at regular steps may all be of one kind

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +17,6 @@ from solvar_engine.jobs.states.particles import outliers_of
 from solvar_engine.jobs.states.points import read_points
 from solvar_engine.latent import dense_path, nearest_point, resample_polyline
 from solvar_engine.latent.distances import marginal_precision
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,13 @@ class States:
         """How many particles belong to each state."""
         return np.bincount(self.owner, minlength=len(self.points))
 
+    @property
+    def cautions(self) -> list[str]:
+        """What is doubtful of them, in sentences without full stop."""
+        numbers = ", ".join(str(number) for number in np.flatnonzero(self.is_extrapolated) + 1)
+        sentence = f"Far from all particles, and so extrapolated: state {numbers} of {len(self.points)}"
+        return [sentence] if numbers else []
+
 
 def choose_states(params: ReconstructParams, run: RunDir, space: LatentSpace) -> States:
     """Find the latent coordinates that the options ask for.
@@ -75,9 +79,6 @@ def choose_states(params: ReconstructParams, run: RunDir, space: LatentSpace) ->
             points = _trajectory(params, run, space, reach, columns)
         owner = nearest_point(space.features, points[:, space.columns])
     is_extrapolated = reach.excess(points, columns) > 1
-    if is_extrapolated.any():
-        numbers = ", ".join(str(number) for number in np.flatnonzero(is_extrapolated) + 1)
-        logger.warning("Far from all particles, and so extrapolated: state %s of %d", numbers, len(points))
     return States(points, owner, is_extrapolated, is_outlier)
 
 
