@@ -15,6 +15,7 @@ import numpy as np
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import atomic_path
+from solvar_engine.contract.words import counted
 
 HEADER_BYTES = 1024
 _FORMAT_VERSION = 20140
@@ -310,6 +311,6 @@ def _encode(
 def describe_shortfall(path: str | os.PathLike[str], header: MrcHeader) -> str:
     """Say in a sentence how a truncated file falls short; images are numbered from 1."""
     return (
-        f"{Path(path)} is truncated: its header announces {header.shape[0]} images, but the file ends within"
+        f"{Path(path)} is truncated: its header announces {counted(header.shape[0], 'image')}, but the file ends within"
         f" image {header.whole_sections + 1}; copy or extract it again."
     )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.words import counted
 from solvar_engine.data.faults import MASKED, REFUSE_BAD_IMAGES, BadImages
 from solvar_engine.data.noise import (
     BACKGROUND_RADIUS,
@@ -278,11 +279,11 @@ def _normalise_groups(
             lowest, highest = float(deviation[members].min()) * unit, float(deviation[members].max()) * unit
             logger.log(
                 logging.WARNING if highest > _WIDE_DEVIATIONS * lowest else logging.INFO,
-                "%d images of %s differ in background deviation (%.3g to %.3g): each is scaled to the median, and its "
-                "factor is kept as part of its contrast",
-                changed,
-                f"optics group {names[g]}" if g >= 0 else "small optics groups",
+                "%s differ in background deviation (%.3g to %.3g), %s: each is scaled to the median, and its factor is "
+                "kept as part of its contrast",
+                f"Images of optics group {names[g]}" if g >= 0 else "Images of small optics groups",
                 lowest,
                 highest,
+                counted(changed, "such image"),
             )
     return scale

@@ -18,6 +18,7 @@ SIGNIFICANT = 4.0
 WEAK = 0.5
 """Of the gain that is expected, below which poses are those of other images."""
 
+_ANISOTROPIC = 0.2  # of the signal of a molecule, at least, depends on its orientation; of phantoms 1.2 to 1.7
 _LEAST_SHIFT = 1.0  # px, of shifts whose unit can be told
 _NOTABLE = 0.05  # of the gain of the orientations
 _LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
@@ -27,6 +28,15 @@ _BLOCKS = (2, 4, 8)  # of rows
 def comparison(gain: float, error: float) -> str:
     """Say by how much images prefer their own orientations."""
     return f"log-likelihood gain {gain:.2f} +- {error:.2f} an image over orientations of other images"
+
+
+def are_foreign(evidence: PoseEvidence) -> bool:
+    """Whether orientations surely are those of other images: images show the molecule, but not how it is turned.
+
+    Where the images are few or noisy, so that they need not show how it is turned, nothing is sure.
+    """
+    gain, error = mean_and_error(evidence.orientation_gain)
+    return gain + SIGNIFICANT * error < _ANISOTROPIC * float(evidence.signal.mean())
 
 
 def foreign_parts(evidence: PoseEvidence, stack: ParticleStack) -> str:

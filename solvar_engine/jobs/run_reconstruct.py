@@ -17,6 +17,7 @@ from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import StateFolder, StateTable, write_owners, write_states
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import StatusTracker
+from solvar_engine.contract.words import counted
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.imaging.types import Volume
 from solvar_engine.jobs.decisions import with_cautions
@@ -73,7 +74,7 @@ def run(params: ReconstructParams) -> None:
             for caution in states.cautions:
                 logger.warning(caution)
             cautions = [*method(params, run_dir, space, states, status), *states.cautions]
-    made = f"{len(states.points)} volumes and states.csv are in {output}"
+    made = f"{counted(len(states.points), 'volume')} and states.csv are in {output}"
     sys.stdout.write(f"{with_cautions(made, cautions)}\n")
 
 
@@ -101,7 +102,8 @@ def _kernel_states(
             state = reconstruct_state(problem, states.points[number - 1])
             _write_state(files, number, state, problem)
             done.add(StateSummary(state.images_used, state.resolution, state.b_factor))
-            logger.info("State %d: %.1f Angstrom from %d images", number, state.resolution, state.images_used)
+            used_images = counted(state.images_used, "image")
+            logger.info("State %d: %.1f Angstrom from %s", number, state.resolution, used_images)
             progress.advance()
         cautions = (*problem.cautions, *states.cautions)
         done.finish(files, cautions)  # volumes that were sharpened must not be taken for such that were not
@@ -109,7 +111,7 @@ def _kernel_states(
         _sharpen(params, files, [state.b_factor for state in done.states], float(np.median(resolution)))
         used = np.array([state.images_used for state in done.states])
         write_states(files, StateTable(states.points, used, np.array(resolution), states.is_extrapolated))
-        made = f"{count} volumes at {min(resolution):.1f} to {max(resolution):.1f} Angstrom"
+        made = f"{counted(count, 'volume')} at {min(resolution):.1f} to {max(resolution):.1f} Angstrom"
         progress.finish(with_cautions(made, cautions))
     return list(problem.cautions)
 
@@ -146,8 +148,8 @@ def _linear_states(
     mean, eigenvolumes = _read_model(run_dir, space.z.shape[1])
     plan = plan_linear_states(mean.box_size, len(eigenvolumes), len(states.points), len(space.z))
     logger.info(
-        "%d volumes of %d voxels a side: %.0f MB of memory, %.0f MB of disk, a few seconds.",
-        len(states.points),
+        "%s of %d voxels a side: %.0f MB of memory, %.0f MB of disk, a few seconds.",
+        counted(len(states.points), "volume"),
         mean.box_size,
         plan.memory_bytes / 1e6,
         plan.disk_bytes / 1e6,
@@ -162,7 +164,7 @@ def _linear_states(
         # a linear state has no half-maps of its own, and so no resolution
         unknown = np.full(len(states.points), np.nan)
         write_states(files, StateTable(states.points, states.n_particles, unknown, states.is_extrapolated))
-        progress.finish(with_cautions(f"{len(states.points)} volumes", states.cautions))
+        progress.finish(with_cautions(counted(len(states.points), "volume"), states.cautions))
     return []
 
 

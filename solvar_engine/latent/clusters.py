@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from solvar_engine.contract.words import counted
 from solvar_engine.latent.checks import as_latent_matrix
 
 logger = logging.getLogger(__name__)
@@ -79,9 +80,9 @@ def kmeans_clusters(
     n_possible = _count_distinct_rows(features, at_most=n_clusters)
     if n_possible < n_clusters:
         logger.warning(
-            "Only %d particles have distinct coordinates: %d clusters instead of %d.",
-            n_possible,
-            n_possible,
+            "Only %s distinct coordinates: %s instead of %d.",
+            counted(n_possible, "particle has", "particles have"),
+            counted(n_possible, "cluster"),
             n_clusters,
         )
     model = KMeans(n_clusters=n_possible, n_init=RESTARTS, random_state=seed)

@@ -197,8 +197,9 @@ def test_folder_of_a_call_that_failed_at_once_is_used_by_the_next(fitted, tmp_pa
     points = table_at(tmp_path / "points.csv", "1,2,3,4\n5,6,7,8\n")
     reconstruct.run(linear(run=str(run.path), output=str(out), points=points))
     check_volumes(out, arrays, np.array([[1, 2, 3, 4], [5, 6, 7, 8]]))
+    summary = "Mind: Far from all particles, and so extrapolated: states 1, 2 of 2. 2 volumes"
     status = read_status(status_path(out))
-    assert (status.state, status.step, status.steps, status.message) == ("finished", 2, 2, "2 volumes")
+    assert (status.state, status.step, status.steps, status.message) == ("finished", 2, 2, summary)
     assert status.pid == os.getpid() and status.version == __version__ and status.peak_memory_mb > 0
 
 

@@ -21,7 +21,7 @@ from solvar_engine.projectors.options import SliceOptions
 SHIFT_FACTORS = (-1.0, 0.5, 2.0)
 """By which shifts of another sign or unit may be wrong."""
 
-_SHARE, _FEWEST, _MOST = 0.1, 200, 2_000  # of the images are looked at
+_SHARE, _FEWEST, _MOST = 0.1, 500, 2_000  # of the images are looked at
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class PoseEvidence:
     ----------
     index : Tensor, shape (m,), int64
         Rows of the particles.
+    signal : Tensor, shape (m,), float64
+        Log-likelihood under the mean at the given pose, less that without any molecule.
     orientation_gain : Tensor, shape (m,), float64
         Log-likelihood under the mean at the given pose, less that at the orientation of another image of its optics
         group.
@@ -40,6 +42,7 @@ class PoseEvidence:
     """
 
     index: Tensor
+    signal: Tensor
     orientation_gain: Tensor
     shift_gain: Tensor
 
@@ -77,7 +80,7 @@ def pose_evidence(
     generator = torch.Generator().manual_seed(seed)
     box_size = int(means[0].shape[-1])
     projector = create_projector(box_size, source.disk.prefix(nyquist_shell(box_size)), options)
-    pose, rows, orientation, shifts = source.pose, [], [], []
+    pose, rows, signal, orientation, shifts = source.pose, [], [], [], []
     for half, mean in zip(halves, means[::-1], strict=True):
         # at random: rows at regular steps may all be of one kind
         index = half[torch.randperm(len(half), generator=generator)[: count // 2].sort().values]
@@ -86,11 +89,12 @@ def pose_evidence(
         rotation, drawn = pose.rotation.clone(), _other_rows(source.group.cpu()[index], generator)
         rotation[index] = pose.rotation[index[drawn]]
         rows.append(index)
+        signal.append(given)
         turned = source.with_pose(Pose(rotation, pose.shift))
         orientation.append(given - _log_likelihood(turned, index, projector, grid))
         others = [source.with_pose(Pose(pose.rotation, factor * pose.shift)) for factor in SHIFT_FACTORS]
         shifts.append(torch.stack([given - _log_likelihood(other, index, projector, grid) for other in others], dim=1))
-    return PoseEvidence(torch.cat(rows), torch.cat(orientation), torch.cat(shifts))
+    return PoseEvidence(torch.cat(rows), torch.cat(signal), torch.cat(orientation), torch.cat(shifts))
 
 
 def _other_rows(group: Tensor, generator: torch.Generator) -> Tensor:

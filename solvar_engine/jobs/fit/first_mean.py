@@ -8,7 +8,7 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.given_poses import PoseEvidence, mean_and_error, pose_evidence
 from solvar_engine.imaging.masks import share_of_density, sphere_mask
 from solvar_engine.jobs.fit.job import FitJob
-from solvar_engine.jobs.pose_doubts import SIGNIFICANT, comparison, foreign_parts, origin_doubts
+from solvar_engine.jobs.pose_doubts import SIGNIFICANT, are_foreign, comparison, foreign_parts, origin_doubts
 from solvar_engine.reconstruction.mean import MeanEstimate, filtered_halves
 
 BALL = 0.42
@@ -68,9 +68,15 @@ def pose_cautions(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     """Say which poses, if any, do not belong to their images."""
     gain, error = mean_and_error(evidence.orientation_gain)
     if not gain > SIGNIFICANT * error:
+        found = f"The orientations in {stack.path} do not seem to belong to its images ({comparison(gain, error)})"
+        if not are_foreign(evidence):
+            found = (
+                f"The images of {stack.path} are too few or too noisy to tell whether the orientations are theirs"
+                f" ({comparison(gain, error)})"
+            )
         return [
-            f"The orientations in {stack.path} do not seem to belong to its images ({comparison(gain, error)}): check"
-            " that the list is of these stacks, in their order, and that its angles are of RELION's convention"
+            f"{found}: check that the list is of these stacks, in their order, and that its angles are of RELION's"
+            " convention"
         ]
     cautions = origin_doubts(evidence, stack)
     foreign = foreign_parts(evidence, stack)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from solvar_engine.contract.words import counted
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.grey_scales import LEAST_SCALE, GreyScales, find_grey_scales
@@ -47,8 +48,8 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
         return job, source
     if dark_share > 0:
         caution = (
-            f"{int(found.is_dark.sum())} images show the molecule with the other sign than those beside them: left out,"
-            " as outliers; if they are good ones, multiply them by -1"
+            f"{counted(int(found.is_dark.sum()), 'image shows', 'images show')} the molecule with the other sign than"
+            " those beside them: left out, as outliers; if they are good ones, multiply them by -1"
         )
         job.add_cautions([caution])
         first, second = (half[~found.is_dark[half]] for half in job.inputs.halves)
@@ -99,6 +100,6 @@ def sentences_of_scales(scale: Tensor, part: Tensor, names: list[str]) -> Iterat
             shown = ", ".join(names[number] for number in some[:_SHOWN_PARTS])
             others = f" and {len(some) - _SHOWN_PARTS} other parts" if len(some) > _SHOWN_PARTS else ""
             count = int(size[some].sum())
-            yield f"The signal of {count} images ({shown}{others}) " + what.format(
+            yield f"The signal of {counted(count, 'image')} ({shown}{others}) " + what.format(
                 float(scale[some].median()), reference
             )

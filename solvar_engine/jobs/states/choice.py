@@ -12,6 +12,7 @@ from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import Reach, read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
+from solvar_engine.contract.words import counted
 from solvar_engine.jobs.states.latent_space import LatentSpace
 from solvar_engine.jobs.states.particles import outliers_of
 from solvar_engine.jobs.states.points import read_points
@@ -48,9 +49,9 @@ class States:
     @property
     def cautions(self) -> list[str]:
         """What is doubtful of them, in sentences without full stop."""
-        numbers = ", ".join(str(number) for number in np.flatnonzero(self.is_extrapolated) + 1)
-        sentence = f"Far from all particles, and so extrapolated: state {numbers} of {len(self.points)}"
-        return [sentence] if numbers else []
+        numbers = [str(number) for number in np.flatnonzero(self.is_extrapolated) + 1]
+        named = f"state{'s' if len(numbers) > 1 else ''} {', '.join(numbers)} of {len(self.points)}"
+        return [f"Far from all particles, and so extrapolated: {named}"] if numbers else []
 
 
 def choose_states(params: ReconstructParams, run: RunDir, space: LatentSpace) -> States:
@@ -119,5 +120,5 @@ def _cluster_centres(params: ReconstructParams, run: RunDir, space: LatentSpace)
     centres = read_points(run.centres, space.z.shape[1])
     for cluster in params.between:
         if cluster > len(centres):
-            raise UserError(f"--between is {cluster}, but {run.centres} has {len(centres)} clusters.")
+            raise UserError(f"--between is {cluster}, but {run.centres} has {counted(len(centres), 'cluster')}.")
     return centres[np.array(params.between) - 1]

@@ -15,6 +15,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import StateFolder, read_fsc
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.words import counted
 from solvar_engine.data.faults import BadImages
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
@@ -148,7 +149,8 @@ def set_up(
     )  # fmt: skip
     plan = plan_within(demand, available_bytes())
     FreedMemory.of_reconstruction().govern(progress)
-    logger.info("%d volumes of %d px from %d particles. %s", states, box_size, len(stack), plan.sentence())
+    volumes = counted(states, "volume")
+    logger.info("%s of %d px from %d particles. %s", volumes, box_size, len(stack), plan.sentence())
     scratch = output if params.scratch is None else scratch_folder(params.scratch)
     require_disk(plan, output, scratch, "reconstruction")
     progress.stage("reading images")
@@ -167,9 +169,9 @@ def set_up(
         scale = grey_scales_of(known.star.particles, row, len(stack))
         source = source if scale is None else source.with_grey_scale(scale)
     source, models, doubts = _signed_with_half_models(params, run, space, source, stack, rows, options)
-    cautions += doubts
-    for caution in cautions:
+    for caution in doubts:
         logger.warning(caution)
+    cautions += doubts
     progress.advance()
     progress.stage("placing particles")
     z, precision = _place_and_remove(source, rows, models, options)

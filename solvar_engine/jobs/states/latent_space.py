@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.results import Components, read_components, read_latents
 from solvar_engine.contract.run import RunDir, require_finished
+from solvar_engine.contract.words import counted
 from solvar_engine.latent import Clusters, kmeans_clusters, mixture_clusters
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def open_latent_space(run: RunDir) -> LatentSpace:
     z = read_latents(run.latents).z
     if z.shape[1] != len(components):
         raise UserError(
-            f"{run.eigenvalues} has {len(components)} components but {run.latents} has {z.shape[1]}: "
+            f"{run.eigenvalues} has {counted(len(components), 'component')} but {run.latents} has {z.shape[1]}: "
             "the run is damaged, fit it again."
         )
     is_bad = ~np.isfinite(z).all(axis=1)

@@ -18,6 +18,7 @@ from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import GREY_SCALE, HALF_SET, OUTLIER, Latents, read_latents, read_noise
 from solvar_engine.contract.run import RunDir, changed_inputs, read_record
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.contract.words import counted
 from solvar_engine.data.faults import BadImages
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.particles import ParticleStack
@@ -98,7 +99,8 @@ def read_run_particles(run: RunDir) -> RunParticles:
         halves = split_halves(split, options["seed"])
     is_outlier = outliers_of(star.particles)
     if is_outlier.any():
-        logger.info("%d particles are outliers and left out", int(is_outlier.sum()))
+        outliers = counted(int(is_outlier.sum()), "particle is an outlier", "particles are outliers")
+        logger.info("%s and left out", outliers)
     first, second = (half[~torch.from_numpy(is_outlier)[half]] for half in halves)
     root = options["root"] and str(folder / options["root"])
     path = Path(os.path.abspath(folder / options["particles"]))
@@ -141,7 +143,7 @@ def open_stack(
     if params.particles is None:
         shift[row] = pose.shift
     else:
-        cautions = _compare_orientations(particles, stack, row)
+        cautions = [*stack.cautions, *_compare_orientations(particles, stack, row)]
         moved = moved_images(_as_fitted(particles), _list_of(stack.star, stack.metadata), row)
         shift[row] = pose.shift + torch.from_numpy(moved).float()
     rotation = stack.pose.rotation.clone()
@@ -173,10 +175,12 @@ def _compare_orientations(particles: RunParticles, stack: ParticleStack, row: ND
     angle = angular_distance_deg(particles.metadata.pose.rotation, stack.pose.rotation[row]).median()
     if not float(angle) > _OTHER_ORIENTATIONS:
         return []
-    return [
+    caution = (
         f"Orientations of {stack.path} differ from those of the run by {float(angle):.0f} degrees (median), which are"
         " used: does the list belong to it?"
-    ]
+    )
+    logger.warning(caution)
+    return [caution]
 
 
 def prepare(

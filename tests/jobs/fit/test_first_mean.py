@@ -113,11 +113,11 @@ def test_the_part_whose_poses_are_foreign_is_named(foreign, named):
     rows = torch.arange(0, 800, 3)
     is_foreign = torch.tensor([foreign(int(row)) for row in rows])
     scatter = noise(len(rows), seed=1).double()
-    nothing = torch.ones(len(rows), 3).double()
-    evidence = PoseEvidence(rows, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing)
+    nothing, signal = torch.ones(len(rows), 3).double(), torch.full((len(rows),), 9.0).double()
+    evidence = PoseEvidence(rows, signal, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing)
     (doubt,) = pose_cautions(evidence, ListOf800())
     assert doubt.startswith(f"The orientations {named} list.star do not seem to belong to their images")
-    weak = PoseEvidence(rows, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing)
+    weak = PoseEvidence(rows, signal, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing)
     assert pose_cautions(weak, ListOf800()) == []
 
 
