@@ -96,7 +96,12 @@ class MrcHeader:
     @property
     def whole_sections(self) -> int:
         """Number of sections that are in the file from beginning to end."""
-        return min(self.shape[0], max(0, self.file_bytes - self.data_offset) // self.section_bytes)
+        return min(self.shape[0], self.room)
+
+    @property
+    def room(self) -> int:
+        """Number of sections that the file is long enough for, whatever the header announces."""
+        return max(0, self.file_bytes - self.data_offset) // self.section_bytes
 
 
 def read_header(path: str | os.PathLike[str]) -> MrcHeader:

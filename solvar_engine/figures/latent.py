@@ -242,6 +242,7 @@ def draw_hexagons(
         return drawn, f"{coloring.label}, median"
     n_categories = int(coloring.values.max())
     colors = ListedColormap([style.category_color(index) for index in range(n_categories)])
+    colors.set_under(style.category_color(-1))
     axes.hexbin(
         x, y, C=coloring.values, reduce_C_function=_commonest, cmap=colors, vmin=0.5, vmax=n_categories + 0.5, **options
     )
@@ -314,7 +315,7 @@ def _category_legend(figure: Figure, coloring: Coloring) -> None:
     numbers, sizes = np.unique(coloring.values, return_counts=True)
     handles = [
         Line2D([], [], marker="o", linestyle="", markersize=7, color=style.category_color(int(number) - 1),
-               label=f"{int(number)}  ({size:,})")
+               label=f"{int(number) or 'none'}  ({size:,})")
         for number, size in zip(numbers, sizes)
     ]  # fmt: skip
     legend = figure.legend(

@@ -75,6 +75,6 @@ def _in_clusters(run: RunDir, numbers: list[int], count: int) -> NDArray[np.bool
     if len(cluster) != count:
         raise UserError(f"{run.clusters} has {len(cluster)} particles, but the run has {count}: run `analyze` again.")
     for number in numbers:
-        if not (cluster == number).any():
+        if number < 1 or not (cluster == number).any():
             raise UserError(f"{run.clusters} has no cluster {number}: its clusters are 1 to {cluster.max(initial=0)}.")
     return np.isin(cluster, numbers)

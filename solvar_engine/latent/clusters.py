@@ -14,6 +14,8 @@ from solvar_engine.latent.checks import as_latent_matrix
 logger = logging.getLogger(__name__)
 
 RESTARTS = 5
+NO_CLUSTER = -1
+"""Label of a particle that was not to be grouped."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Clusters:
     Attributes
     ----------
     labels : ndarray, shape (n,), int64
-        The cluster of each particle, 0-based.
+        The cluster of each particle, 0-based; `NO_CLUSTER` for those that were not grouped.
     centres : ndarray, shape (k, r), float64
         The mean of each cluster's particles, in the units of z.
     sizes : ndarray, shape (k,), int64

@@ -24,6 +24,7 @@ from solvar_engine.jobs.fit.first_mean import BALL, pose_cautions
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
+from solvar_engine.jobs.pose_doubts import are_foreign
 from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE
 from tests.reconstruction.simulated import noise
 
@@ -61,7 +62,7 @@ def shuffled_names(particles: Path, rows: np.ndarray) -> list[str]:
 
 def test_right_poses_and_masks_raise_no_doubt(hinge, tmp_path):
     decided, cautions, _ = settled(hinge.particles, tmp_path, mask=str(hinge.mask), focus_mask=str(hinge.mask))
-    assert cautions == [] and decided.pose_gain > 20 * decided.pose_gain_error
+    assert cautions == [] and decided.pose_gain > 20 * decided.pose_gain_error and not decided.poses_are_foreign
 
 
 def test_poses_of_other_images_are_told(hinge, tmp_path):
@@ -70,7 +71,7 @@ def test_poses_of_other_images_are_told(hinge, tmp_path):
     particles = with_changed_rows(hinge.particles, tmp_path / "shuffled.star", rlnImageName=names)
     decided, cautions, _ = settled(particles, tmp_path)
     assert cautions[0].startswith(f"The orientations in {particles} do not seem to belong to its images (log-")
-    assert abs(decided.pose_gain) < 4 * decided.pose_gain_error
+    assert abs(decided.pose_gain) < 4 * decided.pose_gain_error and decided.poses_are_foreign
     names = shuffled_names(hinge.particles, np.arange(PARTICLES // 2, PARTICLES))
     particles = with_changed_rows(hinge.particles, tmp_path / "joined.star", rlnImageName=names)
     (tmp_path / "second").mkdir()
@@ -119,6 +120,19 @@ def test_the_part_whose_poses_are_foreign_is_named(foreign, named):
     assert doubt.startswith(f"The orientations {named} list.star do not seem to belong to their images")
     weak = PoseEvidence(rows, signal, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing)
     assert pose_cautions(weak, ListOf800()) == []
+
+
+def test_noise_is_no_proof_that_poses_are_foreign():
+    """Where images hardly show the molecule, they cannot show how it is turned; what is said is less then."""
+    rows, nothing = torch.arange(800), torch.ones(800, 3).double()
+    scatter = noise(800, seed=1).double()
+    scatter -= scatter.mean()
+    for signal, is_foreign, said in ((9.0, True, "do not seem to belong"), (0.4, False, "too few or too noisy")):
+        evidence = PoseEvidence(rows, torch.full((800,), signal).double(), 0.05 + scatter, nothing)
+        (doubt,) = pose_cautions(evidence, ListOf800())
+        assert are_foreign(evidence) is is_foreign and said in doubt
+    seen = PoseEvidence(rows, torch.full((800,), 9.0).double(), 3.0 + scatter, nothing)
+    assert not are_foreign(seen) and pose_cautions(seen, ListOf800()) == []
 
 
 @pytest.mark.parametrize("in_column", ["rlnOriginXAngst", "rlnOriginX"])
