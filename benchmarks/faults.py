@@ -463,7 +463,7 @@ _DATA = [
     ),
     *_of(
         "tests/data/test_particles.py",
-        ("values = detector * 1e4 / magnification", "values = detector * 1e3 / magnification",
+        ("detector * 1e4 / magnification", "detector * 1e3 / magnification",
          "pixel size of old files"),
         ("(shift / pixel_size[:, None])", "(shift * pixel_size[:, None])", "shifts written in the wrong unit"),
         ("return order[place]", "return place", "optics groups in the order of their numbers, not of the table"),

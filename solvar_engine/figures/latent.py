@@ -241,11 +241,9 @@ def draw_hexagons(
         )
         return drawn, f"{coloring.label}, median"
     n_categories = int(coloring.values.max())
-    colors = ListedColormap([style.category_color(index) for index in range(n_categories)])
-    colors.set_under(style.category_color(-1))
-    axes.hexbin(
-        x, y, C=coloring.values, reduce_C_function=_commonest, cmap=colors, vmin=0.5, vmax=n_categories + 0.5, **options
-    )
+    colors = ListedColormap([style.category_color(index) for index in range(-1, n_categories)])
+    options.update(vmin=-0.5, vmax=n_categories + 0.5)
+    axes.hexbin(x, y, C=coloring.values, reduce_C_function=_commonest, cmap=colors, **options)
     return None, ""
 
 

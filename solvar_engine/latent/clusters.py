@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from solvar_engine.contract.words import counted
 from solvar_engine.latent.checks import as_latent_matrix
 
 logger = logging.getLogger(__name__)
@@ -82,9 +81,10 @@ def kmeans_clusters(
     n_possible = _count_distinct_rows(features, at_most=n_clusters)
     if n_possible < n_clusters:
         logger.warning(
-            "Only %s distinct coordinates: %s instead of %d.",
-            counted(n_possible, "particle has", "particles have"),
-            counted(n_possible, "cluster"),
+            "Only %d particles have distinct coordinates: %d cluster%s instead of %d.",
+            n_possible,
+            n_possible,
+            "s" * (n_possible > 1),
             n_clusters,
         )
     model = KMeans(n_clusters=n_possible, n_init=RESTARTS, random_state=seed)
