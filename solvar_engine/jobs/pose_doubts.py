@@ -15,6 +15,9 @@ from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvid
 SIGNIFICANT = 4.0
 """Standard errors of a gain that is one."""
 
+SIGNIFICANT_PART = 5.0
+"""The same where many parts are looked at."""
+
 WEAK = 0.5
 """Of the gain that is expected, below which poses are those of other images."""
 
@@ -49,18 +52,38 @@ def foreign_parts(evidence: PoseEvidence, stack: ParticleStack) -> str:
 
 
 def origin_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
-    """Say if images agree better with origins of another unit or sign."""
-    gain = float(evidence.orientation_gain.mean())
-    shift = stack.pose.shift[evidence.index]
+    """Say if images, or those of some parts, agree better with origins of another unit or sign, or with none."""
+    for parts in partitions(stack, evidence.index.numpy()):
+        found = {name: _better_origins(evidence, stack, members, SIGNIFICANT_PART) for name, members in parts}
+        doubtful = [(name, better) for name, better in found.items() if better is not None]
+        if doubtful and len(doubtful) < len(parts):
+            (name, better), others = doubtful[0], len(doubtful) - 1
+            return [_origin_doubt(f"{name}{f' and {others} more' if others else ''} in {stack.path}", better)]
+    everything = _better_origins(evidence, stack, np.ones(len(evidence.index), dtype=bool), SIGNIFICANT)
+    return [] if everything is None else [_origin_doubt(str(stack.path), everything)]
+
+
+def _origin_doubt(named: str, better: tuple[float, float, float]) -> str:
+    gain, error, factor = better
+    return (
+        f"The images of {named} agree better with {factor:g} times their origins (log-likelihood gain {gain:.2f} +-"
+        f" {error:.2f} an image): check their unit and sign, and that they are of these images"
+    )
+
+
+def _better_origins(
+    evidence: PoseEvidence, stack: ParticleStack, members: NDArray[np.bool_], significant: float
+) -> tuple[float, float, float] | None:
+    """Gain, its error, and the factor on their origins that images of a part gain most by; None if by none."""
+    part = torch.from_numpy(members)
+    if int(part.sum()) < _LEAST_MEMBERS:
+        return None
+    shift = stack.pose.shift[evidence.index[part]]
     rms_px = float(shift.square().sum(dim=1).mean().sqrt()) / stack.pixel_size
-    losses = [mean_and_error(-column) for column in evidence.shift_gain.T]
-    loss, of_loss, factor = max((*loss, factor) for loss, factor in zip(losses, SHIFT_FACTORS, strict=True))
-    if rms_px > _LEAST_SHIFT and loss > max(SIGNIFICANT * of_loss, _NOTABLE * gain):
-        return [
-            f"The images of {stack.path} agree better with {factor:g} times their origins (log-likelihood gain"
-            f" {loss:.2f} +- {of_loss:.2f} an image): check their unit and sign, and that they are of these images"
-        ]
-    return []
+    gains = [mean_and_error(-column[part]) for column in evidence.shift_gain.T]
+    gain, error, factor = max((*gain, factor) for gain, factor in zip(gains, SHIFT_FACTORS, strict=True))
+    least = max(significant * error, _NOTABLE * float(evidence.orientation_gain[part].mean()))
+    return (gain, error, factor) if rms_px > _LEAST_SHIFT and gain > least else None
 
 
 def _is_foreign(gain: Tensor, members: NDArray[np.bool_]) -> bool:

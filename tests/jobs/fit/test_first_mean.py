@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.volumes import read_volume, write_volume
-from solvar_engine.estimation.judging.given_poses import PoseEvidence
+from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence
 from solvar_engine.imaging.types import Pose, Volume
 from solvar_engine.jobs.decisions import ImageDecisions, read_cautions, read_decisions
 from solvar_engine.jobs.fit.first_mean import BALL, pose_cautions
@@ -93,7 +93,7 @@ class ListOf800:
     group_names, pixel_size = ("one", "two"), 2.0
     group = torch.arange(800) % 2
     index = Index([Path(f"{folder}/{name}.mrcs") for folder in "AB" for name in "xy"], np.arange(800) // 2 % 4)
-    pose = Pose(torch.eye(3).expand(800, 3, 3), torch.zeros(800, 2))
+    pose: Pose = Pose(torch.eye(3).expand(800, 3, 3), torch.zeros(800, 2))
 
     def __len__(self) -> int:
         return 800
@@ -114,7 +114,7 @@ def test_the_part_whose_poses_are_foreign_is_named(foreign, named):
     rows = torch.arange(0, 800, 3)
     is_foreign = torch.tensor([foreign(int(row)) for row in rows])
     scatter = noise(len(rows), seed=1).double()
-    nothing, signal = torch.ones(len(rows), 3).double(), torch.full((len(rows),), 9.0).double()
+    nothing, signal = torch.ones(len(rows), len(SHIFT_FACTORS)).double(), torch.full((len(rows),), 9.0).double()
     evidence = PoseEvidence(rows, signal, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing)
     (doubt,) = pose_cautions(evidence, ListOf800())
     assert doubt.startswith(f"The orientations {named} list.star do not seem to belong to their images")
@@ -122,9 +122,26 @@ def test_the_part_whose_poses_are_foreign_is_named(foreign, named):
     assert pose_cautions(weak, ListOf800()) == []
 
 
+@pytest.mark.parametrize("factor", SHIFT_FACTORS)
+def test_the_part_whose_origins_are_wrong_is_named(factor):
+    """Where its origins gain by a factor; not where they are too small to tell, or most parts are alike."""
+    rows = torch.arange(0, 800, 2)
+    is_wrong, scatter = rows < 400, 3 * noise(len(rows), 1, seed=1).double()
+    shift_gain = torch.full((len(rows), len(SHIFT_FACTORS)), 4.0).double() + scatter
+    shift_gain[:, SHIFT_FACTORS.index(factor)] -= 8.0 * is_wrong
+    evidence = PoseEvidence(rows, *torch.full((2, len(rows)), 10.0).double(), shift_gain)
+    moved = replace(ListOf800(), pose=Pose(torch.eye(3).expand(800, 3, 3), torch.full((800, 2), 5.0)))
+    (doubt,) = pose_cautions(evidence, moved)
+    assert doubt.startswith(f"The images of rows 1 to 400 in list.star agree better with {factor:g} times their")
+    assert pose_cautions(evidence, ListOf800()) == []
+    shift_gain[:, SHIFT_FACTORS.index(factor)] = -4.0
+    (doubt,) = pose_cautions(evidence, moved)
+    assert doubt.startswith(f"The images of list.star agree better with {factor:g} times their")
+
+
 def test_noise_is_no_proof_that_poses_are_foreign():
     """Where images hardly show the molecule, they cannot show how it is turned; what is said is less then."""
-    rows, nothing = torch.arange(800), torch.ones(800, 3).double()
+    rows, nothing = torch.arange(800), torch.ones(800, len(SHIFT_FACTORS)).double()
     scatter = noise(800, seed=1).double()
     scatter -= scatter.mean()
     for signal, is_foreign, said in ((9.0, True, "do not seem to belong"), (0.4, False, "too few or too noisy")):
