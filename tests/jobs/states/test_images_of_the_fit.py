@@ -103,7 +103,7 @@ def test_how_sure_a_fit_was_decides(judged):
     with pytest.raises(UserError, match="are not those of the fit"):
         judged(0.1, 3.0, 0.5)
     # as noisy a set as this may gain as little by chance
-    (caution,) = judged(0.4, 1.2, 0.3)
+    (caution,) = judged(0.05, 1.6, 0.35)
     assert "do not tell whether they are those of the fit" in caution
     for of_fit, error in ((None, None), (0.1, 0.1)):
         (caution,) = judged(0.1, of_fit, error)
