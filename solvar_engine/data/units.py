@@ -127,6 +127,7 @@ _SMALLEST_DEFOCUS = 1_000.0  # Angstrom, of all images of a set; micrographs are
 _SMALL_DEFOCUS = 3_500.0  # Angstrom, that micrographs seldom have, and that in nm would be ordinary
 _OVERFOCUS = -500.0  # Angstrom
 _FULL_CONTRAST = 0.5  # amplitude contrast of images that were simulated without defocus
+_EVEN, _NEARLY_ALL = (0.42, 0.6), 0.9  # of directions that are all as frequent: in the upper half of their range, in it
 _NOTABLE_ASTIGMATISM = 100.0  # Angstrom
 _LIKE = 0.7  # of the median, and of the standard deviation, of values that are of one kind
 _GAP = 1.5  # of neighbours in order, where there are two kinds
@@ -280,11 +281,19 @@ def _judge_astigmatism(columns: ColumnsOfParticles) -> None:
     angle = columns.get("rlnDefocusAngle")
     rows = _among(np.abs(angle), 1e-6, np.pi + 1e-3, 2 * np.pi)
     astigmatism = np.abs(columns.get("rlnDefocusU") - columns.get("rlnDefocusV"))[rows]
-    # in radians, all directions are there; one of a microscope alone is not
-    kinds = np.unique(np.abs(angle[rows]).round(2))
-    is_even = len(kinds) >= _MANY and 0.25 < np.mean(kinds > 2) < 0.5 and 0.2 < np.mean(kinds < 1) < 0.45
-    if is_even and np.median(astigmatism) > _NOTABLE_ASTIGMATISM:
+    magnitude = np.abs(angle[rows])
+    if len(np.unique(magnitude.round(2))) < _MANY:
+        return
+    # in radians, directions reach a quarter or half of a turn, all as frequent; that of a microscope alone does not
+    shares = (_upper_share(magnitude, turn) for turn in (np.pi / 2, np.pi))
+    if any(_EVEN[0] < share < _EVEN[1] for share in shares) and np.median(astigmatism) > _NOTABLE_ASTIGMATISM:
         columns.doubt(
             f"Column rlnDefocusAngle of {columns.source} is between {angle[rows].min():.3g} and"
             f" {angle[rows].max():.3g} in {columns.part_of(rows)}: if that is in radians, give degrees"
         )
+
+
+def _upper_share(magnitude: Values, highest: float) -> float:
+    """Share, of values up to a highest one, in the upper half of that range; 0 if too many are beyond."""
+    inside = magnitude[magnitude <= highest + 1e-3]
+    return float(np.mean(inside > highest / 2)) if len(inside) > _NEARLY_ALL * len(magnitude) else 0.0

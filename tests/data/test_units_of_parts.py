@@ -79,9 +79,12 @@ def test_defocus_in_nm_is_told(named, is_wrong):
     assert "closer to focus than micrographs are as a rule: if it is in nm" in caution
 
 
+@pytest.mark.parametrize("largest", [90, 180])  # of cryoSPARC and of RELION
 @in_parts
-def test_directions_of_the_astigmatism_in_radians_are_told(named, is_wrong):
-    (caution,) = read(changed(is_wrong, ("rlnDefocusAngle",), np.pi / 180)).cautions
+def test_directions_of_the_astigmatism_in_radians_are_told(named, is_wrong, largest):
+    degrees = np.random.default_rng(2).uniform(-largest, largest, COUNT)
+    assert read(ordinary(rlnDefocusAngle=degrees)).cautions == ()
+    (caution,) = read(ordinary(rlnDefocusAngle=np.where(is_wrong, np.radians(degrees), degrees))).cautions
     # a few right ones are as small by chance
     assert "rlnDefocusAngle" in caution and "if that is in radians" in caution
 
@@ -131,3 +134,13 @@ def test_pixel_sizes_of_a_list_that_contradict_each_other_are_told(columns):
     assert "2.4" in caution and "1.2" in caution and "(row 2, 200 such rows)" in caution
     values = {"rlnDetectorPixelSize": np.full(COUNT, 5.0), "rlnMagnification": np.full(COUNT, 5e4 / 1.206)}
     assert read(ordinary(**values)).cautions == ()
+
+
+def test_the_ctf_of_a_real_set_raises_no_doubt(shared_data):
+    """Of 2,019 particles of cryoSPARC, of 50 micrographs with astigmatism of 0.09 um, mostly in one direction."""
+    real = np.load(shared_data / "metadata" / "cryosparc_P12_J24_001_particles.cs")
+    rows = np.random.default_rng(0).permutation(len(real))[:COUNT]
+    names = {"rlnDefocusU": "df1_A", "rlnDefocusV": "df2_A", "rlnDefocusAngle": "df_angle_rad"}
+    columns = {name: real[f"ctf/{other}"][rows].astype(float) for name, other in names.items()}
+    columns["rlnDefocusAngle"] = np.degrees(columns["rlnDefocusAngle"])
+    assert read(ordinary(**columns)).cautions == ()
