@@ -502,7 +502,7 @@ def test_focus_mask_that_is_empty_inside_the_automatic_mask(case, engine):
         ("--objective", "em", ["--objective", "'em'"]),
         ("--projector", "cubic", ["--projector", "'cubic'"]),
         ("--invert-contrast", "maybe", ["--invert-contrast", "'maybe'"]),
-        ("--gpus", "0,1", ["--gpus"]),
+        ("--gpus", "first", ["--gpus is 'first'", "all, or numbers"]),
         ("--focus-mask", "", ["--focus-mask"]),
     ],
 )
@@ -519,6 +519,7 @@ def test_option_that_cannot_be(option, value, texts, case, engine):
         ("--box", BOX + 1, [f"--box is {BOX + 1}", f"{BOX} px"]),
         ("--device", "cuda", ["--device cuda"]),
         ("--device", "cuda:7", ["--device cuda:7"]),
+        ("--gpus", "7", ["cuda:7"]),
         ("--scratch", "no/such/folder", ["no/such/folder", "--scratch"]),
         ("--root", "no/such/folder", ["no/such/folder"]),
     ],
@@ -528,7 +529,7 @@ def test_option_that_does_not_fit_data_or_machine(option, value, texts, case, en
     refuse_at_once(case, engine, *texts)
 
 
-@pytest.mark.parametrize("extra", ["--gpus", "--refine-pose-and-contrast", "second.star"])
+@pytest.mark.parametrize("extra", ["--cards", "--refine-pose-and-contrast", "second.star"])
 def test_option_that_does_not_exist(extra, case, engine):
     case.extra = [extra]
     refuse_untouched(case, engine, extra)
