@@ -492,8 +492,28 @@ _DATA = [
          "background added instead of taken away"),
     ),
     *_of(
+        "tests/data/test_units_of_parts.py",
+        ("len(found) > _MORE * beside", "len(found) > len(magnitude)", "units of parts not looked at"),
+        ("_are_like(10 * defocus[part]", "_are_like(defocus[part]", "tenths taken for equals"),
+        ("np.delete(values, rows)", "values[rows]", "right values told as those of another unit"),
+        ("magnified, known[0], choice", "known[0], known[0], choice", "magnification compared with nothing"),
+    ),
+    *_of(
+        "tests/jobs/states/test_images_of_the_fit.py",
+        ("gain + spread < WEAK * of_fit", "gain + spread < -of_fit", "images of others are never refused"),
+        ("(error**2 + (WEAK * of_fit_error) ** 2) ** 0.5", "error", "the fit's own error not counted"),
+    ),
+    *_of(
+        "tests/jobs/fit/test_first_mean.py",
+        ("_ANISOTROPIC * float(evidence.signal.mean())", "_ANISOTROPIC * 100.0", "noise proves foreign poses"),
+    ),
+    *_of(
+        "tests/jobs/test_run_analyze.py",
+        ("labels[~self.is_outlier] = clusters.labels", "labels[:] = 0", "outliers in clusters"),
+    ),
+    *_of(
         "tests/data/test_particles.py",
-        ("values = detector * 1e4 / magnification", "values = detector * 1e3 / magnification",
+        ("detector * 1e4 / magnification", "detector * 1e3 / magnification",
          "pixel size of old files"),
         ("(shift / pixel_size[:, None])", "(shift * pixel_size[:, None])", "shifts written in the wrong unit"),
         ("return order[place]", "return place", "optics groups in the order of their numbers, not of the table"),

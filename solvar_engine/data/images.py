@@ -12,6 +12,7 @@ import numpy as np
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarTable
+from solvar_engine.contract.words import counted
 from solvar_engine.data.mrc import MrcHeader, describe_shortfall, read_header
 
 # on network file systems looking at a file is waiting; far below the limit of open files
@@ -152,7 +153,11 @@ def _check_range(
     outside = np.flatnonzero(image >= counts[stack])
     if len(outside):
         row = int(outside[0])
+        path, header = paths[stack[row]], headers[stack[row]]
+        found, remedy = f"has {counted(header.shape[0], 'image')}", "give the stack that belongs to the list"
+        if image[row] < header.room:
+            found = f"announces {counted(header.shape[0], 'image')} in its header, but is long enough for {header.room}"
+            remedy = "correct the number of sections (nz) in its header, which is out of date, or extract it again"
         raise UserError(
-            f"Image {image[row] + 1} in {particles.place(row, _NAME_COLUMN)} does not exist:"
-            f" {paths[stack[row]]} has {counts[stack[row]]} images; give the stack that belongs to the list."
+            f"Image {image[row] + 1} in {particles.place(row, _NAME_COLUMN)} does not exist: {path} {found}; {remedy}."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,13 +12,20 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarFile, StarTable, relion_to_rotation, rotation_to_relion
+from solvar_engine.contract.words import counted
+from solvar_engine.data.units import (
+    ANGLE_COLUMNS,
+    LIMITS,
+    PHASE_FLIPPED,
+    PIXEL_SIZE,
+    SHIFT_COLUMNS,
+    SHIFT_COLUMNS_PX,
+    refuse_units_of_many,
+)
 from solvar_engine.imaging.types import Ctf, Pose
 
 logger = logging.getLogger(__name__)
 
-ANGLE_COLUMNS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-SHIFT_COLUMNS = ("rlnOriginXAngst", "rlnOriginYAngst")
-SHIFT_COLUMNS_PX = ("rlnOriginX", "rlnOriginY")
 _CTF_COLUMNS = {
     "defocus_u": "rlnDefocusU",
     "defocus_v": "rlnDefocusV",
@@ -30,7 +37,6 @@ _CTF_COLUMNS = {
     "b_factor": "rlnCtfBfactor",
     "scale": "rlnCtfScalefactor",
 }
-_PHASE_FLIPPED = "rlnCtfDataArePhaseFlipped"
 _DEFAULTS = {"rlnPhaseShift": 0.0, "rlnCtfBfactor": 0.0, "rlnCtfScalefactor": 1.0}
 # what a file lacks if it lacks a column, and what to do
 _NO_POSES = ("orientations", "give the particles of a 3-D refinement")
@@ -47,55 +53,9 @@ _MEANINGS = {
 _OPTICS_COLUMNS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 
 
-@dataclass(frozen=True)
-class _Limits:
-    """Range of a physical value, beyond which only a wrong unit or a damaged file can lie.
-
-    Attributes
-    ----------
-    lowest, highest : float
-        Inclusive.
-    unit : str
-    below, above : str
-        What a value beyond an end may be.
-    """
-
-    lowest: float
-    highest: float
-    unit: str
-    below: str = ""
-    above: str = ""
-
-
-_PIXEL_SIZE = _Limits(0.05, 200.0, "Angstrom", "is it in metres, or nm?", "is it in pm?")
-_ANGLE = _Limits(-36_000.0, 36_000.0, "degrees")
-_DEFOCUS = _Limits(-1e6, 1e6, "Angstrom", "is it in pm?", "is it in pm?")
-_ORIGIN = _Limits(-1e5, 1e5, "", "is it in pm?", "is it in pm?")
-_LIMITS = {
-    "rlnVoltage": _Limits(10.0, 4000.0, "kV", "is it in MV?", "is it in V?"),
-    "rlnSphericalAberration": _Limits(-20.0, 100.0, "mm", "is it in um?", "is it in um, nm or Angstrom?"),
-    "rlnAmplitudeContrast": _Limits(0.0, 1.0, "", "", "is it in percent?"),
-    "rlnImagePixelSize": _PIXEL_SIZE,
-    "rlnPixelSize": _PIXEL_SIZE,
-    "rlnDetectorPixelSize": _Limits(0.01, 1000.0, "um", "is it in mm?", "is it in nm?"),
-    "rlnMagnification": _Limits(100.0, 1e8, "", "is it in thousands?"),
-    _PHASE_FLIPPED: _Limits(0.0, 1.0, ""),
-    "rlnDefocusU": _DEFOCUS,
-    "rlnDefocusV": _DEFOCUS,
-    "rlnDefocusAngle": _ANGLE,
-    **dict.fromkeys(ANGLE_COLUMNS, _ANGLE),
-    **dict.fromkeys((*SHIFT_COLUMNS, *SHIFT_COLUMNS_PX), _ORIGIN),
-    "rlnPhaseShift": _Limits(-720.0, 720.0, "degrees", "is it in mrad?", "is it in mrad?"),
-    "rlnCtfBfactor": _Limits(-5000.0, 5000.0, "Angstrom^2", "is it in pm^2?", "is it in pm^2?"),
-    "rlnCtfScalefactor": _Limits(0.0, 10.0, "", "", "is it in percent?"),
-}
 _SAME = 1e-3  # of two values that should be one, relative
+_SAME_CALIBRATION = 0.01  # of pixel sizes, relative
 _SAME_SHIFT = 0.01  # px
-_FULL_CONTRAST = 0.5  # amplitude contrast of images that were simulated without defocus
-_SMALLEST_UM, _LARGEST_UM = 0.05, 30.0  # of defocus in micrographs, which in Angstrom would be none
-_SMALLEST_DEFOCUS = 1_000.0  # Angstrom, of all images of a set; micrographs are not taken closer to focus
-_OVERFOCUS = -500.0  # Angstrom
-_MANY = 50  # particles, whose angles spread
 _NOT_APPLIED = {
     "beam tilt": ("rlnBeamTiltX", "rlnBeamTiltY"),
     "higher-order aberrations": ("rlnOddZernike", "rlnEvenZernike"),
@@ -123,6 +83,8 @@ class ParticleMetadata:
         Box that the optics table announces, per group.
     random_subset : Tensor or None, shape (n,), int64
         Half-set 1 or 2 of each particle.
+    cautions : tuple of str
+        What is doubtful, in sentences without full stop.
     """
 
     pose: Pose
@@ -132,6 +94,7 @@ class ParticleMetadata:
     pixel_sizes: tuple[float, ...]
     image_sizes: tuple[int | None, ...]
     random_subset: Tensor | None
+    cautions: tuple[str, ...] = ()
 
 
 def read_metadata(star: StarFile) -> ParticleMetadata:
@@ -160,7 +123,7 @@ def read_metadata(star: StarFile) -> ParticleMetadata:
     """
     columns = _Columns(star)
     _refuse_unsuitable_images(columns)
-    _refuse_units_of_columns(columns)
+    refuse_units_of_many(columns)
     pixel_size = _pixel_size(columns)
     group, names, first_rows = _groups(columns, pixel_size)
     image_size = columns.find("rlnImageSize")
@@ -174,7 +137,7 @@ def read_metadata(star: StarFile) -> ParticleMetadata:
         random_subset=_random_subset(columns),
     )
     _report_what_is_not_applied(columns)
-    return metadata
+    return replace(metadata, cautions=tuple(columns.cautions))
 
 
 def micrograph_pixel_size(star: StarFile) -> float | None:
@@ -183,7 +146,7 @@ def micrograph_pixel_size(star: StarFile) -> float | None:
         for column in ("rlnMicrographOriginalPixelSize", "rlnMicrographPixelSize"):
             if table is not None and column in table:
                 values = np.unique(table.numbers(column)[column])
-                is_known = len(values) == 1 and _PIXEL_SIZE.lowest <= values[0] <= _PIXEL_SIZE.highest
+                is_known = len(values) == 1 and PIXEL_SIZE.lowest <= values[0] <= PIXEL_SIZE.highest
                 return float(values[0]) if is_known else None
     return None
 
@@ -225,6 +188,7 @@ class _Columns:
         if len(self.particles) == 0:
             raise UserError(f"{self.source} has no particles: data_{self.particles.name} has no rows.")
         self._compared: set[str] = set()
+        self.cautions: list[str] = []
         # one pass over the rows for all columns that are surely needed
         self._parsed = self.particles.numbers(*self._needed_columns())
         self.optics_row = self._find_optics_rows()
@@ -239,15 +203,40 @@ class _Columns:
             self.compare(column, known[order[0]], known[order[1]], f"that of the {order[0]} is used")
         return known[order[0]] if order else None
 
-    def compare(self, what: str, used: np.ndarray, other: np.ndarray, choice: str) -> None:
-        """Warn if two values per particle, shapes (n,), of what should be one are not the same."""
-        differs = np.flatnonzero(np.abs(used - other) > _SAME * np.maximum(np.abs(used), np.abs(other)))
+    def compare(
+        self, what: str, used: np.ndarray, other: np.ndarray, choice: str, tolerance: float = _SAME
+    ) -> None:
+        """Say if two values per particle, shapes (n,), of what should be one are not the same."""
+        differs = np.flatnonzero(np.abs(used - other) > tolerance * np.maximum(np.abs(used), np.abs(other)))
         if len(differs):
             row = int(differs[0])
-            logger.warning(
-                "%s of %s is %g in one place and %g in another (row %d, %d such rows): %s",
-                what, self.source, used[row], other[row], row + 1, len(differs), choice,
-            )  # fmt: skip
+            self.doubt(
+                f"{what} of {self.source} is {used[row]:g} in one place and {other[row]:g} in another (row {row + 1},"
+                f" {counted(len(differs), 'such row')}): {choice}"
+            )
+
+    def doubt(self, sentence: str) -> None:
+        """Log and keep a sentence, without full stop, that whoever uses the particles must know."""
+        logger.warning(sentence)
+        self.cautions.append(sentence)
+
+    def part_of(self, rows: np.ndarray) -> str:
+        """Name some ascending rows: an optics group, a block, or the first one."""
+        if len(rows) == len(self.particles):
+            return "all rows"
+        group = self.optics_groups()
+        if group is not None and self.optics is not None:
+            chosen = np.unique(group[rows])
+            if len(chosen) == 1 and np.count_nonzero(group == chosen[0]) == len(rows):
+                label = "rlnOpticsGroupName" if "rlnOpticsGroupName" in self.optics else "rlnOpticsGroup"
+                return f"optics group {self.optics.text(label)[int(chosen[0])]}"
+        if rows[-1] - rows[0] + 1 == len(rows):
+            return f"rows {rows[0] + 1} to {rows[-1] + 1}"
+        return f"{counted(len(rows), 'row')} (the first is row {rows[0] + 1})"
+
+    def optics_groups(self) -> np.ndarray | None:
+        """Row of the optics table for each particle, shape (n,); None without such a table."""
+        return self.optics_row
 
     def get(self, column: str) -> np.ndarray:
         """Return one value per particle; UserError with a remedy if no table has the column."""
@@ -306,60 +295,8 @@ class _Columns:
 
     @staticmethod
     def _check_limits(table: StarTable, column: str, values: np.ndarray) -> None:
-        if column not in _LIMITS:
-            return
-        limits = _LIMITS[column]
-        outside = np.flatnonzero((values < limits.lowest) | (values > limits.highest))
-        if len(outside):
-            row = int(outside[0])
-            found = " ".join(text for text in (f"{values[row]:g}", limits.unit) if text)
-            hint = limits.below if values[row] < limits.lowest else limits.above
-            correct = "correct it" + (f" and the {len(outside) - 1} others" if len(outside) > 1 else "")
-            raise UserError(
-                f"{found} in {table.place(row, column)} is outside {limits.lowest:g} to {limits.highest:g}:"
-                f" {' '.join(text for text in (hint, correct) if text)}."
-            )
-
-
-def _refuse_units_of_columns(columns: _Columns) -> None:
-    """Refuse units that show in a whole column only: defocus in um, overfocus, angles in radians, a scale of zero."""
-    for name in ("rlnDefocusU", "rlnDefocusV"):
-        defocus = columns.get(name)
-        if not defocus.any() and columns.get("rlnAmplitudeContrast").max() < _FULL_CONTRAST:
-            message = "column %s of %s is 0 in all rows: was the CTF never estimated?"
-            logger.warning(message, name, columns.source)
-        if _SMALLEST_UM <= np.abs(defocus).max() <= _LARGEST_UM:
-            raise UserError(
-                f"Column {name} of {columns.source} is {defocus[0]:g} in the first row and {np.abs(defocus).max():g} at"
-                " most: it seems to be in um; give Angstrom."
-            )
-        if np.median(defocus) < _OVERFOCUS:
-            raise UserError(
-                f"Column {name} of {columns.source} is negative ({defocus[0]:g} Angstrom in the first row), which means"
-                " overfocus: give underfocus as positive numbers."
-            )
-    largest = max(np.abs(columns.get(name)).max() for name in ("rlnDefocusU", "rlnDefocusV"))
-    phase_shift = columns.find("rlnPhaseShift")
-    if _LARGEST_UM < largest < _SMALLEST_DEFOCUS and (phase_shift is None or not phase_shift.any()):
-        raise UserError(
-            f"The defocus of {columns.source} is {largest:g} Angstrom at most, too little to see molecules with: is it"
-            " in nm? Give Angstrom."
-        )
-    rot, tilt, psi = (columns.get(name) for name in ANGLE_COLUMNS)
-    spreads = len(rot) >= _MANY and min(rot.std(), psi.std()) > 0.5 and tilt.std() > 0.1
-    if spreads and max(np.abs(rot).max(), np.abs(psi).max(), np.abs(tilt).max()) <= 2 * np.pi + 1e-3:
-        raise UserError(
-            f"Columns {', '.join(ANGLE_COLUMNS)} of {columns.source} go to {np.abs(rot).max():.3f} at most: they"
-            " seem to be in radians; give degrees."
-        )
-    scale = columns.find("rlnCtfScalefactor")
-    if scale is not None and not scale.any():
-        raise UserError(
-            f"rlnCtfScalefactor of {columns.source} is 0 in all rows, which leaves no signal: fill it or remove it."
-        )
-    if scale is not None and not scale.all():
-        message = "rlnCtfScalefactor of %s is 0 in %d rows, whose images show nothing then: fill it or remove it"
-        logger.warning(message, columns.source, int((scale == 0).sum()))
+        if column in LIMITS:
+            LIMITS[column].refuse_outside(values, lambda row: table.place(row, column))
 
 
 def _tensor(values: np.ndarray) -> Tensor:
@@ -368,12 +305,12 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 def _ctf(columns: _Columns) -> Ctf:
     values = {name: _tensor(_ctf_values(columns, column)) for name, column in _CTF_COLUMNS.items()}
-    flipped = columns.find(_PHASE_FLIPPED)
+    flipped = columns.find(PHASE_FLIPPED)
     if flipped is None:
         flipped = np.zeros(len(columns.particles))
     if flipped.any():
         message = "%d of %d images are phase-flipped (%s): the absolute value of their CTF is used"
-        logger.info(message, np.count_nonzero(flipped), len(flipped), _PHASE_FLIPPED)
+        logger.info(message, np.count_nonzero(flipped), len(flipped), PHASE_FLIPPED)
     return Ctf(**values, is_phase_flipped=torch.from_numpy(flipped != 0))
 
 
@@ -390,22 +327,24 @@ def _pixel_size(columns: _Columns) -> np.ndarray:
     known = [values for values in named if values is not None]
     if len(known) > 1:
         columns.compare("The pixel size", known[0], known[1], "rlnImagePixelSize is used, not rlnPixelSize")
-    if known:
-        return known[0]
     # RELION 3.0: size of a detector pixel in um, and magnification
     detector, magnification = columns.find("rlnDetectorPixelSize"), columns.find("rlnMagnification")
-    if detector is None or magnification is None:
+    magnified = None if detector is None or magnification is None else detector * 1e4 / magnification
+    if known and magnified is not None:
+        choice = "these are not used, but rlnImagePixelSize or rlnPixelSize"
+        what = "The pixel size by rlnDetectorPixelSize and rlnMagnification"
+        columns.compare(what, magnified, known[0], choice, _SAME_CALIBRATION)
+    if known:
+        return known[0]
+    if detector is None or magnification is None or magnified is None:
         table = columns.particles.name if columns.optics is None else "optics"
         raise columns.lacks("rlnImagePixelSize", "pixel size", "add it in Angstrom", table)
-    values = detector * 1e4 / magnification
-    outside = np.flatnonzero((values < _PIXEL_SIZE.lowest) | (values > _PIXEL_SIZE.highest))
-    if len(outside):
-        row = int(outside[0])
-        raise UserError(
-            f"rlnDetectorPixelSize {detector[row]:g} um and rlnMagnification {magnification[row]:g} in row {row + 1} of"
-            f" {columns.source} make a pixel of {values[row]:g} Angstrom: correct them."
-        )
-    return values
+    PIXEL_SIZE.refuse_outside(
+        magnified,
+        lambda row: f"the pixel that rlnDetectorPixelSize {detector[row]:g} um and rlnMagnification"
+        f" {magnification[row]:g} in row {row + 1} of {columns.source} make",
+    )
+    return magnified
 
 
 def _groups(columns: _Columns, pixel_size: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
@@ -439,12 +378,15 @@ def _shift(columns: _Columns, pixel_size: np.ndarray) -> np.ndarray:
         if any(name in columns.particles for name in names)
     ]
     if len(shifts) > 1 and np.abs(shifts[0] - shifts[1]).max() > _SAME_SHIFT * pixel_size.max():
-        message = "origins of %s in px and in Angstrom differ by up to %.1f Angstrom: %s and %s are used"
-        logger.warning(message, columns.source, np.abs(shifts[0] - shifts[1]).max(), *SHIFT_COLUMNS)
+        most = np.abs(shifts[0] - shifts[1]).max()
+        columns.doubt(
+            f"origins of {columns.source} in px and in Angstrom differ by up to {most:.1f} Angstrom:"
+            f" {' and '.join(SHIFT_COLUMNS)} are used"
+        )
     if shifts:
         return shifts[0]
-    message = "%s has no shifts (columns %s and %s): the particles are taken to be centred"
-    logger.warning(message, columns.source, *SHIFT_COLUMNS)
+    names = " and ".join(SHIFT_COLUMNS)
+    columns.doubt(f"{columns.source} has no shifts (columns {names}): the particles are taken to be centred")
     return np.zeros((len(columns.particles), 2))
 
 

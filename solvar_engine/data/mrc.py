@@ -15,6 +15,7 @@ import numpy as np
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import atomic_path
+from solvar_engine.contract.words import counted
 
 HEADER_BYTES = 1024
 _FORMAT_VERSION = 20140
@@ -95,7 +96,12 @@ class MrcHeader:
     @property
     def whole_sections(self) -> int:
         """Number of sections that are in the file from beginning to end."""
-        return min(self.shape[0], max(0, self.file_bytes - self.data_offset) // self.section_bytes)
+        return min(self.shape[0], self.room)
+
+    @property
+    def room(self) -> int:
+        """Number of sections that the file is long enough for, whatever the header announces."""
+        return max(0, self.file_bytes - self.data_offset) // self.section_bytes
 
 
 def read_header(path: str | os.PathLike[str]) -> MrcHeader:
@@ -310,6 +316,6 @@ def _encode(
 def describe_shortfall(path: str | os.PathLike[str], header: MrcHeader) -> str:
     """Say in a sentence how a truncated file falls short; images are numbered from 1."""
     return (
-        f"{Path(path)} is truncated: its header announces {header.shape[0]} images, but the file ends within"
+        f"{Path(path)} is truncated: its header announces {counted(header.shape[0], 'image')}, but the file ends within"
         f" image {header.whole_sections + 1}; copy or extract it again."
     )

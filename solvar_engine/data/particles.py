@@ -15,6 +15,7 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarFile
+from solvar_engine.contract.words import counted
 from solvar_engine.data.images import ImageIndex
 from solvar_engine.data.metadata import ParticleMetadata, pose_columns, read_metadata
 from solvar_engine.data.stacks import StackReader
@@ -43,6 +44,8 @@ class ParticleStack:
         What the rows mean.
     index : ImageIndex
         Where the images are.
+    cautions : tuple of str
+        What is doubtful of the list, in sentences without full stop.
 
     Examples
     --------
@@ -56,6 +59,7 @@ class ParticleStack:
     metadata: ParticleMetadata
     index: ImageIndex
     _reader: StackReader
+    cautions: tuple[str, ...] = ()
 
     @classmethod
     def from_star(
@@ -89,10 +93,10 @@ class ParticleStack:
         metadata = read_metadata(star)
         index = ImageIndex.create(star.particles, root, allow_truncated)
         _check_boxes(metadata, index, star.source)
-        _check_pixel_sizes(metadata, index, star.source)
+        cautions = (*metadata.cautions, *_check_pixel_sizes(metadata, index, star.source))
         _check_extents(metadata, index, star.source)
         _check_origins(metadata, index, star.source)
-        return cls(Path(path), star, metadata, index, StackReader(index.paths, index.headers))
+        return cls(Path(path), star, metadata, index, StackReader(index.paths, index.headers), cautions)
 
     def __len__(self) -> int:
         return len(self.metadata.group)
@@ -237,8 +241,8 @@ def _check_boxes(metadata: ParticleMetadata, index: ImageIndex, source: str) -> 
             )
 
 
-def _check_pixel_sizes(metadata: ParticleMetadata, index: ImageIndex, source: str) -> None:
-    """Warn of headers with another pixel size than the list, and refuse them if all are as if images were binned.
+def _check_pixel_sizes(metadata: ParticleMetadata, index: ImageIndex, source: str) -> list[str]:
+    """Say if headers have another pixel size than the list, and refuse them if all are as if images were binned.
 
     Headers that say nothing, or 1 as programs do that do not know, are not believed. Others may be out of date, but if
     they are as of another binning and no other stack agrees with the list, that may be the one of the images before or
@@ -252,18 +256,22 @@ def _check_pixel_sizes(metadata: ParticleMetadata, index: ImageIndex, source: st
     np.minimum.at(differs, index.stack, ratio)
     worst = int(np.where(says, differs, 0.0).argmax())
     if not says[worst] or differs[worst] <= _OTHER_PIXEL_SIZE:
-        return
+        return []
     size, path = given[index.stack == worst][0], index.paths[worst]
     found = f"The pixel size is {size:g} Angstrom in {source}, but {known[worst]:g} in the header of {path}"
-    if differs[worst] <= _WRONG_PIXEL_SIZE:
-        logger.warning("%s: that of the list is used", found)
-        return
-    if _is_binning(size / known[worst]) and not (says & (differs <= _WRONG_PIXEL_SIZE)).any():
+    others = int((says & (differs > _OTHER_PIXEL_SIZE)).sum()) - 1
+    found += f", and so in {counted(others, 'other stack')}" if others else ""
+    caution = f"{found}: that of the list is used"
+    if differs[worst] > _WRONG_PIXEL_SIZE:
+        caution += "; if it is wrong, so are transfer functions and resolutions"
+    is_wrong = differs[worst] > _WRONG_PIXEL_SIZE and _is_binning(size / known[worst])
+    if is_wrong and not (says & (differs <= _WRONG_PIXEL_SIZE)).any():
         raise UserError(
-            f"{found}, as before or after binning: one of them is wrong; correct rlnImagePixelSize, or the header"
-            " (relion_image_handler --angpix)."
+            f"{found}, as before or after binning: one of them is wrong; correct the list (rlnImagePixelSize, or"
+            " rlnMagnification where there is none), or the header (relion_image_handler --angpix)."
         )
-    logger.warning("%s: that of the list is used; if it is wrong, so are transfer functions and resolutions", found)
+    logger.warning(caution)
+    return [caution]
 
 
 def _is_binning(ratio: float) -> bool:

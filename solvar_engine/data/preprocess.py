@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.words import counted
 from solvar_engine.data.faults import MASKED, REFUSE_BAD_IMAGES, BadImages
 from solvar_engine.data.noise import (
     BACKGROUND_RADIUS,
@@ -153,7 +154,8 @@ def prepare_particles(
     is_bad = bad > 0
     depth = torch.where(is_bad | (depth <= CUT * stack.box_size), 0, depth)
     if bool((single > 0).any()):
-        logger.info("%d images have single pixels far beyond those around: these are replaced", int((single > 0).sum()))
+        count = counted(int((single > 0).sum()), "image has", "images have")
+        logger.info("%s single pixels far beyond those around: these are replaced", count)
     faults = world.entries(faults)
     bad_images.settle(stack, faults)
     good = torch.nonzero(~is_bad).flatten()
@@ -300,11 +302,11 @@ def _normalise_groups(
             lowest, highest = float(deviation[members].min()) * unit, float(deviation[members].max()) * unit
             logger.log(
                 logging.WARNING if highest > _WIDE_DEVIATIONS * lowest else logging.INFO,
-                "%d images of %s differ in background deviation (%.3g to %.3g): each is scaled to the median, and its "
-                "factor is kept as part of its contrast",
-                changed,
-                f"optics group {names[g]}" if g >= 0 else "small optics groups",
+                "%s differ in background deviation (%.3g to %.3g), %s: each is scaled to the median, and its factor is "
+                "kept as part of its contrast",
+                f"Images of optics group {names[g]}" if g >= 0 else "Images of small optics groups",
                 lowest,
                 highest,
+                counted(changed, "such image"),
             )
     return scale

@@ -24,6 +24,7 @@ from solvar_engine.contract.results import (
 )
 from solvar_engine.contract.run import RunDir, require_finished
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.contract.words import counted
 from solvar_engine.explorer.volumes import MAX_COMPONENTS, Basis
 
 logger = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ def _columns(
     notes, n_particles = [], len(table)
     lost = int((~np.isfinite(latents.z).all(axis=1)).sum())
     if lost:
-        notes.append(f"{lost:,} particles have no coordinates and are not drawn.")
+        notes.append(f"{counted(lost, 'particle has', 'particles have')} no coordinates: not drawn.")
     if not len(components):
         notes.append("The fit found no reproducible variability: the molecule is shown as its mean.")
     elif not components.is_reproducible.any():
@@ -260,8 +261,8 @@ def _state_points(folder: StateFolder, rank: int) -> NDArray[np.float64]:
     points: NDArray[np.float64] = read_states(folder).points
     if points.shape[1] != rank:
         raise UserError(
-            f"{folder.table} has states in {points.shape[1]} components, but the run has {rank}: give the folder of "
-            "states of this run."
+            f"{folder.table} has states in {counted(points.shape[1], 'component')}, but the run has {rank}: give the "
+            "folder of states of this run."
         )
     if not np.isfinite(points).all():
         raise UserError(f"{folder.table} has coordinates that are not numbers: make the states again.")

@@ -10,7 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, OVERFIT, SLOW, Candidates, Components
+from solvar_engine.contract.results import (
+    FOREIGN_POSES,
+    NOT_REPRODUCIBLE,
+    NUISANCE,
+    OVERFIT,
+    SLOW,
+    Candidates,
+    Components,
+)
 from solvar_engine.figures import style
 
 NUISANCE_LINE = 0.5
@@ -19,6 +27,7 @@ MAX_WORDED = 8
 _CLEAR = (style.BLUE, style.BLUE, "")
 _KINDS = {
     NOT_REPRODUCIBLE: ("white", style.GREY, "////"),
+    FOREIGN_POSES: ("white", style.VERMILLION, "oooo"),
     OVERFIT: ("white", style.VERMILLION, "...."),
     NUISANCE: ("white", style.ORANGE, "xxxx"),
     SLOW: ("white", style.PURPLE, "\\\\\\\\"),

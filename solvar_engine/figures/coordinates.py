@@ -45,7 +45,7 @@ class Coloring:
     Attributes
     ----------
     values : ndarray, shape (n,)
-        Numbers, or category numbers from 1.
+        Numbers, or category numbers from 1, and 0 for none.
     label : str
         With unit.
     is_category : bool

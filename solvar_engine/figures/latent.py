@@ -241,10 +241,9 @@ def draw_hexagons(
         )
         return drawn, f"{coloring.label}, median"
     n_categories = int(coloring.values.max())
-    colors = ListedColormap([style.category_color(index) for index in range(n_categories)])
-    axes.hexbin(
-        x, y, C=coloring.values, reduce_C_function=_commonest, cmap=colors, vmin=0.5, vmax=n_categories + 0.5, **options
-    )
+    colors = ListedColormap([style.category_color(index) for index in range(-1, n_categories)])
+    options.update(vmin=-0.5, vmax=n_categories + 0.5)
+    axes.hexbin(x, y, C=coloring.values, reduce_C_function=_commonest, cmap=colors, **options)
     return None, ""
 
 
@@ -314,7 +313,7 @@ def _category_legend(figure: Figure, coloring: Coloring) -> None:
     numbers, sizes = np.unique(coloring.values, return_counts=True)
     handles = [
         Line2D([], [], marker="o", linestyle="", markersize=7, color=style.category_color(int(number) - 1),
-               label=f"{int(number)}  ({size:,})")
+               label=f"{int(number) or 'none'}  ({size:,})")
         for number, size in zip(numbers, sizes)
     ]  # fmt: skip
     legend = figure.legend(

@@ -81,8 +81,8 @@ def styled(function: F) -> F:
 
 
 def category_color(index: int) -> str:
-    """Return the colour of category ``index`` (0-based); ten colours, then again from the start."""
-    return CATEGORIES[index % len(CATEGORIES)]
+    """Return the colour of category ``index`` (0-based); ten colours, then again from the start; -1 is none."""
+    return GREY if index < 0 else CATEGORIES[index % len(CATEGORIES)]
 
 
 def density_map() -> Colormap:

@@ -1,9 +1,10 @@
 """What a fit decided from its data, kept with its options so that later commands need not decide again.
 
 They are in ``params.json`` under ``decided``: ``sign`` (+1; -1 if the images were inverted because the molecule is dark
-in them), ``grey_unit`` (grey values that made 1 in the estimators), ``pose_gain`` and ``pose_gain_error``; sentences
-that the report repeats are under ``cautions``. What was decided for each particle is in ``particles.star``
-(``solvarHalfSet``, ``solvarOutlier``, ``solvarContrast``, ``solvarGreyScale``), the noise in ``noise.csv``.
+in them), ``grey_unit`` (grey values that made 1 in the estimators), ``pose_gain`` and ``pose_gain_error``, and
+``poses_are_foreign``; sentences that the report repeats are under ``cautions``. What was decided for each particle is
+in ``particles.star`` (``solvarHalfSet``, ``solvarOutlier``, ``solvarContrast``, ``solvarGreyScale``), the noise in
+``noise.csv``.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ class ImageDecisions:
     pose_gain, pose_gain_error : float or None
         Log-likelihood of an image at its own orientation over that at the one of another image, its mean and standard
         error; None if the mean is not resolved.
+    poses_are_foreign : bool
+        The images show the molecule, but not at their orientations, which surely are those of other images.
     """
 
     sign: float | None = None
     grey_unit: float | None = None
     pose_gain: float | None = None
     pose_gain_error: float | None = None
+    poses_are_foreign: bool = False
 
 
 def write_decisions(run: RunDir, decisions: ImageDecisions) -> None:
@@ -44,17 +48,28 @@ def write_decisions(run: RunDir, decisions: ImageDecisions) -> None:
     write_json(run.params, {**read_record(run), "decided": asdict(decisions)})
 
 
-def add_cautions(run: RunDir, sentences: Sequence[str]) -> None:
+def add_cautions(run: RunDir, sentences: Sequence[str], come_first: bool = False) -> None:
     """Log, and add to params.json, what seems wrong in the input of a fit, or cannot be in its results."""
     for sentence in sentences:
         logger.warning(sentence)
-    known = read_cautions(run)
-    write_json(run.params, {**read_record(run), "cautions": [*known, *(one for one in sentences if one not in known)]})
+    record_cautions(run, sentences, come_first)
+
+
+def record_cautions(run: RunDir, sentences: Sequence[str], come_first: bool = False) -> None:
+    """Add sentences that have been logged to params.json."""
+    known = [one for one in read_cautions(run) if one not in sentences]
+    ordered = [*sentences, *known] if come_first else [*known, *sentences]
+    write_json(run.params, {**read_record(run), "cautions": ordered})
 
 
 def read_cautions(run: RunDir) -> list[str]:
     """Sentences, without full stop, of :func:`add_cautions`."""
     return list(read_record(run).get("cautions", ()))
+
+
+def with_cautions(summary: str, cautions: Sequence[str]) -> str:
+    """What to mind, and what came out, both without full stop."""
+    return f"Mind: {'; '.join(cautions)}. {summary}" if cautions else summary
 
 
 def read_decisions(run: RunDir) -> ImageDecisions:
@@ -66,4 +81,5 @@ def read_decisions(run: RunDir) -> ImageDecisions:
         If params.json is absent, not ours, or of a newer format.
     """
     decided = read_record(run).get("decided", {})
-    return ImageDecisions(*(decided.get(field.name) for field in fields(ImageDecisions)))
+    known = {field.name for field in fields(ImageDecisions)}
+    return ImageDecisions(**{name: value for name, value in decided.items() if name in known})

@@ -12,6 +12,7 @@ from solvar_engine.contract.files import atomic_path, printable
 from solvar_engine.contract.params import AnalyzeParams
 from solvar_engine.contract.results import write_centres, write_clusters, write_embedding
 from solvar_engine.contract.run import FIGURE_NAMES, RunDir
+from solvar_engine.contract.words import counted
 from solvar_engine.jobs.running.progress import Progress
 from solvar_engine.jobs.running.tracking import track_analysis, tracked
 from solvar_engine.jobs.states.latent_space import LatentSpace, open_latent_space
@@ -59,17 +60,17 @@ def run(params: AnalyzeParams) -> None:
 
 
 def _count(n_particles: int, n_components: int) -> str:
-    return f"analysed {n_particles} particles along {n_components} components"
+    return f"analysed {n_particles} particles along {counted(n_components, 'component')}"
 
 
 def _announce(n_particles: int, n_components: int) -> None:
     """Say what the analysis will need; rough figures of one core."""
     n_fitted = min(n_particles, MAX_FITTED) if n_components else 0
     logger.info(
-        "Analysing %d particles along %d components: about %.1f minutes on one core, %.1f GB of memory and "
+        "Analysing %d particles along %s: about %.1f minutes on one core, %.1f GB of memory and "
         "%.0f MB of disk.",
         n_particles,
-        n_components,
+        counted(n_components, "component"),
         (SECONDS_BASE + SECONDS_PER_PARTICLE * n_fitted) / 60,
         (MEMORY_BASE_MB + MEMORY_PER_PARTICLE_MB * n_particles) / 1000,
         10 + 40e-6 * n_particles,

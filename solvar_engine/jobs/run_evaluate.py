@@ -18,6 +18,7 @@ from solvar_engine.contract.results import read_components, read_latents, read_n
 from solvar_engine.contract.run import RunDir, read_record, require_finished
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status
+from solvar_engine.contract.words import counted
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.evaluation.covariance_scores import mean_scale, state_factor
@@ -73,7 +74,8 @@ def run(params: EvaluateParams) -> None:
     names = star.particles.text("rlnImageName")
     truth = read_truth(truth_files, names, read_volume(run_dir.mean).box_size)
     if truth.is_junk.any():
-        logger.info("Leaving out %d images that do not show the molecule", np.count_nonzero(truth.is_junk))
+        junk = counted(int(truth.is_junk.sum()), "image that does", "images that do")
+        logger.info("Leaving out %s not show the molecule", junk)
     estimate = _read_estimate(run_dir, truth_files, star, names)
     evaluation = evaluate_estimate(estimate, truth)
     limit = _information_limit(run_dir, read_metadata(star), estimate, truth)

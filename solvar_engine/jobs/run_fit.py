@@ -18,6 +18,7 @@ from solvar_engine.estimation.alternation.means import HalfSetEquations
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.solver.schedule import Schedule
+from solvar_engine.jobs.decisions import record_cautions
 from solvar_engine.jobs.fit.density import place_by_density
 from solvar_engine.jobs.fit.grey_scales import settle_grey_scales
 from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
@@ -71,6 +72,7 @@ def run(params: FitParams, schedule: Schedule = DEFAULT_SCHEDULE, world: World =
             if start == NEW:
                 resolved = {"box": inputs.box_size, "device": device_name(compute_device(params))}
                 write_params(run_dir, params, inputs=inputs.files, resolved=resolved)
+                record_cautions(run_dir, inputs.stack.cautions)
             _fit(FitJob.start(params, run_dir, inputs, status, schedule, world))
 
 

@@ -17,8 +17,10 @@ from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import StateFolder, StateTable, write_owners, write_states
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import StatusTracker
+from solvar_engine.contract.words import counted
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.imaging.types import Volume
+from solvar_engine.jobs.decisions import with_cautions
 from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.jobs.running.progress import Progress
 from solvar_engine.jobs.running.tracking import has_finished_states, track_states, tracked
@@ -69,8 +71,11 @@ def run(params: ReconstructParams) -> None:
         space, states = _choose(params, run_dir)
         method = _kernel_states if params.method == "kernel" else _linear_states
         with logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
-            method(params, run_dir, space, states, status)
-    sys.stdout.write(f"{len(states.points)} volumes and states.csv are in {output}\n")
+            for caution in states.cautions:
+                logger.warning(caution)
+            cautions = [*method(params, run_dir, space, states, status), *states.cautions]
+    made = f"{counted(len(states.points), 'volume')} and states.csv are in {output}"
+    sys.stdout.write(f"{with_cautions(made, cautions)}\n")
 
 
 def _choose(params: ReconstructParams, run_dir: RunDir) -> tuple[LatentSpace, States]:
@@ -82,7 +87,7 @@ def _choose(params: ReconstructParams, run_dir: RunDir) -> tuple[LatentSpace, St
 
 def _kernel_states(
     params: ReconstructParams, run_dir: RunDir, space: LatentSpace, states: States, status: StatusTracker
-) -> None:
+) -> list[str]:
     count, files = len(states.points), StateFolder(Path(params.output))
     done = StateCheckpoint.open(files, describe_call(params, run_dir, states.points))
     if done.states:
@@ -97,14 +102,18 @@ def _kernel_states(
             state = reconstruct_state(problem, states.points[number - 1])
             _write_state(files, number, state, problem)
             done.add(StateSummary(state.images_used, state.resolution, state.b_factor))
-            logger.info("State %d: %.1f Angstrom from %d images", number, state.resolution, state.images_used)
+            used_images = counted(state.images_used, "image")
+            logger.info("State %d: %.1f Angstrom from %s", number, state.resolution, used_images)
             progress.advance()
-        done.finish(files)  # volumes that were sharpened must not be taken for such that were not
+        cautions = (*problem.cautions, *states.cautions)
+        done.finish(files, cautions)  # volumes that were sharpened must not be taken for such that were not
         resolution = [state.resolution for state in done.states]
         _sharpen(params, files, [state.b_factor for state in done.states], float(np.median(resolution)))
         used = np.array([state.images_used for state in done.states])
         write_states(files, StateTable(states.points, used, np.array(resolution), states.is_extrapolated))
-        progress.finish(f"{count} volumes at {min(resolution):.1f} to {max(resolution):.1f} Angstrom")
+        made = f"{counted(count, 'volume')} at {min(resolution):.1f} to {max(resolution):.1f} Angstrom"
+        progress.finish(with_cautions(made, cautions))
+    return list(problem.cautions)
 
 
 def _write_state(files: StateFolder, number: int, state: KernelState, problem: KernelProblem) -> None:
@@ -134,13 +143,13 @@ def _sharpen(params: ReconstructParams, files: StateFolder, fitted: list[float |
 
 def _linear_states(
     params: ReconstructParams, run_dir: RunDir, space: LatentSpace, states: States, status: StatusTracker
-) -> None:
+) -> list[str]:
     files = StateFolder(Path(params.output))
     mean, eigenvolumes = _read_model(run_dir, space.z.shape[1])
     plan = plan_linear_states(mean.box_size, len(eigenvolumes), len(states.points), len(space.z))
     logger.info(
-        "%d volumes of %d voxels a side: %.0f MB of memory, %.0f MB of disk, a few seconds.",
-        len(states.points),
+        "%s of %d voxels a side: %.0f MB of memory, %.0f MB of disk, a few seconds.",
+        counted(len(states.points), "volume"),
         mean.box_size,
         plan.memory_bytes / 1e6,
         plan.disk_bytes / 1e6,
@@ -155,7 +164,8 @@ def _linear_states(
         # a linear state has no half-maps of its own, and so no resolution
         unknown = np.full(len(states.points), np.nan)
         write_states(files, StateTable(states.points, states.n_particles, unknown, states.is_extrapolated))
-        progress.finish(f"{len(states.points)} volumes")
+        progress.finish(with_cautions(counted(len(states.points), "volume"), states.cautions))
+    return []
 
 
 def linear_state(mean: Volume, eigenvolumes: torch.Tensor, point: NDArray[np.floating]) -> Volume:

@@ -13,6 +13,7 @@ from solvar_engine.contract.results import image_results, read_clusters, read_co
 from solvar_engine.contract.run import RunDir, refuse_file_of_a_run, require_finished
 from solvar_engine.contract.selections import PARTICLES, read_selection
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.contract.words import counted
 from solvar_engine.latent.distances import marginal_precision, squared_distances
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ def _rows(run: RunDir, params: SelectParams, eligible: NDArray[np.bool_]) -> NDA
     latents, components = read_latents(run.latents), read_components(run.eigenvalues)
     point = np.array(params.near)
     if len(point) != len(components):
-        raise UserError(f"--near has {len(point)} coordinates, but {run.path} has {len(components)} components.")
+        has = counted(len(components), "component")
+        raise UserError(f"--near has {counted(len(point), 'coordinate')}, but {run.path} has {has}.")
     columns, rows = components.compared, np.flatnonzero(eligible & np.isfinite(latents.z).all(axis=1))
     precision = marginal_precision(latents.precision[rows], columns)
     distance = squared_distances(latents.z[rows][:, columns], precision, point[columns])
@@ -72,6 +74,6 @@ def _in_clusters(run: RunDir, numbers: list[int], count: int) -> NDArray[np.bool
     if len(cluster) != count:
         raise UserError(f"{run.clusters} has {len(cluster)} particles, but the run has {count}: run `analyze` again.")
     for number in numbers:
-        if not (cluster == number).any():
+        if number < 1 or not (cluster == number).any():
             raise UserError(f"{run.clusters} has no cluster {number}: its clusters are 1 to {cluster.max(initial=0)}.")
     return np.isin(cluster, numbers)

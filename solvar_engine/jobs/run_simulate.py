@@ -17,6 +17,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import prepare_output_folder, write_csv
 from solvar_engine.contract.params import SIMULATED_BOX, SIMULATED_PIXEL_SIZE, SimulateParams
 from solvar_engine.contract.star import StarFile, StarTable, rotation_to_relion
+from solvar_engine.contract.words import counted
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.volumes import write_volume
 from solvar_engine.imaging.types import Ctf, Pose, Volume
@@ -74,10 +75,10 @@ def run(params: SimulateParams) -> None:
     shutil.copyfile(files.truth.mask, files.mask)
     _write_star(files.particles, files.stack.name, data_set, particles.given_pose, particles.given_ctf)
     logger.info(
-        "Wrote %d particles of %s in %d states to %s",
+        "Wrote %d particles of %s in %s to %s",
         params.particles,
         data_set.molecule.name,
-        len(data_set.molecule.population),
+        counted(len(data_set.molecule.population), "state"),
         files.path,
     )
 

@@ -10,7 +10,7 @@ Others use what is named here, and `distances` (from a point, counting how well 
 
 from __future__ import annotations
 
-from solvar_engine.latent.clusters import Clusters, kmeans_clusters, mixture_clusters
+from solvar_engine.latent.clusters import NO_CLUSTER, Clusters, kmeans_clusters, mixture_clusters
 from solvar_engine.latent.embedding2d import embed_2d
 from solvar_engine.latent.neighbours import nearest_point
 from solvar_engine.latent.trajectories import dense_path, resample_polyline

@@ -13,6 +13,8 @@ from solvar_engine.latent.checks import as_latent_matrix
 logger = logging.getLogger(__name__)
 
 RESTARTS = 5
+NO_CLUSTER = -1
+"""Label of a particle that was not to be grouped."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Clusters:
     Attributes
     ----------
     labels : ndarray, shape (n,), int64
-        The cluster of each particle, 0-based.
+        The cluster of each particle, 0-based; `NO_CLUSTER` for those that were not grouped.
     centres : ndarray, shape (k, r), float64
         The mean of each cluster's particles, in the units of z.
     sizes : ndarray, shape (k,), int64
@@ -79,9 +81,10 @@ def kmeans_clusters(
     n_possible = _count_distinct_rows(features, at_most=n_clusters)
     if n_possible < n_clusters:
         logger.warning(
-            "Only %d particles have distinct coordinates: %d clusters instead of %d.",
+            "Only %d particles have distinct coordinates: %d cluster%s instead of %d.",
             n_possible,
             n_possible,
+            "s" * (n_possible > 1),
             n_clusters,
         )
     model = KMeans(n_clusters=n_possible, n_init=RESTARTS, random_state=seed)

@@ -82,30 +82,32 @@ def _volumes(data: ReportData) -> tuple[Any, ...]:
 
 
 def latent_figure(data: ReportData) -> ReportFigure | None:
-    """The density of particles over the leading pairs of components."""
+    """The density of particles, outliers left out, over the leading pairs of components."""
     if len(data.components) < 2 or not data.n_particles:
         return None
-    axes = component_axes(data.components, data.z)
+    axes = component_axes(data.components, data.z[data.is_used])
     n_rows, n_columns = latent.pairs_shape(axes)
     height = 0.3 + 3.3 * n_rows if n_columns > 1 else 4.6
     return _drawn("Particles along the leading components", height, latent.draw_pairs, axes, data.centres)
 
 
 def histogram_figure(data: ReportData) -> ReportFigure | None:
-    """A histogram of every component's coordinates."""
+    """A histogram of every component's coordinates, outliers left out."""
     if not len(data.components) or not data.n_particles:
         return None
     height = 0.5 + 2.2 * histograms.histograms_shape(len(data.components))[0]
-    axes = component_axes(data.components, data.z)
+    axes = component_axes(data.components, data.z[data.is_used])
     return _drawn("Particles along each component", height, histograms.draw_histograms, axes)
 
 
 def umap_figure(data: ReportData) -> ReportFigure | None:
-    """The flat map of all particles."""
+    """The flat map of all particles but outliers."""
     if data.embedding is None or not len(data.embedding):
         return None
-    leading = component_axes(data.components, data.z)[0]
-    drawn = _drawn("Map of all particles", 3.7, latent.draw_map, data.embedding, leading, data.cluster)
+    used = data.is_used
+    leading, cluster = component_axes(data.components, data.z[used])[0], data.cluster
+    cluster = None if cluster is None else cluster[used]
+    drawn = _drawn("Map of all particles", 3.7, latent.draw_map, data.embedding[used], leading, cluster)
     if len(data.components) == 1:
         return ReportFigure(
             drawn.title, f"{drawn.caption} With one component the map says no more than its histogram.", drawn.figure

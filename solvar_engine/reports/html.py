@@ -186,14 +186,14 @@ def _cluster_table(data: ReportData) -> str:
     if data.cluster is None or data.centres is None:
         return ""
     n_clusters = len(data.centres)
-    sizes = np.bincount(data.cluster - 1, minlength=n_clusters)
+    sizes = np.bincount(data.cluster, minlength=n_clusters + 1)[1:]
     n_coordinates = min(data.centres.shape[1], MAX_COORDINATES)
     head = ("cluster", "particles", "share", *(f"z {axis + 1}" for axis in range(n_coordinates)))
     rows = [
         (
             str(index + 1),
             f"{sizes[index]:,}",
-            f"{100 * sizes[index] / data.n_particles:.1f} %",
+            f"{100 * sizes[index] / max(1, sizes.sum()):.1f} %",
             *(_number(value, "{:.3g}") for value in data.centres[index, :n_coordinates]),
         )
         for index in range(n_clusters)

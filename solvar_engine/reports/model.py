@@ -73,6 +73,12 @@ class ReportData:
         """The number of particles."""
         return int(self.z.shape[0])
 
+    @property
+    def is_used(self) -> NDArray[np.bool_]:
+        """Which particles are no outliers, shape (n,); what their images show is another thing."""
+        is_outlier = self.images.is_outlier
+        return np.ones(self.n_particles, dtype=bool) if is_outlier is None else ~is_outlier
+
 
 @dataclass(frozen=True)
 class ReportFigure:

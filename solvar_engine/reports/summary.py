@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solvar_engine.contract.results import NUISANCE, OVERFIT, SLOW, resolution_at_threshold
+from solvar_engine.contract.results import FOREIGN_POSES, NUISANCE, OVERFIT, SLOW, resolution_at_threshold
 from solvar_engine.reports.model import ReportData
 
 MAX_SHARES = 4
@@ -44,10 +45,18 @@ def key_numbers(data: ReportData) -> list[tuple[str, str]]:
 
 
 def mean_resolution(data: ReportData) -> tuple[float, bool] | None:
-    """Return the resolution of the mean at FSC 0.143 in Angstrom, and whether the curve fell below it."""
-    if data.fsc is None:
+    """Return the resolution of the mean at FSC 0.143 in Angstrom, and whether the curve fell below it.
+
+    None if it is not known, or the fit found the half-maps to agree no better than noise.
+    """
+    if data.fsc is None or _decided(data, "pose_gain", 0.0) is None:
         return None
     return resolution_at_threshold(np.asarray(data.fsc["frequency"]), np.asarray(data.fsc["fsc_mean"]))
+
+
+def _decided(data: ReportData, name: str, unknown: Any) -> Any:
+    """What the fit decided from its images; runs of earlier versions do not say."""
+    return data.parameters.get("decided", {}).get(name, unknown)
 
 
 def duration(seconds: float) -> str:
@@ -74,7 +83,7 @@ def paragraph(data: ReportData) -> str:
     'From 10,000 particles (box 64 px, 3 Å per pixel) the mean map reaches 7.9 Å ...'
     """
     cautions = [f"{text[:1].upper()}{text[1:]}." for text in data.parameters.get("cautions", ())]
-    sentences = (_data_sentence(data), _outlier_sentence(data), _component_sentence(data), _caution(data), *cautions)
+    sentences = (*cautions, _data_sentence(data), _outlier_sentence(data), _component_sentence(data), _caution(data))
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -106,7 +115,9 @@ def _component_sentence(data: ReportData) -> str:
     """Say how many components are real and how much they explain."""
     components = data.components
     if not len(components):
-        return "No reproducible variability was found: every particle is explained by the mean map."
+        found = "No reproducible variability was found"
+        is_doubtful = _decided(data, "pose_gain", 0.0) is None or _decided(data, "poses_are_foreign", False)
+        return f"{found}." if is_doubtful else f"{found}: every particle is explained by the mean map."
     chosen = np.flatnonzero(components.is_reproducible)
     if not len(chosen):
         return (
@@ -157,6 +168,10 @@ def _caution(data: ReportData) -> str:
     """Warn about components that are not what they seem."""
     components = data.components
     sentences = []
+    foreign = np.flatnonzero(components.has_label(FOREIGN_POSES))
+    if len(foreign):
+        noun, verb = ("Component", "is") if len(foreign) == 1 else ("Components", "are")
+        sentences.append(f"{noun} {_numbers(foreign)} {verb} no motion, but what orientations of other images leave.")
     rest = np.flatnonzero(~components.is_reproducible)
     if len(rest) and len(rest) < len(components):
         noun = "component" if len(rest) == 1 else "components"

@@ -8,6 +8,7 @@ import re
 import numpy as np
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.words import counted
 
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 _LARGEST_RANGE = 100_000
@@ -80,8 +81,8 @@ def points_of(text: str, rank: int, what: str) -> np.ndarray:
             continue
         if len(words) != rank:
             raise UserError(
-                f"Line {number} of '{what}' has {len(words)} numbers, but the run has {rank} components: give one "
-                "number for each."
+                f"Line {number} of '{what}' has {counted(len(words), 'number')}, but the run has "
+                f"{counted(rank, 'component')}: give one number for each."
             )
         points.append([_number(word, number, what) for word in words])
     if not points:

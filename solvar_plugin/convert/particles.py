@@ -12,6 +12,7 @@ import numpy as np
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import atomic_path
 from solvar_engine.contract.star import StarFile, StarTable, rotation_to_relion
+from solvar_engine.contract.words import counted
 from solvar_plugin.convert.locations import image_name
 from solvar_plugin.convert.optics import Optics, read_optics
 
@@ -101,8 +102,9 @@ class _Rows:
         place = {int(identity): row for row, identity in enumerate(self._ids[: len(self._names)])}
         missing = [identity for identity in ids if identity not in place]
         if missing:
+            absent = counted(len(missing), "particle of the run is", "particles of the run are")
             raise UserError(
-                f"{len(missing)} particles of the run are not in the other set, such as the one with id {missing[0]}: "
+                f"{absent} not in the other set, such as the one with id {missing[0]}: "
                 "give a set with the same particles, with the same ids."
             )
         order = np.array([place[identity] for identity in ids], dtype=np.int64)

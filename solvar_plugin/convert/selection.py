@@ -59,7 +59,7 @@ def in_clusters(run: RunDir, numbers: Sequence[int], count: int) -> np.ndarray:
     """
     cluster = read_clusters(_there(run.clusters))
     for number in numbers:
-        if not (cluster == number).any():
+        if number < 1 or not (cluster == number).any():
             raise UserError(f"{run.clusters} has no cluster {number}: its clusters are 1 to {cluster.max(initial=0)}.")
     if len(cluster) != count:
         raise UserError(f"{run.clusters} has {len(cluster)} particles, but the run has {count}: run it again.")

@@ -18,6 +18,7 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.selections import PATH, POINTS, read_selection
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status, status_path
+from solvar_engine.contract.words import counted
 from solvar_plugin.convert.particles import ID_COLUMN, write_particles
 from solvar_plugin.protocols import reconstruct_form as form_of
 from solvar_plugin.protocols import state_outputs as outputs
@@ -25,7 +26,7 @@ from solvar_plugin.protocols.form_options import in_form_words, option_problems
 from solvar_plugin.protocols.input_checks import full_size_problems, optics_problems
 from solvar_plugin.protocols.latent_places import clusters_of, coordinates_of
 from solvar_plugin.protocols.protocol_from_run import SolvarProtFromRun
-from solvar_plugin.protocols.summaries import cost_lines
+from solvar_plugin.protocols.summaries import cost_lines, message_lines
 
 KINDS = ("cluster", "Gaussian", "point", "frame", "frame")
 """What the states of each choice of the form are called."""
@@ -242,14 +243,15 @@ class SolvarProtReconstruct(SolvarProtFromRun):
     def _resultLines(self) -> list[str]:
         table, kind = read_states(self.getStates()), self.getStateKind()
         pixel_size = getattr(self, outputs.VOLUMES).getSamplingRate()
-        lines = [f"{len(table)} volumes."]
+        status = read_status(status_path(self.getStatesFolder()))
+        lines = message_lines(status)
         for number, (images, resolution) in enumerate(zip(table.images_used, table.resolution), start=1):
             quality = f", {resolution:.1f} Å" if math.isfinite(resolution) else ""
             quality += " (limit of the pixel size)" if is_limit(resolution, pixel_size) else ""
             few = " - few images" if images < FEWEST_IMAGES_USED else ""
             title = table.title(number, kind)
-            lines.append(f"{title[0].upper()}{title[1:]}: {images:,} images{quality}{few}")
-        return lines + cost_lines(read_status(status_path(self.getStatesFolder())))
+            lines.append(f"{title[0].upper()}{title[1:]}: {images:,} image{'' if images == 1 else 's'}{quality}{few}")
+        return lines + cost_lines(status)
 
     def _methods(self) -> list[str]:
         if not hasattr(self, outputs.VOLUMES):
@@ -262,4 +264,4 @@ class SolvarProtReconstruct(SolvarProtFromRun):
             else "as the mean plus the eigenvolumes times the latent coordinates"
         )
         chosen = form_of.STATES[self.states.get()]
-        return [f"Volumes of {count} states ({chosen}) were reconstructed {how} (SOLVAR, [Yadgar2026])."]
+        return [f"Volumes of {counted(count, 'state')} ({chosen}) were reconstructed {how} (SOLVAR, [Yadgar2026])."]

@@ -11,6 +11,7 @@ from pyworkflow import BETA
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.results import read_components, read_reach
 from solvar_engine.contract.selections import PARTICLES, read_selection
+from solvar_engine.contract.words import counted
 from solvar_plugin.convert.particle_results import ParticleResults
 from solvar_plugin.convert.particles import enabled_items
 from solvar_plugin.convert.selection import cluster_centre, distances_from, in_clusters, nearest
@@ -177,4 +178,7 @@ class SolvarProtSelectParticles(SolvarProtFromRun):
 
     def _methods(self) -> list[str]:
         output: Any = getattr(self, OUTPUT, None)
-        return [] if output is None else [f"{output.getSize()} particles were selected: {self._choice()} [Yadgar2026]."]
+        if output is None:
+            return []
+        selected = counted(output.getSize(), "particle was", "particles were")
+        return [f"{selected} selected: {self._choice()} [Yadgar2026]."]

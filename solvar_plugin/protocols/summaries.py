@@ -8,12 +8,10 @@ from solvar_engine.contract.params import AUTO_RANK, FitParams
 from solvar_engine.contract.results import read_candidates, read_components
 from solvar_engine.contract.run import RunDir, read_params, read_record
 from solvar_engine.contract.status import Status, read_status
+from solvar_engine.contract.words import counted
 from solvar_plugin.protocols.form_options import choice_in_words
 
-NO_VARIABILITY = (
-    "No reproducible variability was found: the mean explains every particle as well as any motion would, so there are "
-    "no components and no states."
-)
+NO_VARIABILITY = "No reproducible variability was found, so there are no components and no states."
 
 
 def result_lines(run: RunDir) -> list[str]:
@@ -26,7 +24,7 @@ def result_lines(run: RunDir) -> list[str]:
         If the run's files are damaged.
     """
     status = read_status(run.status)
-    lines = [] if status is None else [f"{status.message}."]
+    lines = message_lines(status)
     components = read_components(run.eigenvalues)
     lines += _rank_lines(run, len(components))
     for index in np.flatnonzero(components.is_reproducible):
@@ -40,6 +38,11 @@ def result_lines(run: RunDir) -> list[str]:
     if unconfirmed:
         lines.append(f"Not confirmed by the particles held out, not to be interpreted: {', '.join(unconfirmed)}.")
     return lines + cost_lines(status)
+
+
+def message_lines(status: Status | None) -> list[str]:
+    """Say with which sentence a command of the engine ended, cautions first, if its status tells."""
+    return [] if status is None or not status.message else [f"{status.message}."]
 
 
 def cost_lines(status: Status | None) -> list[str]:
@@ -94,13 +97,13 @@ def methods_text(run: RunDir) -> str:
     mask = "a mask made from the mean volume" if params.mask is None else f"the mask {params.mask}"
     if params.focus_mask is not None:
         mask += f", with variability confined to the focus mask {params.focus_mask}"
-    found = f"{rank} component{'' if rank == 1 else 's'}{chosen}"
+    found = f"{counted(rank, 'component')}{chosen}"
     outcome = (
         "Eigenvalues were measured on half-sets that had no part in finding the eigenvolumes, and components that the "
         "half-sets did not confirm were marked."
     )
     if not rank:
-        found = f"{tried} components"
+        found = counted(tried, "component")
         outcome = "None of the components was confirmed by particles that had no part in finding it."
     return (
         f"The covariance of the molecule's volume was estimated by {objective} with {found} (SOLVAR engine "

@@ -188,7 +188,8 @@ class TestGui(BaseTest):
         self.assertEqual((run["status"], run["error"]), ("finished", ""))
         # with wrong orientations, some particles may look like outliers
         self.assertEqual([name for name in run["outputs"] if name != "outputOutliers"], OUTPUTS)
-        self.assertRegex(run["summary"], rf"^{PARTICLES} particles, (\d+ of them outliers, )?mean at ")
+        some = r"(\d+ of them (an )?outliers?, )?"
+        self.assertRegex(run["summary"], rf"^(Mind: .*\. )?{PARTICLES} particles, {some}mean at ")
         for component in (1, 2):
             self.assertRegex(run["summary"], rf"(?m)^Component {component}: eigenvalue [\d.]+ \(\d+% of the variance\)")
         self.assertIn("maximum likelihood with 2 components", run["methods"])

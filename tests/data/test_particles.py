@@ -666,6 +666,21 @@ def in_two_stacks(path, other_header):
     star.replace(star.particles, star.particles.with_columns({"rlnImageName": names})).write(path)
 
 
+def test_a_header_with_too_few_images_is_named_as_the_cause(write_particles, tmp_path):
+    """The file is long enough: it is not the stack that is another, but its header was not brought up to date."""
+    path = write_particles(tmp_path)
+    stack = tmp_path / "particles.mrcs"
+    content = bytearray(stack.read_bytes())
+    content[8:12] = np.int32(4).tobytes()
+    stack.write_bytes(content)
+    text = r"Image 5 in row 5, .*particles.mrcs announces 4 images in its header, but is long enough for 6; correct"
+    with pytest.raises(UserError, match=text):
+        ParticleStack.from_star(path)
+    stack.write_bytes(content[: 1024 + 4 * 16 * 16 * 4])
+    with pytest.raises(UserError, match="has 4 images; give the stack that belongs to the list"):
+        ParticleStack.from_star(path)
+
+
 def test_bytes_of_imod_are_unsigned(write_particles, tmp_path):
     path = write_particles(tmp_path)
     values = np.random.default_rng(0).integers(0, 256, (6, 16, 16)).astype(np.uint8)

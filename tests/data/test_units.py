@@ -47,7 +47,7 @@ def test_units_of_optics_groups(write_particles, tmp_path, column, value, text):
 )
 def test_units_of_particles(write_particles, tmp_path, column, value, text):
     values = [0.1, 0.2, value, 0.1, value, 0.1] if "Defocus" not in column else [1e4, 1e4, value, 1e4, value, 1e4]
-    with pytest.raises(UserError, match=f"{text}.* the 1 others"):
+    with pytest.raises(UserError, match=f"{text}.* correct it and 1 other"):
         read_metadata(StarFile.read(write_particles(tmp_path, particles={column: values})))
 
 
@@ -57,7 +57,7 @@ def test_magnification_and_detector_make_a_pixel(write_particles, tmp_path):
     with pytest.raises(UserError, match="50 in row 1, .*thousands"):
         read_metadata(StarFile.read(write_particles(tmp_path, particles=columns, optics=optics)))
     columns["rlnMagnification"] = [150.0] * COUNT
-    with pytest.raises(UserError, match="5 um and rlnMagnification 150 in row 1 .* pixel of 333.333 Angstrom"):
+    with pytest.raises(UserError, match="333.333 Angstrom in .* 5 um and rlnMagnification 150 in row 1 .* 0.05 to 200"):
         read_metadata(StarFile.read(write_particles(tmp_path, particles=columns, optics=optics)))
 
 

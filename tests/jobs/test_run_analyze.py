@@ -10,8 +10,9 @@ import pytest
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import AnalyzeParams
-from solvar_engine.contract.results import Latents, write_latents
+from solvar_engine.contract.results import Latents, image_results, write_latents
 from solvar_engine.contract.run import FIGURE_NAMES, RunDir
+from solvar_engine.contract.star import StarFile
 from solvar_engine.jobs import run_analyze as analyze
 from tests.reports.synthetic_run import write_synthetic_run
 
@@ -42,7 +43,9 @@ def test_clusters_and_centres_agree(analyzed):
     clusters, centres = read_csv(run.clusters), read_csv(run.centres)
     assert list(clusters) == ["row", "cluster"]
     assert list(centres) == ["cluster", "size", "z_1", "z_2", "z_3", "z_4"]
-    assert sorted(set(clusters["cluster"])) == [1, 2, 3, 4, 5]
+    is_outlier = image_results(StarFile.read(run.particles).particles).is_outlier
+    assert is_outlier.any() and sorted(set(clusters["cluster"][~is_outlier])) == [1, 2, 3, 4, 5]
+    assert not clusters["cluster"][is_outlier].any()
     for index in range(5):
         members = arrays.z[clusters["cluster"] == index + 1]
         assert len(members) == centres["size"][index]

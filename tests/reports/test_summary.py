@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from solvar_engine.contract.results import NOT_REPRODUCIBLE, Components, resolution_at_threshold
+from solvar_engine.contract.results import FOREIGN_POSES, NOT_REPRODUCIBLE, Components, resolution_at_threshold
 from solvar_engine.reports import ReportData, paragraph
 from solvar_engine.reports.summary import duration, key_numbers
 
@@ -58,6 +58,23 @@ def test_paragraph_for_any_number_of_components(data, is_reproducible, sentence)
 def test_paragraph_warns_of_components_that_resemble_pose_errors(data):
     text = paragraph(with_components(data, [True], label="nuisance"))
     assert "Component 1 mostly resembles changes of contrast or errors of the poses" in text
+
+
+def with_decisions(data: ReportData, **decided: object) -> ReportData:
+    """The run with what its fit decided, and what it doubted."""
+    return dataclasses.replace(data, parameters={**data.parameters, "decided": decided, "cautions": ["mind the poses"]})
+
+
+def test_cautions_come_first_and_nothing_contradicts_them(data):
+    foreign = with_decisions(with_components(data, [True], FOREIGN_POSES), pose_gain=0.1, poses_are_foreign=True)
+    assert paragraph(foreign).startswith("Mind the poses. From 300 particles")
+    assert "Component 1 is no motion, but what orientations of other images leave." in paragraph(foreign)
+    none = with_components(data, [])
+    assert "was found." in paragraph(with_decisions(none, pose_gain=0.1, poses_are_foreign=True))
+    unresolved = with_decisions(none, pose_gain=None)
+    assert "was found." in paragraph(unresolved) and "reaches" not in paragraph(unresolved)
+    assert "resolution of the mean" not in [label for _, label in key_numbers(unresolved)]
+    assert "every particle is explained" in paragraph(with_decisions(none, pose_gain=9.0, poses_are_foreign=False))
 
 
 def test_many_components_are_named_as_ranges(data):

@@ -12,6 +12,7 @@ from solvar_engine.contract.results.analysis import (
 )
 from solvar_engine.contract.results.components import (
     EIGENVALUE_COLUMNS,
+    FOREIGN_POSES,
     NOT_REPRODUCIBLE,
     NUISANCE,
     OVERFIT,

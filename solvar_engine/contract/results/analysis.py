@@ -25,12 +25,12 @@ def read_embedding(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def write_clusters(path: str | os.PathLike[str], cluster: np.ndarray) -> None:
-    """Write clusters.csv: the cluster of each particle, shape (n,), from 1, in the order of the particles."""
+    """Write clusters.csv: the cluster of each particle in their order, shape (n,), from 1; 0 for outliers."""
     write_csv(path, dict(zip(CLUSTERS_COLUMNS, (np.arange(len(cluster)), cluster))))
 
 
 def read_clusters(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read clusters.csv; shape (n,), int, from 1."""
+    """Read clusters.csv; shape (n,), int, from 1; 0 for outliers, which are in none."""
     return read_columns(path, CLUSTERS_COLUMNS)["cluster"].astype(np.int64)
 
 

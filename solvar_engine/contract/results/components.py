@@ -39,6 +39,9 @@ OVERFIT = "overfit"
 SLOW = "slow background"
 """Label of a component that varies over the molecule as slowly as a background does."""
 
+FOREIGN_POSES = "foreign poses"
+"""Label of a component of images whose orientations are those of other images, which is no motion."""
+
 NUISANCE = "nuisance"
 """Label of a component that looks like errors of contrast, orientation or shift."""
 

@@ -31,6 +31,9 @@ FIGURE_NAMES = (
 FILES_BEFORE_PARAMS = frozenset({"lock", "status.json", "log.txt"})
 """Names of what a run may hold that ended before it stored its options."""
 
+FILES_BEFORE_START = FILES_BEFORE_PARAMS | {"params.json", "bad_images.csv", "checkpoint"}
+"""Names of what a run may hold that ended before it had results to go on from."""
+
 EXPLORER_PAGES = ".explorer-*.html"
 """Names of the files by which `explore` leads the browser to its page; they are gone when it is open."""
 

@@ -9,7 +9,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import is_temporary
 from solvar_engine.contract.lock import FolderLock
 from solvar_engine.contract.params.options import Params
-from solvar_engine.contract.run.names import FILES_BEFORE_PARAMS, RunDir
+from solvar_engine.contract.run.names import FILES_BEFORE_PARAMS, FILES_BEFORE_START, RunDir
 from solvar_engine.contract.run.record import is_finished, read_record
 from solvar_engine.contract.run.resume import changed_inputs, differing_options
 from solvar_engine.contract.status import is_failed_start
@@ -21,9 +21,9 @@ NEW, RESUME, ALREADY_FINISHED = "new", "resume", "finished"
 def prepared(run: RunDir, params: Params, resume: bool) -> Iterator[str]:
     """Decide how to start, by the rules of ``--resume``, and lock the run unless it is finished.
 
-    Nothing is changed in a folder that is refused. A folder that holds no more than the status, log and lock of a
-    start that failed before the options were stored counts as empty. After ``new`` the caller stores the options
-    with `write_params`. The lock is given back at the end of the ``with`` block.
+    Nothing is changed in a folder that is refused. A folder that holds no more than what a start left that failed
+    before there was anything to go on from, such as for images that cannot be used, counts as empty. After ``new`` the
+    caller stores the options with `write_params`. The lock is given back at the end of the ``with`` block.
 
     Parameters
     ----------
@@ -60,6 +60,8 @@ def prepared(run: RunDir, params: Params, resume: bool) -> Iterator[str]:
     lock = FolderLock(run.lock)
     lock.acquire()
     try:
+        if start == NEW:
+            run.bad_images.unlink(missing_ok=True)
         if start == RESUME:
             _refuse_changed_inputs(run)
             _remove_temporary_files(run)
@@ -75,6 +77,8 @@ def _way_to_start(run: RunDir, params: Params, resume: bool) -> str:
     if not _has_content(run) or is_failed_start(run.path, params.command, FILES_BEFORE_PARAMS):
         return NEW
     if not resume:
+        if is_failed_start(run.path, params.command, FILES_BEFORE_START) and not any(run.checkpoint.glob("*.npz")):
+            return NEW
         raise UserError(f"{run.path} is not empty: give a new folder for --output, or --resume to continue its run.")
     if not run.params.exists():
         _refuse_foreign_content(run)

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.model.slices import slices_of_batch
+from solvar_engine.imaging.fourier import nyquist_shell
 from solvar_engine.imaging.sampling import enlarged_groups
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.projectors.base import Projector, images_per_call
 from solvar_engine.projectors.create import create_projector
 from solvar_engine.projectors.options import SliceOptions
 
-SHIFT_FACTORS = (-1.0, 0.5, 2.0)
-"""By which shifts of another sign or unit may be wrong."""
+SHIFT_FACTORS = (-1.0, 0.0, 0.5, 2.0)
+"""By which shifts of another sign or unit, or of images that were moved by them, may be wrong."""
 
-_SHARE, _FEWEST, _MOST = 0.1, 200, 2_000  # of the images are looked at
+_SHARE, _FEWEST, _MOST = 0.1, 500, 2_000  # of the images are looked at
 _FEWEST_OTHERS = 10  # of a group whose images are compared among themselves: a few may all be seen from one side
 
 
@@ -33,6 +34,8 @@ class PoseEvidence:
     ----------
     index : Tensor, shape (m,), int64
         Rows of the particles.
+    signal : Tensor, shape (m,), float64
+        Log-likelihood under the mean at the given pose, less that without any molecule.
     orientation_gain : Tensor, shape (m,), float64
         Log-likelihood under the mean at the given pose, less that at the orientation of another image of its optics
         group, or of any small group if its own is small.
@@ -41,6 +44,7 @@ class PoseEvidence:
     """
 
     index: Tensor
+    signal: Tensor
     orientation_gain: Tensor
     shift_gain: Tensor
 
@@ -64,7 +68,8 @@ def pose_evidence(
     source : ParticleSource
     halves : tuple of two Tensors, int64
     means : tuple of two Tensors, shape (z, y, x)
-        Of each half-set, filtered; each is held against images of the other one.
+        Of each half-set, filtered; each is held against images of the other one. Their box may be smaller than that of
+        the images.
     options : SliceOptions
     seed : int
         Draws the sample, and the other images.
@@ -75,8 +80,9 @@ def pose_evidence(
     """
     count = int(min(max(_SHARE * len(source), _FEWEST), _MOST))
     generator = torch.Generator().manual_seed(seed)
-    projector = create_projector(source.box_size, source.disk, options)
-    pose, rows, orientation, shifts = source.pose, [], [], []
+    box_size = int(means[0].shape[-1])
+    projector = create_projector(box_size, source.disk.prefix(nyquist_shell(box_size)), options)
+    pose, rows, signal, orientation, shifts = source.pose, [], [], [], []
     for half, mean in zip(halves, means[::-1], strict=True):
         # at random: rows at regular steps may all be of one kind
         index = half[torch.randperm(len(half), generator=generator)[: count // 2].sort().values]
@@ -85,11 +91,12 @@ def pose_evidence(
         rotation, drawn = pose.rotation.clone(), _other_rows(source.group.cpu()[index], generator)
         rotation[index] = pose.rotation[index[drawn]]
         rows.append(index)
+        signal.append(given)
         turned = source.with_pose(Pose(rotation, pose.shift))
         orientation.append(given - _log_likelihood(turned, index, projector, grid))
         others = [source.with_pose(Pose(pose.rotation, factor * pose.shift)) for factor in SHIFT_FACTORS]
         shifts.append(torch.stack([given - _log_likelihood(other, index, projector, grid) for other in others], dim=1))
-    return PoseEvidence(torch.cat(rows), torch.cat(orientation), torch.cat(shifts))
+    return PoseEvidence(torch.cat(rows), torch.cat(signal), torch.cat(orientation), torch.cat(shifts))
 
 
 def _other_rows(group: Tensor, generator: torch.Generator) -> Tensor:

@@ -145,7 +145,7 @@ const pickCluster = reported(async (x, y, how) => {
   if (row === undefined) return;
   clusters.forEach((number, i) => { if (number === clusters[row]) rows.push(i); });
   e.shape = null; picked(rows, how, { tool: "cluster", axes: axes() });
-  say(`Cluster ${clusters[row]}.`);
+  say(clusters[row] ? `Cluster ${clusters[row]}.` : "Outliers, which are in no cluster.");
 });
 
 // Points at equal distances along a polyline [x0, y0, x1, y1, ...].

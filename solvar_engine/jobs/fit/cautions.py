@@ -8,6 +8,7 @@ from math import degrees
 import torch
 from torch import Tensor
 
+from solvar_engine.contract.words import counted
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.images import LEAST_CONTRAST
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
@@ -62,13 +63,17 @@ def _of_contrasts(halves: HalfSetFit, contrast: Tensor) -> Iterator[str]:
     used = contrast[~halves.outlier]
     negative, large = int((used <= 0).sum()), int((used > _LARGEST_CONTRAST).sum())
     if negative:
-        yield f"{negative} images that are no outliers have a negative contrast, which cannot be (solvarContrast)"
+        yield f"{_no_outliers(negative)} a negative contrast, which cannot be (solvarContrast)"
     if large:
-        yield f"{large} images that are no outliers have a contrast above {_LARGEST_CONTRAST:g} (solvarContrast)"
+        yield f"{_no_outliers(large)} a contrast above {_LARGEST_CONTRAST:g} (solvarContrast)"
     known = halves.source.contrast
     at_limit = 0 if known is None else int((known[~halves.outlier] <= LEAST_CONTRAST).sum())
     if at_limit:
-        yield f"the contrast of {at_limit} images was refined down to its limit, {LEAST_CONTRAST:g}"
+        yield f"the contrast of {counted(at_limit, 'image')} was refined down to its limit, {LEAST_CONTRAST:g}"
+
+
+def _no_outliers(count: int) -> str:
+    return counted(count, "image that is no outlier has", "images that are no outliers have")
 
 
 def _of_resolution(images: PreparedParticles, halves: HalfSetFit) -> Iterator[str]:
@@ -94,7 +99,8 @@ def _of_power(halves: HalfSetFit, components: Components) -> Iterator[str]:
 def _of_rank(job: FitJob, components: Components) -> Iterator[str]:
     kept = len(components.eigenvalues)
     if job.asked_rank is None and kept == job.tried_rank:
-        yield f"all {kept} components that were tried are real: there may be more; give a larger --rank"
+        tried = counted(kept, "component that was tried is", "components that were tried are")
+        yield f"{'the' if kept == 1 else 'all'} {tried} real: there may be more; give a larger --rank"
 
 
 def _of_noise(job: FitJob, images: PreparedParticles, halves: HalfSetFit) -> Iterator[str]:
@@ -114,7 +120,7 @@ def _of_noise(job: FitJob, images: PreparedParticles, halves: HalfSetFit) -> Ite
     if names:
         yield (
             f"some frequencies of the images of optics group {names[0]}"
-            + (f" and {len(names) - 1} others" if len(names) > 1 else "")
+            + (f" and {counted(len(names) - 1, 'other')}" if len(names) > 1 else "")
             + " hold hardly any noise, as if they were filtered: give images as they were extracted"
         )
 

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.contract.words import counted
 from solvar_engine.data.metadata import micrograph_pixel_size
 from solvar_engine.data.particles import ParticleStack
 
@@ -65,8 +66,9 @@ class Families:
     def sentence(self, path: str) -> str:
         """Say what was found."""
         repeated = self.is_repeated
+        particles = counted(len(np.unique(self.label[repeated])), "particle")
         return (
-            f"{int(repeated.sum())} rows of {path} show only {len(np.unique(self.label[repeated]))} particles"
+            f"{int(repeated.sum())} rows of {path} show only {particles}"
             f" ({', '.join(self.reasons)}): all rows of a particle go to one half-set"
         )
 

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
-from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence, mean_and_error, pose_evidence
+from solvar_engine.estimation.judging.given_poses import PoseEvidence, mean_and_error, pose_evidence
 from solvar_engine.imaging.masks import distance_of_centres, grown, share_of_density, sphere_mask
 from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.jobs.pose_doubts import SIGNIFICANT, are_foreign, comparison, foreign_parts, origin_doubts
 from solvar_engine.reconstruction.mean import MeanEstimate, filtered_halves
 
 BALL = 0.42
 """Radius of the mask over the box where there is no density to make one from."""
 
-_SIGNIFICANT = 4.0  # standard errors
-_WEAK = 0.5  # of the gain of other images
-_LEAST_SHIFT = 1.0  # px, of shifts whose unit can be told
-_NOTABLE = 0.05  # of the gain of the orientations
-_LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
-_BLOCKS = (2, 4, 8)  # of rows
 _WRONG_MASK, _SMALL_MASK, _EMPTY_FOCUS = 0.1, 0.5, 0.01  # of the density
 _NEAR_PX, _NEAR_ANGSTROM = 2.0, 8.0  # around a mask: tight ones, at a high level of the density, leave that much out
 _BESIDE, _BESIDE_IN_BOTH = 0.05, 0.02  # of the density, and of what the half-maps share
@@ -100,52 +90,24 @@ def evidence_of_poses(job: FitJob, source: PreparedParticles, mean: MeanEstimate
 def pose_cautions(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     """Say which poses, if any, do not belong to their images."""
     gain, error = mean_and_error(evidence.orientation_gain)
-    compared = f"log-likelihood gain {gain:.2f} +- {error:.2f} an image over orientations of other images"
-    if not gain > _SIGNIFICANT * error:
-        return [
-            f"The orientations in {stack.path} do not seem to belong to its images ({compared}): check that the list is"
-            " of these stacks, in their order, and that its angles are of RELION's convention"
-        ]
-    cautions = []
-    for parts in _partitions(stack, evidence.index.numpy()):
-        foreign = [name for name, members in parts if _is_foreign(evidence.orientation_gain, members)]
-        if foreign:
-            named = ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
-            cautions.append(
-                f"The orientations of {named} in {stack.path} do not seem to belong to their images, unlike those of"
-                f" the others ({compared} in all): check that their rows are of these stacks, in their order"
+    if not gain > SIGNIFICANT * error:
+        found = f"The orientations in {stack.path} do not seem to belong to its images ({comparison(gain, error)})"
+        if not are_foreign(evidence):
+            found = (
+                f"The images of {stack.path} are too few or too noisy to tell whether the orientations are theirs"
+                f" ({comparison(gain, error)})"
             )
-            break
-    shift = stack.pose.shift[evidence.index]
-    rms_px = float(shift.square().sum(dim=1).mean().sqrt()) / stack.pixel_size
-    losses = [mean_and_error(-column) for column in evidence.shift_gain.T]
-    loss, of_loss, factor = max((*loss, factor) for loss, factor in zip(losses, SHIFT_FACTORS, strict=True))
-    if rms_px > _LEAST_SHIFT and loss > max(_SIGNIFICANT * of_loss, _NOTABLE * gain):
-        cautions.append(
-            f"The images of {stack.path} agree better with {factor:g} times their origins (log-likelihood gain"
-            f" {loss:.2f} +- {of_loss:.2f} an image): check their unit and sign, and that they are of these images"
+        return [
+            f"{found}: check that the list is of these stacks, in their order, and that its angles are of RELION's"
+            " convention"
+        ]
+    cautions = origin_doubts(evidence, stack)
+    foreign = foreign_parts(evidence, stack)
+    if foreign:
+        cautions.insert(
+            0,
+            f"The orientations of {foreign} in {stack.path} do not seem to belong to their images, unlike those of"
+            f" the others ({comparison(gain, error)} in all): check that their rows are of these stacks, in their"
+            " order",
         )
     return cautions
-
-
-def _is_foreign(gain: Tensor, members: NDArray[np.bool_]) -> bool:
-    """Whether the poses of a part of the images do not belong to them, unlike those of the others."""
-    part = torch.from_numpy(members)
-    if min(int(part.sum()), int((~part).sum())) < _LEAST_MEMBERS:
-        return False
-    (own, error), (others, _) = mean_and_error(gain[part]), mean_and_error(gain[~part])
-    return own < _SIGNIFICANT * error and own + _SIGNIFICANT * error < _WEAK * others
-
-
-def _partitions(stack: ParticleStack, rows: NDArray[np.int64]) -> Iterator[list[tuple[str, NDArray[np.bool_]]]]:
-    """Ways to part some rows as they may have been put together: the name of each part, and which rows it has."""
-    group, paths = stack.group.numpy()[rows], stack.index.paths
-    yield [(f"optics group {stack.group_names[number]}", group == number) for number in np.unique(group)]
-    files = np.array([str(path) for path in paths])[stack.index.stack[rows]]
-    folders = np.array([str(path.parent) for path in paths])[stack.index.stack[rows]]
-    for names in (folders, files):
-        yield [(str(name), names == name) for name in np.unique(names)]
-    for count in _BLOCKS:
-        edges = np.linspace(0, len(stack), count + 1).astype(int)
-        pairs = zip(edges[:-1], edges[1:], strict=True)
-        yield [(f"rows {first + 1} to {last}", (first <= rows) & (rows < last)) for first, last in pairs]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from solvar_engine.contract.words import counted
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.grey_scales import LEAST_SCALE, GreyScales, find_grey_scales
@@ -89,7 +90,8 @@ def sentence_of_dark_images(is_dark: Tensor, part: Tensor, names: list[str]) -> 
     shown = ", ".join(counts[:_SHOWN_PARTS])
     others = f" and those of {len(mixed) - _SHOWN_PARTS} other parts" if len(mixed) > _SHOWN_PARTS else ""
     return (
-        f"{int(is_dark.sum())} images show the molecule with the other sign than those beside them"
+        f"{counted(int(is_dark.sum()), 'image shows', 'images show')} the molecule with the other sign than those"
+        " beside them"
         + (f" (among them {shown}{others}, where images of both signs were mixed)" if mixed else "")
         + ": left out, as outliers; if they are good ones, multiply them by -1"
     )
@@ -112,6 +114,6 @@ def sentences_of_scales(scale: Tensor, part: Tensor, names: list[str]) -> Iterat
             shown = ", ".join(names[number] for number in some[:_SHOWN_PARTS])
             others = f" and {len(some) - _SHOWN_PARTS} other parts" if len(some) > _SHOWN_PARTS else ""
             count = int(size[some].sum())
-            yield f"The signal of {count} images ({shown}{others}) " + what.format(
+            yield f"The signal of {counted(count, 'image')} ({shown}{others}) " + what.format(
                 float(scale[some].median()), reference
             )

@@ -18,6 +18,7 @@ from solvar_engine.contract.params import (
     MIN_PARTICLES_PER_COMPONENT,
     FitParams,
 )
+from solvar_engine.contract.words import counted
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.fourier import fourier_crop_volume
@@ -93,13 +94,15 @@ def open_particles(params: FitParams) -> ParticleStack:
     count = len(stack)
     if count < MIN_PARTICLES:
         raise UserError(
-            f"{params.particles} has {count} particles, but a fit needs at least {MIN_PARTICLES}: give more particles."
+            f"{params.particles} has {counted(count, 'particle')}, but a fit needs at least {MIN_PARTICLES}: give more"
+            " particles."
         )
     rank = params.components_for(count)
     if count < MIN_PARTICLES_PER_COMPONENT * rank:
         raise UserError(
-            f"--rank is {rank}, but {count} particles support at most {count // MIN_PARTICLES_PER_COMPONENT} "
-            f"components ({MIN_PARTICLES_PER_COMPONENT} particles each): lower --rank or give more particles."
+            f"--rank is {rank}, but {count} particles support at most "
+            f"{counted(count // MIN_PARTICLES_PER_COMPONENT, 'component')} ({MIN_PARTICLES_PER_COMPONENT} particles "
+            "each): lower --rank or give more particles."
         )
     return stack
 
@@ -315,10 +318,10 @@ def _mended_subset(particles: HalfSplit, subset: NDArray[np.int64], seed: int) -
         totals[smaller] += int(size[family])
     mended = np.where(is_parted, half_of_family[label], subset)
     logger.warning(
-        "rlnRandomSubset of %s parts the rows of %d particles: %d rows are moved to the other half-set",
+        "rlnRandomSubset of %s parts the rows of %s: %s moved to the other half-set",
         particles.path,
-        len(parted),
-        int((mended != subset).sum()),
+        counted(len(parted), "particle"),
+        counted(int((mended != subset).sum()), "row is", "rows are"),
     )
     return mended
 

@@ -111,10 +111,10 @@ class FitJob:
         """Last shell of the working box."""
         return nyquist_shell(self.inputs.box_size)
 
-    def add_cautions(self, sentences: Sequence[str]) -> None:
+    def add_cautions(self, sentences: Sequence[str], come_first: bool = False) -> None:
         """Log and record what seems wrong, once for all processes."""
         if self.world.is_first:
-            add_cautions(self.run, sentences)
+            add_cautions(self.run, sentences, come_first)
 
     def record_epoch(self, iteration: int, stage: str, half: int | None, shell_max: int, objective: float) -> None:
         """Add a row to the metrics and a line to the log."""

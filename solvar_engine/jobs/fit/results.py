@@ -11,12 +11,14 @@ from torch import Tensor
 from solvar_engine.contract.results import (
     CONTRAST,
     CONTRAST_STD,
+    FOREIGN_POSES,
     GREY_SCALE,
     HALF_SET,
     LOG_LIKELIHOOD,
     NOT_REPRODUCIBLE,
     OUTLIER,
 )
+from solvar_engine.contract.words import counted
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.judging.components import Components, LatentBatch
@@ -25,7 +27,7 @@ from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.model.mixture import GaussianMixture
 from solvar_engine.estimation.solver.agreement import covariance_fsc
 from solvar_engine.imaging.shells import resolution_at
-from solvar_engine.jobs.decisions import read_cautions
+from solvar_engine.jobs.decisions import read_cautions, read_decisions, with_cautions
 from solvar_engine.jobs.fit.cautions import cautions_of
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.outputs import (
@@ -72,7 +74,10 @@ def write_results(
     correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal().cpu()
     factors = tuple((factors.volumes * halves.problem.mask).cpu() for factors in halves.state.factors)
     mean, components, decision = on_cpu((halves.mean, components, decision))
-    labels = label_components(components, overlap, is_slow, least_gain(job, halves, decision))
+    decided = read_decisions(run)
+    labels = label_components(
+        components, overlap, is_slow, least_gain(job, halves, decision), decided.poses_are_foreign
+    )
     write_components(run, components, overlap, labels, scale)
     for half, volumes in enumerate(factors, start=1):
         write_half_components(run, components, volumes, half, scale)
@@ -96,8 +101,8 @@ def write_results(
     stack.write_star(run.particles, columns, source.pose if job.params.refine_poses else None)
     halves = replace(halves, mean=mean)
     job.add_cautions(cautions_of(job, images, halves, components, contrast))
-    cautions = "; ".join(read_cautions(run))
-    return _summarise(halves, components, labels, scale, job.params.focus_mask) + (cautions and f". Mind: {cautions}")
+    summary = _summarise(halves, components, labels, scale, job.params.focus_mask, decided.pose_gain is not None)
+    return with_cautions(summary, read_cautions(run))
 
 
 def _leading(
@@ -132,17 +137,23 @@ def _half_set_numbers(job: FitJob) -> torch.Tensor:
 
 
 def _summarise(
-    halves: HalfSetFit, components: Components, labels: list[str], scale: OutputScale, focus_mask: str | None
+    halves: HalfSetFit, components: Components, labels: list[str], scale: OutputScale, focus_mask: str | None,
+    is_resolved: bool,
 ) -> str:
     source = halves.source
     resolution = resolution_at(halves.mean.fsc, 0.143, source.box_size, source.pixel_size)
     reproducible = sum(label != NOT_REPRODUCIBLE for label in labels)
     outliers = int(halves.outlier.sum())
-    left_out = f", {outliers} of them outliers" if outliers else ""
-    found = f"{reproducible} of {len(labels)} components reproducible" if labels else "no reproducible variability"
+    left_out = f", {counted(outliers, 'of them an outlier', 'of them outliers')}" if outliers else ""
+    found = "no reproducible variability"
+    if labels:
+        found = f"{reproducible} of {counted(len(labels), 'component')} reproducible"
+    if FOREIGN_POSES in labels:
+        found = "no motions: components show what wrong orientations leave"
     found += f" inside the focus mask {focus_mask}" if focus_mask and not reproducible else ""
-    limit = " (Nyquist)" if resolution <= 2 * source.pixel_size else ""
-    summary = f"{len(source)} particles{left_out}, mean at {resolution:.1f} Angstrom{limit}, {found}"
+    mean = f"mean at {resolution:.1f} Angstrom" + (" (Nyquist)" if resolution <= 2 * source.pixel_size else "")
+    mean = mean if is_resolved else "mean not resolved"
+    summary = f"{len(source)} particles{left_out}, {mean}, {found}"
     logger.info(summary)
     logger.info("contrast: standard deviation %.3f between images", halves.contrast_variance() ** 0.5)
     eigenvalues = components.eigenvalues * scale.volume**2

@@ -24,6 +24,7 @@ from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_caut
 from solvar_engine.jobs.fit.inputs import focus, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit.plan import FitDemand, plan_gpu, plan_within
+from solvar_engine.jobs.pose_doubts import are_foreign
 from solvar_engine.jobs.running.allocator import FreedMemory
 from solvar_engine.jobs.running.devices import device_name, usable_memory
 from solvar_engine.jobs.running.memory import available_bytes
@@ -166,7 +167,7 @@ def settle_sign_and_masks(
         settled = job.world.agreed(SignAndMask(sign, mask.to(mean.mean.device)))
         if job.world.is_first:
             write_decisions(job.run, decisions)
-        job.add_cautions(cautions)
+        job.add_cautions(cautions, come_first=True)
         job.checkpoint.save("start", settled)
     job.progress.advance()
     return source.with_sign(settled.sign), _masks(job, settled.mask), equations
@@ -182,7 +183,7 @@ def _examined(
     gain, error = mean_and_error(evidence.orientation_gain)
     logger.info("Poses: log-likelihood gain %.2f +- %.2f an image over orientations of other images", gain, error)
     cautions = [*pose_cautions(evidence, job.inputs.stack), *mask_cautions(job, mean)]
-    return ImageDecisions(source.sign, source.grey_unit, gain, error), cautions
+    return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence)), cautions
 
 
 def _masks(job: FitJob, mask: Tensor) -> Masks:

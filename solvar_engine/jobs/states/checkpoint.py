@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,9 @@ class StateCheckpoint:
         self.states.append(state)
         write_json(self._path, {"call": self._call, "states": [asdict(state) for state in self.states]})
 
-    def finish(self, files: StateFolder) -> None:
+    def finish(self, files: StateFolder, cautions: Sequence[str]) -> None:
         """Forget the list, as there is nothing left to go on with, but not what the states were made from."""
-        write_json(files.call, self._call)
+        write_json(files.call, {**self._call, "cautions": list(cautions)})
         self._path.unlink(missing_ok=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +11,11 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import Reach, read_latents
 from solvar_engine.contract.run import RunDir
-from solvar_engine.contract.star import StarFile
+from solvar_engine.contract.words import counted
 from solvar_engine.jobs.states.latent_space import LatentSpace
-from solvar_engine.jobs.states.particles import outliers_of
 from solvar_engine.jobs.states.points import read_points
 from solvar_engine.latent import dense_path, nearest_point, resample_polyline
 from solvar_engine.latent.distances import marginal_precision
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class States:
     points : ndarray, shape (states, r), float64
         Their latent coordinates.
     owner : ndarray, shape (n,), int64
-        State (from 0) that each particle belongs to: its cluster, or the nearest point.
+        State (from 0) that each particle belongs to: its cluster, or the nearest point. Meaningless for outliers.
     is_extrapolated : ndarray of bool, shape (states,)
         States that are far from all particles.
     is_outlier : ndarray of bool, shape (n,)
@@ -46,7 +42,14 @@ class States:
     @property
     def n_particles(self) -> NDArray[np.int64]:
         """How many particles belong to each state."""
-        return np.bincount(self.owner, minlength=len(self.points))
+        return np.bincount(self.owner[~self.is_outlier], minlength=len(self.points))
+
+    @property
+    def cautions(self) -> list[str]:
+        """What is doubtful of them, in sentences without full stop."""
+        numbers = [str(number) for number in np.flatnonzero(self.is_extrapolated) + 1]
+        named = f"state{'s' if len(numbers) > 1 else ''} {', '.join(numbers)} of {len(self.points)}"
+        return [f"Far from all particles, and so extrapolated: {named}"] if numbers else []
 
 
 def choose_states(params: ReconstructParams, run: RunDir, space: LatentSpace) -> States:
@@ -58,7 +61,7 @@ def choose_states(params: ReconstructParams, run: RunDir, space: LatentSpace) ->
         If the table of points does not fit the run, or is no path, or a point is far from all particles and the
         options do not allow that.
     """
-    clusters, is_outlier = None, outliers_of(StarFile.read(run.particles).particles)
+    clusters, is_outlier = None, space.is_outlier
     reach = Reach.of(read_latents(run.latents), is_outlier)
     if params.clusters is not None:
         clusters = space.cluster(params.clusters, params.seed)
@@ -75,9 +78,6 @@ def choose_states(params: ReconstructParams, run: RunDir, space: LatentSpace) ->
             points = _trajectory(params, run, space, reach, columns)
         owner = nearest_point(space.features, points[:, space.columns])
     is_extrapolated = reach.excess(points, columns) > 1
-    if is_extrapolated.any():
-        numbers = ", ".join(str(number) for number in np.flatnonzero(is_extrapolated) + 1)
-        logger.warning("Far from all particles, and so extrapolated: state %s of %d", numbers, len(points))
     return States(points, owner, is_extrapolated, is_outlier)
 
 
@@ -102,9 +102,10 @@ def _trajectory(
         points = resample_polyline(anchors, params.frames)
         if params.path == "density":
             # other components are not compared: they change evenly along the path
-            precision = marginal_precision(read_latents(run.latents).precision, space.columns)
+            precision = marginal_precision(read_latents(run.latents).precision[~space.is_outlier], space.columns)
+            features = space.features[~space.is_outlier]
             points[:, space.columns] = dense_path(
-                anchors[:, space.columns], space.features, precision, params.frames, seed=params.seed
+                anchors[:, space.columns], features, precision, params.frames, seed=params.seed
             )
     except ValueError as error:
         raise UserError(f"{name} is not a path: {error}.") from error
@@ -118,5 +119,5 @@ def _cluster_centres(params: ReconstructParams, run: RunDir, space: LatentSpace)
     centres = read_points(run.centres, space.z.shape[1])
     for cluster in params.between:
         if cluster > len(centres):
-            raise UserError(f"--between is {cluster}, but {run.centres} has {len(centres)} clusters.")
+            raise UserError(f"--between is {cluster}, but {run.centres} has {counted(len(centres), 'cluster')}.")
     return centres[np.array(params.between) - 1]

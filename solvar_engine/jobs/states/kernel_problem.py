@@ -15,6 +15,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import StateFolder, read_fsc
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.words import counted
 from solvar_engine.data.faults import BadImages
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
@@ -33,6 +34,7 @@ from solvar_engine.jobs.running.devices import compute_device
 from solvar_engine.jobs.running.memory import available_bytes
 from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.jobs.running.progress import Progress
+from solvar_engine.jobs.states.images_of_fit import refuse_images_of_others
 from solvar_engine.jobs.states.latent_space import LatentSpace
 from solvar_engine.jobs.states.particles import (
     check_extent,
@@ -84,6 +86,8 @@ class KernelProblem:
     options : SliceOptions
         How volumes are projected and images back-projected.
     seed : int
+    cautions : tuple of str
+        What is doubtful of the images, in sentences without full stop.
     """
 
     source: PreparedParticles
@@ -100,6 +104,7 @@ class KernelProblem:
     everything: tuple[Tensor, Tensor]
     options: SliceOptions
     seed: int
+    cautions: tuple[str, ...]
 
     @property
     def scale(self) -> OutputScale:
@@ -131,7 +136,7 @@ def set_up(
     """
     refuse_without_halves(run, space)
     known = read_run_particles(run)
-    stack, row = open_stack(params, known)
+    stack, row, cautions = open_stack(params, known)
     mean = read_volume(run.mean)
     check_extent(stack, mean.box_size, mean.pixel_size, run.mean)
     box_size = _box_size(params, stack, mean.box_size)
@@ -144,7 +149,8 @@ def set_up(
     )  # fmt: skip
     plan = plan_within(demand, available_bytes())
     FreedMemory.of_reconstruction().govern(progress)
-    logger.info("%d volumes of %d px from %d particles. %s", states, box_size, len(stack), plan.sentence())
+    volumes = counted(states, "volume")
+    logger.info("%s of %d px from %d particles. %s", volumes, box_size, len(stack), plan.sentence())
     scratch = output if params.scratch is None else scratch_folder(params.scratch)
     require_disk(plan, output, scratch, "reconstruction")
     progress.stage("reading images")
@@ -162,7 +168,10 @@ def set_up(
     if params.particles is None:
         scale = grey_scales_of(known.star.particles, row, len(stack))
         source = source if scale is None else source.with_grey_scale(scale)
-    source, models = _signed_with_half_models(params, run, space, source, stack, torch.cat(rows), options)
+    source, models, doubts = _signed_with_half_models(params, run, space, source, stack, rows, options)
+    for caution in doubts:
+        logger.warning(caution)
+    cautions += doubts
     progress.advance()
     progress.stage("placing particles")
     z, precision = _place_and_remove(source, rows, models, options)
@@ -173,7 +182,7 @@ def set_up(
     is_reproducible = bool(space.components.is_reproducible[space.columns].all())
     return KernelProblem(
         source, stack, row, is_outlier, rows, z, precision, models, space.columns, is_reproducible, mask,
-        everything, options, params.seed,
+        everything, options, params.seed, tuple(cautions),
     )  # fmt: skip
 
 
@@ -190,47 +199,51 @@ def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> 
 
 def _signed_with_half_models(
     params: ReconstructParams, run: RunDir, space: LatentSpace, source: PreparedParticles, stack: ParticleStack,
-    rows: Tensor, options: SliceOptions,
-) -> tuple[PreparedParticles, tuple[HalfModel, HalfModel]]:
+    rows: tuple[Tensor, Tensor], options: SliceOptions,
+) -> tuple[PreparedParticles, tuple[HalfModel, HalfModel], list[str]]:
     """Give the images the sign that makes them those of the run, and each half-set its own mean and components.
 
     The fit has decided on sign and scale of its images; those of others show in the factors on the mean that fit them.
-    Densities are positive factors times those of the run.
+    Densities are positive factors times those of the run. What is doubtful of the images is said.
     """
-    path = stack.path
+    path, used = stack.path, torch.cat(rows)
+    cautions: list[str] = []
     mask = read_volume(run.mask).data
     gain = _mean_gain(run, mask.shape[-1])
-    means = [
+    first, second = (
         (ft_to_volume(volume_to_ft(read_volume(path).data) * gain, mask.shape[-1]) * mask).to(options.device)
         for path in (run.mean_half1, run.mean_half2)
-    ]
-    disk = source.disk.prefix(nyquist_shell(mask.shape[-1]))
-    known = read_decisions(run).sign
-    source = source.with_sign(1.0 if known is None else known)
-    if params.particles is not None:
-        source = _on_one_scale(source, stack, rows, disk, 0.5 * (means[0] + means[1]), options)
-    scale = scale_to_images(source, sample_of(rows, _SCALE_IMAGES), disk, 0.5 * (means[0] + means[1]), options)
-    if scale < 0:
-        if params.particles is None and known is not None:
-            raise UserError(
-                f"The images of {path} have the other sign than when {run.path} was fitted: they have changed since;"
-                " give those of the fit, or the new ones with --particles."
-            )
-        if params.particles is not None:
-            logger.info("The images of %s have the other sign than those of the fit: they are inverted", path)
-        source, scale = source.with_sign(-source.sign), -scale
-    variances = torch.from_numpy(space.components.eigenvalue[space.columns]).to(options.device)
-    first, second = (
-        HalfModel(scale * mean, scale * _half_components(run, space, half).to(options.device), variances)
-        for half, mean in enumerate(means, start=1)
     )
-    return source, (first, second)
+    mean, disk = 0.5 * (first + second), source.disk.prefix(nyquist_shell(mask.shape[-1]))
+    known = read_decisions(run)
+    source = source.with_sign(1.0 if known.sign is None else known.sign)
+    if params.particles is not None:
+        source, cautions = _on_one_scale(source, stack, used, disk, mean, options)
+    scale = scale_to_images(source, sample_of(used, _SCALE_IMAGES), disk, mean, options)
+    is_inverted = scale < 0
+    if is_inverted:
+        source, scale = source.with_sign(-source.sign), -scale
+    first, second = scale * first, scale * second
+    cautions += refuse_images_of_others(source, stack, rows, (first, second), run, known, options, params.seed)
+    if is_inverted and params.particles is not None:
+        logger.info("The images of %s have the other sign than those of the fit: they are inverted", path)
+    elif is_inverted and known.sign is not None:
+        raise UserError(
+            f"The images of {path} have the other sign than when {run.path} was fitted: they have changed since; give"
+            " those of the fit, or the new ones with --particles."
+        )
+    variances = torch.from_numpy(space.components.eigenvalue[space.columns]).to(options.device)
+    models = (
+        HalfModel(half_mean, scale * _half_components(run, space, half).to(options.device), variances)
+        for half, half_mean in enumerate((first, second), start=1)
+    )
+    return source, (next(models), next(models)), cautions
 
 
 def _on_one_scale(
     source: PreparedParticles, stack: ParticleStack, rows: Tensor, disk: HalfDisk, mean: Tensor, options: SliceOptions
-) -> PreparedParticles:
-    """Find the scales of parts of the set by the mean of the run; single images stay as they are."""
+) -> tuple[PreparedParticles, list[str]]:
+    """Find the scales of parts of the set by the mean of the run, and say them; single images stay as they are."""
     part, names = parts_of(stack)
     used = torch.cat([sample_of(rows[part[rows] == number], _SCALE_IMAGES) for number in range(len(names))])
     evidence = torch.zeros(len(source), 2, dtype=torch.float64)
@@ -239,10 +252,8 @@ def _on_one_scale(
         evidence[:, 1] *= -1  # the sign of all is found later
     scale = scales_of_parts(evidence, part, used, len(names)).scale
     if bool((scale == 1).all()):
-        return source
-    for sentence in sentences_of_scales(scale, part, names):
-        logger.warning(sentence)
-    return source.with_grey_scale(scale[part])
+        return source, []
+    return source.with_grey_scale(scale[part]), list(sentences_of_scales(scale, part, names))
 
 
 def _half_components(run: RunDir, space: LatentSpace, half: int) -> Tensor:

@@ -18,6 +18,7 @@ from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import GREY_SCALE, HALF_SET, OUTLIER, Latents, read_latents, read_noise
 from solvar_engine.contract.run import RunDir, changed_inputs, read_record
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.contract.words import counted
 from solvar_engine.data.faults import BadImages
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.particles import ParticleStack
@@ -99,7 +100,8 @@ def read_run_particles(run: RunDir) -> RunParticles:
         halves = split_halves(split, options["seed"])
     is_outlier = outliers_of(star.particles)
     if is_outlier.any():
-        logger.info("%d particles are outliers and left out", int(is_outlier.sum()))
+        outliers = counted(int(is_outlier.sum()), "particle is an outlier", "particles are outliers")
+        logger.info("%s and left out", outliers)
     first, second = (half[~torch.from_numpy(is_outlier)[half]] for half in halves)
     root = options["root"] and str(folder / options["root"])
     path = Path(os.path.abspath(folder / options["particles"]))
@@ -110,7 +112,9 @@ def read_run_particles(run: RunDir) -> RunParticles:
     )  # fmt: skip
 
 
-def open_stack(params: ReconstructParams, particles: RunParticles) -> tuple[ParticleStack, NDArray[np.int64]]:
+def open_stack(
+    params: ReconstructParams, particles: RunParticles
+) -> tuple[ParticleStack, NDArray[np.int64], list[str]]:
     """Open the images, with the poses of the run.
 
     Returns
@@ -119,6 +123,8 @@ def open_stack(params: ReconstructParams, particles: RunParticles) -> tuple[Part
         In the order of its own file.
     row : ndarray of int64, shape (particles of the run,)
         Row of the stack for each particle of the run.
+    cautions : list of str
+        What is doubtful of the list, in sentences without full stop.
 
     Raises
     ------
@@ -134,17 +140,17 @@ def open_stack(params: ReconstructParams, particles: RunParticles) -> tuple[Part
     known = _list_of(particles.star, particles.metadata)
     row = match_rows(known, _list_of(stack.star, stack.metadata))
     pose = particles.metadata.pose
-    shift = stack.pose.shift.clone()
+    shift, cautions = stack.pose.shift.clone(), []
     if params.particles is None:
         shift[row] = pose.shift
     else:
-        _compare_orientations(particles, stack, row)
+        cautions = [*stack.cautions, *_compare_orientations(particles, stack, row)]
         moved = moved_images(_as_fitted(particles), _list_of(stack.star, stack.metadata), row)
         shift[row] = pose.shift + torch.from_numpy(moved).float()
     rotation = stack.pose.rotation.clone()
     rotation[row] = pose.rotation
     metadata = dataclasses.replace(stack.metadata, pose=Pose(rotation, shift))
-    return dataclasses.replace(stack, metadata=metadata), row
+    return dataclasses.replace(stack, metadata=metadata), row, cautions
 
 
 def _list_of(star: StarFile, metadata: ParticleMetadata) -> ParticleList:
@@ -165,16 +171,17 @@ def _as_fitted(particles: RunParticles) -> ParticleList:
     return _list_of(particles.star, read_metadata(fitted))
 
 
-def _compare_orientations(particles: RunParticles, stack: ParticleStack, row: NDArray[np.int64]) -> None:
-    """Warn where the orientations of another list are not those of the run, which are used."""
+def _compare_orientations(particles: RunParticles, stack: ParticleStack, row: NDArray[np.int64]) -> list[str]:
+    """Say if the orientations of another list are not those of the run, which are used."""
     angle = angular_distance_deg(particles.metadata.pose.rotation, stack.pose.rotation[row]).median()
-    if float(angle) > _OTHER_ORIENTATIONS:
-        logger.warning(
-            "Orientations of %s differ from those of the run by %.0f degrees (median), which are used: does the list"
-            " belong to it?",
-            stack.path,
-            float(angle),
-        )
+    if not float(angle) > _OTHER_ORIENTATIONS:
+        return []
+    caution = (
+        f"Orientations of {stack.path} differ from those of the run by {float(angle):.0f} degrees (median), which are"
+        " used: does the list belong to it?"
+    )
+    logger.warning(caution)
+    return [caution]
 
 
 def prepare(

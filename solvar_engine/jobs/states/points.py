@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.words import counted
 
 
 def read_points(path: str | os.PathLike[str], n_components: int) -> NDArray[np.float64]:
@@ -55,7 +56,7 @@ def read_points(path: str | os.PathLike[str], n_components: int) -> NDArray[np.f
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise UserError(
-                f"Row {number} of {path} has {_count(len(row), 'value')}, but {len(header)} are needed "
+                f"Row {number} of {path} has {counted(len(row), 'value')}, but {len(header)} are needed "
                 f"({', '.join(header)})."
             )
         for axis, position in enumerate(positions):
@@ -91,7 +92,7 @@ def _check_header(path: str | os.PathLike[str], header: Sequence[str], n_compone
         count = header.count(f"z_{axis}")
         if count == 0:
             raise UserError(
-                f"{path} has no column z_{axis}, but the run has {_count(n_components, 'component')}: give a "
+                f"{path} has no column z_{axis}, but the run has {counted(n_components, 'component')}: give a "
                 f"comma-separated table with the columns z_1 to z_{n_components}."
             )
         if count > 1:
@@ -99,7 +100,7 @@ def _check_header(path: str | os.PathLike[str], header: Sequence[str], n_compone
     if f"z_{n_components + 1}" in header:
         raise UserError(
             f"{path} has a column z_{n_components + 1}, but the run has only "
-            f"{_count(n_components, 'component')}: is it of another run?"
+            f"{counted(n_components, 'component')}: is it of another run?"
         )
 
 
@@ -109,8 +110,3 @@ def _number(cell: str) -> float | None:
         return float(cell)
     except ValueError:
         return None
-
-
-def _count(number: int, noun: str) -> str:
-    """Write a number and its noun."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -41,7 +41,7 @@ def test_all_are_named_and_left_out_on_request(damaged, engine, tmp_path):
     assert "particles.mrcs is truncated" in engine(*call).error
     with open(damaged / "particles.mrcs", "r+b") as stream:  # holes that are read as zeros
         stream.truncate(1024 + PARTICLES * 24 * 24 * 4)
-    outcome = engine(*call, "--resume")
+    outcome = engine(*call)
     assert outcome.code == 2 and outcome.error.count("error:") == 1
     assert "Image 4 of" in outcome.error and "is constant (0), and 9 of 300 images cannot be used" in outcome.error
     assert "(rows 4, 8, 41, 42, 91 ...;" in outcome.error and "--skip-bad-images" in outcome.error
@@ -51,7 +51,8 @@ def test_all_are_named_and_left_out_on_request(damaged, engine, tmp_path):
     }  # fmt: skip
     with open(damaged / "particles.mrcs", "r+b") as stream:
         stream.truncate(1024 + (PARTICLES - 2) * 24 * 24 * 4 + 100)
-    outcome = engine(*call, "--resume", "--skip-bad-images")
+    # with the advice followed, in the same folder
+    outcome = engine(*call, "--skip-bad-images")
     assert outcome.code == 0 and "left out, as outliers" in outcome.error
     particles = StarFile.read(run.particles).particles
     assert set(BAD) <= set(np.flatnonzero(particles.integers("solvarOutlier")))

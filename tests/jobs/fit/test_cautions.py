@@ -59,7 +59,7 @@ def test_an_ordinary_fit_needs_no_word():
         ({"variance": 1.0}, "the spread of the contrasts is at its limit (1.00)"),
         ({"variance": 0.6}, "impossibly large (0.77)"),
         ({"contrast": contrasts(-1.04, -0.2)}, "2 images that are no outliers have a negative contrast"),
-        ({"contrast": contrasts(3.5)}, "1 images that are no outliers have a contrast above 3"),
+        ({"contrast": contrasts(3.5)}, "1 image that is no outlier has a contrast above 3"),
         ({"known": contrasts(0.1, 0.1, 0.3)}, "contrast of 2 images was refined down to its limit, 0.1"),
         ({"fsc": torch.full((8,), 0.9), "input_box": 32}, "working box (6.0 Angstrom): give a larger --box"),
         ({"fsc": torch.tensor([1.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])}, "agree on the mean in no shell"),

@@ -21,7 +21,7 @@ from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.estimation.alternation.means import half_set_equations
-from solvar_engine.estimation.judging.given_poses import PoseEvidence
+from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence
 from solvar_engine.imaging.fourier import low_pass
 from solvar_engine.imaging.masks import automatic_mask, grown, soft_edge, sphere_mask
 from solvar_engine.imaging.types import Pose, Volume
@@ -30,6 +30,7 @@ from solvar_engine.jobs.fit.first_mean import BALL, mask_cautions, pose_cautions
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
+from solvar_engine.jobs.pose_doubts import are_foreign
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE
 from tests.reconstruction.simulated import noise
@@ -68,7 +69,7 @@ def shuffled_names(particles: Path, rows: np.ndarray) -> list[str]:
 
 def test_right_poses_and_masks_raise_no_doubt(hinge, tmp_path):
     decided, cautions, _ = settled(hinge.particles, tmp_path, mask=str(hinge.mask), focus_mask=str(hinge.mask))
-    assert cautions == [] and decided.pose_gain > 20 * decided.pose_gain_error
+    assert cautions == [] and decided.pose_gain > 20 * decided.pose_gain_error and not decided.poses_are_foreign
 
 
 def test_poses_of_other_images_are_told(hinge, tmp_path):
@@ -77,7 +78,7 @@ def test_poses_of_other_images_are_told(hinge, tmp_path):
     particles = with_changed_rows(hinge.particles, tmp_path / "shuffled.star", rlnImageName=names)
     decided, cautions, _ = settled(particles, tmp_path)
     assert cautions[0].startswith(f"The orientations in {particles} do not seem to belong to its images (log-")
-    assert abs(decided.pose_gain) < 4 * decided.pose_gain_error
+    assert abs(decided.pose_gain) < 4 * decided.pose_gain_error and decided.poses_are_foreign
     names = shuffled_names(hinge.particles, np.arange(PARTICLES // 2, PARTICLES))
     particles = with_changed_rows(hinge.particles, tmp_path / "joined.star", rlnImageName=names)
     (tmp_path / "second").mkdir()
@@ -99,7 +100,7 @@ class ListOf800:
     group_names, pixel_size = ("one", "two"), 2.0
     group = torch.arange(800) % 2
     index = Index([Path(f"{folder}/{name}.mrcs") for folder in "AB" for name in "xy"], np.arange(800) // 2 % 4)
-    pose = Pose(torch.eye(3).expand(800, 3, 3), torch.zeros(800, 2))
+    pose: Pose = Pose(torch.eye(3).expand(800, 3, 3), torch.zeros(800, 2))
 
     def __len__(self) -> int:
         return 800
@@ -120,12 +121,42 @@ def test_the_part_whose_poses_are_foreign_is_named(foreign, named):
     rows = torch.arange(0, 800, 3)
     is_foreign = torch.tensor([foreign(int(row)) for row in rows])
     scatter = noise(len(rows), seed=1).double()
-    nothing = torch.ones(len(rows), 3).double()
-    evidence = PoseEvidence(rows, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing)
+    nothing, signal = torch.ones(len(rows), len(SHIFT_FACTORS)).double(), torch.full((len(rows),), 9.0).double()
+    evidence = PoseEvidence(rows, signal, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing)
     (doubt,) = pose_cautions(evidence, ListOf800())
     assert doubt.startswith(f"The orientations {named} list.star do not seem to belong to their images")
-    weak = PoseEvidence(rows, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing)
+    weak = PoseEvidence(rows, signal, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing)
     assert pose_cautions(weak, ListOf800()) == []
+
+
+@pytest.mark.parametrize("factor", SHIFT_FACTORS)
+def test_the_part_whose_origins_are_wrong_is_named(factor):
+    """Where its origins gain by a factor; not where they are too small to tell, or most parts are alike."""
+    rows = torch.arange(0, 800, 2)
+    is_wrong, scatter = rows < 400, 3 * noise(len(rows), 1, seed=1).double()
+    shift_gain = torch.full((len(rows), len(SHIFT_FACTORS)), 4.0).double() + scatter
+    shift_gain[:, SHIFT_FACTORS.index(factor)] -= 8.0 * is_wrong
+    evidence = PoseEvidence(rows, *torch.full((2, len(rows)), 10.0).double(), shift_gain)
+    moved = replace(ListOf800(), pose=Pose(torch.eye(3).expand(800, 3, 3), torch.full((800, 2), 5.0)))
+    (doubt,) = pose_cautions(evidence, moved)
+    assert doubt.startswith(f"The images of rows 1 to 400 in list.star agree better with {factor:g} times their")
+    assert pose_cautions(evidence, ListOf800()) == []
+    shift_gain[:, SHIFT_FACTORS.index(factor)] = -4.0
+    (doubt,) = pose_cautions(evidence, moved)
+    assert doubt.startswith(f"The images of list.star agree better with {factor:g} times their")
+
+
+def test_noise_is_no_proof_that_poses_are_foreign():
+    """Where images hardly show the molecule, they cannot show how it is turned; what is said is less then."""
+    rows, nothing = torch.arange(800), torch.ones(800, len(SHIFT_FACTORS)).double()
+    scatter = noise(800, seed=1).double()
+    scatter -= scatter.mean()
+    for signal, is_foreign, said in ((9.0, True, "do not seem to belong"), (0.4, False, "too few or too noisy")):
+        evidence = PoseEvidence(rows, torch.full((800,), signal).double(), 0.05 + scatter, nothing)
+        (doubt,) = pose_cautions(evidence, ListOf800())
+        assert are_foreign(evidence) is is_foreign and said in doubt
+    seen = PoseEvidence(rows, torch.full((800,), 9.0).double(), 3.0 + scatter, nothing)
+    assert not are_foreign(seen) and pose_cautions(seen, ListOf800()) == []
 
 
 @pytest.mark.parametrize("in_column", ["rlnOriginXAngst", "rlnOriginX"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from solvar_engine.contract.results import NOT_REPRODUCIBLE, NUISANCE, OVERFIT, SLOW
+from solvar_engine.contract.results import FOREIGN_POSES, NOT_REPRODUCIBLE, NUISANCE, OVERFIT, SLOW
 from solvar_engine.estimation.judging.components import Components
 from solvar_engine.jobs.fit.outputs import label_components
 
@@ -16,11 +16,12 @@ def labels_of(
     gain: float = 500.0,
     overlap: float = 0.1,
     is_slow: bool = False,
+    poses_are_foreign: bool = False,
 ) -> list[str]:
     numbers = [torch.tensor([value], dtype=torch.float64) for value in (held_out, in_sample, agreement, gain)]
     components = Components(torch.zeros(1, 2, 2, 2), *numbers)
     overlap_of = torch.tensor([overlap], dtype=torch.float64)
-    return label_components(components, overlap_of, torch.tensor([is_slow]), least_gain=12.0)
+    return label_components(components, overlap_of, torch.tensor([is_slow]), 12.0, poses_are_foreign)
 
 
 def test_a_component_that_holds_is_taken_at_face_value() -> None:
@@ -56,3 +57,8 @@ def test_no_components_no_labels() -> None:
 def test_slow_backgrounds_are_named_before_other_errors() -> None:
     assert labels_of(is_slow=True) == labels_of(is_slow=True, overlap=0.9) == [SLOW]
     assert labels_of(is_slow=True, gain=11.0) == [NOT_REPRODUCIBLE]
+
+
+def test_nothing_is_a_motion_where_poses_are_those_of_other_images() -> None:
+    assert labels_of(poses_are_foreign=True) == labels_of(poses_are_foreign=True, overlap=0.9) == [FOREIGN_POSES]
+    assert labels_of(poses_are_foreign=True, gain=11.0) == [NOT_REPRODUCIBLE]

@@ -1,0 +1,109 @@
+"""What the images say of their poses, in words: which parts of a list are foreign, and which origins are in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence, mean_and_error
+
+SIGNIFICANT = 4.0
+"""Standard errors of a gain that is one."""
+
+SIGNIFICANT_PART = 5.0
+"""The same where many parts are looked at."""
+
+WEAK = 0.5
+"""Of the gain that is expected, below which poses are those of other images."""
+
+_ANISOTROPIC = 0.2  # of the signal of a molecule, at least, depends on its orientation; of phantoms 1.2 to 1.7
+_LEAST_SHIFT = 1.0  # px, of shifts whose unit can be told
+_NOTABLE = 0.05  # of the gain of the orientations
+_LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
+_BLOCKS = (2, 4, 8)  # of rows
+
+
+def comparison(gain: float, error: float) -> str:
+    """Say by how much images prefer their own orientations."""
+    return f"log-likelihood gain {gain:.2f} +- {error:.2f} an image over orientations of other images"
+
+
+def are_foreign(evidence: PoseEvidence) -> bool:
+    """Whether orientations surely are those of other images: images show the molecule, but not how it is turned.
+
+    Where the images are few or noisy, so that they need not show how it is turned, nothing is sure.
+    """
+    gain, error = mean_and_error(evidence.orientation_gain)
+    return gain + SIGNIFICANT * error < _ANISOTROPIC * float(evidence.signal.mean())
+
+
+def foreign_parts(evidence: PoseEvidence, stack: ParticleStack) -> str:
+    """Name the parts of a list whose poses do not belong to their images, unlike those of the others; empty if none."""
+    for parts in partitions(stack, evidence.index.numpy()):
+        foreign = [name for name, members in parts if _is_foreign(evidence.orientation_gain, members)]
+        if foreign:
+            return ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
+    return ""
+
+
+def origin_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
+    """Say if images, or those of some parts, agree better with origins of another unit or sign, or with none."""
+    for parts in partitions(stack, evidence.index.numpy()):
+        found = {name: _better_origins(evidence, stack, members, SIGNIFICANT_PART) for name, members in parts}
+        doubtful = [(name, better) for name, better in found.items() if better is not None]
+        if doubtful and len(doubtful) < len(parts):
+            (name, better), others = doubtful[0], len(doubtful) - 1
+            return [_origin_doubt(f"{name}{f' and {others} more' if others else ''} in {stack.path}", better)]
+    everything = _better_origins(evidence, stack, np.ones(len(evidence.index), dtype=bool), SIGNIFICANT)
+    return [] if everything is None else [_origin_doubt(str(stack.path), everything)]
+
+
+def _origin_doubt(named: str, better: tuple[float, float, float]) -> str:
+    gain, error, factor = better
+    return (
+        f"The images of {named} agree better with {factor:g} times their origins (log-likelihood gain {gain:.2f} +-"
+        f" {error:.2f} an image): check their unit and sign, and that they are of these images"
+    )
+
+
+def _better_origins(
+    evidence: PoseEvidence, stack: ParticleStack, members: NDArray[np.bool_], significant: float
+) -> tuple[float, float, float] | None:
+    """Gain, its error, and the factor on their origins that images of a part gain most by; None if by none."""
+    part = torch.from_numpy(members)
+    if int(part.sum()) < _LEAST_MEMBERS:
+        return None
+    shift = stack.pose.shift[evidence.index[part]]
+    rms_px = float(shift.square().sum(dim=1).mean().sqrt()) / stack.pixel_size
+    gains = [mean_and_error(-column[part]) for column in evidence.shift_gain.T]
+    gain, error, factor = max((*gain, factor) for gain, factor in zip(gains, SHIFT_FACTORS, strict=True))
+    least = max(significant * error, _NOTABLE * float(evidence.orientation_gain[part].mean()))
+    return (gain, error, factor) if rms_px > _LEAST_SHIFT and gain > least else None
+
+
+def _is_foreign(gain: Tensor, members: NDArray[np.bool_]) -> bool:
+    """Whether the poses of a part of the images do not belong to them, unlike those of the others."""
+    part = torch.from_numpy(members)
+    if min(int(part.sum()), int((~part).sum())) < _LEAST_MEMBERS:
+        return False
+    (own, error), (others, _) = mean_and_error(gain[part]), mean_and_error(gain[~part])
+    return own < SIGNIFICANT * error and own + SIGNIFICANT * error < WEAK * others
+
+
+def partitions(stack: ParticleStack, rows: NDArray[np.int64]) -> Iterator[list[tuple[str, NDArray[np.bool_]]]]:
+    """Ways to part some rows as they may have been put together: the name of each part, and which rows it has."""
+    group, paths = stack.group.numpy()[rows], stack.index.paths
+    yield [(f"optics group {stack.group_names[number]}", group == number) for number in np.unique(group)]
+    files = np.array([str(path) for path in paths])[stack.index.stack[rows]]
+    folders = np.array([str(path.parent) for path in paths])[stack.index.stack[rows]]
+    for names in (folders, files):
+        yield [(str(name), names == name) for name in np.unique(names)]
+    for count in _BLOCKS:
+        edges = np.linspace(0, len(stack), count + 1).astype(int)
+        pairs = zip(edges[:-1], edges[1:], strict=True)
+        yield [(f"rows {first + 1} to {last}", (first <= rows) & (rows < last)) for first, last in pairs]
