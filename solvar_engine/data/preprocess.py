@@ -154,8 +154,8 @@ def prepare_particles(
     is_bad = bad > 0
     depth = torch.where(is_bad | (depth <= CUT * stack.box_size), 0, depth)
     if bool((single > 0).any()):
-        count = counted(int((single > 0).sum()), "image has", "images have")
-        logger.info("%s single pixels far beyond those around: these are replaced", count)
+        said = counted(int((single > 0).sum()), "image has", "images have")
+        logger.info("%s single pixels far beyond those around: these are replaced", said)
     faults = world.entries(faults)
     bad_images.settle(stack, faults)
     good = torch.nonzero(~is_bad).flatten()
