@@ -84,10 +84,11 @@ _JUDGING = [
     ),
     *_of(
         "tests/estimation/judging/test_nuisance.py",
-        ("torch.cat((mean[None], first, *second))", "torch.cat((first, *second))",
+        ("_share_in(torch.cat((mean[None], first)), eigenvolumes)", "_share_in(first, eigenvolumes)",
          "errors of contrast are no nuisance"),
-        ("[pose_derivatives(moved)[number:] for number", "[pose_derivatives(moved)[:0] for number",
-         "nuisances of the first order only"),
+        ("[moved[number:] for number", "[moved[:0] for number", "nuisances of the first order only"),
+        ("torch.minimum(of_second.clamp_min(0), allowed)", "of_second.clamp_min(0)",
+         "second derivatives without errors of the first order"),
     ),
     *_of(
         "tests/estimation/judging/test_rank.py",

@@ -219,9 +219,9 @@ def residuals_and_outliers(place: Place) -> Any:
         measured.add(power, index % 2, kept)
     updated = measured.update(place.put(torch.ones(2, band.shell_max + 1)))
     fits = [fit for _, fit in image_fits(place.source, FIRST, band, place.factors)]
-    return updated, fits, nuisance_overlap(place.factors, place.mean), is_slow_background(
-        place.factors, place.components.eigenvalues, place.mean
-    )
+    eigenvalues = place.components.eigenvalues
+    overlap = nuisance_overlap(place.factors, eigenvalues, place.mean)
+    return updated, fits, overlap, is_slow_background(place.factors, eigenvalues, place.mean)
 
 
 def poses(place: Place) -> Any:

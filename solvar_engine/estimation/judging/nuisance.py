@@ -9,8 +9,11 @@ from solvar_engine.imaging.linear_algebra import inner_products, orthonormal_bas
 from solvar_engine.imaging.masks import real_radius
 from solvar_engine.imaging.pose_derivatives import pose_derivatives
 
+_MARGIN = 4.0
+"""Of the variance that errors may have to second order: a quarter of it is missed where half of their size is."""
 
-def nuisance_overlap(eigenvolumes: Tensor, mean: Tensor) -> Tensor:
+
+def nuisance_overlap(eigenvolumes: Tensor, eigenvalues: Tensor, mean: Tensor) -> Tensor:
     """Share of each component that lies in the span of what contrast and pose errors make of the mean.
 
     The span is that of the mean itself (contrast), its three derivatives by translation and its three by rotation, and
@@ -20,10 +23,15 @@ def nuisance_overlap(eigenvolumes: Tensor, mean: Tensor) -> Tensor:
     looks like the domain that is absent in some particles or moves as a whole, which is what such a mask is there to
     find; a span confined alike would mark just that.
 
+    Second derivatives describe much of any map, so they count by no more than the errors that the components show to
+    first order allow. With D the derivatives, x = D^+ sum_k z_k e_k has the covariance C if all of it were errors, and
+    the second order, sum_ab x_a x_b d_ab mu / 2, varies along e_k by tr(M C M C) / 2, M_ab = <d_ab mu, e_k>.
+
     Parameters
     ----------
     eigenvolumes : Tensor, shape (r, z, y, x)
         Unit norm.
+    eigenvalues : Tensor, shape (r,)
     mean : Tensor, shape (z, y, x)
 
     Returns
@@ -32,10 +40,27 @@ def nuisance_overlap(eigenvolumes: Tensor, mean: Tensor) -> Tensor:
         Between 0 and 1.
     """
     first = pose_derivatives(mean)
+    second = [pose_derivatives(moved) for moved in first]
+    of_first = _share_in(torch.cat((mean[None], first)), eigenvolumes)
     # the other order of two steps differs by first derivatives only
-    second = [pose_derivatives(moved)[number:] for number, moved in enumerate(first)]
-    basis = orthonormal_basis(torch.cat((mean[None], first, *second)))
-    return (inner_products(basis, eigenvolumes) ** 2).sum(dim=0).clamp(0, 1)
+    upper = [moved[number:] for number, moved in enumerate(second)]
+    of_second = _share_in(torch.cat((mean[None], first, *upper)), eigenvolumes) - of_first
+    variance = _second_order_variance(first, second, eigenvolumes, eigenvalues.double())
+    allowed = _MARGIN * variance / eigenvalues.double().clamp_min(1e-30)
+    return (of_first + torch.minimum(of_second.clamp_min(0), allowed)).clamp(0, 1)
+
+
+def _share_in(span: Tensor, eigenvolumes: Tensor) -> Tensor:
+    return (inner_products(orthonormal_basis(span), eigenvolumes) ** 2).sum(dim=0)
+
+
+def _second_order_variance(first: Tensor, second: list[Tensor], eigenvolumes: Tensor, eigenvalues: Tensor) -> Tensor:
+    """Variance (r,) along each component of what errors do to second order, if the components are errors to first."""
+    steps = torch.linalg.pinv(inner_products(first, first), hermitian=True) @ inner_products(first, eigenvolumes)
+    errors = (steps * eigenvalues) @ steps.T
+    bends = torch.stack([inner_products(eigenvolumes, moved) for moved in second], dim=1)  # (r, 6, 6)
+    turned = 0.5 * (bends + bends.mT) @ errors
+    return 0.5 * (turned @ turned).diagonal(dim1=1, dim2=2).sum(dim=1)
 
 
 SLOW_OVERLAP = 0.5

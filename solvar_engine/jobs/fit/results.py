@@ -69,7 +69,7 @@ def write_results(
     run, stack, source = job.run, job.inputs.stack, halves.source
     scale = OutputScale.of(images)
     write_mean(run, halves.mean, halves.masks, scale)
-    overlap = nuisance_overlap(components.eigenvolumes, halves.problem.mean).cpu()
+    overlap = nuisance_overlap(components.eigenvolumes, components.eigenvalues, halves.problem.mean).cpu()
     is_slow = is_slow_background(components.eigenvolumes, components.eigenvalues, halves.problem.mean).cpu()
     correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal().cpu()
     factors = tuple((factors.volumes * halves.problem.mask).cpu() for factors in halves.state.factors)

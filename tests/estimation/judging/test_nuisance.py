@@ -16,6 +16,7 @@ from tests.reconstruction.simulated import LinearPhantom, noise, relative_error
 
 SIGMA = 0.05
 PHANTOM = LinearPhantom.create(2, sigma=SIGMA)
+ONE = torch.ones(1)
 
 
 def moved(box_size: int, shift_px: tuple[float, ...] = (0, 0, 0), rotvec: tuple[float, ...] = (0, 0, 0)) -> Tensor:
@@ -57,7 +58,7 @@ def test_derivatives_equal_finite_differences(box_size: int, number: int) -> Non
 def test_pose_errors_are_recognised(change: dict) -> None:
     difference = moved(24, **change) - moved(24)
     unit = (difference / difference.norm())[None]
-    assert float(nuisance_overlap(unit, moved(24))) > 0.95
+    assert float(nuisance_overlap(unit, ONE, moved(24))) > 0.95
 
 
 NEAR, FAR = (0.3, 0.5, -0.4), (-0.3, -0.5, 0.4)
@@ -65,24 +66,44 @@ TURN, BACK = (0.04, -0.02, 0.03), (-0.04, 0.02, -0.03)
 NONE = (0.0, 0.0, 0.0)
 
 
+def components_of(*vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit volumes, and the variances along them of N(0, 1) times each vector."""
+    stack = torch.stack(vectors)
+    norms = stack.flatten(1).double().norm(dim=1)
+    return stack / norms.float()[:, None, None, None], norms.square()
+
+
+def half_difference(shift_px: tuple[float, ...], rotvec: tuple[float, ...]) -> Tensor:
+    back = [tuple(-x for x in step) for step in (shift_px, rotvec)]
+    return 0.5 * (moved(24, shift_px, rotvec) - moved(24, *back))
+
+
 @pytest.mark.parametrize(
-    "signed",
+    ("signed", "first"),
     [
-        ((1, NONE, TURN), (1, NONE, BACK), (-2, NONE, NONE)),
-        ((1, NEAR, NONE), (1, FAR, NONE), (-2, NONE, NONE)),
-        ((1, NEAR, TURN), (1, FAR, BACK), (-1, NEAR, BACK), (-1, FAR, TURN)),
+        (((1, NONE, TURN), (1, NONE, BACK), (-2, NONE, NONE)), [(NONE, TURN)]),
+        (((1, NEAR, NONE), (1, FAR, NONE), (-2, NONE, NONE)), [(NEAR, NONE)]),
+        (((1, NEAR, TURN), (1, FAR, BACK), (-1, NEAR, BACK), (-1, FAR, TURN)), [(NEAR, NONE), (NONE, TURN)]),
     ],
     ids=["turns", "shifts", "turns with shifts"],
 )
-def test_what_large_errors_do_beyond_the_first_order_is_recognised(signed: tuple) -> None:
-    """Means of errors forth and back: as the errors' squares and products, they vary from image to image, too."""
+def test_what_large_errors_do_beyond_the_first_order_is_recognised(signed: tuple, first: list) -> None:
+    """Errors N(0, 1) times a step: their squares, half the second difference, vary by root 2 of it, products by one.
+
+    Only beside the errors of the first order that they must come from, and no more than these allow.
+    """
     bend = sum(sign * moved(24, shift_px, rotvec) for sign, shift_px, rotvec in signed)
-    assert float(nuisance_overlap((bend / bend.norm())[None], moved(24))) > 0.95
+    bend = bend / (2**0.5 if len(first) == 1 else 4)
+    volumes, variances = components_of(bend, *(half_difference(*step) for step in first))
+    assert float(nuisance_overlap(volumes, variances, moved(24))[0]) > 0.95
+    assert float(nuisance_overlap(volumes[:1], variances[:1], moved(24))[0]) < 0.5
+    larger = variances * torch.tensor([64.0, *[1.0] * len(first)])
+    assert float(nuisance_overlap(volumes, larger, moved(24))[0]) < 0.5
 
 
 def test_contrast_errors_are_recognised() -> None:
     mean = moved(24)
-    assert float(nuisance_overlap((mean / mean.norm())[None], mean)) == pytest.approx(1.0, abs=1e-4)
+    assert float(nuisance_overlap((mean / mean.norm())[None], ONE, mean)) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_overlap_is_the_share_of_energy_per_component() -> None:
@@ -97,27 +118,28 @@ def test_overlap_is_the_share_of_energy_per_component() -> None:
     inside /= inside.norm()
     share = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
     volumes = share.sqrt()[:, None] * inside + (1 - share).sqrt()[:, None] * outside
-    overlap = nuisance_overlap(volumes.float().reshape(4, 24, 24, 24), mean)
+    overlap = nuisance_overlap(volumes.float().reshape(4, 24, 24, 24), ONE.expand(4), mean)
     torch.testing.assert_close(overlap, share, rtol=0, atol=1e-3)
 
 
 def test_unrelated_volume_has_no_overlap() -> None:
     unrelated = noise(24, 24, 24)
-    assert float(nuisance_overlap((unrelated / unrelated.norm())[None], moved(24))) < 0.01
+    assert float(nuisance_overlap((unrelated / unrelated.norm())[None], ONE, moved(24))) < 0.01
 
 
-def test_scale_of_the_mean_does_not_matter() -> None:
+def test_scale_of_the_images_does_not_matter() -> None:
     factor = PHANTOM.factors(24)
     unit = factor / factor.flatten(1).norm(dim=1)[:, None, None, None]
     mean = moved(24)
-    torch.testing.assert_close(nuisance_overlap(unit, 1e-3 * mean), nuisance_overlap(unit, mean), rtol=1e-3, atol=1e-3)
+    found = nuisance_overlap(unit, 1e-6 * ONE, 1e-3 * mean)
+    torch.testing.assert_close(found, nuisance_overlap(unit, ONE, mean), rtol=1e-3, atol=1e-3)
 
 
 def test_symmetric_mean_has_fewer_directions() -> None:
     """A ball does not change when it is turned: its rotations must not become directions of rounding noise."""
     ball = atom_volume(torch.zeros(1, 3), torch.ones(1), 24, 0.1)
     unrelated = noise(3, 24, 24, 24)
-    overlap = nuisance_overlap(unrelated / unrelated.flatten(1).norm(dim=1)[:, None, None, None], ball)
+    overlap = nuisance_overlap(unrelated / unrelated.flatten(1).norm(dim=1)[:, None, None, None], ONE, ball)
     assert bool(overlap.isfinite().all()) and float(overlap.max()) < 0.01
 
 
