@@ -21,6 +21,7 @@ from solvar_engine.jobs.running.memory import available_bytes
 logger = logging.getLogger(__name__)
 
 _MOST = 0.75
+_NOTABLE = 0.1  # of the gain of components; where the noise is a little wrong, decoys gain with the number of images
 _DECOYS_OF_FULL_MODELS = 30.0  # log-likelihood; where components leave nothing unexplained, the best decoy gains 2 to 7
 
 
@@ -60,7 +61,8 @@ def with_more_components(job: FitJob, images: PreparedParticles, decision: RankD
     if all are.
     """
     most_are_real = float(decision.kept.double().mean()) >= _MOST
-    decoys_gain = float(decision.decoy_gains.max()) > _DECOYS_OF_FULL_MODELS
+    least = max(_DECOYS_OF_FULL_MODELS, _NOTABLE * float(decision.gains.median()))
+    decoys_gain = float(decision.decoy_gains.max()) > least
     explains_too_little = (job.asked_rank is None and bool(decision.kept.all())) or (most_are_real and decoys_gain)
     more = min(2 * job.tried_rank, len(job.inputs.stack) // MIN_PARTICLES_PER_COMPONENT)
     if not explains_too_little or more <= job.tried_rank:

@@ -33,10 +33,10 @@ class Job:
         return SimpleNamespace(stack=range(self.particles))
 
 
-def decided(real: int, tried: int = 10, decoys: float = 5.0) -> RankDecision:
+def decided(real: int, tried: int = 10, decoys: float = 5.0, gain: float = 200.0) -> RankDecision:
     numbers = torch.zeros(tried, dtype=torch.float64)
-    gains = numbers.expand(2, -1)
-    return RankDecision(numbers, numbers, gains, gains + decoys, torch.arange(tried) < real, (numbers, numbers))
+    none = numbers.expand(2, -1)
+    return RankDecision(numbers, numbers, none + gain, none + decoys, torch.arange(tried) < real, (numbers, numbers))
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         (Job(10), decided(9), None),
         (Job(10), decided(8, decoys=31), 20),
         (Job(10), decided(7, decoys=31), None),  # something else is wrong with the noise
+        (Job(10), decided(8, decoys=31, gain=400), None),  # and little with the components
         (Job(10, particles=300), decided(10), 15),
         (Job(10, particles=219), decided(10), None),
         (Job(10, asked_rank=10), decided(10), None),
