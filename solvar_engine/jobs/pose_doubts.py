@@ -22,7 +22,8 @@ WEAK = 0.5
 """Of the gain that is expected, below which poses are those of other images."""
 
 _ANISOTROPIC = 0.2  # of the signal of a molecule, at least, depends on its orientation; of phantoms 1.2 to 1.7
-_LEAST_SHIFT = 1.0  # px, of shifts whose unit can be told
+_USUAL = 0.6  # of balls and shells 0.7 to 1.2; with angles of other conventions 0.1 to 0.4
+_LEAST_SHIFT = 0.1  # px, of shifts whose unit can be told
 _NOTABLE = 0.05  # of the gain of the orientations
 _LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
 _BLOCKS = (2, 4, 8)  # of rows
@@ -38,8 +39,17 @@ def are_foreign(evidence: PoseEvidence) -> bool:
 
     Where the images are few or noisy, so that they need not show how it is turned, nothing is sure.
     """
+    return _surely_gain_less(evidence, _ANISOTROPIC)
+
+
+def explain_little(evidence: PoseEvidence) -> bool:
+    """Whether orientations surely say less of the images than right ones do, as angles of another convention would."""
+    return _surely_gain_less(evidence, _USUAL)
+
+
+def _surely_gain_less(evidence: PoseEvidence, share: float) -> bool:
     gain, error = mean_and_error(evidence.orientation_gain)
-    return gain + SIGNIFICANT * error < _ANISOTROPIC * float(evidence.signal.mean())
+    return gain + SIGNIFICANT * error < share * float(evidence.signal.mean())
 
 
 def foreign_parts(evidence: PoseEvidence, stack: ParticleStack) -> str:

@@ -19,7 +19,7 @@ from solvar_engine.projectors.base import Projector, images_per_call
 from solvar_engine.projectors.create import create_projector
 from solvar_engine.projectors.options import SliceOptions
 
-SHIFT_FACTORS = (-1.0, 0.0, 0.5, 2.0)
+SHIFT_FACTORS = (-1.0, 0.0, 0.5, 2.0, 4.0)
 """By which shifts of another sign or unit, or of images that were moved by them, may be wrong."""
 
 _SHARE, _FEWEST, _MOST = 0.1, 500, 2_000  # of the images are looked at

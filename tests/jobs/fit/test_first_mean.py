@@ -155,8 +155,20 @@ def test_noise_is_no_proof_that_poses_are_foreign():
         evidence = PoseEvidence(rows, torch.full((800,), signal).double(), 0.05 + scatter, nothing)
         (doubt,) = pose_cautions(evidence, ListOf800())
         assert are_foreign(evidence) is is_foreign and said in doubt
-    seen = PoseEvidence(rows, torch.full((800,), 9.0).double(), 3.0 + scatter, nothing)
-    assert not are_foreign(seen) and pose_cautions(seen, ListOf800()) == []
+    for gain, doubts in ((3.0, 1), (7.0, 0)):  # even of balls, right ones gain 0.7 of the signal or more
+        seen = PoseEvidence(rows, torch.full((800,), 9.0).double(), gain + scatter, nothing)
+        assert not are_foreign(seen) and len(pose_cautions(seen, ListOf800())) == doubts
+
+
+@pytest.mark.parametrize("turn", [lambda r, t, p: (r, t, -p), lambda r, t, p: (-r, -t, -p), lambda r, t, p: (p, t, r)])
+def test_angles_of_another_convention_are_told(turn, hinge, tmp_path):
+    """They are consistent, so that the images prefer them a little, and components look real."""
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    angles = StarFile.read(hinge.particles).particles.numbers(*names)
+    turned = turn(*(angles[name] for name in names))
+    particles = with_changed_rows(hinge.particles, tmp_path / "x.star", **dict(zip(names, turned, strict=True)))
+    (doubt,) = settled(particles, tmp_path)[1]
+    assert doubt.startswith(f"The orientations in {particles} ") and doubt.endswith("of RELION's convention")
 
 
 @pytest.mark.parametrize("in_column", ["rlnOriginXAngst", "rlnOriginX"])
