@@ -261,6 +261,17 @@ def test_density_beside_the_mask_counts_if_both_half_maps_have_it(masks_judged):
     assert judge(moved) and not judge(moved, noisy)
 
 
+def test_half_sets_of_the_other_sign_are_refused(hinge, tmp_path):
+    star = StarFile.read(hinge.particles)
+    with StackWriter(tmp_path / "particles.mrcs", PIXEL_SIZE) as stack:
+        images = mrcfile.read(hinge.particles.parent / "particles.mrcs")
+        stack.append(np.concatenate([images[: PARTICLES // 2], -images[PARTICLES // 2 :]]))
+    subset = np.repeat([1, 2], PARTICLES // 2)
+    star.replace(star.particles, star.particles.with_columns({"rlnRandomSubset": subset})).write(tmp_path / "x.star")
+    with pytest.raises(UserError, match="the opposite of each other"):
+        settled(tmp_path / "x.star", tmp_path)
+
+
 def test_a_mean_of_noise_makes_neither_mask_nor_sign(hinge, tmp_path):
     """Only a ball that leaves the edges out, and images as they are."""
     generator = np.random.default_rng(0)
