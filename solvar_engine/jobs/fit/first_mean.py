@@ -14,6 +14,7 @@ from solvar_engine.jobs.pose_doubts import (
     SIGNIFICANT,
     are_foreign,
     comparison,
+    ctf_doubts,
     explain_little,
     foreign_parts,
     origin_doubts,
@@ -106,7 +107,7 @@ def pose_cautions(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
                 f" ({comparison(gain, error)})"
             )
         return [f"{found}: {check}"]
-    cautions = origin_doubts(evidence, stack)
+    cautions = [*origin_doubts(evidence, stack), *ctf_doubts(evidence, stack.path)]
     foreign = foreign_parts(evidence, stack)
     if foreign:
         cautions.insert(

@@ -87,7 +87,7 @@ def judged(monkeypatch):
         scatter = 3 * noise(len(rows), seed=1).double()
         gains = (gain if torch.is_tensor(gain) else torch.full((800,), gain).double())[rows] + scatter - scatter.mean()
         right_shifts = torch.ones(len(rows), len(given_poses.SHIFT_FACTORS)).double()
-        evidence = given_poses.PoseEvidence(rows, gains, gains, right_shifts)
+        evidence = given_poses.PoseEvidence(rows, gains, gains, right_shifts, right_shifts[:, :2])
         monkeypatch.setattr(images_of_fit, "pose_evidence", lambda *_: evidence)
         known = ImageDecisions(1.0, 1.0, of_fit, of_fit_error)
         return images_of_fit.refuse_images_of_others(None, ListOf800(), None, None, RunDir("run"), known, None, 0)
