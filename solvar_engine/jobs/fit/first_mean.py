@@ -38,7 +38,8 @@ def unresolved_mean(job: FitJob) -> str:
         instead = f"; a ball of {radius:.0f} Angstrom about the centre is the mask"
     return (
         f"The half-maps of the mean of {job.params.particles} agree no better than noise: the images are too few or too"
-        f" noisy, their mean was subtracted, or the poses do not belong to them{instead}"
+        f" noisy, their mean was subtracted, half of them have the other sign, or the poses do not belong to"
+        f" them{instead}"
     )
 
 

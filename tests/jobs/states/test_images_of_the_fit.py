@@ -12,6 +12,7 @@ import torch
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_json
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status, status_path
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.estimation.judging import given_poses
@@ -76,6 +77,16 @@ def test_images_of_the_fit_raise_no_doubt(with_images, fitted, engine, tmp_path)
     star = with_images(ROWS, factor=8.0)
     outcome = engine("reconstruct", fitted.path, "--output", tmp_path / "out", "--clusters", 1, "--particles", star)
     assert outcome.code == 0 and read_json(tmp_path / "out" / "call.json")["cautions"] == []
+
+
+def test_another_defocus_than_that_of_the_fit_is_told(with_images, fitted, engine, tmp_path):
+    star = StarFile.read(with_images(ROWS))
+    columns = {name: values + 900 for name, values in star.particles.numbers("rlnDefocusU", "rlnDefocusV").items()}
+    star.replace(star.particles, star.particles.with_columns(columns)).write(star.source)
+    call = ("reconstruct", fitted.path, "--output", tmp_path / "out", "--clusters", 1, "--particles", star.source)
+    assert engine(*call).code == 0
+    (caution,) = read_json(tmp_path / "out" / "call.json")["cautions"]
+    assert caution.startswith(f"The defocus in {star.source}, which is used, differs from that in the run by 900 Angs")
 
 
 @pytest.fixture
