@@ -506,7 +506,7 @@ _DATA = [
     ),
     *_of(
         "tests/jobs/fit/test_first_mean.py",
-        ("_ANISOTROPIC * float(evidence.signal.mean())", "_ANISOTROPIC * 100.0", "noise proves foreign poses"),
+        ("share * float(evidence.signal.mean())", "share * 100.0", "noise proves foreign poses"),
     ),
     *_of(
         "tests/jobs/test_run_analyze.py",

@@ -413,7 +413,7 @@ class _Parser:
 
     def _add_column(self, column: str, line: str) -> None:
         if column in self.columns:
-            raise UserError(f"Column {column} appears twice in data_{self.name} of {self.source}.")
+            raise UserError(f"Column {column} appears twice in data_{self.name} of {self.source}: leave one out.")
         self.columns.append(column)
         self._keep_in_header(line)
 
@@ -428,7 +428,7 @@ class _Parser:
         if len(cells) < 2 or not cells[0].startswith("_"):
             raise UserError(f"{self.source} is not a STAR file: line {number} is not a name and its value.")
         if cells[0][1:] in self.columns:
-            raise UserError(f"Column {cells[0][1:]} appears twice in data_{self.name} of {self.source}.")
+            raise UserError(f"Column {cells[0][1:]} appears twice in data_{self.name} of {self.source}: leave one out.")
         if not self.columns:
             self.header += self.skipped
         self.skipped.clear()

@@ -290,7 +290,8 @@ class _Columns:
         if self.optics is None or self.optics_row is None or column not in self.optics:
             return None
         values = self.optics.numbers(column)[column]
-        self._check_limits(self.optics, column, values)
+        is_used = np.isin(np.arange(len(values)), self.optics_row)
+        self._check_limits(self.optics, column, np.where(is_used, values, np.nan))
         return values[self.optics_row]
 
     @staticmethod

@@ -21,6 +21,7 @@ HEADER_BYTES = 1024
 _FORMAT_VERSION = 20140
 # mode 0 is signed, as MRC2014 says and RELION reads it
 _DTYPES = {0: np.int8, 1: np.int16, 2: np.float32, 6: np.uint16, 12: np.float16}
+_UNSIGNED: dict[int, type[np.uint8] | type[np.uint16]] = {0: np.uint8, 1: np.uint16}
 _IMOD_STAMP = 1146047817
 _COMPLEX_MODES = (3, 4)
 _KNOWN_MODES = (*_DTYPES, *_COMPLEX_MODES, 101)
@@ -159,7 +160,8 @@ def _checked(
         raise UserError(f"{path} holds a complex transform (MRC mode {mode}): give images in real space.")
     if mode not in _DTYPES:
         raise UserError(f"{path} has MRC mode {mode}, but only modes 0, 1, 2, 6 and 12 are read: convert it.")
-    dtype = np.dtype(np.uint8 if mode == 0 and _has_unsigned_bytes(header) else _DTYPES[mode])
+    is_unsigned = mode == 0 and _has_unsigned_bytes(header) or _is_beyond_signed(header, mode)
+    dtype = np.dtype(_UNSIGNED[mode] if is_unsigned else _DTYPES[mode])
     columns, rows, sections = (int(edge) for edge in header["size"])
     x, y, z = (_spacing(float(header["cell"][axis]), int(header["sampling"][axis])) for axis in range(3))
     axes = tuple(int(axis) for axis in header["axes"])
@@ -179,6 +181,14 @@ def _checked(
 def _has_unsigned_bytes(header: np.void) -> bool:
     """Whether IMOD wrote the file, and does not say that its bytes are signed."""
     return int(header["imod_stamp"]) == _IMOD_STAMP and not int(header["imod_flags"]) & 1
+
+
+def _is_beyond_signed(header: np.void, mode: int) -> bool:
+    """Whether the header names a minimum and a maximum that only unsigned values have, as older programs do."""
+    if mode not in _UNSIGNED:
+        return False
+    highest = float(np.iinfo(_UNSIGNED[mode]).max // 2)
+    return 0 <= float(header["minimum"]) and highest < float(header["maximum"]) <= 2 * highest + 1
 
 
 def _spacing(cell: float, samples: int) -> float:

@@ -126,6 +126,10 @@ class PreparedParticles:
         centring = self.pose.shift if self.centring is None else self.centring
         return replace(self, pose=pose, centring=centring)
 
+    def with_ctf(self, ctf: Ctf) -> PreparedParticles:
+        """Same particles, taken to have been seen through other transfer functions."""
+        return replace(self, ctf=ctf)
+
     def with_contrast(self, contrast: Tensor) -> PreparedParticles:
         """Same particles, with a known scale (n,) of the signal in each image."""
         return replace(self, contrast=contrast.float())

@@ -184,8 +184,10 @@ def _refuse_some(columns: ColumnsOfParticles, name: str, rows: Rows, unit: str) 
 
 def _refuse_defocus(columns: ColumnsOfParticles, name: str) -> None:
     defocus = columns.get(name)
-    if not defocus.any() and columns.get("rlnAmplitudeContrast").max() < _FULL_CONTRAST:
-        columns.doubt(f"column {name} of {columns.source} is 0 in all rows: was the CTF never estimated?")
+    zero = np.flatnonzero((defocus == 0) & (columns.get("rlnAmplitudeContrast") < _FULL_CONTRAST))
+    if len(zero):
+        where = columns.part_of(zero)
+        columns.doubt(f"column {name} of {columns.source} is 0 in {where}: was the CTF never estimated?")
     if _SMALLEST_UM <= np.abs(defocus).max() <= _LARGEST_UM:
         raise UserError(
             f"Column {name} of {columns.source} is {defocus[0]:g} in the first row and {np.abs(defocus).max():g} at"

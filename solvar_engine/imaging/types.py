@@ -250,3 +250,12 @@ class ParticleSource(BatchSource, Protocol):
     def with_pose(self, pose: Pose) -> ParticleSource:
         """Same particles at other poses."""
         ...
+
+    @property
+    def ctf(self) -> Ctf:
+        """Parameters of the transfer function of each image."""
+        ...
+
+    def with_ctf(self, ctf: Ctf) -> ParticleSource:
+        """Same particles, taken to have been seen through other transfer functions."""
+        ...

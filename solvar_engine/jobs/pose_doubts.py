@@ -22,8 +22,10 @@ WEAK = 0.5
 """Of the gain that is expected, below which poses are those of other images."""
 
 _ANISOTROPIC = 0.2  # of the signal of a molecule, at least, depends on its orientation; of phantoms 1.2 to 1.7
-_LEAST_SHIFT = 1.0  # px, of shifts whose unit can be told
+_USUAL = 0.6  # of balls and shells 0.7 to 1.2; with angles of other conventions 0.1 to 0.4
+_LEAST_SHIFT = 0.1  # px, of shifts whose unit can be told
 _NOTABLE = 0.05  # of the gain of the orientations
+_NOTABLE_CTF = 0.001  # of the same, which is all that images at low resolution show of their transfer functions
 _LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
 _BLOCKS = (2, 4, 8)  # of rows
 
@@ -38,8 +40,34 @@ def are_foreign(evidence: PoseEvidence) -> bool:
 
     Where the images are few or noisy, so that they need not show how it is turned, nothing is sure.
     """
+    return _surely_gain_less(evidence, _ANISOTROPIC)
+
+
+def explain_little(evidence: PoseEvidence) -> bool:
+    """Whether orientations surely say less of the images than right ones do, as angles of another convention would."""
+    return _surely_gain_less(evidence, _USUAL)
+
+
+def _surely_gain_less(evidence: PoseEvidence, share: float) -> bool:
     gain, error = mean_and_error(evidence.orientation_gain)
-    return gain + SIGNIFICANT * error < _ANISOTROPIC * float(evidence.signal.mean())
+    return gain + SIGNIFICANT * error < share * float(evidence.signal.mean())
+
+
+def ctf_doubts(evidence: PoseEvidence, path: object) -> list[str]:
+    """Say if images agree better with transfer functions of others, or with those of images that are phase-flipped."""
+    least = _NOTABLE_CTF * float(evidence.orientation_gain.mean())
+    others = (
+        "those of other images: check the columns of the CTF, and rlnPhaseShift",
+        "the opposite of what the list says of phase-flipping: check rlnCtfDataArePhaseFlipped",
+    )
+    for column, what in enumerate(others):
+        gain, error = mean_and_error(-evidence.ctf_gain[:, column])
+        if gain > max(SIGNIFICANT * error, least):
+            return [
+                f"The transfer functions in {path} are not those of its images, which agree better with {what}"
+                f" (log-likelihood gain {gain:.2f} +- {error:.2f} an image)"
+            ]
+    return []
 
 
 def foreign_parts(evidence: PoseEvidence, stack: ParticleStack) -> str:

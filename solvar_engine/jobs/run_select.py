@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import SelectParams
 from solvar_engine.contract.results import image_results, read_clusters, read_components, read_latents
+from solvar_engine.contract.results.reach import read_reach
 from solvar_engine.contract.run import RunDir, refuse_file_of_a_run, require_finished
 from solvar_engine.contract.selections import PARTICLES, read_selection
 from solvar_engine.contract.star import StarFile, StarTable
@@ -63,6 +64,9 @@ def _rows(run: RunDir, params: SelectParams, eligible: NDArray[np.bool_]) -> NDA
         raise UserError(f"--near has {counted(len(point), 'coordinate')}, but {run.path} has {has}.")
     columns, rows = components.compared, np.flatnonzero(eligible & np.isfinite(latents.z).all(axis=1))
     precision = marginal_precision(latents.precision[rows], columns)
+    beyond = read_reach(run).beyond(point[None], columns, ["--near"])
+    if beyond:
+        logger.warning("%s: those that are selected are not of that state", beyond)
     distance = squared_distances(latents.z[rows][:, columns], precision, point[columns])
     return np.sort(rows[np.argsort(distance, kind="stable")[: params.number]])
 

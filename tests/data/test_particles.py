@@ -134,7 +134,7 @@ def test_several_optics_groups_and_one_without_particles(write_particles, tmp_pa
         optics={
             "rlnOpticsGroup": [7, 5, 2],
             "rlnOpticsGroupName": ["krios", "unused", "glacios"],
-            "rlnVoltage": [300.0, 120.0, 200.0],
+            "rlnVoltage": [300.0, 0.0, 200.0],
             "rlnSphericalAberration": [2.7] * 3,
             "rlnAmplitudeContrast": [0.1] * 3,
             "rlnImagePixelSize": [1.25, 5.0, 1.24],
@@ -691,6 +691,21 @@ def test_bytes_of_imod_are_unsigned(write_particles, tmp_path):
         with open(tmp_path / "particles.mrcs", "r+b") as stream:
             stream.seek(152)
             stream.write(np.array([1146047817, flags], dtype="<i4").tobytes())
+        np.testing.assert_array_equal(ParticleStack.from_star(path).images(slice(None)), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_values_that_only_unsigned_ones_reach_are_unsigned(dtype, write_particles, tmp_path):
+    path, top = write_particles(tmp_path), np.iinfo(dtype).max
+    values = np.random.default_rng(0).integers(0, top + 1, (6, 16, 16)).astype(dtype)
+    signed = values.view(f"i{values.itemsize}")
+    with mrcfile.new(tmp_path / "particles.mrcs", overwrite=True) as mrc:
+        mrc.set_data(signed)
+        mrc.set_image_stack()
+    for lowest, highest, expected in ((0, top, values), (signed.min(), signed.max(), signed), (0, 10 * top, signed)):
+        with open(tmp_path / "particles.mrcs", "r+b") as stream:
+            stream.seek(76)
+            stream.write(np.array([lowest, highest], dtype="<f4").tobytes())
         np.testing.assert_array_equal(ParticleStack.from_star(path).images(slice(None)), expected.astype(np.float32))
 
 

@@ -163,6 +163,7 @@ def test_pixel_size_fits_an_image_of_a_molecule(write_particles, tmp_path, size,
         ({"rlnOriginX": [5.0] * COUNT, "rlnOriginY": [0.0] * COUNT}, {"rlnImagePixelSize": [4.0]},
          "origins of .* in px and in Angstrom differ by up to 19.9 Angstrom"),
         ({"rlnDefocusU": [0.0] * COUNT}, {}, "rlnDefocusU of .* is 0 in all rows: was the CTF never estimated"),
+        ({"rlnDefocusU": [0.0] * 3 + [9e3] * (COUNT - 3)}, {}, "is 0 in rows 1 to 3: was the CTF never estimated"),
         ({"rlnCtfScalefactor": [1.0, 0.0] * 3}, {}, "is 0 in 3 rows, whose images show nothing"),
     ],
 )  # fmt: skip

@@ -59,6 +59,13 @@ def test_nearest_to_a_point_in_the_reproducible_components(select, run) -> None:
     assert select("--near", *point, "--number", 20) == nearest.tolist()
 
 
+def test_a_point_far_from_all_particles_is_told(engine, run, tmp_path) -> None:
+    for place, is_told in ((1e6, True), (0.0, False)):
+        call = ("select", run.path, "--output", tmp_path / "a.star", "--near", place, 0, 0, 0)
+        outcome = engine(*call)
+        assert outcome.code == 0 and ("--near (z_1 = 1e+06, z_2 = 0) is far from all" in outcome.error) is is_told
+
+
 def test_particles_without_coordinates_are_not_near(engine, tmp_path) -> None:
     run, arrays = write_synthetic_run(tmp_path / "run", n_particles=60)
     z = arrays.z.copy()

@@ -6,7 +6,7 @@ themselves tell. Each is compared with the mean of the other half-set, which has
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from solvar_engine.projectors.base import Projector, images_per_call
 from solvar_engine.projectors.create import create_projector
 from solvar_engine.projectors.options import SliceOptions
 
-SHIFT_FACTORS = (-1.0, 0.0, 0.5, 2.0)
+SHIFT_FACTORS = (-1.0, 0.0, 0.5, 2.0, 4.0)
 """By which shifts of another sign or unit, or of images that were moved by them, may be wrong."""
 
 _SHARE, _FEWEST, _MOST = 0.1, 500, 2_000  # of the images are looked at
@@ -41,12 +41,16 @@ class PoseEvidence:
         group, or of any small group if its own is small.
     shift_gain : Tensor, shape (m, factors), float64
         The same less that at the given shift times each of `SHIFT_FACTORS`.
+    ctf_gain : Tensor, shape (m, 2), float64
+        The same less that under the transfer function of the other image, and under one of images that are
+        phase-flipped if these are not, or the other way round.
     """
 
     index: Tensor
     signal: Tensor
     orientation_gain: Tensor
     shift_gain: Tensor
+    ctf_gain: Tensor
 
 
 def mean_and_error(gain: Tensor) -> tuple[float, float]:
@@ -82,21 +86,24 @@ def pose_evidence(
     generator = torch.Generator().manual_seed(seed)
     box_size = int(means[0].shape[-1])
     projector = create_projector(box_size, source.disk.prefix(nyquist_shell(box_size)), options)
-    pose, rows, signal, orientation, shifts = source.pose, [], [], [], []
+    pose, ctf, rows, signal, orientation, shifts, ctfs = source.pose, source.ctf, [], [], [], [], []
+    flipped = source.with_ctf(replace(ctf, is_phase_flipped=~ctf.is_phase_flipped))
     for half, mean in zip(halves, means[::-1], strict=True):
         # at random: rows at regular steps may all be of one kind
         index = half[torch.randperm(len(half), generator=generator)[: count // 2].sort().values]
         grid = projector.to_grid(mean[None])
         given = _log_likelihood(source, index, projector, grid)
-        rotation, drawn = pose.rotation.clone(), _other_rows(source.group.cpu()[index], generator)
-        rotation[index] = pose.rotation[index[drawn]]
+        other = torch.arange(len(source))
+        other[index] = index[_other_rows(source.group.cpu()[index], generator)]
         rows.append(index)
         signal.append(given)
-        turned = source.with_pose(Pose(rotation, pose.shift))
+        turned = source.with_pose(Pose(pose.rotation[other], pose.shift))
         orientation.append(given - _log_likelihood(turned, index, projector, grid))
+        unlike = [_log_likelihood(one, index, projector, grid) for one in (source.with_ctf(ctf[other]), flipped)]
+        ctfs.append(given[:, None] - torch.stack(unlike, dim=1))
         others = [source.with_pose(Pose(pose.rotation, factor * pose.shift)) for factor in SHIFT_FACTORS]
         shifts.append(torch.stack([given - _log_likelihood(other, index, projector, grid) for other in others], dim=1))
-    return PoseEvidence(torch.cat(rows), torch.cat(signal), torch.cat(orientation), torch.cat(shifts))
+    return PoseEvidence(torch.cat(rows), torch.cat(signal), torch.cat(orientation), torch.cat(shifts), torch.cat(ctfs))
 
 
 def _other_rows(group: Tensor, generator: torch.Generator) -> Tensor:

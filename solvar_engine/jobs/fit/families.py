@@ -24,6 +24,7 @@ from solvar_engine.data.particles import ParticleStack
 logger = logging.getLogger(__name__)
 
 _SAME_PLACE = 20.0  # Angstrom: molecules do not overlap by more, picks of one molecule do
+_CORNER_PX = 1.0  # from the corner of a micrograph is no particle: coordinates are absent, or shares of the width
 _MOST_AT_ONE_PLACE = 60  # images, or a twentieth of all: more are at no real place, such as zeros
 _ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
 _COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
@@ -120,14 +121,16 @@ def _of_places(star: StarFile, pixel_size: NDArray[np.float64]) -> Labels | None
     if "rlnMicrographName" not in table or len(columns) < 2:
         return None
     place = np.stack(list(table.numbers(*columns).values()), axis=1)
+    is_known = np.abs(place[:, :2]).max(axis=1) > _CORNER_PX
     unit = micrograph_pixel_size(star)
     if unit is not None and all(name in table for name in _ORIGINS):
         place[:, :2] -= np.stack(list(table.numbers(*_ORIGINS).values()), axis=1) / unit
     size = pixel_size if unit is None else np.full(len(table), unit)
     micrograph = _micrographs(table)
     apart = 4 * _SAME_PLACE * micrograph  # another dimension keeps micrographs apart
-    tree = cKDTree(np.column_stack([place * size[:, None], apart]))
-    pairs = tree.query_pairs(_SAME_PLACE, output_type="ndarray")
+    rows = np.flatnonzero(is_known)
+    tree = cKDTree(np.column_stack([place * size[:, None], apart])[rows])
+    pairs = rows[tree.query_pairs(_SAME_PLACE, output_type="ndarray")]
     edges = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(table), len(table)))
     return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
 

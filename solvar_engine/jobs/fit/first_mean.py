@@ -10,7 +10,15 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.given_poses import PoseEvidence, mean_and_error, pose_evidence
 from solvar_engine.imaging.masks import distance_of_centres, grown, share_of_density, sphere_mask
 from solvar_engine.jobs.fit.job import FitJob
-from solvar_engine.jobs.pose_doubts import SIGNIFICANT, are_foreign, comparison, foreign_parts, origin_doubts
+from solvar_engine.jobs.pose_doubts import (
+    SIGNIFICANT,
+    are_foreign,
+    comparison,
+    ctf_doubts,
+    explain_little,
+    foreign_parts,
+    origin_doubts,
+)
 from solvar_engine.reconstruction.mean import MeanEstimate, filtered_halves
 
 BALL = 0.42
@@ -30,7 +38,8 @@ def unresolved_mean(job: FitJob) -> str:
         instead = f"; a ball of {radius:.0f} Angstrom about the centre is the mask"
     return (
         f"The half-maps of the mean of {job.params.particles} agree no better than noise: the images are too few or too"
-        f" noisy, their mean was subtracted, or the poses do not belong to them{instead}"
+        f" noisy, their mean was subtracted, half of them have the other sign, or the poses do not belong to"
+        f" them{instead}"
     )
 
 
@@ -90,6 +99,7 @@ def evidence_of_poses(job: FitJob, source: PreparedParticles, mean: MeanEstimate
 def pose_cautions(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     """Say which poses, if any, do not belong to their images."""
     gain, error = mean_and_error(evidence.orientation_gain)
+    check = "check that the list is of these stacks, in their order, and that its angles are of RELION's convention"
     if not gain > SIGNIFICANT * error:
         found = f"The orientations in {stack.path} do not seem to belong to its images ({comparison(gain, error)})"
         if not are_foreign(evidence):
@@ -97,11 +107,8 @@ def pose_cautions(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
                 f"The images of {stack.path} are too few or too noisy to tell whether the orientations are theirs"
                 f" ({comparison(gain, error)})"
             )
-        return [
-            f"{found}: check that the list is of these stacks, in their order, and that its angles are of RELION's"
-            " convention"
-        ]
-    cautions = origin_doubts(evidence, stack)
+        return [f"{found}: {check}"]
+    cautions = [*origin_doubts(evidence, stack), *ctf_doubts(evidence, stack.path)]
     foreign = foreign_parts(evidence, stack)
     if foreign:
         cautions.insert(
@@ -110,4 +117,9 @@ def pose_cautions(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
             f" the others ({comparison(gain, error)} in all): check that their rows are of these stacks, in their"
             " order",
         )
+    elif explain_little(evidence):  # origins seem wrong, too, where orientations are
+        found = f"{comparison(gain, error)}, where the molecule in any has {float(evidence.signal.mean()):.2f}"
+        return [
+            f"The orientations in {stack.path} explain much less of its images than right ones do ({found}): {check}"
+        ]
     return cautions

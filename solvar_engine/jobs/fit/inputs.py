@@ -326,6 +326,22 @@ def _mended_subset(particles: HalfSplit, subset: NDArray[np.int64], seed: int) -
     return mended
 
 
+def refuse_small_half(path: str, halves: tuple[Tensor, Tensor]) -> None:
+    """Refuse halves of which one has lost nearly all of its images.
+
+    Raises
+    ------
+    UserError
+        The text says how many are left.
+    """
+    left = [len(half) for half in halves]
+    if min(left) < _SMALLEST_HALF * sum(left):
+        raise UserError(
+            f"Without the images that cannot be used, the half-sets of {path} have {left[0]} and {left[1]} images:"
+            " extract them again, or remove the column rlnRandomSubset."
+        )
+
+
 def find_families(stack: ParticleStack) -> Families:
     """Find rows that show one particle, and say so."""
     families = families_of(stack)

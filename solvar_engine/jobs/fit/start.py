@@ -21,7 +21,7 @@ from solvar_engine.imaging.masks import automatic_mask, sphere_mask
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.families import with_equal_pixels
 from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_cautions, pose_cautions, unresolved_mean
-from solvar_engine.jobs.fit.inputs import focus, scratch_folder, with_families
+from solvar_engine.jobs.fit.inputs import focus, refuse_small_half, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit.plan import FitDemand, plan_gpu, plan_within
 from solvar_engine.jobs.pose_doubts import are_foreign
@@ -121,12 +121,19 @@ def read_images(job: FitJob) -> PreparedParticles:
 
 
 def with_independent_halves(job: FitJob, source: PreparedParticles) -> FitJob:
-    """Same job, with images of equal pixels in one half-set, and those that cannot be used in none."""
+    """Same job, with images of equal pixels in one half-set, and those that cannot be used in none.
+
+    Raises
+    ------
+    UserError
+        If hardly any are left in a half-set.
+    """
     inputs = job.inputs
     if source.digest is not None:
         inputs = with_families(inputs, with_equal_pixels(inputs.families, source.digest.numpy()), job.params.seed)
     if source.is_bad is not None:
         first, second = (half[~source.is_bad[half]] for half in inputs.halves)
+        refuse_small_half(str(inputs.stack.path), (first, second))
         inputs = replace(inputs, halves=(first, second))
     return replace(job, inputs=inputs)
 
@@ -176,7 +183,18 @@ def settle_sign_and_masks(
 def _examined(
     job: FitJob, source: PreparedParticles, mean: MeanEstimate, is_resolved: bool
 ) -> tuple[ImageDecisions, list[str]]:
-    """What is decided, and what the mean makes doubtful."""
+    """What is decided, and what the mean makes doubtful.
+
+    Raises
+    ------
+    UserError
+        If the images of one half-set are those of the other turned in sign.
+    """
+    if not is_resolved and replace(mean, fsc=-mean.fsc).significance() > _RESOLVED:
+        raise UserError(
+            f"The half-maps of the mean of {job.params.particles} are the opposite of each other: the molecule is dark"
+            " in the images of one half-set (rlnRandomSubset) and bright in the others; multiply those of one by -1."
+        )
     if not is_resolved:
         return ImageDecisions(source.sign, source.grey_unit), [unresolved_mean(job)]
     evidence = evidence_of_poses(job, source, mean)

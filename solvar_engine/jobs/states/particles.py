@@ -33,6 +33,7 @@ from solvar_engine.jobs.states.matching import ParticleList, match_rows, moved_i
 logger = logging.getLogger(__name__)
 
 _OTHER_ORIENTATIONS = 10.0  # degrees
+_OTHER_DEFOCUS = 500.0  # Angstrom, median; another program's estimate, or a refined one, differs by less
 _EXTENT_TOLERANCE = 0.02
 
 
@@ -144,7 +145,8 @@ def open_stack(
     if params.particles is None:
         shift[row] = pose.shift
     else:
-        cautions = [*stack.cautions, *_compare_orientations(particles, stack, row)]
+        compared = (particles, stack, row)
+        cautions = [*stack.cautions, *_compare_orientations(*compared), *_compare_defocus(*compared)]
         moved = moved_images(_as_fitted(particles), _list_of(stack.star, stack.metadata), row)
         shift[row] = pose.shift + torch.from_numpy(moved).float()
     rotation = stack.pose.rotation.clone()
@@ -179,6 +181,21 @@ def _compare_orientations(particles: RunParticles, stack: ParticleStack, row: ND
     caution = (
         f"Orientations of {stack.path} differ from those of the run by {float(angle):.0f} degrees (median), which are"
         " used: does the list belong to it?"
+    )
+    logger.warning(caution)
+    return [caution]
+
+
+def _compare_defocus(particles: RunParticles, stack: ParticleStack, row: NDArray[np.int64]) -> list[str]:
+    """Say if the transfer functions of another list, which are used, are not those of the fit."""
+    fitted, given = particles.metadata.ctf, stack.ctf[torch.from_numpy(row)]
+    mean = 0.5 * (fitted.defocus_u + fitted.defocus_v - given.defocus_u - given.defocus_v)
+    difference = float(mean.abs().median())
+    if not difference > _OTHER_DEFOCUS:
+        return []
+    caution = (
+        f"The defocus in {stack.path}, which is used, differs from that in the run by {difference:.0f} Angstrom"
+        " (median): which is right?"
     )
     logger.warning(caution)
     return [caution]

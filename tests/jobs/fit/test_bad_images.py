@@ -85,6 +85,18 @@ def test_images_that_were_left_out_make_no_difference(damaged, hinge, engine, tm
     assert float((volumes[0] - volumes[1]).norm() / volumes[1].norm()) < 0.01
 
 
+def test_a_half_set_without_images_is_refused(hinge, engine, tmp_path):
+    shutil.copytree(hinge.particles.parent, tmp_path / "set")
+    star = StarFile.read(tmp_path / "set" / "particles.star")
+    subset = np.where(np.arange(PARTICLES) < 60, 1, 2)
+    star.replace(star.particles, star.particles.with_columns({"rlnRandomSubset": subset})).write(star.source)
+    with mrcfile.open(tmp_path / "set" / "particles.mrcs", mode="r+") as mrc:
+        mrc.data[:59] = 0
+    call = ("fit", star.source, "--output", tmp_path / "run", "--rank", 1, "--skip-bad-images")
+    outcome = engine(*call)
+    assert outcome.code == 2 and "have 1 and 240 images: extract them again" in outcome.error
+
+
 def test_larger_images_may_lack_some(fitted, damaged, engine, tmp_path):
     call = ("reconstruct", fitted.path, "--clusters", 1, "--output", tmp_path / "states", "--particles")
     with open(damaged / "particles.mrcs", "r+b") as stream:

@@ -83,6 +83,13 @@ def test_coordinates_that_were_never_filled_are_not_believed(tmp_path, write_par
     assert partners(families_of(ParticleStack.from_star(star))) == set()
 
 
+@pytest.mark.parametrize("largest", [0.0, 1.0])
+def test_neither_zeros_nor_shares_of_the_width_are_places(tmp_path, write_particles, largest):
+    x = np.linspace(0, largest, COUNT).tolist()
+    columns = {"rlnMicrographName": [*"aabbcc"], "rlnCoordinateX": x, "rlnCoordinateY": x}
+    assert partners(families(tmp_path, write_particles, **columns)) == set()
+
+
 def test_equal_pixels_have_equal_digests():
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 32, 32)).astype(np.float32))
     images[7] = images[3]

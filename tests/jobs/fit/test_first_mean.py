@@ -122,10 +122,10 @@ def test_the_part_whose_poses_are_foreign_is_named(foreign, named):
     is_foreign = torch.tensor([foreign(int(row)) for row in rows])
     scatter = noise(len(rows), seed=1).double()
     nothing, signal = torch.ones(len(rows), len(SHIFT_FACTORS)).double(), torch.full((len(rows),), 9.0).double()
-    evidence = PoseEvidence(rows, signal, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing)
+    evidence = PoseEvidence(rows, signal, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing, nothing)
     (doubt,) = pose_cautions(evidence, ListOf800())
     assert doubt.startswith(f"The orientations {named} list.star do not seem to belong to their images")
-    weak = PoseEvidence(rows, signal, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing)
+    weak = PoseEvidence(rows, signal, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing, nothing)
     assert pose_cautions(weak, ListOf800()) == []
 
 
@@ -136,7 +136,8 @@ def test_the_part_whose_origins_are_wrong_is_named(factor):
     is_wrong, scatter = rows < 400, 3 * noise(len(rows), 1, seed=1).double()
     shift_gain = torch.full((len(rows), len(SHIFT_FACTORS)), 4.0).double() + scatter
     shift_gain[:, SHIFT_FACTORS.index(factor)] -= 8.0 * is_wrong
-    evidence = PoseEvidence(rows, *torch.full((2, len(rows)), 10.0).double(), shift_gain)
+    gains = torch.full((2, len(rows)), 10.0).double()
+    evidence = PoseEvidence(rows, *gains, shift_gain, shift_gain[:, :2].abs())
     moved = replace(ListOf800(), pose=Pose(torch.eye(3).expand(800, 3, 3), torch.full((800, 2), 5.0)))
     (doubt,) = pose_cautions(evidence, moved)
     assert doubt.startswith(f"The images of rows 1 to 400 in list.star agree better with {factor:g} times their")
@@ -152,11 +153,33 @@ def test_noise_is_no_proof_that_poses_are_foreign():
     scatter = noise(800, seed=1).double()
     scatter -= scatter.mean()
     for signal, is_foreign, said in ((9.0, True, "do not seem to belong"), (0.4, False, "too few or too noisy")):
-        evidence = PoseEvidence(rows, torch.full((800,), signal).double(), 0.05 + scatter, nothing)
+        evidence = PoseEvidence(rows, torch.full((800,), signal).double(), 0.05 + scatter, nothing, nothing)
         (doubt,) = pose_cautions(evidence, ListOf800())
         assert are_foreign(evidence) is is_foreign and said in doubt
-    seen = PoseEvidence(rows, torch.full((800,), 9.0).double(), 3.0 + scatter, nothing)
-    assert not are_foreign(seen) and pose_cautions(seen, ListOf800()) == []
+    for gain, doubts in ((3.0, 1), (7.0, 0)):  # even of balls, right ones gain 0.7 of the signal or more
+        seen = PoseEvidence(rows, torch.full((800,), 9.0).double(), gain + scatter, nothing, nothing)
+        assert not are_foreign(seen) and len(pose_cautions(seen, ListOf800())) == doubts
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [("rlnPhaseShift", 90.0, "those of other images"), ("rlnCtfDataArePhaseFlipped", 1, "the opposite of what")],
+)
+def test_transfer_functions_that_are_not_those_of_the_images_are_told(column, value, text, hinge, tmp_path):
+    particles = with_changed_rows(hinge.particles, tmp_path / "x.star", **{column: np.full(PARTICLES, value)})
+    (doubt,) = [doubt for doubt in settled(particles, tmp_path)[1] if "transfer functions" in doubt]
+    assert doubt.startswith(f"The transfer functions in {particles} are not those of its images") and text in doubt
+
+
+@pytest.mark.parametrize("turn", [lambda r, t, p: (r, t, -p), lambda r, t, p: (-r, -t, -p), lambda r, t, p: (p, t, r)])
+def test_angles_of_another_convention_are_told(turn, hinge, tmp_path):
+    """They are consistent, so that the images prefer them a little, and components look real."""
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    angles = StarFile.read(hinge.particles).particles.numbers(*names)
+    turned = turn(*(angles[name] for name in names))
+    particles = with_changed_rows(hinge.particles, tmp_path / "x.star", **dict(zip(names, turned, strict=True)))
+    (doubt,) = settled(particles, tmp_path)[1]
+    assert doubt.startswith(f"The orientations in {particles} ") and doubt.endswith("of RELION's convention")
 
 
 @pytest.mark.parametrize("in_column", ["rlnOriginXAngst", "rlnOriginX"])
@@ -247,6 +270,17 @@ def test_density_beside_the_mask_counts_if_both_half_maps_have_it(masks_judged):
     moved = automatic_mask(mean.mean, PIXEL_SIZE).roll(4, 0)
     noisy = replace(mean, half2=torch.where(moved > 0.5, mean.half2, -mean.half2))
     assert judge(moved) and not judge(moved, noisy)
+
+
+def test_half_sets_of_the_other_sign_are_refused(hinge, tmp_path):
+    star = StarFile.read(hinge.particles)
+    with StackWriter(tmp_path / "particles.mrcs", PIXEL_SIZE) as stack:
+        images = mrcfile.read(hinge.particles.parent / "particles.mrcs")
+        stack.append(np.concatenate([images[: PARTICLES // 2], -images[PARTICLES // 2 :]]))
+    subset = np.repeat([1, 2], PARTICLES // 2)
+    star.replace(star.particles, star.particles.with_columns({"rlnRandomSubset": subset})).write(tmp_path / "x.star")
+    with pytest.raises(UserError, match="the opposite of each other"):
+        settled(tmp_path / "x.star", tmp_path)
 
 
 def test_a_mean_of_noise_makes_neither_mask_nor_sign(hinge, tmp_path):

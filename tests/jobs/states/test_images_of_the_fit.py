@@ -12,6 +12,7 @@ import torch
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_json
 from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status, status_path
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.estimation.judging import given_poses
@@ -78,6 +79,16 @@ def test_images_of_the_fit_raise_no_doubt(with_images, fitted, engine, tmp_path)
     assert outcome.code == 0 and read_json(tmp_path / "out" / "call.json")["cautions"] == []
 
 
+def test_another_defocus_than_that_of_the_fit_is_told(with_images, fitted, engine, tmp_path):
+    star = StarFile.read(with_images(ROWS))
+    columns = {name: values + 900 for name, values in star.particles.numbers("rlnDefocusU", "rlnDefocusV").items()}
+    star.replace(star.particles, star.particles.with_columns(columns)).write(star.source)
+    call = ("reconstruct", fitted.path, "--output", tmp_path / "out", "--clusters", 1, "--particles", star.source)
+    assert engine(*call).code == 0
+    (caution,) = read_json(tmp_path / "out" / "call.json")["cautions"]
+    assert caution.startswith(f"The defocus in {star.source}, which is used, differs from that in the run by 900 Angs")
+
+
 @pytest.fixture
 def judged(monkeypatch):
     """Function that judges 800 images by their gains, after a fit with some gain and error."""
@@ -87,7 +98,7 @@ def judged(monkeypatch):
         scatter = 3 * noise(len(rows), seed=1).double()
         gains = (gain if torch.is_tensor(gain) else torch.full((800,), gain).double())[rows] + scatter - scatter.mean()
         right_shifts = torch.ones(len(rows), len(given_poses.SHIFT_FACTORS)).double()
-        evidence = given_poses.PoseEvidence(rows, gains, gains, right_shifts)
+        evidence = given_poses.PoseEvidence(rows, gains, gains, right_shifts, right_shifts[:, :2])
         monkeypatch.setattr(images_of_fit, "pose_evidence", lambda *_: evidence)
         known = ImageDecisions(1.0, 1.0, of_fit, of_fit_error)
         return images_of_fit.refuse_images_of_others(None, ListOf800(), None, None, RunDir("run"), known, None, 0)
