@@ -62,6 +62,12 @@ def record_cautions(run: RunDir, sentences: Sequence[str], come_first: bool = Fa
     write_json(run.params, {**read_record(run), "cautions": ordered})
 
 
+def take_cautions_back(run: RunDir, sentences: Sequence[str]) -> None:
+    """Remove sentences that turned out to be wrong from params.json."""
+    left = [one for one in read_cautions(run) if one not in sentences]
+    write_json(run.params, {**read_record(run), "cautions": left})
+
+
 def read_cautions(run: RunDir) -> list[str]:
     """Sentences, without full stop, of :func:`add_cautions`."""
     return list(read_record(run).get("cautions", ()))
@@ -69,7 +75,8 @@ def read_cautions(run: RunDir) -> list[str]:
 
 def with_cautions(summary: str, cautions: Sequence[str]) -> str:
     """What to mind, and what came out, both without full stop."""
-    return f"Mind: {'; '.join(cautions)}. {summary}" if cautions else summary
+    words = "; ".join(cautions)
+    return f"Mind: {words}{'' if words.endswith('?') else '.'} {summary}" if cautions else summary
 
 
 def read_decisions(run: RunDir) -> ImageDecisions:

@@ -94,7 +94,7 @@ def pose_evidence(
         grid = projector.to_grid(mean[None])
         given = _log_likelihood(source, index, projector, grid)
         other = torch.arange(len(source))
-        other[index] = index[_other_rows(source.group.cpu()[index], generator)]
+        other[index] = index[other_rows(source.group.cpu()[index], generator)]
         rows.append(index)
         signal.append(given)
         turned = source.with_pose(Pose(pose.rotation[other], pose.shift))
@@ -106,7 +106,7 @@ def pose_evidence(
     return PoseEvidence(torch.cat(rows), torch.cat(signal), torch.cat(orientation), torch.cat(shifts), torch.cat(ctfs))
 
 
-def _other_rows(group: Tensor, generator: torch.Generator) -> Tensor:
+def other_rows(group: Tensor, generator: torch.Generator) -> Tensor:
     """For each of some images, another one of its optics group (n,); small groups are taken together."""
     others, group = torch.arange(len(group)), enlarged_groups(group, _FEWEST_OTHERS)
     for number in group.unique():

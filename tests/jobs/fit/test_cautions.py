@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from solvar_engine.estimation.poses.uncertainty import PoseSpread
+from solvar_engine.jobs.decisions import with_cautions
 from solvar_engine.jobs.fit.cautions import cautions_of
 
 COUNT = 50
@@ -79,3 +80,9 @@ def test_what_is_at_a_limit_or_cannot_be_is_said_once(changes, text):
 
 def test_fewer_components_than_were_tried_need_no_word():
     assert said(rank=None, eigenvalues=(4.0,)) == []
+
+
+def test_cautions_come_before_the_summary_as_sentences():
+    assert with_cautions("done", []) == "done"
+    assert with_cautions("done", ["one", "two"]) == "Mind: one; two. done"
+    assert with_cautions("done", ["is it?"]) == "Mind: is it? done"
