@@ -17,6 +17,7 @@ from solvar_engine.estimation.model.contrast import LARGEST_VARIANCE
 from solvar_engine.imaging.shells import resolution_at
 from solvar_engine.jobs.fit.job import FitJob
 
+_MANY_OUTLIERS = 0.15  # of all images: more than picks without particles usually are
 _LARGEST_CONTRAST = 3.0
 _WEAK_NOISE = 1e-3  # of the median over shells
 _OTHER_NOISE = 1.4  # standard deviation of what the model leaves over that of the background, or the other way round
@@ -44,6 +45,7 @@ def cautions_of(
         Sentences, without full stop.
     """
     return [
+        *_of_outliers(halves),
         *_of_contrasts(halves, contrast),
         *_of_resolution(images, halves),
         *_of_power(halves, components),
@@ -51,6 +53,15 @@ def cautions_of(
         *_of_noise(job, images, halves),
         *_of_poses(halves),
     ]
+
+
+def _of_outliers(halves: HalfSetFit) -> Iterator[str]:
+    count, of_all = int(halves.outlier.sum()), len(halves.outlier)
+    if count > _MANY_OUTLIERS * of_all:
+        yield (
+            f"{count} of {of_all} images are outliers (solvarOutlier): look at some, whether they hold the particle, and"
+            " whether they are as they were extracted"
+        )
 
 
 def _of_contrasts(halves: HalfSetFit, contrast: Tensor) -> Iterator[str]:

@@ -23,9 +23,10 @@ def said(contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, noise_o
         "variance": 0.04,
         "fsc": torch.tensor([1.0, 1.0, 1.0, 0.8, 0.5, 0.3, 0.1, 0.0]),
         "spread": None,
+        "outliers": 1,
         **halves,
     }
-    outlier = torch.arange(COUNT) == 7
+    outlier = (torch.arange(COUNT) >= 7) & (torch.arange(COUNT) < 7 + ordinary["outliers"])
     fit = Some(
         problem=Some(contrast_variance=ordinary["variance"], mean=torch.full((8, 8, 8), 0.5)),
         source=Some(contrast=ordinary["known"], noise_variance=ordinary["noise"]),
@@ -50,13 +51,14 @@ def contrasts(*values):
 def test_an_ordinary_fit_needs_no_word():
     assert said() == []
     assert said(contrasts(*[1.0] * 7, -2.0)) == []  # an outlier's contrast means nothing
-    assert said(spread=PoseSpread(0.052, 1.0)) == []
+    assert said(spread=PoseSpread(0.052, 1.0)) == said(outliers=7) == []
     assert said(fsc=torch.full((8,), 0.9)) == []  # as far as the images go
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
+        ({"outliers": 8}, "8 of 50 images are outliers (solvarOutlier)"),
         ({"variance": 1.0}, "the spread of the contrasts is at its limit (1.00)"),
         ({"variance": 0.6}, "impossibly large (0.77)"),
         ({"contrast": contrasts(-1.04, -0.2)}, "2 images that are no outliers have a negative contrast"),
