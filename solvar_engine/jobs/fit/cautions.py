@@ -59,8 +59,8 @@ def _of_outliers(halves: HalfSetFit) -> Iterator[str]:
     count, of_all = int(halves.outlier.sum()), len(halves.outlier)
     if count > _MANY_OUTLIERS * of_all:
         yield (
-            f"{count} of {of_all} images are outliers (solvarOutlier): look at some, whether they hold the particle, and"
-            " whether they are as they were extracted"
+            f"{count} of {of_all} images are outliers (solvarOutlier): look at some, whether they hold the particle and"
+            " are as they were extracted"
         )
 
 
