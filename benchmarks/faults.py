@@ -461,7 +461,7 @@ _DATA = [
         ("Batch(images, ctf * self.sign,", "Batch(images, ctf,", "sign of the contrast lost"),
         ("disk, self.pixel_size) * whitening", "disk, self.pixel_size)", "transfer function not whitened"),
         ("torch.where(scale < 0, -self.image_scale, self.image_scale)", "self.image_scale", "images are not turned"),
-        ("contrast = contrast * self.grey_scale[rows]", "pass", "scale of the signal not used"),
+        ("contrast = contrast * self.grey_scale[rows].to(device)", "pass", "scale of the signal not used"),
         ("        return replace(self, contrast=contrast.float())", "        return self", "known contrasts not used"),
     ),
     *_of(
