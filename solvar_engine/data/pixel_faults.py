@@ -161,15 +161,13 @@ def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
     """Say which pixels of images were replaced, of single ones if many images have them; and which edges repeat."""
     if images.fixed_pixels is not None:
         yield _sentence_of_fixed(images.fixed_pixels, path)
-    count = 0 if images.single_pixels is None else int((images.single_pixels > 0).sum())
-    if images.single_pixels is not None and count > _MANY * len(images):
+    single = images.single_pixels
+    if single is not None and int((single > 0).sum()) > _MANY * len(images):
         yield (
-            f"{count} of {len(images)} images of {path} have single pixels more than {_FAR:g} standard deviations"
-            f" beyond those around ({int(images.single_pixels.sum())} in all): replaced by the median of these; were"
-            " hot pixels of the detector left in?"
+            f"{int((single > 0).sum())} of {len(images)} images of {path} have single pixels more than {_FAR:g} "
+            f"standard deviations beyond those around ({int(single.sum())} in all): replaced by the median of these; were hot"
+            " pixels of the detector left in?"
         )
-
-
     depth = images.repeated_edges
     if depth is not None and bool((depth > 0).any()):
         deep = depth[depth > 0]

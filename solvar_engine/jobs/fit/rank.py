@@ -90,9 +90,9 @@ def _fits_in_memory(job: FitJob, larger: FitJob, images: PreparedParticles) -> b
 
 def keep_real(job: FitJob, halves: HalfSetFit, decision: RankDecision) -> HalfSetFit:
     """Go on with the components that are real, and with no less than were asked for by number."""
-    kept = decision.kept
     if job.asked_rank == job.tried_rank:
         return halves
+    kept = decision.kept
     if job.asked_rank is not None:
         kept = kept | (torch.arange(len(kept), device=kept.device) < job.asked_rank)
     count = int(kept.sum())
