@@ -165,8 +165,8 @@ def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
     if single is not None and int((single > 0).sum()) > _MANY * len(images):
         yield (
             f"{int((single > 0).sum())} of {len(images)} images of {path} have single pixels more than {_FAR:g} "
-            f"standard deviations beyond those around ({int(single.sum())} in all): replaced by the median of these; were hot"
-            " pixels of the detector left in?"
+            f"standard deviations beyond those around ({int(single.sum())} in all): replaced by the median of these;"
+            " were hot pixels of the detector left in?"
         )
     depth = images.repeated_edges
     if depth is not None and bool((depth > 0).any()):
