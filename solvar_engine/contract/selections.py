@@ -6,12 +6,14 @@ particles.star (from 0) or of coordinates. The table of a points selection is wh
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -119,11 +121,24 @@ def write_selection(run: RunDir, selection: Selection) -> None:
         "time": selection.time or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     is_rows = selection.kind == PARTICLES
-    write_csv(
-        run.selection_table(selection.name),
-        {_ROW: selection.values} if is_rows else coordinate_columns(selection.values),
-    )
-    write_json(run.selection(selection.name), header)
+    with _only_writer(run.selections):
+        write_csv(
+            run.selection_table(selection.name),
+            {_ROW: selection.values} if is_rows else coordinate_columns(selection.values),
+        )
+        write_json(run.selection(selection.name), header)
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Wait until nobody else stores in a folder: table and header of two selections of one name would mix."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def read_selection(

@@ -13,7 +13,6 @@ import hmac
 import json
 import re
 import secrets
-import threading
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -90,7 +89,6 @@ class ExplorerServer(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe(32)
         self.when_opened: Callable[[], None] = lambda: None
         self.last_request = time.monotonic()
-        self.storing = threading.Lock()
         self.packed = explored.basis.packed(HALF)
         self.max_body = 4 * len(explored) + _BYTES_BESIDE_ROWS
 
@@ -297,8 +295,7 @@ def _store(server: ExplorerServer, body: bytes) -> Answer:
     made_with = {key: about[key] for key, form in _MADE_WITH.items() if _is_list(about.get(key), form)}
     if isinstance(about.get("tool"), str):
         made_with["tool"] = about["tool"]
-    with server.storing:  # two of the same name would mix
-        write_selection(explored.run, Selection(name, kind, values, explored.latents_sha256, made_with))
+    write_selection(explored.run, Selection(name, kind, values, explored.latents_sha256, made_with))
     return _as_json({"name": name, "count": len(values)})
 
 

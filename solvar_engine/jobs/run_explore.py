@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import json
 import logging
@@ -23,6 +24,8 @@ from solvar_engine.explorer.server import IDLE_SECONDS, LOOPBACK, ExplorerServer
 from solvar_engine.explorer.standalone import standalone_page
 
 logger = logging.getLogger(__name__)
+
+_LEADING_PAGE = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={url}">\n'
 
 
 def run(params: ExploreParams) -> None:
@@ -89,28 +92,46 @@ def _opened(server: ExplorerServer, folder: Path, browser: webbrowser.BaseBrowse
 
     The browser is given a private file that leads to the page: its own command line can be read by every user. The
     file lies in the folder of the run, since browsers in containers see no folder for temporary files; it is gone as
-    soon as the page asks for data.
+    soon as the page asks for data. A server that is killed before that leaves it behind, for the next one to remove.
     """
-    path = _leading_page(server.url, folder)
-
-    def remove() -> None:
-        path.unlink(missing_ok=True)
-
-    server.when_opened = remove
-    try:
-        # some browsers are waited for until they close
-        threading.Thread(target=browser.open, args=(path.as_uri(),), daemon=True).start()
-        yield
-    finally:
-        with suppress(OSError):
-            remove()
-
-
-def _leading_page(url: str, folder: Path) -> Path:
-    """Write a page, readable to its owner only, that leads to an address."""
-    place = folder.resolve() if os.access(folder, os.W_OK) else None
+    place = folder.resolve() if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
+    _remove_abandoned_pages(place)
     prefix, suffix = EXPLORER_PAGES.split("*")
-    number, name = tempfile.mkstemp(suffix, prefix, place)
-    with os.fdopen(number, "w", encoding="utf-8") as stream:
-        stream.write(f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={url}">\n')
-    return Path(name)
+    with tempfile.NamedTemporaryFile("w", suffix=suffix, prefix=prefix, dir=place, delete=False) as stream:
+        path = Path(stream.name)
+
+        def remove() -> None:
+            path.unlink(missing_ok=True)
+
+        server.when_opened = remove
+        try:
+            _locked(stream.fileno())  # as long as this process lives
+            stream.write(_LEADING_PAGE.format(url=server.url))
+            stream.flush()
+            # some browsers are waited for until they close
+            threading.Thread(target=browser.open, args=(path.as_uri(),), daemon=True).start()
+            yield
+        finally:
+            with suppress(OSError):
+                remove()
+
+
+def _remove_abandoned_pages(place: Path) -> None:
+    """Remove the leading pages whose server is dead: the kernel has given up its lock."""
+    for path in place.glob(EXPLORER_PAGES):
+        with suppress(OSError):  # of another user
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                if _locked(descriptor):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock of a file unless another process holds it; say whether it is ours."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -35,9 +35,20 @@ def squared_distances(
 
 
 def marginal_precision(precision: NDArray[np.floating], columns: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Precision of some coordinates when nothing is known of the others, shape (n, columns, columns)."""
-    covariance = np.linalg.inv(np.asarray(precision, dtype=np.float64))
-    return np.asarray(np.linalg.inv(covariance[:, columns][:, :, columns]), dtype=np.float64)
+    """Precision of some coordinates when nothing is known of the others, shape (n, columns, columns).
+
+    The Schur complement of the others' block, which needs no inverse of the whole: a coordinate of which nothing is
+    known has precision 0 and says nothing.
+    """
+    precision = np.asarray(precision, dtype=np.float64)
+    others = np.setdiff1d(np.arange(precision.shape[-1]), columns)
+    kept, mixed = precision[:, columns][:, :, columns], precision[:, others][:, :, columns]
+    rest = precision[:, others][:, :, others]
+    try:
+        explained = np.linalg.solve(rest, mixed)
+    except np.linalg.LinAlgError:
+        explained = np.linalg.pinv(rest, hermitian=True) @ mixed
+    return np.asarray(kept - mixed.swapaxes(-1, -2) @ explained, dtype=np.float64)
 
 
 def kernel_bandwidths(

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -188,3 +191,16 @@ def test_links_are_not_followed(run, tmp_path) -> None:
     assert selection_names(run) == []
     with pytest.raises(UserError, match="is a link"):
         stored(run, "b", PARTICLES, [5])
+
+
+def test_two_programs_that_store_at_once_take_turns(run) -> None:
+    stored(run, "arm", PARTICLES, [1, 2])
+    other = os.open(run.selections, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    writer = threading.Thread(target=stored, args=(run, "arm", PARTICLES, [3]), daemon=True)
+    writer.start()
+    writer.join(0.2)
+    assert writer.is_alive() and read_selection(run, "arm").values.tolist() == [1, 2]
+    os.close(other)
+    writer.join(10)
+    assert read_selection(run, "arm").values.tolist() == [3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -14,12 +15,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from solvar_engine.contract.selections import Selection, read_selection, write_selection
 from solvar_engine.explorer import page
+from solvar_engine.jobs import run_explore
 from tests.explorer.serving import analysed_run, served
 from tests.jobs.conftest import run_in_process
 from tests.jobs.programs import engine_command, engine_environment, wait_until
@@ -352,6 +355,23 @@ def test_program_ends_with_its_parent_shows_its_token_to_nobody_and_leaves_nothi
         viewer.wait()
         viewer.stdout.close()
         viewer.stderr.close()
+
+
+def test_pages_of_killed_servers_are_removed_and_those_of_living_ones_stay(tmp_path) -> None:
+    run, _ = analysed_run(tmp_path / "run")
+    abandoned, used = run.path / ".explorer-dead.html", run.path / ".explorer-used.html"
+    abandoned.touch()
+    opened: list[str] = []
+    browser = SimpleNamespace(open=opened.append)
+    with used.open("w") as held, served(run) as server:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with run_explore._opened(server, run.path, browser):
+            assert wait_until(lambda: bool(opened), 5)
+            leading = {path.as_uri() for path in run.path.glob(".explorer-*")}
+            assert leading == {used.as_uri(), *opened}
+            with run_explore._opened(server, run.path, browser):  # a second explorer of the same run
+                assert {path.as_uri() for path in run.path.glob(".explorer-*")} > leading
+    assert list(run.path.glob(".explorer-*")) == [used]
 
 
 def test_server_ends_when_nobody_asks(tmp_path) -> None:

@@ -42,6 +42,17 @@ def test_marginal_precision_forgets_the_other_coordinates():
         np.testing.assert_allclose(np.linalg.inv(found), np.linalg.inv(whole)[np.ix_(columns, columns)], rtol=1e-9)
 
 
+def test_coordinate_of_which_nothing_is_known_says_nothing_about_the_others():
+    precision = random_precisions(np.random.default_rng(2), 2, 3)
+    precision[1, 1] = precision[1, :, 1] = 0
+    columns = np.array([0, 2])
+    found = marginal_precision(precision, columns)
+    np.testing.assert_allclose(found[1], precision[1][np.ix_(columns, columns)], rtol=1e-12)
+    expected = np.linalg.inv(precision[0])[np.ix_(columns, columns)]
+    np.testing.assert_allclose(np.linalg.inv(found[0]), expected, rtol=1e-9)
+    np.testing.assert_array_equal(marginal_precision(precision, np.arange(3)), precision)
+
+
 def test_each_kernel_holds_a_multiple_of_the_particles_of_the_last():
     rng = np.random.default_rng(3)
     halves = (rng.chisquare(2, size=900), rng.chisquare(2, size=1100))
