@@ -241,7 +241,7 @@ _MODEL = [
         ("entry = places[k, i] * places[k, j]\n", "entry = 0.0\n", "second moments about the means of Gaussians"),
         ("weights.log() + 0.5 * torch.logdet(precision)", "weights.log() - 0.5 * torch.logdet(precision)",
          "evidence of a Gaussian with the determinant's wrong sign"),
-        ("scatter = found.outer - total", "scatter = found.outer + total", "covariances of Gaussians about zero"),
+        ("scatter = outer - total", "scatter = outer + total", "covariances of Gaussians about zero"),
     ),
     *_of(
         "tests/jobs/fit/test_density.py",

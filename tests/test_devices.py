@@ -329,7 +329,8 @@ def simulated_images(place: Place) -> Any:
     amplitude = place.put(noise_amplitude(4.0, box_size, pixel_size))
     written = [torch.from_numpy(images) for images in noisy_images(model, scale, 0, added, amplitude)]
     shown = [addition(slice(0, count)) for addition in added]
-    return scale, shown, model.coefficients(slice(0, count)), molecule.volume(0, box_size), place.put(torch.cat(written))
+    everyone = slice(0, count)
+    return scale, shown, model.coefficients(everyone), molecule.volume(0, box_size), place.put(torch.cat(written))
 
 
 COMPUTATIONS: dict[str, Callable[[Place], Any]] = {

@@ -21,6 +21,8 @@ from solvar_engine.estimation.judging.components import measure_components
 from solvar_engine.estimation.judging.given_poses import pose_evidence
 from solvar_engine.estimation.judging.grey_scales import find_grey_scales, scale_evidence
 from solvar_engine.estimation.judging.rank import judge_components
+from solvar_engine.estimation.model.mixture import choose_mixture
+from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.estimation.solver.half_sets import fit_half_sets
 from tests.test_devices import FIRST, IMAGES, SECOND, Place, numbers, particles_of
 
@@ -92,6 +94,12 @@ def judge(world: World) -> None:
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
+def two_states() -> Statistics:
+    """Of images that know well where they are: at -1 or 1."""
+    places = torch.linspace(-0.2, 0.2, 201, dtype=torch.float64) + torch.tensor([-1.0, -1.0, 1.0, 1.0]).repeat(51)[:201]
+    return Statistics(torch.full((201, 1, 1), 100.0), 100 * places[:, None], torch.zeros(201))
+
+
 def judgement(source: PreparedParticles) -> Any:
     """What is found of images before and after factors are fitted."""
     halves, problem = (FIRST, SECOND), replace(HERE.problem, source=source)
@@ -104,6 +112,7 @@ def judgement(source: PreparedParticles) -> Any:
         judge_components(problem, HERE.state).gains,
         measure_components(problem, HERE.state, HERE.state.factors[0]).eigenvalues,
         next(iter(fit_half_sets(problem))).factors[0].volumes,
+        choose_mixture(two_states(), torch.Generator().manual_seed(0), source.world),
     )
 
 
