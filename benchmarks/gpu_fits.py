@@ -15,28 +15,19 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import torch
 
 from benchmarks.common import engine, shown, table
-from solvar_engine.contract.params import FitParams
-from solvar_engine.data.mrc import StackWriter
-from solvar_engine.imaging.ctf import ctf_values
-from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, shift_phases
+from solvar_engine.contract.params import FitParams, SimulateParams
 from solvar_engine.jobs import run_simulate
 from solvar_engine.jobs.run_fit import run
 from solvar_engine.jobs.running.progress import Progress
-from solvar_engine.projectors.create import create_projector
-from solvar_engine.projectors.options import SliceOptions
-from solvar_engine.simulation.particles import draw_particles
-from solvar_engine.simulation.phantoms import make_phantom
 
 PIXEL_SIZE, SNR, SEED = 3.0, 0.1, 0
 SCORES = ("captured_variance", "covariance_error", "latent_r2")
 LARGEST_DIFFERENCE = 0.003
-_IMAGES_TOGETHER = 1_000
 
 
 @dataclass(frozen=True)
@@ -129,8 +120,12 @@ def _timed(particles: Path, device: str, rank: int, **options: object) -> Timing
 
 
 def _fit(particles: Path, output: Path, device: str, rank: int, **options: object) -> None:
-    place = f"{device}:0" if device == "cuda" else device
-    run(FitParams(particles=str(particles), output=str(output), rank=rank, device=place, **options))  # type: ignore[arg-type]
+    params = FitParams(particles=str(particles), output=str(output), rank=rank, device=_place(device), **options)  # type: ignore[arg-type]
+    run(params)
+
+
+def _place(device: str) -> str:
+    return f"{device}:0" if device == "cuda" else device
 
 
 @cache
@@ -138,37 +133,14 @@ def _data_set(device: str, full: bool) -> tuple[Path, float]:
     """Particles of the hinge, made on the device and kept while this program lives: their list, and seconds."""
     folder = tempfile.mkdtemp(prefix="solvar-gpu-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (count, box_size), data = _size(full), Path(folder) / "data"
     start = time.perf_counter()
-    simulate_on(device, Path(folder), *_size(full))
-    return Path(folder) / "particles.star", time.perf_counter() - start
-
-
-def simulate_on(device: str, folder: Path, count: int, box_size: int) -> None:
-    """Write images of the hinge in white noise, and their list: slices, transfer functions and noise on a device."""
-    molecule = make_phantom("hinge")
-    particles = draw_particles(molecule, count, box_size, PIXEL_SIZE, SEED)
-    disk = HalfDisk.create(box_size).to(device)
-    projector = create_projector(box_size, disk, SliceOptions(device=device))
-    slices = torch.empty(count, len(disk), dtype=torch.complex64, device=device)
-    for state in particles.state.unique().tolist():
-        grid = projector.to_grid(molecule.volume(state, box_size).to(device)[None])
-        for rows in torch.nonzero(particles.state == state).flatten().split(_IMAGES_TOGETHER):
-            pose = particles.pose[rows].to(device)
-            ctf = ctf_values(particles.ctf[rows].to(device), disk, PIXEL_SIZE)
-            seen = projector.project(grid, pose.rotation, ctf)[..., 0]
-            slices[rows] = seen * shift_phases(disk, -pose.shift / PIXEL_SIZE, box_size)
-    power = sum(float((part.abs().square() @ disk.weight).sum()) for part in slices.split(_IMAGES_TOGETHER))
-    slices *= (SNR * count * box_size**2 / power) ** 0.5
-    generator = torch.Generator(device).manual_seed(SEED)
-    with StackWriter(folder / "particles.mrcs", PIXEL_SIZE) as stack:
-        for part in slices.split(_IMAGES_TOGETHER):
-            images = disk_to_images(part, disk, box_size)
-            images += torch.randn(images.shape, generator=generator, device=device)
-            stack.append(images.cpu().numpy())
-    sampling = SimpleNamespace(pixel_size=PIXEL_SIZE, box_size=box_size)
-    run_simulate._write_star(
-        folder / "particles.star", "particles.mrcs", sampling, particles.pose, particles.ctf  # type: ignore[arg-type]
-    )
+    params = SimulateParams(
+        output=str(data), phantom=["hinge"], particles=count, box=box_size, pixel_size=PIXEL_SIZE, snr=SNR, seed=SEED,
+        device=_place(device),
+    )  # fmt: skip
+    run_simulate.run(params)
+    return data / "particles.star", time.perf_counter() - start
 
 
 def _first(score: object) -> float:

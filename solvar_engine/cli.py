@@ -49,7 +49,7 @@ from solvar_engine.distributed.launch import is_one_of_several, launched, local_
 from solvar_engine.jobs.running.failures import sentence_of, user_sentence
 
 PROGRAM = "solvar-engine"
-_COMMANDS_ON_GPUS = ("fit", "reconstruct")
+_COMMANDS_ON_GPUS = ("fit", "reconstruct", "simulate")
 _EXIT_INTERNAL, _EXIT_USER, _EXIT_INTERRUPTED, _EXIT_TERMINATED = 1, 2, 130, 143
 
 logger = logging.getLogger("solvar_engine")

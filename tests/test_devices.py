@@ -56,6 +56,11 @@ from solvar_engine.reconstruction.mean import estimate_mean, filtered_halves
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 from solvar_engine.reconstruction.sharpening import fit_b_factor, sharpen
 from solvar_engine.reconstruction.windows import LocalWindows
+from solvar_engine.simulation.additions import additions
+from solvar_engine.simulation.effects import MicroscopeEffects
+from solvar_engine.simulation.noise import noise_amplitude
+from solvar_engine.simulation.particles import ImageModel, draw_particles, noisy_images, signal_variance
+from solvar_engine.simulation.phantoms import make_phantom
 from tests.other_device import OTHER, Elsewhere, other_device
 from tests.reconstruction.simulated import LinearPhantom, MemorySource, noise, simulate
 
@@ -312,6 +317,22 @@ def slices(place: Place) -> Any:
     return read, gram, projector.to_volumes(accumulator), products
 
 
+def simulated_images(place: Place) -> Any:
+    """Images of a phantom with all effects; what is drawn is drawn on the CPU."""
+    count, box_size, pixel_size = 24, 16, 9.0
+    effects = MicroscopeEffects(background=1.0, neighbours=0.5, coloured_noise=4.0, junk=0.3)
+    molecule = make_phantom("hinge").to(place.device)
+    particles = draw_particles(molecule, count, box_size, pixel_size, 0, contrast_std=0.1, effects=effects)
+    model = ImageModel(molecule, particles, box_size, pixel_size)
+    scale = (0.1 / signal_variance(model)) ** 0.5
+    added = additions(model, effects, scale, 0.1, 0.4, 0)
+    amplitude = place.put(noise_amplitude(4.0, box_size, pixel_size))
+    written = [torch.from_numpy(images) for images in noisy_images(model, scale, 0, added, amplitude)]
+    shown = [addition(slice(0, count)) for addition in added]
+    everyone = slice(0, count)
+    return scale, shown, model.coefficients(everyone), molecule.volume(0, box_size), place.put(torch.cat(written))
+
+
 COMPUTATIONS: dict[str, Callable[[Place], Any]] = {
     "slices": slices,
     "mean": mean_volume,
@@ -332,6 +353,7 @@ COMPUTATIONS: dict[str, Callable[[Place], Any]] = {
     "filters": filters,
     "preprocessing": preprocessing,
     "prepared particles": prepared_particles,
+    "simulated images": simulated_images,
 }
 
 

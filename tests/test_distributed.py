@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from solvar_engine.data.stream import PreparedParticles
-from solvar_engine.distributed.world import ALONE, Share, World
+from solvar_engine.distributed.world import ALONE, Share, Team, World
 from solvar_engine.estimation.alternation.images import find_junk, judge_images
+from solvar_engine.estimation.judging.components import measure_components
 from solvar_engine.estimation.judging.given_poses import pose_evidence
 from solvar_engine.estimation.judging.grey_scales import find_grey_scales, scale_evidence
 from solvar_engine.estimation.judging.rank import judge_components
+from solvar_engine.estimation.model.mixture import choose_mixture
+from solvar_engine.estimation.model.statistics import Statistics
+from solvar_engine.estimation.solver.half_sets import fit_half_sets
 from tests.test_devices import FIRST, IMAGES, SECOND, Place, numbers, particles_of
 
 HERE = Place(torch.device("cpu"))
@@ -57,8 +62,28 @@ def talk(world: World) -> None:
     assert world.arrays_of_first(None) is None
 
 
+def halve(world: World) -> None:
+    """Work on each half-set with its team alone; run in each of four processes."""
+    team = world.rank // 2
+
+    def work(half: int) -> tuple[State, Tensor, Tensor]:
+        assert half == team
+        (total,) = world.total(torch.tensor([world.rank]))
+        nested = world.of_halves(lambda inner: torch.tensor(10 * half + inner))
+        rows = world.gathered(torch.full((world.rank, 1), float(world.rank)))
+        return world.agreed(state_of(world.rank)), torch.cat((total, torch.stack(nested))), rows
+
+    for half, (state, numbers_of_half, rows) in enumerate(world.of_halves(work)):
+        expected = state_of(2 * half)
+        assert torch.equal(state.volume, expected.volume)
+        assert (state.number, state.flags) == (expected.number, expected.flags)
+        assert numbers_of_half.tolist() == [(1, 5)[half], 10 * half, 10 * half + 1]
+        assert rows.flatten().tolist() == ([1.0], [2.0] * 2 + [3.0] * 3)[half]
+    assert int(world.total(torch.tensor(1))[0]) == 4
+
+
 def judge(world: World) -> None:
-    """Judge images together, and compare with what one process finds; run in each of three processes."""
+    """Judge images together, and compare with what one process finds; run in each of several processes."""
     whole = particles_of(HERE, IMAGES).with_grey_scale(1 - 3.0 * (torch.arange(IMAGES) % 5 == 4))
     share = Share.of(world, IMAGES, (FIRST, SECOND))
     part = replace(whole, coefficients=whole.coefficients[share.rows], share=share)
@@ -67,6 +92,12 @@ def judge(world: World) -> None:
     assert found.keys() == expected.keys()
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def two_states() -> Statistics:
+    """Of images that know well where they are: at -1 or 1."""
+    places = torch.linspace(-0.2, 0.2, 201, dtype=torch.float64) + torch.tensor([-1.0, -1.0, 1.0, 1.0]).repeat(51)[:201]
+    return Statistics(torch.full((201, 1, 1), 100.0), 100 * places[:, None], torch.zeros(201))
 
 
 def judgement(source: PreparedParticles) -> Any:
@@ -79,21 +110,25 @@ def judgement(source: PreparedParticles) -> Any:
         find_junk(source, halves, problem, torch.arange(IMAGES) < 3).long(),
         judge_images(source, halves, problem, HERE.state),
         judge_components(problem, HERE.state).gains,
+        measure_components(problem, HERE.state, HERE.state.factors[0]).eigenvalues,
+        next(iter(fit_half_sets(problem))).factors[0].volumes,
+        choose_mixture(two_states(), torch.Generator().manual_seed(0), source.world),
     )
 
 
-def test_three_processes_hear_the_same() -> None:
-    program = "from tests.test_distributed import judge, talk\nfrom solvar_engine.distributed.join import joined\n"
-    program += "with joined() as world:\n    talk(world)\n    judge(world)"
+@pytest.mark.parametrize(("size", "say"), [(3, "talk"), (4, "halve")])
+def test_processes_hear_the_same(size: int, say: str) -> None:
+    program = f"from tests.test_distributed import judge, {say}\nfrom solvar_engine.distributed.join import joined\n"
+    program += f"with joined() as world:\n    {say}(world)\n    judge(world)"
     with subprocess.Popen(["true"]) as process:
         port = 20_000 + process.pid % 20_000
-    shared = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     started = [
         subprocess.Popen(
             [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True,
             env={**os.environ, **shared, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
         )
-        for rank in range(3)
+        for rank in range(size)
     ]  # fmt: skip
     for process in started:
         error = process.communicate(timeout=120)[1]
@@ -107,6 +142,10 @@ def test_every_image_of_every_half_has_one_owner() -> None:
     for half in halves:
         counts = [len(share.own(half)) for share in shares]
         assert sum(counts) == len(half) and max(counts) - min(counts) <= 1
+    teams = [Share.of(World(rank, 4, team=Team(rank // 2, None)), 101, halves) for rank in range(4)]
+    assert torch.cat([share.rows for share in teams]).sort().values.tolist() == list(range(101))
+    for rank, share in enumerate(teams):
+        assert abs(len(share.own(halves[rank // 2])) - 25) <= 1 and not len(share.own(halves[1 - rank // 2]))
     index = torch.tensor([100, 3, 57, 2])
     for share in shares:
         own = share.own(index)

@@ -13,7 +13,7 @@ import torch.distributed
 from torch.distributed.rendezvous import rendezvous
 
 from solvar_engine.distributed.lost import ProcessLost
-from solvar_engine.distributed.world import World
+from solvar_engine.distributed.world import Team, World
 
 _LONGEST_WAIT = timedelta(hours=6)
 """For the slowest process, such as one whose disk is busy; one that has died is found out at once."""
@@ -45,7 +45,7 @@ def joined(has_died: Callable[[], bool] = lambda: False) -> Iterator[World]:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise ProcessLost(f"The {size} processes did not find each other at {place}: {error}.") from error
     try:
-        yield World(rank, size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), store)
+        yield World(rank, size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), store, _team(rank, size))
     finally:
         torch.distributed.destroy_process_group()
 
@@ -55,6 +55,16 @@ def _store(rank: int, size: int) -> Any:
         return next(rendezvous("env://"))[0]  # the one of torchrun
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return torch.distributed.TCPStore(host, port, size, rank == 0, wait_for_workers=False)
+
+
+def _team(rank: int, size: int) -> Team | None:
+    """One half of the processes; none of an odd number."""
+    if size % 2:
+        return None
+    half = size // 2
+    groups = [torch.distributed.new_group([*range(first, first + half)], _LONGEST_WAIT) for first in (0, half)]
+    number = rank // half
+    return Team(number, groups[number])
 
 
 def _wait_for_all(store: Any, rank: int, size: int, has_died: Callable[[], bool]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +23,21 @@ _FAILURE = "solvar_engine/failure"  # key under which a process that fails leave
 
 
 @dataclass(frozen=True)
+class Team:
+    """Half of the processes.
+
+    Attributes
+    ----------
+    number : int
+        0 for the first half, 1 for the second.
+    group : torch.distributed.ProcessGroup
+    """
+
+    number: int
+    group: Any
+
+
+@dataclass(frozen=True)
 class World:
     """All processes of a computation, seen from one of them; without further ones nothing here costs anything.
 
@@ -36,17 +51,54 @@ class World:
         How many of them are on this machine and share its memory.
     store : torch.distributed.Store or None
         Where a process that fails leaves a sentence for the others.
+    team : Team or None
+        The half of an even number of processes that this one belongs to, where images are dealt out so that each team
+        has those of one half-set.
     """
 
     rank: int = 0
     size: int = 1
     local_size: int = 1
     store: Any = None
+    team: Team | None = None
+    _talking: list[Team] = field(default_factory=list, repr=False, compare=False)  # the team, while halves are apart
 
     @property
     def is_first(self) -> bool:
         """Whether this process owns files, status, log and lock."""
         return self.rank == 0
+
+    def of_halves(self, work: Callable[[int], T]) -> tuple[T, T]:
+        """Find something of each half-set, 0 and 1; both at once, each by one team, if there are teams.
+
+        Parameters
+        ----------
+        work : callable
+            Told the half-set. What it sums, gathers or agrees on is meanwhile that of the team.
+
+        Returns
+        -------
+        tuple of two
+            The same in all processes. Tensors (of as many axes in both), numbers, or tuples and dataclasses of these.
+        """
+        if self.team is None or self._talking:
+            return work(0), work(1)
+        self._talking.append(self.team)
+        try:
+            found = work(self.team.number)
+        finally:
+            self._talking.clear()
+        first, second = (self._sent(found, half * self.size // 2) for half in (0, 1))
+        return first, second
+
+    @property
+    def _group(self) -> Any:
+        """Whom sums and tables are shared with: None stands for all."""
+        return self._talking[0].group if self._talking else None
+
+    @property
+    def _size(self) -> int:
+        return self.size // 2 if self._talking else self.size
 
     def total(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Sum over all processes, element by element.
@@ -63,28 +115,28 @@ class World:
         tuple of Tensors
             The same in all processes.
         """
-        if self.size == 1:
+        if self._size == 1:
             return values
         sums = tuple(value.contiguous() for value in values)
         with self._together():
             for value in sums:
-                torch.distributed.all_reduce(value)
+                torch.distributed.all_reduce(value, group=self._group)
         return sums
 
     def gathered(self, rows: Tensor) -> Tensor:
         """Rows (n, ...) of all processes, those of one after those of the other."""
-        if self.size == 1:
+        if self._size == 1:
             return rows
         with self._together():
-            counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.size)]
-            torch.distributed.all_gather(counts, counts[0].new_tensor([len(rows)]))
+            counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self._size)]
+            torch.distributed.all_gather(counts, counts[0].new_tensor([len(rows)]), self._group)
             lengths = [int(count) for count in counts]
             if not any(lengths):
                 return rows
             padded = rows.new_zeros(max(lengths), *rows.shape[1:])
             padded[: len(rows)] = rows
             parts = [torch.empty_like(padded) for _ in lengths]
-            torch.distributed.all_gather(parts, padded)
+            torch.distributed.all_gather(parts, padded, self._group)
         return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
     def entries(self, own: Mapping[int, str]) -> dict[int, str]:
@@ -101,24 +153,31 @@ class World:
         Parameters
         ----------
         value : Tensor, number, None, or tuples and dataclasses of these
-            Of the same shapes in all processes.
+            Tensors of as many axes in all processes.
         """
-        return value if self.size == 1 else self._agreed(value)
+        if self._size == 1:
+            return value
+        return self._sent(value, self._talking[0].number * self.size // 2 if self._talking else 0)
 
-    def _agreed(self, value: Any) -> Any:
+    def _sent(self, value: Any, sender: int) -> Any:
+        """What the process of that number has."""
         if isinstance(value, Tensor):
             with self._together():
-                value = value.contiguous()
+                shape = torch.tensor(value.shape, dtype=torch.int64)
+                if len(shape):
+                    torch.distributed.broadcast(shape, sender, self._group)
+                value = value.contiguous() if self.rank == sender else value.new_empty(shape.tolist())
                 if value.numel():
-                    torch.distributed.broadcast(value, 0)
+                    torch.distributed.broadcast(value, sender, self._group)
             return value
         if isinstance(value, (bool, int, float)):
             kind = torch.float64 if isinstance(value, float) else torch.int64
-            return type(value)(self._agreed(torch.tensor([value], dtype=kind)).item())
+            return type(value)(self._sent(torch.tensor([value], dtype=kind), sender).item())
         if isinstance(value, tuple):
-            return tuple(self._agreed(part) for part in value)
+            return tuple(self._sent(part, sender) for part in value)
         if is_dataclass(value) and not isinstance(value, type):
-            return replace(value, **{part.name: self._agreed(getattr(value, part.name)) for part in fields(value)})
+            parts = {part.name: self._sent(getattr(value, part.name), sender) for part in fields(value)}
+            return replace(value, **parts)
         return value
 
     def arrays_of_first(self, arrays: Arrays | None) -> Arrays | None:
@@ -136,9 +195,9 @@ class World:
         }
 
     def _bytes_of_first(self, data: bytes) -> bytes:
-        length = self._agreed(len(data))
+        length = self._sent(len(data), 0)
         content = _bytes(data) if self.is_first else torch.empty(length, dtype=torch.uint8)
-        return bytes(self._agreed(content).numpy().tobytes())
+        return bytes(self._sent(content, 0).numpy().tobytes())
 
     @contextmanager
     def telling(self, sentence_of: Any) -> Iterator[None]:
@@ -201,22 +260,25 @@ class Share:
 
     @staticmethod
     def of(world: World, count: int, parts: Sequence[Tensor] = ()) -> Share:
-        """Deal out images, as many of each part to one process as to another.
+        """Deal out images, as many to one process as to another.
 
         Parameters
         ----------
         world : World
+            If it has teams, each gets one of two parts.
         count : int
             Number of images.
         parts : sequence of Tensors, int64
-            Such as half-sets, which are visited one after the other; rows of one process are neighbours in them.
+            Half-sets; without teams, processes have as many images of each. Rows of one process are neighbours in them.
         """
         everyone = torch.arange(count)
         if world.size == 1:
             return Share(world, everyone)
         owner = everyone * world.size // max(count, 1)
-        for part in parts:
-            owner[part] = torch.arange(len(part)) * world.size // max(len(part), 1)
+        members = world.size if world.team is None else world.size // 2
+        for number, part in enumerate(parts):
+            first = 0 if world.team is None else number * members
+            owner[part] = first + torch.arange(len(part)) * members // max(len(part), 1)
         rows = torch.nonzero(owner == world.rank).flatten()
         place = torch.full((count,), -1)
         place[rows] = torch.arange(len(rows))
@@ -225,6 +287,14 @@ class Share:
     def own(self, index: Tensor) -> Tensor:
         """Those of some images that are here, in the same order."""
         return index if self.place is None else index[self.place[index] >= 0]
+
+    def suits(self, halves: Sequence[Tensor]) -> bool:
+        """Whether each team has all images of its half-set; True without teams."""
+        if self.world.team is None:
+            return True
+        here = self.own(torch.cat(tuple(halves)))
+        (strangers,) = self.world.total(torch.tensor(len(here) - len(self.own(halves[self.world.team.number]))))
+        return not int(strangers)
 
     def places(self, rows: Tensor) -> Tensor:
         """Where images of this process are among its own."""

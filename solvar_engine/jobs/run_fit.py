@@ -82,7 +82,7 @@ def _fit(job: FitJob) -> None:
     spoken = [logging.getLogger("solvar_engine")] if job.world.is_first else []
     with closing(job.progress), logging_redirect_tqdm(spoken):
         images = read_images(job)
-        _estimate_with_less_and_less(with_independent_halves(job, images), images)
+        _estimate_with_less_and_less(*with_independent_halves(job, images))
 
 
 def _estimate_with_less_and_less(job: FitJob, images: PreparedParticles) -> None:

@@ -21,11 +21,12 @@ from solvar_engine.contract.words import counted
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.volumes import write_volume
 from solvar_engine.imaging.types import Ctf, Pose, Volume
-from solvar_engine.jobs.running.devices import compute_device
+from solvar_engine.jobs.running.devices import compute_device, device_name
 from solvar_engine.jobs.simulate.files import DataSetFiles
 from solvar_engine.jobs.simulate.maps import read_map_molecule
 from solvar_engine.simulation.additions import additions
 from solvar_engine.simulation.effects import MicroscopeEffects
+from solvar_engine.simulation.maps import can_project_maps
 from solvar_engine.simulation.molecules import Molecule
 from solvar_engine.simulation.neighbours import equivalent_diameter
 from solvar_engine.simulation.noise import noise_amplitude
@@ -96,9 +97,12 @@ class _DataSet:
     def plan(cls, params: SimulateParams) -> _DataSet:
         """Make the molecule, or read it."""
         if params.uses_maps:
-            maps = read_map_molecule(params.phantom, params.box, params.pixel_size, compute_device(params))
+            device = compute_device(params)
+            if not can_project_maps(device):
+                device = "cpu"
+            maps = read_map_molecule(params.phantom, params.box, params.pixel_size, device)
             return cls(params, maps, maps.box_size, maps.pixel_size)
-        molecule = make_phantom(params.phantom[0])
+        molecule = make_phantom(params.phantom[0]).to(compute_device(params))
         return cls(params, molecule, params.box or SIMULATED_BOX, params.pixel_size or SIMULATED_PIXEL_SIZE)
 
     @property
@@ -116,7 +120,7 @@ class _DataSet:
             If a map shows no molecule.
         """
         try:
-            return self.molecule.mask(self.box_size)
+            return self.molecule.mask(self.box_size).cpu()
         except ValueError as error:
             raise UserError(f"--phantom: {error}: give maps that are brighter than their surroundings.") from error
 
@@ -131,8 +135,10 @@ def _announce(data_set: _DataSet, folder: Path) -> None:
     # the images, then transforms and noise; constants measured on one core
     passes = 1.0 + max(0.0, 1.0 - KEPT_BYTES / (signal * particles))
     passes += 4.0 * data_set.effects.neighbours + data_set.effects.junk  # fields of neighbours have four times the area
-    seconds = particles * (passes * cost.seconds_per_image + 1e-7 * box_size**2) / torch.get_num_threads()
+    on_cpu = data_set.molecule.device.type == "cpu"
+    seconds = particles * (passes * cost.seconds_per_image * on_cpu + 1e-7 * box_size**2) / torch.get_num_threads()
     seconds += states * (0.03 + 1e-7 * voxels)
+    logger.info("Computing on %s", device_name(str(data_set.molecule.device)))
     logger.info(
         "Simulating %d images of %d px: expecting about %.0f s, %.0f MB of memory and %.0f MB of disk",
         particles,
@@ -156,6 +162,7 @@ def _write_images(path: Path, data_set: _DataSet, particles: SimulatedParticles,
     amplitude = None
     if effects.coloured_noise:
         amplitude = noise_amplitude(effects.coloured_noise, data_set.box_size, data_set.pixel_size)
+        amplitude = amplitude.to(data_set.molecule.device)
     with tqdm(total=2 * params.particles, desc="images", unit="", disable=None) as bar:
         scale = float(np.sqrt(params.snr / signal_variance(model, bar.update)))
         added = additions(model, effects, scale, params.snr, diameter, params.seed)
@@ -176,7 +183,7 @@ def _write_truth(
     share = np.bincount(shown, minlength=len(molecule.population)) / len(shown)
     mean = torch.zeros(box_size, box_size, box_size, dtype=torch.float64)
     for state in tqdm(range(len(share)), desc="volumes", unit="", disable=None):
-        volume = scale * molecule.volume(state, box_size)
+        volume = (scale * molecule.volume(state, box_size)).cpu()
         mean += share[state] * volume.double()
         write_volume(truth.volume(state + 1), Volume(volume, pixel_size))
     write_volume(truth.mean, Volume(mean.float(), pixel_size))

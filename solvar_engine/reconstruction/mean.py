@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
 from solvar_engine.imaging.shells import fsc, radial_average, shells_to_volume
 from solvar_engine.reconstruction.normal_equations import NormalEquations, solve
@@ -51,7 +52,9 @@ class MeanEstimate:
         return float(agreement.max())
 
 
-def estimate_mean(half1: NormalEquations, half2: NormalEquations, mask: Tensor | None = None) -> MeanEstimate:
+def estimate_mean(
+    half1: NormalEquations, half2: NormalEquations, mask: Tensor | None = None, world: World = ALONE
+) -> MeanEstimate:
     """Reconstruct both half-sets and, with the prior that their FSC implies, the whole set.
 
     Parameters
@@ -59,8 +62,13 @@ def estimate_mean(half1: NormalEquations, half2: NormalEquations, mask: Tensor |
     half1, half2 : NormalEquations
     mask : Tensor, shape (z, y, x), optional
         Where the FSC is measured.
+    world : World, optional
+        Processes that have the same equations.
     """
-    halves = [solve(half, weak_precision(half), iterations=ITERATIONS) for half in (half1, half2)]
+    equations = (half1, half2)
+    halves = world.of_halves(
+        lambda half: solve(equations[half], weak_precision(equations[half]), iterations=ITERATIONS)
+    )
     correlation = fsc(halves[0], halves[1], mask)
     both = half1 + half2
     density = radial_average(0.5 * both.density(), both.box_size)

@@ -34,12 +34,12 @@ def additions(
     Returns
     -------
     list of functions
-        Rows -> images (m, y, x); empty without effects.
+        Rows -> images (m, y, x), where the molecule is; empty without effects.
     """
     particles, box_size, pixel_size = model.particles, model.box_size, model.pixel_size
     result: list[Callable[[slice], Tensor]] = []
     if effects.background:
-        result.append(Backgrounds(len(particles), effects.background, box_size, seed))
+        result.append(Backgrounds(len(particles), effects.background, box_size, seed, model.molecule.device))
     if effects.neighbours:
         result.append(
             Neighbours(
@@ -50,7 +50,8 @@ def additions(
     if effects.junk:
         result.append(
             JunkImages(
-                particles.junk, particles.pose, particles.ctf, box_size, pixel_size, signal_variance=snr, seed=seed
+                particles.junk, particles.pose, particles.ctf, box_size, pixel_size,
+                signal_variance=snr, seed=seed, device=model.molecule.device,
             )
-        )
+        )  # fmt: skip
     return result

@@ -32,17 +32,21 @@ class Backgrounds:
         Standard deviation of the ramp from edge to edge, in the units of the images.
     box_size : int
     seed : int
+    device : torch.device or str, optional
+        Where they are evaluated.
     """
 
-    def __init__(self, count: int, strength: float, box_size: int, seed: int) -> None:
+    def __init__(
+        self, count: int, strength: float, box_size: int, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
         scale = strength * np.array([1.0, 1.0, 1.0, SECOND_ORDER, SECOND_ORDER, SECOND_ORDER])
         drawn = stream(seed, Purpose.BACKGROUND).standard_normal((count, len(scale)))
         self._coefficients = torch.from_numpy((scale * drawn).astype(np.float32))
-        self._terms = _terms(box_size)
+        self._terms = _terms(box_size).to(device)
 
     def __call__(self, rows: slice) -> Tensor:
         """Evaluate the backgrounds of some images: (m, y, x), float32."""
-        return torch.tensordot(self._coefficients[rows], self._terms, dims=1)
+        return torch.tensordot(self._coefficients[rows].to(self._terms.device), self._terms, dims=1)
 
 
 def _terms(box_size: int) -> Tensor:

@@ -88,6 +88,8 @@ class JunkImages:
     signal_variance : float
         Of the molecule's images, in the square of the units of the images.
     seed : int
+    device : torch.device or str, optional
+        Where they are evaluated.
     """
 
     def __init__(
@@ -100,11 +102,12 @@ class JunkImages:
         *,
         signal_variance: float,
         seed: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         self._kind, self._pose, self._ctf = kind, pose, ctf
         self._box_size, self._pixel_size, self._variance = box_size, pixel_size, signal_variance
-        self._disk = HalfDisk.create(box_size)
-        self._contaminant = contaminant_phantom()
+        self._disk, self._device = HalfDisk.create(box_size).to(device), device
+        self._contaminant = contaminant_phantom().to(device)
         rng = stream(seed, Purpose.JUNK_IMAGES)
         self._molecule = torch.from_numpy(rng.integers(self._contaminant.n_states, size=len(kind)))
         self._blobs = torch.from_numpy(ICE_SPREAD * rng.standard_normal((len(kind), ICE_BLOBS, 3)))
@@ -112,7 +115,7 @@ class JunkImages:
 
     def __call__(self, rows: slice) -> Tensor:
         """Evaluate some images (m, y, x), float32, without noise; those of the molecule are zero here."""
-        images = torch.zeros(rows.stop - rows.start, self._box_size, self._box_size)
+        images = torch.zeros(rows.stop - rows.start, self._box_size, self._box_size, device=self._device)
         kind = self._kind[rows]
         for wanted, evaluate, variance in (
             (JunkKind.ICE, self._ice, ICE_VARIANCE),
@@ -125,15 +128,17 @@ class JunkImages:
         return images
 
     def _ice(self, index: Tensor) -> Tensor:
-        upright = torch.eye(3).expand(len(index), 3, 3)
-        return project_atoms(self._blobs[index], self._mass[index], upright, self._disk, ICE_BLOB_SIGMA)
+        upright = torch.eye(3, device=self._device).expand(len(index), 3, 3)
+        blobs, mass = self._blobs[index].to(self._device), self._mass[index].to(self._device)
+        return project_atoms(blobs, mass, upright, self._disk, ICE_BLOB_SIGMA)
 
     def _other(self, index: Tensor) -> Tensor:
-        slices = self._contaminant.project(self._molecule[index], self._pose.rotation[index], self._disk)
-        return slices * shift_phases(self._disk, -self._pose.shift[index] / self._pixel_size, self._box_size)
+        pose = self._pose[index].to(self._device)
+        slices = self._contaminant.project(self._molecule[index].to(self._device), pose.rotation, self._disk)
+        return slices * shift_phases(self._disk, -pose.shift / self._pixel_size, self._box_size)
 
     def _as_strong_as(self, variance: float, slices: Tensor, index: Tensor) -> Tensor:
         """Images of slices with the contrast transfer, each scaled to a variance over the box."""
-        slices = slices * ctf_values(self._ctf[index], self._disk, self._pixel_size)
+        slices = slices * ctf_values(self._ctf[index].to(self._device), self._disk, self._pixel_size)
         images = disk_to_images(slices, self._disk, self._box_size)
         return images * (variance / images.var(dim=(1, 2), correction=0)).sqrt()[:, None, None]

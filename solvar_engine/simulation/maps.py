@@ -13,11 +13,16 @@ from torch.nn.functional import pad
 from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, images_to_disk, low_pass, nyquist_shell
 from solvar_engine.imaging.masks import automatic_mask
 from solvar_engine.projectors.create import create_projector
-from solvar_engine.projectors.options import SliceOptions
+from solvar_engine.projectors.options import SliceOptions, can_be_imported
 from solvar_engine.simulation.molecules import Cost
 
 _BATCH_BYTES = 128e6
 """Slices that are evaluated together: each state is transformed once a batch, so there are not to be many batches."""
+
+
+def can_project_maps(device: str) -> bool:
+    """Whether maps can be projected on a device: a GPU needs cuFINUFFT for it, and a warning says so."""
+    return torch.device(device).type == "cpu" or can_be_imported("cufinufft")
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,11 @@ class MapMolecule:
     def box_size(self) -> int:
         """Edge of the maps, px."""
         return int(self.volumes.shape[-1])
+
+    @property
+    def device(self) -> torch.device:
+        """See :attr:`~.molecules.Molecule.device`."""
+        return self.volumes.device
 
     @property
     def coordinates(self) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk
@@ -48,6 +49,11 @@ class Molecule(Protocol):
 
     @property
     def population(self) -> np.ndarray: ...  # noqa: D102
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is projected: states and rotations, disks apart, are to be there."""
+        ...
 
     def band(self, box_size: int) -> int:
         """Last shell at which the molecule has a signal."""

@@ -87,7 +87,7 @@ class Neighbours:
     ) -> None:
         self._molecule, self._particles, self._scale = molecule, particles, scale
         self._box_size, self._pixel_size = box_size, pixel_size
-        self._disk = HalfDisk.create(_LARGER * box_size)
+        self._disk = HalfDisk.create(_LARGER * box_size).to(molecule.device)
         count, rng = len(particles), stream(seed, Purpose.NEIGHBOUR)
         has_neighbour = torch.zeros(count, dtype=torch.bool)
         has_neighbour[torch.from_numpy(drawn_share(count, share, rng))] = True
@@ -97,9 +97,9 @@ class Neighbours:
         self.displacement_px = _displacements(count, diameter * box_size, rng)
 
     def __call__(self, rows: slice) -> Tensor:
-        """Evaluate what some images show of neighbours: (m, y, x), float32."""
+        """Evaluate what some images show of neighbours: (m, y, x), float32, where the molecule is."""
         box_size = self._box_size
-        images = torch.zeros(rows.stop - rows.start, box_size, box_size)
+        images = torch.zeros(rows.stop - rows.start, box_size, box_size, device=self._molecule.device)
         shown = self.is_shown[rows]
         if shown.any():
             images[shown] = self._evaluate(rows.start + shown.nonzero()[:, 0])
@@ -109,11 +109,13 @@ class Neighbours:
         """Contrast x ctf x displaced projection in the larger field, of which the box is the middle."""
         box_size, disk = self._box_size, self._disk
         field = _LARGER * box_size
-        pose, contrast = self._particles.pose[index], self._particles.contrast[index]
-        slices = self._molecule.project_padded(self.state[index], self.rotation[index], disk, _LARGER)
-        centre_px = self.displacement_px[index] - pose.shift / self._pixel_size
-        slices *= shift_phases(disk, centre_px, field)
-        slices *= ctf_values(self._particles.ctf[index], disk, self._pixel_size)
+        device, shift = self._molecule.device, self._particles.pose.shift[index]
+        contrast = self._particles.contrast[index].to(device)
+        state, rotation = self.state[index].to(device), self.rotation[index].to(device)
+        slices = self._molecule.project_padded(state, rotation, disk, _LARGER)
+        centre_px = self.displacement_px[index] - shift / self._pixel_size
+        slices *= shift_phases(disk, centre_px.to(device), field)
+        slices *= ctf_values(self._particles.ctf[index].to(device), disk, self._pixel_size)
         start = field // 2 - box_size // 2
         box = slice(start, start + box_size)
         return disk_to_images(self._scale * contrast[:, None] * slices, disk, field)[:, box, box]

@@ -45,5 +45,5 @@ def noise_amplitude(excess: float, box_size: int, pixel_size: float) -> Tensor:
 
 
 def coloured(noise: np.ndarray, amplitude: Tensor) -> np.ndarray:
-    """Filter white noise (n, y, x), float32."""
-    return filter_images(torch.from_numpy(noise), amplitude).numpy()
+    """Filter white noise (n, y, x), float32, on the device of the amplitude."""
+    return filter_images(torch.from_numpy(noise).to(amplitude.device), amplitude).cpu().numpy()

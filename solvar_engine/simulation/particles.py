@@ -40,6 +40,8 @@ SHIFT_STD = 1.5 / 64.0
 CONTRAST_MIN = 0.05
 """Contrasts are positive: draws below this are raised to it."""
 
+_LARGER_ON_GPUS = 8  # batches: half a gigabyte or so
+
 KEPT_BYTES = 500e6
 """Noise-free images that are kept in memory between the two passes."""
 
@@ -169,16 +171,18 @@ class ImageModel:
         self.box_size = box_size
         self.pixel_size = pixel_size
         # beyond the molecule's band there is no signal
-        self.disk = HalfDisk.create(box_size, molecule.band(box_size))
+        self.disk = HalfDisk.create(box_size, molecule.band(box_size)).to(molecule.device)
         # one tensor, not one per batch, which would scatter over the heap
         room = int(memory_bytes // (8 * len(self.disk)))
-        self._kept = torch.empty(min(room, len(particles)), len(self.disk), dtype=torch.complex64)
+        size = min(room, len(particles)), len(self.disk)
+        self._kept = torch.empty(size, dtype=torch.complex64, device=molecule.device)
         self._kept_count = 0
 
     @property
     def batch_size(self) -> int:
         """Images that are evaluated together."""
-        return self.molecule.images_per_batch(self.disk)
+        larger = 1 if self.molecule.device.type == "cpu" else _LARGER_ON_GPUS
+        return larger * self.molecule.images_per_batch(self.disk)
 
     def batches(self) -> Iterator[slice]:
         """Rows of the particles, batch by batch."""
@@ -191,7 +195,7 @@ class ImageModel:
         Returns
         -------
         Tensor, shape (m, pixels), complex64
-            On :attr:`disk`.
+            On :attr:`disk`, where the molecule is.
         """
         if rows.stop <= self._kept_count:
             return self._kept[rows]
@@ -203,14 +207,14 @@ class ImageModel:
 
     def _evaluate(self, rows: slice) -> Tensor:
         """Contrast x ctf x shifted projection; nothing for junk."""
-        state = self.particles.state[rows]
-        pose = self.particles.pose[rows]
+        device = self.molecule.device
+        state, pose = self.particles.state[rows].to(device), self.particles.pose[rows].to(device)
         result = self.molecule.project(state, pose.rotation, self.disk)
         # the observed image is the centred one moved by -shift
         result *= shift_phases(self.disk, -pose.shift / self.pixel_size, self.box_size)
-        result *= ctf_values(self.particles.ctf[rows], self.disk, self.pixel_size)
+        result *= ctf_values(self.particles.ctf[rows].to(device), self.disk, self.pixel_size)
         visible = torch.where(self.particles.is_junk[rows], 0.0, self.particles.contrast[rows])
-        return result * visible[:, None]
+        return result * visible.to(device)[:, None]
 
 
 def signal_variance(model: ImageModel, report: Callable[[int], object] = lambda count: None) -> float:
@@ -257,9 +261,9 @@ def noisy_images(
         The noise does not depend on the batch size.
     additions : sequence of functions
         Each returns what some rows show beside molecule and noise: (m, y, x), in units of the noise's standard
-        deviation.
+        deviation, on any device.
     noise_amplitude : Tensor, shape (y, x // 2 + 1), optional
-        Of :func:`~.noise.noise_amplitude`; without it, the noise is white.
+        Of :func:`~.noise.noise_amplitude`, on the device that is to colour the noise; without it, the noise is white.
 
     Yields
     ------
@@ -268,11 +272,12 @@ def noisy_images(
     """
     rng = stream(seed, Purpose.NOISE)
     for rows in model.batches():
-        signal = disk_to_images(scale * model.coefficients(rows), model.disk, model.box_size).numpy()
+        signal = disk_to_images(scale * model.coefficients(rows), model.disk, model.box_size)
+        # drawn on the CPU, so that a seed means the same images on every device, while a GPU computes the signal
         noise = rng.standard_normal(signal.shape, dtype=np.float32)
-        images = signal + (noise if noise_amplitude is None else coloured(noise, noise_amplitude))
+        images = signal.cpu().numpy() + (noise if noise_amplitude is None else coloured(noise, noise_amplitude))
         for addition in additions:
-            images += addition(rows).numpy()
+            images += addition(rows).cpu().numpy()
         yield images
 
 

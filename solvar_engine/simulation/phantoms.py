@@ -10,7 +10,7 @@ wrong hand or a wrong axis order cannot pass unseen.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -114,6 +114,15 @@ class Phantom:
         """Number of states."""
         return int(self.atoms.shape[0])
 
+    @property
+    def device(self) -> torch.device:
+        """See :attr:`~.molecules.Molecule.device`."""
+        return self.atoms.device
+
+    def to(self, device: torch.device | str) -> Phantom:
+        """Same molecule on a device."""
+        return replace(self, atoms=self.atoms.to(device), mass=self.mass.to(device))
+
     def band(self, box_size: int) -> int:
         """See :meth:`~.molecules.Molecule.band`."""
         return atom_band(box_size, self.sigma)
@@ -136,7 +145,7 @@ class Phantom:
 
     def mask(self, box_size: int) -> torch.Tensor:
         """See :meth:`~.molecules.Molecule.mask`."""
-        return atom_mask(self.atoms[self.mass > 0], self.sigma, box_size)
+        return atom_mask(self.atoms[self.mass > 0].cpu(), self.sigma, box_size)
 
     def images_per_batch(self, disk: HalfDisk) -> int:
         """See :meth:`~.molecules.Molecule.images_per_batch`."""

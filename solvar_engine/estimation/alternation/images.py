@@ -74,12 +74,15 @@ def judge_images(
     judged = tuple(zip(halves, reversed(state.factors), strict=True))
     band = problem.band(min(_JUDGED_SHELL, shell_max))
     # tables of all particles are on the CPU
-    group, (log_odds, distance, contrast) = source.group.cpu(), torch.zeros(3, len(source), dtype=torch.float64)
-    for index, factors in judged:
+    group = source.group.cpu()
+
+    def fits_of(half: int) -> Tensor:
+        table, (index, factors) = torch.zeros(3, len(source), dtype=torch.float64), judged[half]
         for rows, fit in image_fits(source, index, band, change_box(factors.volumes, band.box_size)):
-            log_odds[rows], distance[rows] = fit.log_odds.cpu(), fit.distance.cpu()
-            contrast[rows] = fit.contrast.cpu()
-    log_odds, distance, contrast = source.world.total(log_odds, distance, contrast)
+            table[:, rows] = torch.stack((fit.log_odds, fit.distance, fit.contrast)).double().cpu()
+        return source.world.total(table)[0]
+
+    log_odds, distance, contrast = torch.add(*source.world.of_halves(fits_of))
     used = torch.cat(halves).sort().values
     found = find_outliers(log_odds[used], distance[used], group[used]) | strong_images(source, used)
     share = float(found.float().mean())

@@ -22,11 +22,10 @@ def half_set_equations(
     means: tuple[Tensor, Tensor] | None = None,
 ) -> HalfSetEquations:
     """Normal equations for the mean of each half-set, around earlier means if there are any."""
-    first, second = (
-        accumulate_normal_equations(source, half, options, mean=mean)
-        for half, mean in zip(halves, means or (None, None), strict=True)
+    known = means or (None, None)
+    return source.world.of_halves(
+        lambda half: accumulate_normal_equations(source, halves[half], options, mean=known[half])
     )
-    return first, second
 
 
 def estimate_problem(
@@ -58,7 +57,7 @@ def estimate_problem(
     first, second = (half[~outlier[half]] for half in problem.halves)
     if equations is None:
         equations = half_set_equations(source, (first, second), problem.options, means)
-    mean = source.world.agreed(estimate_mean(*equations, problem.masks.mean))
+    mean = source.world.agreed(estimate_mean(*equations, problem.masks.mean, source.world))
     normal = equations[0] + equations[1]
     covariance = CovarianceProblem(
         source,

@@ -80,9 +80,11 @@ def refine_round(
     """
     source, done = this.source, 0
     pose = Pose(source.pose.rotation.clone(), source.pose.shift.clone())
-    gains = []
-    for index, mean, of_half in zip(this.halves, means, state.factors, strict=True):
-        band = _band_of_half(problem, mean, of_half)
+
+    def refined_half(half: int) -> tuple[Pose, PoseGain]:
+        nonlocal done
+        index, of_half = this.halves[half], state.factors[half]
+        band = _band_of_half(problem, means[half], of_half)
         factors = change_box(of_half.volumes, band.box_size)
         found = _Found(index, len(source), len(factors), source.pixel_size)
         for refined in this.schedule.refine(source, index, band, factors, this.prior):
@@ -90,12 +92,16 @@ def refine_round(
             watch((done + source.world.size * found.count) / len(source))
         done += len(index)
         found.complete(source.world)
-        pose.rotation[index], pose.shift[index] = found.rotation, pose.shift[index] + found.moved
+        moved = Pose(found.rotation, pose.shift[index] + found.moved)
         # Until the last round volumes are fitted anew afterwards: a step that is too long brings them there faster.
         states = found.states if this.is_last else StatePosterior.certain(found.states.mean)
-        in_frame = in_frame_of(pose[index], this.given[index], states)
-        pose.rotation[index], pose.shift[index] = in_frame.rotation, in_frame.shift
-        gains.append(PoseGain(float(found.objective) / len(index), float(found.gain) / len(index)))
+        gain = PoseGain(float(found.objective) / len(index), float(found.gain) / len(index))
+        return in_frame_of(moved, this.given[index], states), gain
+
+    gains = []
+    for index, (of_half, gain) in zip(this.halves, source.world.of_halves(refined_half), strict=True):
+        pose.rotation[index], pose.shift[index] = of_half.rotation, of_half.shift
+        gains.append(gain)
     return pose, (gains[0], gains[1])
 
 

@@ -90,11 +90,12 @@ def measure_components(problem: CovarianceProblem, state: HalfSetState, full: Fa
     halves = (state.factors[0].volumes * problem.mask, state.factors[1].volumes * problem.mask)
     factors = in_gauge_of_halves(full, halves) * problem.mask
     first, second = with_spectra_of(factors, halves)
-    held_out = []
-    for volumes, other in zip((first, second), reversed(problem.halves), strict=True):
-        sample = sample_of(other, HELD_OUT_PARTICLES)
-        held_out.append(collect_statistics(problem.source, sample, band, volumes))
-    return find_components(factors, (first, second), (held_out[0], held_out[1]))
+    of_images = problem.source.world.of_halves(
+        lambda half: collect_statistics(
+            problem.source, sample_of(problem.halves[half], HELD_OUT_PARTICLES), band, (second, first)[half]
+        )
+    )
+    return find_components(factors, (first, second), of_images[::-1])
 
 
 def in_gauge_of_halves(full: Factors, halves: tuple[Tensor, Tensor]) -> Tensor:

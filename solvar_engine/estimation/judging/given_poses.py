@@ -6,7 +6,7 @@ themselves tell. Each is compared with the mean of the other half-set, which has
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -86,24 +86,29 @@ def pose_evidence(
     generator = torch.Generator().manual_seed(seed)
     box_size = int(means[0].shape[-1])
     projector = create_projector(box_size, source.disk.prefix(nyquist_shell(box_size)), options)
-    pose, ctf, rows, signal, orientation, shifts, ctfs = source.pose, source.ctf, [], [], [], [], []
+    pose, ctf = source.pose, source.ctf
     flipped = source.with_ctf(replace(ctf, is_phase_flipped=~ctf.is_phase_flipped))
-    for half, mean in zip(halves, means[::-1], strict=True):
+    samples, other = [], torch.arange(len(source))
+    for half in halves:
         # at random: rows at regular steps may all be of one kind
         index = half[torch.randperm(len(half), generator=generator)[: count // 2].sort().values]
-        grid = projector.to_grid(mean[None])
-        given = _log_likelihood(source, index, projector, grid)
-        other = torch.arange(len(source))
         other[index] = index[other_rows(source.group.cpu()[index], generator)]
-        rows.append(index)
-        signal.append(given)
+        samples.append(index)
+
+    def evidence_of(half: int) -> PoseEvidence:
+        index, grid = samples[half], projector.to_grid(means[1 - half][None])
+        given = _log_likelihood(source, index, projector, grid)
         turned = source.with_pose(Pose(pose.rotation[other], pose.shift))
-        orientation.append(given - _log_likelihood(turned, index, projector, grid))
+        orientation = given - _log_likelihood(turned, index, projector, grid)
         unlike = [_log_likelihood(one, index, projector, grid) for one in (source.with_ctf(ctf[other]), flipped)]
-        ctfs.append(given[:, None] - torch.stack(unlike, dim=1))
-        others = [source.with_pose(Pose(pose.rotation, factor * pose.shift)) for factor in SHIFT_FACTORS]
-        shifts.append(torch.stack([given - _log_likelihood(other, index, projector, grid) for other in others], dim=1))
-    return PoseEvidence(torch.cat(rows), torch.cat(signal), torch.cat(orientation), torch.cat(shifts), torch.cat(ctfs))
+        moved = [source.with_pose(Pose(pose.rotation, factor * pose.shift)) for factor in SHIFT_FACTORS]
+        shifts = torch.stack([given - _log_likelihood(one, index, projector, grid) for one in moved], dim=1)
+        return PoseEvidence(index, given, orientation, shifts, given[:, None] - torch.stack(unlike, dim=1))
+
+    first, second = source.world.of_halves(evidence_of)
+    return PoseEvidence(
+        *(torch.cat((getattr(first, part.name), getattr(second, part.name))) for part in fields(PoseEvidence))
+    )
 
 
 def other_rows(group: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ images resemble what was made of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -88,15 +88,28 @@ def find_grey_scales(
         of_first = starts_with_part and number == 0
         kept = ~found.is_dark & ((part == reference) | (not of_first))
         scaled = replace(low, scale=found.scale[part].float())
-        first, second = (accumulate_normal_equations(scaled, half[kept[half]], options) for half in halves)
-        means = filtered_halves(estimate_mean(first, second))
-        for half, mean in zip(halves, reversed(means), strict=True):
-            evidence[half] = scale_evidence(low, half, low.disk, mean, options)
+        means = _filtered_means(scaled, [half[kept[half]] for half in halves], options)
+        for half, of_half in zip(halves, _evidence_of_halves(low, halves, means, options), strict=True):
+            evidence[half] = of_half
         before, found = found, source.world.agreed(scales_of_parts(evidence, part, used, len(size)))
         change = (found.scale / before.scale - 1).abs().max()
         if float(change) < _CHANGE and torch.equal(found.is_dark, before.is_dark) and not (of_first and len(size) > 1):
             break
     return found
+
+
+def _filtered_means(source: BatchSource, halves: Sequence[Tensor], options: SliceOptions) -> tuple[Tensor, Tensor]:
+    first, second = source.world.of_halves(lambda half: accumulate_normal_equations(source, halves[half], options))
+    return filtered_halves(estimate_mean(first, second, world=source.world))
+
+
+def _evidence_of_halves(
+    source: BatchSource, halves: Sequence[Tensor], means: tuple[Tensor, Tensor], options: SliceOptions
+) -> tuple[Tensor, Tensor]:
+    """Evidence of each half-set under the mean of the other."""
+    return source.world.of_halves(
+        lambda half: scale_evidence(source, halves[half], source.disk, means[1 - half], options)
+    )
 
 
 def scale_evidence(

@@ -104,12 +104,16 @@ def judge_components(problem: CovarianceProblem, state: HalfSetState) -> RankDec
     """
     band = problem.full_band()
     first, second = (factors.volumes * problem.mask for factors in state.factors)
-    held_out = []
-    for half, (volumes, other) in enumerate(zip((first, second), reversed(problem.halves), strict=True)):
-        decoys = make_decoys(volumes, problem.mean, problem.mask, DECOYS, problem.generator(3, half))
+
+    def of_images(half: int) -> Statistics:
+        """Under the factors of the other half, and its decoys."""
+        volumes, generator = (second, first)[half], problem.generator(3, 1 - half)
+        decoys = make_decoys(volumes, problem.mean, problem.mask, DECOYS, generator)
         directions = torch.cat((volumes, decoys))
-        held_out.append(collect_statistics(problem.source, judged_of(other), band, directions))
-    decision = decide_rank((first, second), (held_out[0], held_out[1]))
+        return collect_statistics(problem.source, judged_of(problem.halves[half]), band, directions)
+
+    held_out = problem.source.world.of_halves(of_images)[::-1]
+    decision = decide_rank((first, second), held_out)
     both = mix(first, decision.weights[0]) + mix(second, decision.weights[1])
     is_slow = is_slow_background(both, decision.eigenvalues, problem.mean)
     return replace(decision, kept=without_slow(decision.kept, is_slow), is_slow=is_slow)

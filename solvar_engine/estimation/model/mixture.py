@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.estimation.model.mixture_moments import BLOCKS, add_posteriors
 from solvar_engine.estimation.model.statistics import Statistics
 
@@ -111,7 +112,9 @@ def mixture_posterior(statistics: Statistics, mixture: GaussianMixture) -> Mixtu
     return MixturePosterior(*(tensor.to(device) for tensor in found))
 
 
-def fit_mixture(statistics: Statistics, count: int, generator: torch.Generator) -> GaussianMixture:
+def fit_mixture(
+    statistics: Statistics, count: int, generator: torch.Generator, world: World = ALONE
+) -> GaussianMixture:
     """Fit so many Gaussians to images by expectation maximisation, from centres far from each other.
 
     Parameters
@@ -120,6 +123,8 @@ def fit_mixture(statistics: Statistics, count: int, generator: torch.Generator) 
         Of coordinates that would be N(0, I) as one Gaussian.
     count : int
     generator : torch.Generator
+    world : World, optional
+        Processes that have the same statistics.
 
     Returns
     -------
@@ -129,10 +134,11 @@ def fit_mixture(statistics: Statistics, count: int, generator: torch.Generator) 
     mean = mixture_posterior(statistics, GaussianMixture.one(rank)).mean
     spread = _FIRST_VARIANCE * torch.eye(rank, dtype=torch.float64).expand(count, -1, -1)
     weights = torch.full((count,), 1.0 / count, dtype=torch.float64)
-    return _improved(GaussianMixture(weights, _distant(mean, count, generator), spread), statistics, _ITERATIONS)
+    start = GaussianMixture(weights, _distant(mean, count, generator), spread)
+    return _improved(start, statistics, _ITERATIONS, world)
 
 
-def choose_mixture(statistics: Statistics, generator: torch.Generator) -> GaussianMixture:
+def choose_mixture(statistics: Statistics, generator: torch.Generator, world: World = ALONE) -> GaussianMixture:
     """Fit as many Gaussians as make images that did not shape them more likely; N(0, I) if none are.
 
     Parameters
@@ -140,6 +146,8 @@ def choose_mixture(statistics: Statistics, generator: torch.Generator) -> Gaussi
     statistics : Statistics
         Of a sample of images.
     generator : torch.Generator
+    world : World, optional
+        Processes that have the same statistics.
 
     Returns
     -------
@@ -152,25 +160,28 @@ def choose_mixture(statistics: Statistics, generator: torch.Generator) -> Gaussi
     best = GaussianMixture.one(statistics.inner.shape[1])
     evidence = mixture_posterior(held_out, best).evidence
     for count in _COUNTS:
-        tried = fit_mixture(shaping, count, generator)
+        tried = fit_mixture(shaping, count, generator, world)
         gain = mixture_posterior(held_out, tried).evidence - evidence
         if float(gain.sum()) <= _DEVIATIONS * float(gain.std()) * len(gain) ** 0.5:
             break
         best, evidence = tried, evidence + gain
-    return best if len(best) == 1 else _improved(best, statistics, _LAST_ITERATIONS)
+    return best if len(best) == 1 else _improved(best, statistics, _LAST_ITERATIONS, world)
 
 
-def _improved(mixture: GaussianMixture, statistics: Statistics, iterations: int) -> GaussianMixture:
+def _improved(mixture: GaussianMixture, statistics: Statistics, iterations: int, world: World) -> GaussianMixture:
     """Do some steps of expectation maximisation.
 
     Each Gaussian's covariance is drawn to a narrow one as by a few images more, so that none shrinks to a point.
     """
     identity = torch.eye(mixture.means.shape[1], dtype=torch.float64)
+    own = slice(world.rank, None, world.size)
+    known = Statistics(statistics.gram[own], statistics.inner[own], statistics.residual[own])
     for _ in range(iterations):
-        found = mixture_posterior(statistics, mixture)
-        total = found.total.clamp_min(1e-6)
-        means = found.first / total[:, None]
-        scatter = found.outer - total[:, None, None] * means[:, :, None] * means[:, None, :]
+        found = mixture_posterior(known, mixture)
+        total, first, outer = world.total(found.total, found.first, found.outer)
+        total = total.clamp_min(1e-6)
+        means = first / total[:, None]
+        scatter = outer - total[:, None, None] * means[:, :, None] * means[:, None, :]
         covariances = (scatter + _FLOOR_IMAGES * _FLOOR * identity) / (total + _FLOOR_IMAGES)[:, None, None]
         weights = (total + 1) / (total + 1).sum()
         mixture = GaussianMixture(weights, means, covariances + _LEAST_VARIANCE * identity)

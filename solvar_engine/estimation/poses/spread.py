@@ -44,8 +44,11 @@ def measure_spread(
     """
     # measured like factors, so that they must not be marginalised as well
     nuisance, band = band.nuisance, replace(band, nuisance=band.nuisance[:0])
-    moments = []
-    for index, of_half in zip(halves, factors, strict=True):
-        statistics = collect_statistics(source, sample_of(index, _PARTICLES), band, torch.cat((of_half, nuisance)))
-        moments.append(latent_covariance(statistics, _ITERATIONS)[-len(nuisance) :, -len(nuisance) :])
+
+    def moments_of(half: int) -> Tensor:
+        sample = sample_of(halves[half], _PARTICLES)
+        statistics = collect_statistics(source, sample, band, torch.cat((factors[half], nuisance)))
+        return latent_covariance(statistics, _ITERATIONS)[-len(nuisance) :, -len(nuisance) :]
+
+    moments = source.world.of_halves(moments_of)
     return spread.rescaled(0.5 * (moments[0] + moments[1])).in_single_precision()

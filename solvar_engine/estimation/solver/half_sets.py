@@ -86,12 +86,11 @@ def _half_set_band(problem: CovarianceProblem, shell_max: int) -> tuple[Band, Pr
 
 def _start(problem: CovarianceProblem, band: Band, preconditioner: Preconditioner) -> HalfSetState:
     prior = starting_precision(band)
-    first, second = (
-        replace(
+    first, second = problem.source.world.of_halves(
+        lambda half: replace(
             random_factors(preconditioner, problem.rank, prior, problem.generator(0, half)),
-            contrast_variance=contrast_variance_without_factors(problem.source, index, band),
+            contrast_variance=contrast_variance_without_factors(problem.source, problem.halves[half], band),
         )
-        for half, index in enumerate(problem.halves)
     )
     nothing = torch.zeros(problem.rank, 0, dtype=torch.float64, device=band.mean.device)
     return HalfSetState(0, (first, second), nothing, (0.0, 0.0))
@@ -101,20 +100,19 @@ def _advance(
     problem: CovarianceProblem, band: Band, preconditioner: Preconditioner, unit: Unit, state: HalfSetState
 ) -> HalfSetState:
     precision = _precision(band, preconditioner, state.correlation, problem.rank)
-    results = [
-        run_epoch(
+    results = problem.source.world.of_halves(
+        lambda half: run_epoch(
             problem.source,
-            index,
+            problem.halves[half],
             band,
             preconditioner,
-            replace(factors, volumes=change_box(factors.volumes, band.box_size)),
+            replace(state.factors[half], volumes=change_box(state.factors[half].volumes, band.box_size)),
             precision,
             unit.epoch,
             problem.generator(1, half, state.done),
             problem.objective,
         )
-        for half, (index, factors) in enumerate(zip(problem.halves, state.factors, strict=True))
-    ]
+    )
     state = HalfSetState(
         state.done + 1,
         (results[0][0], results[1][0]),

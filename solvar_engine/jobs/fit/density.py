@@ -36,7 +36,7 @@ def place_by_density(
         Mean and precision of the posterior under the mixture; as they came where one Gaussian is best.
     """
     rank = len(components.eigenvalues)
-    if not rank or not job.world.is_first:
+    if not rank:
         return None, latents
     eigenvalues = components.eigenvalues.cpu()
     deviation = eigenvalues.sqrt()
@@ -44,7 +44,9 @@ def place_by_density(
     used = torch.cat(job.inputs.halves).sort().values
     good = used[~halves.outlier[used]]
     sample = _known(latents, sample_of(good, _SHAPING_PARTICLES), deviation, live)
-    chosen = choose_mixture(sample, halves.problem.generator(4))
+    chosen = choose_mixture(sample, halves.problem.generator(4), job.world)
+    if not job.world.is_first:
+        return None, latents
     logger.info("density of the particles in latent space: %d Gaussian%s", len(chosen), "s" * (len(chosen) > 1))
     if len(chosen) > 1:
         latents = _placed(latents, used, deviation, live, chosen)

@@ -41,12 +41,14 @@ def _gain_of_orientations(job: FitJob, halves: HalfSetFit, components: Component
     """Log-likelihood of some images at their own orientations less that at others', under the other half's model."""
     problem, source, pose = halves.problem, halves.source, halves.source.pose
     means = filtered_halves(halves.mean)
-    generator, gains = problem.generator(5), []
-    for half, other in ((0, 1), (1, 0)):
-        good = problem.halves[half][~halves.outlier[problem.halves[half]]]
-        index = sample_of(good, _MOST)
-        rows = torch.arange(len(source))
+    generator, samples, rows = problem.generator(5), [], torch.arange(len(source))
+    for half in problem.halves:
+        index = sample_of(half[~halves.outlier[half]], _MOST)
         rows[index] = index[other_rows(source.group.cpu()[index], generator)]
+        samples.append(index)
+
+    def gain_of(half: int) -> Tensor:
+        index, other = samples[half], 1 - half
         band = replace(problem, mean=means[other].to(problem.mask) * problem.mask).full_band()
         factors = halves.state.factors[other].volumes * problem.mask
         model = replace(components, eigenvolumes=half_version(components.eigenvolumes, factors))
@@ -54,8 +56,9 @@ def _gain_of_orientations(job: FitJob, halves: HalfSetFit, components: Component
             _log_likelihood(job, one, index, band, model, halves.contrast_variance())
             for one in (source, source.with_pose(Pose(pose.rotation[rows], pose.shift)))
         )
-        gains.append(own - turned)
-    return torch.cat(gains)
+        return own - turned
+
+    return torch.cat(job.world.of_halves(gain_of))
 
 
 def _log_likelihood(

@@ -120,8 +120,8 @@ def read_images(job: FitJob) -> PreparedParticles:
     return replace(images, largest_batch=largest_batch)
 
 
-def with_independent_halves(job: FitJob, source: PreparedParticles) -> FitJob:
-    """Same job, with images of equal pixels in one half-set, and those that cannot be used in none.
+def with_independent_halves(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
+    """Same job and images, with images of equal pixels in one half-set, and those that cannot be used in none.
 
     Raises
     ------
@@ -135,7 +135,10 @@ def with_independent_halves(job: FitJob, source: PreparedParticles) -> FitJob:
         first, second = (half[~source.is_bad[half]] for half in inputs.halves)
         refuse_small_half(str(inputs.stack.path), (first, second))
         inputs = replace(inputs, halves=(first, second))
-    return replace(job, inputs=inputs)
+    if source.share is not None and not source.share.suits(inputs.halves):
+        world = replace(job.world, team=None)
+        job, source = replace(job, world=world), replace(source, share=replace(source.share, world=world))
+    return replace(job, inputs=inputs), source
 
 
 def settle_sign_and_masks(
@@ -163,7 +166,7 @@ def settle_sign_and_masks(
     if settled is None:
         job.progress.stage("first mean")
         first, second = half_set_equations(source, job.inputs.halves, job.projector_options)
-        mean = estimate_mean(first, second)
+        mean = estimate_mean(first, second, world=job.world)
         is_resolved = job.world.agreed(mean.significance() > _RESOLVED)
         sign = job.world.agreed(_sign(job.params.invert_contrast, mean.mean if is_resolved else None))
         mean, equations = mean.scaled(sign), (first.scaled(sign), second.scaled(sign))
