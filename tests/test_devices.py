@@ -176,7 +176,7 @@ def rank_and_components(place: Place) -> Any:
     decision = decide_rank(halves, (held_out[0], held_out[1]))
     state = place.state
     factors = in_gauge_of_halves(state.factors[0], halves) * mask
-    components = find_components(factors, with_spectra_of(factors, halves), (fitted[0], fitted[1]))
+    components = find_components(factors, with_spectra_of(factors, halves), (fitted[0], fitted[1]), mean)
     none = Components.none(BOX, place.device)
     return decoys, decision, keep_components(state, decision), components, none, covariance_fsc(*halves)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.heldout import likelihood_gains
+from solvar_engine.estimation.judging.heldout import advantage_of_few, likelihood_gains
+from solvar_engine.estimation.judging.nuisance import MISSED_SHARE, is_slow_background
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass, unfitted_columns
 from solvar_engine.estimation.model.fixed_factors import collect_statistics, latent_covariance
@@ -26,6 +27,9 @@ from solvar_engine.imaging.types import BatchSource
 
 HELD_OUT_PARTICLES = 50_000
 """Of each half, at most, that the scale of the components is measured on."""
+
+CLEAR = 10.0
+"""Difference of log-likelihoods that decides: twice what Kass & Raftery (1995) call very strong."""
 
 _LEAST_CONTRAST_VARIANCE = 1e-8  # without any, an image could not tell what it knows of its contrast
 _LIMITS_OF_FILTER = (0.1, 10.0)  # of factors that hold nothing, of which ratios are chance
@@ -48,6 +52,8 @@ class Components:
         Correlation of the same component in both half-sets, between 0 and 1.
     likelihood_gain : Tensor, shape (r,), float64
         What each half-set's version of a component adds to the log-likelihood of the other half, the smaller of both.
+    is_slow : Tensor, shape (r,), bool, or None
+        Looks like a slow background; None if that was not judged.
     """
 
     eigenvolumes: Tensor
@@ -55,6 +61,7 @@ class Components:
     eigenvalues_in_sample: Tensor
     agreement: Tensor
     likelihood_gain: Tensor
+    is_slow: Tensor | None = None
 
     def scaled(self) -> Tensor:
         """Factors (r, z, y, x) for latent coordinates of unit variance: eigenvolumes times root of the eigenvalue."""
@@ -95,7 +102,7 @@ def measure_components(problem: CovarianceProblem, state: HalfSetState, full: Fa
             problem.source, sample_of(problem.halves[half], HELD_OUT_PARTICLES), band, (second, first)[half]
         )
     )
-    return find_components(factors, (first, second), of_images[::-1])
+    return find_components(factors, (first, second), of_images[::-1], problem.mean)
 
 
 def in_gauge_of_halves(full: Factors, halves: tuple[Tensor, Tensor]) -> Tensor:
@@ -131,7 +138,7 @@ def with_spectra_of(factors: Tensor, halves: tuple[Tensor, Tensor]) -> tuple[Ten
 
 
 def find_components(
-    factors: Tensor, halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Statistics]
+    factors: Tensor, halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Statistics], mean: Tensor
 ) -> Components:
     """Combine the factors of all images with the scale that the half-sets measured on each other.
 
@@ -148,6 +155,8 @@ def find_components(
         Aligned and masked factors of the half-sets, :func:`with_spectra_of` those of all images.
     held_out : tuple of two Statistics
         Of images of the other half under each half's factors.
+    mean : Tensor, shape (z, y, x)
+        Zero where no molecule is.
 
     Returns
     -------
@@ -168,7 +177,42 @@ def find_components(
         (inner_products(eigenvolumes, factors) ** 2).sum(dim=1),
         axes.agreement(halves)[order],
         gain[order],
+        slow_components(axes.eigenvolumes, axes.eigenvalues, axes.weights, held_out, mean)[order],
     )
+
+
+def slow_components(
+    volumes: Tensor,
+    eigenvalues: Tensor,
+    weights: tuple[Tensor, Tensor],
+    held_out: tuple[Statistics, Statistics],
+    mean: Tensor,
+) -> Tensor:
+    """Components that look like slow backgrounds, and are not clearly something that varies in all images.
+
+    Parameters
+    ----------
+    volumes : Tensor, shape (r, z, y, x)
+    eigenvalues : Tensor, shape (r,)
+    weights : tuple of two Tensors, shape (factors, r), float64
+        Each component as a mixture of the factors of a half-set.
+    held_out : tuple of two Statistics
+        Of images of the other half under each half's factors.
+    mean : Tensor, shape (z, y, x)
+        Zero where no molecule is.
+
+    Returns
+    -------
+    Tensor, shape (r,), bool
+    """
+    is_slow = is_slow_background(volumes, eigenvalues, mean)
+    if is_slow.any():
+        both = [
+            advantage_of_few(statistics, mixture, eigenvalues, is_slow, MISSED_SHARE)
+            for statistics, mixture in zip(held_out, weights, strict=True)
+        ]
+        is_slow = is_slow.masked_scatter(is_slow, torch.maximum(*both) > -CLEAR)
+    return is_slow
 
 
 def believed_variances(variances: Tensor, gain: Tensor) -> Tensor:

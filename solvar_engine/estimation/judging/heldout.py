@@ -15,6 +15,9 @@ from solvar_engine.estimation.model.objectives import latent_posterior
 from solvar_engine.estimation.model.statistics import Statistics
 
 _SCORING_STEPS = 30
+_MIXTURE_STEPS = 100
+_FIRST_SHARES = (0.02, 0.08, 0.2)
+_LEAST_SHARE = 1e-4
 _CHUNK = 4096
 
 
@@ -43,9 +46,80 @@ def likelihood_gains(statistics: Statistics, weights: Tensor, variances: Tensor)
     Tensor, shape (components + further directions,), float64
         Not negative.
     """
+    return _refitted_gains(*_all_evidence(statistics, weights, variances))
+
+
+def advantage_of_few(
+    statistics: Statistics, weights: Tensor, variances: Tensor, chosen: Tensor, share: float
+) -> Tensor:
+    """Log-likelihood of a component being there in few images only, over that of its varying in all.
+
+    A motion moves all particles. Images without the particle are few, and lie far from all others, which have no
+    variability along what those make: a share p of the images has coordinates from one normal distribution, the others
+    all have the same. (What neighbours and backgrounds leave beside the slow ones that are integrated out is in few
+    images, too.)
+
+    Parameters
+    ----------
+    statistics, weights, variances
+        As for :func:`likelihood_gains`; further directions are not looked at.
+    chosen : Tensor, shape (components,), bool
+        Which ones to look at.
+    share : float
+        p, at most.
+
+    Returns
+    -------
+    Tensor, shape (chosen components,), float64
+        Positive where few images are the better explanation.
+    """
+    columns = torch.nonzero(chosen).flatten()
+    information, inner = (part[:, columns] for part in _all_evidence(statistics, weights, variances))
+    of_all, shift, variance = _normal_fit(information, inner)
+    found = []
+    for first_share in _FIRST_SHARES:
+        for side in (-1.0, 0.0, 1.0):
+            # the whole variance comes from the few: from where they are, or from how they spread
+            far = shift + side * (variance / first_share).sqrt()
+            spread = variance if side else variance / first_share
+            found.append(_fit_of_few(information, inner, shift, far, spread, first_share, share))
+    return torch.stack(found).amax(dim=0) - of_all
+
+
+def _fit_of_few(
+    information: Tensor, inner: Tensor, common: Tensor, mean: Tensor, variance: Tensor, first: float, most: float
+) -> Tensor:
+    """Log-likelihood (c,), at its maximum by EM, of coordinates that all images share but a part of them."""
+    part = torch.full_like(common, first)
+    none = torch.zeros_like(common)
+    for _ in range(_MIXTURE_STEPS):
+        others = torch.log1p(-part) + _log_density(information, inner, common, none)
+        few = part.log() + _log_density(information, inner, mean, variance)
+        belongs = torch.sigmoid(few - others)
+        count = belongs.sum(dim=0).clamp_min(1e-12)
+        spread = variance / (1 + variance * information)
+        place = mean + spread * (inner - information * mean)
+        mean = (belongs * place).sum(dim=0) / count
+        variance = (belongs * ((place - mean) ** 2 + spread)).sum(dim=0) / count
+        common = ((1 - belongs) * inner).sum(dim=0) / ((1 - belongs) * information).sum(dim=0)
+        part = belongs.mean(dim=0).clamp(_LEAST_SHARE, most)
+    others = torch.log1p(-part) + _log_density(information, inner, common, none)
+    few = part.log() + _log_density(information, inner, mean, variance)
+    return torch.logaddexp(others, few).sum(dim=0)
+
+
+def _log_density(information: Tensor, inner: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """Log-density (n, c) of inner products of coordinates from N(mean, variance), over that of coordinates at zero."""
+    weight = 1 / (1 + variance * information)
+    error = inner - information * mean
+    return 0.5 * (weight.log() - weight * error**2 / information + inner**2 / information)
+
+
+def _all_evidence(statistics: Statistics, weights: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+    """`_evidence` of all images (n, components + further directions), the information positive."""
     parts = [_evidence(chunk, weights.double(), variances) for chunk in _in_double(statistics)]
     information, inner = (torch.cat(columns) for columns in zip(*parts, strict=True))
-    return _refitted_gains(information.clamp_min(1e-12), inner)
+    return information.clamp_min(1e-12), inner
 
 
 def _evidence(statistics: Statistics, weights: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +146,13 @@ def _refitted_gains(information: Tensor, inner: Tensor) -> Tensor:
     Fisher scoring; the variance stays at zero where the score there is negative.
     """
     shift = inner.sum(dim=0) / information.sum(dim=0)
-    without = ((inner - information * shift) ** 2 / information).sum(dim=0)
+    without = _log_density(information, inner, shift, torch.zeros_like(shift)).sum(dim=0)
+    return (_normal_fit(information, inner)[0] - without).clamp_min(0)
+
+
+def _normal_fit(information: Tensor, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-likelihood (c,), at its maximum, of coordinates from a normal distribution; its mean and its variance."""
+    shift = inner.sum(dim=0) / information.sum(dim=0)
     variance = torch.zeros_like(shift)
     for _ in range(_SCORING_STEPS):
         error = inner - information * shift
@@ -81,9 +161,7 @@ def _refitted_gains(information: Tensor, inner: Tensor) -> Tensor:
         variance = (variance + score / ((information * weight) ** 2).sum(dim=0)).clamp_min(0)
         weight = 1 / (1 + variance * information)
         shift = (weight * inner).sum(dim=0) / (weight * information).sum(dim=0)
-    error = inner - information * shift
-    with_variance = (weight * error**2 / information - weight.log()).sum(dim=0)
-    return 0.5 * (without - with_variance).clamp_min(0)
+    return _log_density(information, inner, shift, variance).sum(dim=0), shift, variance
 
 
 def _in_double(statistics: Statistics) -> Iterator[Statistics]:

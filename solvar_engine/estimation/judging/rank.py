@@ -13,9 +13,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.components import HELD_OUT_PARTICLES, HeldOutAxes, held_out_axes
+from solvar_engine.estimation.judging.components import (
+    HELD_OUT_PARTICLES,
+    HeldOutAxes,
+    held_out_axes,
+    slow_components,
+)
 from solvar_engine.estimation.judging.heldout import likelihood_gains
-from solvar_engine.estimation.judging.nuisance import is_slow_background
 from solvar_engine.estimation.model.fixed_factors import collect_statistics
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.estimation.solver.agreement import factor_fsc
@@ -114,9 +118,12 @@ def judge_components(problem: CovarianceProblem, state: HalfSetState) -> RankDec
 
     held_out = problem.source.world.of_halves(of_images)[::-1]
     decision = decide_rank((first, second), held_out)
-    both = mix(first, decision.weights[0]) + mix(second, decision.weights[1])
-    is_slow = is_slow_background(both, decision.eigenvalues, problem.mean)
-    return replace(decision, kept=without_slow(decision.kept, is_slow), is_slow=is_slow)
+    kept = decision.kept
+    weights = (decision.weights[0][:, kept], decision.weights[1][:, kept])
+    both = mix(first, weights[0]) + mix(second, weights[1])
+    slow = slow_components(both, decision.eigenvalues[kept], weights, held_out, problem.mean)
+    is_slow = kept.masked_scatter(kept, slow)
+    return replace(decision, kept=without_slow(kept, is_slow), is_slow=is_slow)
 
 
 def without_slow(kept: Tensor, is_slow: Tensor) -> Tensor:

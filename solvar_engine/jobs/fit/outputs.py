@@ -141,7 +141,7 @@ def write_candidates(run: RunDir, decision: RankDecision, scale: OutputScale) ->
 
 
 def label_components(
-    components: Components, overlap: Tensor, is_slow: Tensor, least_gain: float, poses_are_foreign: bool = False
+    components: Components, overlap: Tensor, least_gain: float, poses_are_foreign: bool = False
 ) -> list[str]:
     """Mark what is not to be taken for a motion.
 
@@ -151,8 +151,8 @@ def label_components(
     One that is reproducible is overfit if its variance on held-out images is less than three tenths of what the fit
     itself claims, and a nuisance if more than half of what is reproducible in it looks like one: where
     half-sets agree by a, a component of all images has a share 2 a / (1 + a) of its power from what is there
-    (Spearman-Brown), and the rest from noise. What ``is_slow`` is a slow background. With poses of other images, what
-    is reproducible is what these leave of the molecule.
+    (Spearman-Brown), and the rest from noise. With poses of other images, what is reproducible is what these leave of
+    the molecule.
     """
     share = components.eigenvalues / components.eigenvalues_in_sample.clamp_min(1e-30)
     real = components.likelihood_gain >= least_gain
@@ -163,7 +163,7 @@ def label_components(
         (~real, NOT_REPRODUCIBLE),
         (real & poses_are_foreign, FOREIGN_POSES),
         (share < OVERFIT_SHARE, OVERFIT),
-        (is_slow, SLOW),
+        (~real if components.is_slow is None else components.is_slow, SLOW),
         (nuisance, NUISANCE),
     )
     return [

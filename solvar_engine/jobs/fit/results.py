@@ -22,7 +22,7 @@ from solvar_engine.contract.words import counted
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.judging.components import Components, LatentBatch
-from solvar_engine.estimation.judging.nuisance import is_slow_background, nuisance_overlap
+from solvar_engine.estimation.judging.nuisance import nuisance_overlap
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.model.mixture import GaussianMixture
 from solvar_engine.estimation.solver.agreement import covariance_fsc
@@ -70,14 +70,11 @@ def write_results(
     scale = OutputScale.of(images)
     write_mean(run, halves.mean, halves.masks, scale)
     overlap = nuisance_overlap(components.eigenvolumes, components.eigenvalues, halves.problem.mean).cpu()
-    is_slow = is_slow_background(components.eigenvolumes, components.eigenvalues, halves.problem.mean).cpu()
     correlation = covariance_fsc(*(factors.volumes for factors in halves.state.factors)).diagonal().cpu()
     factors = tuple((factors.volumes * halves.problem.mask).cpu() for factors in halves.state.factors)
     mean, components, decision = on_cpu((halves.mean, components, decision))
     decided = read_decisions(run)
-    labels = label_components(
-        components, overlap, is_slow, least_gain(job, halves, decision), decided.poses_are_foreign
-    )
+    labels = label_components(components, overlap, least_gain(job, halves, decision), decided.poses_are_foreign)
     write_components(run, components, overlap, labels, scale)
     for half, volumes in enumerate(factors, start=1):
         write_half_components(run, components, volumes, half, scale)
@@ -111,7 +108,8 @@ def _leading(
     """The components that were asked for, of those that were fitted; what is known of them, whatever the others are."""
     if len(components.eigenvalues) <= rank:
         return components, latents, density
-    components = Components(*(getattr(components, part.name)[:rank] for part in fields(components)))
+    leading = (getattr(components, part.name) for part in fields(components))
+    components = Components(*(values if values is None else values[:rank] for values in leading))
     precision = torch.cat([_of_leading(part.double(), rank).float() for part in latents.precision.split(_CHUNK)])
     latents = replace(latents, z=latents.z[:, :rank], precision=precision)
     if density is not None:

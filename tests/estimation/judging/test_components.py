@@ -33,7 +33,7 @@ EVERYWHERE = torch.ones(BOX, BOX, BOX)
 def components_of(
     full: Factors, halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Statistics], mask: Tensor = EVERYWHERE
 ) -> Components:
-    return find_components(in_gauge_of_halves(full, halves) * mask, halves, held_out)
+    return find_components(in_gauge_of_halves(full, halves) * mask, halves, held_out, mask)
 
 
 def orthonormal(count: int) -> Tensor:
@@ -246,8 +246,9 @@ def test_halves_that_lack_detail_are_brought_to_the_spectra_of_all_images() -> N
     for first, second in (halves, with_spectra_of(full, halves)):
         seen, truth = (through(visible, first), through(visible, second)), through(visible, full)
         held_out = (observe(seen[0], truth, seed=10), observe(seen[1], truth, seed=20))
-        found.append(find_components(full, (first, second), held_out).eigenvalues)
-    expected = find_components(full, (full, full), (observe(truth, truth), observe(truth, truth))).eigenvalues
+        found.append(find_components(full, (first, second), held_out, EVERYWHERE).eigenvalues)
+    of_truth = (observe(truth, truth), observe(truth, truth))
+    expected = find_components(full, (full, full), of_truth, EVERYWHERE).eigenvalues
     torch.testing.assert_close(found[1], expected, rtol=0.05, atol=0)
     assert float(found[0][0]) > 1.1 * float(expected[0])
 

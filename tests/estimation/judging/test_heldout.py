@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from solvar_engine.estimation.judging.heldout import likelihood_gains
+from solvar_engine.estimation.judging.heldout import advantage_of_few, likelihood_gains
 from solvar_engine.estimation.model.fixed_factors import collect_statistics, latent_covariance
 from solvar_engine.estimation.model.statistics import Statistics
 from tests.estimation.problems import DenseModel, full_band, in_double
@@ -172,3 +172,47 @@ def test_statistics_of_a_source_are_its_inner_products() -> None:
     residual = (model.error * torch.linalg.solve(covariance, model.error)).sum(dim=1)[index]
     residual += torch.linalg.slogdet(covariance).logabsdet[index]
     torch.testing.assert_close(statistics.residual.double(), residual, rtol=1e-4, atol=1e-3)
+
+
+def of_one_coordinate(z: Tensor, seed: int) -> tuple[Statistics, Tensor, Tensor]:
+    """Images that know one coordinate each, some better than others, and what they know of it."""
+    information = 0.2 + torch.rand(len(z), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    inner = information * z + information.sqrt() * noise(len(z), seed=seed + 1, dtype=torch.float64)
+    return Statistics(information[:, None, None], inner[:, None], torch.zeros_like(inner)), information, inner
+
+
+def best_log_density(log_density, starts: list[list[float]]) -> float:
+    return max(-minimize(lambda x: -log_density(*x).sum(), x, method="Nelder-Mead", options={"maxiter": 4000}).fun
+               for x in starts)  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "few_are_better"), [("few", True), ("all", False)])
+def test_what_is_in_few_images_is_told_from_what_varies_in_all(kind: str, few_are_better: bool) -> None:
+    count = 2500
+    z = 1.2 * noise(count, seed=3, dtype=torch.float64)
+    if kind == "few":
+        z = torch.where(torch.arange(count) < 0.06 * count, 0.5 * z - 4.0, 0.1)
+    statistics, information, inner = of_one_coordinate(z, seed=4)
+    one = torch.ones(1, dtype=torch.float64)
+    found = float(advantage_of_few(statistics, one[:, None], one, one > 0, share=0.2))
+    q, h = information.numpy(), inner.numpy()
+
+    def normal(mean: float, variance: float) -> np.ndarray:
+        total = q + q**2 * abs(variance)
+        return -0.5 * np.log(total) - 0.5 * (h - q * mean) ** 2 / total
+
+    def few(part: float, common: float, mean: float, variance: float) -> np.ndarray:
+        share = 1e-4 + (0.2 - 1e-4) / (1 + np.exp(-part))
+        return np.logaddexp(np.log1p(-share) + normal(common, 0.0), np.log(share) + normal(mean, variance))
+
+    of_few = best_log_density(few, [[0.0, 0.0, -4.0, 1.0], [0.0, 0.0, 0.5, 9.0], [2.0, -0.5, 2.0, 1.0]])
+    assert found == pytest.approx(of_few - best_log_density(normal, [[0.0, 1.0]]), abs=2.0)
+    assert found > 50 if few_are_better else found < -50
+
+
+def test_only_the_chosen_components_are_looked_at() -> None:
+    statistics, _ = draw(torch.diag(torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64)))
+    chosen, identity = torch.tensor([True, False, True]), torch.eye(3, dtype=torch.float64)
+    variances = torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64)
+    every = advantage_of_few(statistics, identity, variances, torch.ones(3, dtype=torch.bool), 0.2)
+    torch.testing.assert_close(advantage_of_few(statistics, identity, variances, chosen, 0.2), every[chosen])

@@ -19,9 +19,9 @@ def labels_of(
     poses_are_foreign: bool = False,
 ) -> list[str]:
     numbers = [torch.tensor([value], dtype=torch.float64) for value in (held_out, in_sample, agreement, gain)]
-    components = Components(torch.zeros(1, 2, 2, 2), *numbers)
+    components = Components(torch.zeros(1, 2, 2, 2), *numbers, torch.tensor([is_slow]))
     overlap_of = torch.tensor([overlap], dtype=torch.float64)
-    return label_components(components, overlap_of, torch.tensor([is_slow]), 12.0, poses_are_foreign)
+    return label_components(components, overlap_of, 12.0, poses_are_foreign)
 
 
 def test_a_component_that_holds_is_taken_at_face_value() -> None:
@@ -51,7 +51,7 @@ def test_nuisance_is_measured_by_what_is_reproducible() -> None:
 
 def test_no_components_no_labels() -> None:
     components, nothing = Components.none(2), torch.zeros(0, dtype=torch.float64)
-    assert label_components(components, nothing, nothing, least_gain=12.0) == []
+    assert label_components(components, nothing, least_gain=12.0) == []
 
 
 def test_slow_backgrounds_are_named_before_other_errors() -> None:
