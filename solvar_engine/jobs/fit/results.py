@@ -108,8 +108,8 @@ def _leading(
     """The components that were asked for, of those that were fitted; what is known of them, whatever the others are."""
     if len(components.eigenvalues) <= rank:
         return components, latents, density
-    leading = (getattr(components, part.name) for part in fields(components))
-    components = Components(*(values if values is None else values[:rank] for values in leading))
+    judged = {part.name: getattr(components, part.name) for part in fields(components)}
+    components = replace(components, **{name: part[:rank] for name, part in judged.items() if part is not None})
     precision = torch.cat([_of_leading(part.double(), rank).float() for part in latents.precision.split(_CHUNK)])
     latents = replace(latents, z=latents.z[:, :rank], precision=precision)
     if density is not None:
