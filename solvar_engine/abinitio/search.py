@@ -142,7 +142,7 @@ def missing_views(rotation: Tensor, operators: Tensor) -> tuple[Tensor | None, f
     if not len(covered):
         return direction[0], 90.0, 1.0
     nearest = (direction @ covered.T).abs().max(dim=1).values.clamp_max(1)
-    width = math.sin(math.radians(_CAP_DEG))
+    width = math.sin(math.radians(_CAP_DEG / 4))  # a cap that is covered reaches beyond its views already
     unseen = float(((direction @ covered.T).abs().min(dim=1).values > width).double().mean())
     if bool(is_covered.all()):
         return None, 0.0, unseen
