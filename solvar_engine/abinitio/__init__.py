@@ -1,0 +1,5 @@
+"""Structures from images without poses.
+
+Others use `structure` (`find_structure`, with its options, its result and the verdict whether there is a structure).
+Nothing here reads or writes files: images come from a `ParticleSource` (`imaging.types`).
+"""
