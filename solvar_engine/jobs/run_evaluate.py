@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv, write_json
 from solvar_engine.contract.params import EvaluateParams
-from solvar_engine.contract.results import read_components, read_latents, read_noise
+from solvar_engine.contract.results import read_components, read_latents, read_noise, refuse_without_structure
 from solvar_engine.contract.run import RunDir, read_record, require_finished
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status
@@ -69,6 +69,7 @@ def run(params: EvaluateParams) -> None:
     """
     run_dir = RunDir(params.run)
     require_finished(run_dir)
+    refuse_without_structure(run_dir)
     truth_files = TruthFiles.find(params.truth)
     star = StarFile.read(run_dir.particles)
     names = star.particles.text("rlnImageName")

@@ -16,7 +16,7 @@ MOST_CLASSES = 6
 DEFAULT_ABINITIO_BOX = 64
 """Box, px, to which `abinitio` crops larger images, unless the resolution asked for needs a larger one."""
 
-_SYMMETRY_PATTERN = re.compile(r"[CD][1-9]\d?|T|O|I")
+_SYMMETRY_PATTERN = re.compile(r"[CD][1-9]\d?|T|O|I[1-4]?", re.IGNORECASE)
 _FIT = {spec.name: spec for spec in options_of(FitParams)}
 
 
@@ -45,8 +45,7 @@ class AbinitioParams(Params):
         unit="Angstrom", minimum=0, maximum=500, metavar="A",
     )
     symmetry: str = option(
-        str, "C1", help="point group of the molecule: C1, C3, D2, T, O or I and their like, with the axis of highest"
-        " order along z",
+        str, "C1", help="point group of the molecule, such as C1, C3, D2, T, O or I; its axes lie as RELION's",
         metavar="GROUP",
     )
     classes: int = option(
@@ -89,5 +88,5 @@ class AbinitioParams(Params):
             raise UserError(
                 "--then-fit needs one structure: leave out --classes, or start `fit` with class_1.star afterwards."
             )
-        if self.classes > 1 and self.symmetry != "C1":
+        if self.classes > 1 and self.symmetry.upper() != "C1":
             raise UserError(f"--classes {self.classes} needs --symmetry C1: different molecules share no axes.")
