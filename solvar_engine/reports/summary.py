@@ -166,10 +166,11 @@ def _structure_sentence(structure: FoundStructure) -> str:
         " resolution is flattered; a fit with refinement of the poses tells what is real."
     ]
     if len(structure.populations) > 1:
+        parts = zip(structure.populations, structure.resolutions, strict=True)
         classes = [
             f"class {number} has {100 * share:.0f} % of the particles"
             + (" and no volume" if resolution is None else f" ({resolution:.1f} Å)")
-            for number, (share, resolution) in enumerate(zip(structure.populations, structure.resolutions, strict=True), start=1)
+            for number, (share, resolution) in enumerate(parts, start=1)
         ]
         sentences.append(f"Of the structures, {_join(classes)}; the maps shown are those of the largest.")
     return " ".join(sentences)

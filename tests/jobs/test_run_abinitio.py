@@ -5,6 +5,7 @@ The search itself is stood in for by the truth of simulated data, turned, mirror
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.status import FINISHED, read_status
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume
+from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.jobs.run_abinitio import fit_params, run
@@ -228,6 +230,33 @@ def test_classes_have_volumes_and_particles_of_their_own(hinge, tmp_path):
     torch.testing.assert_close(read_volume(out.mean).data, read_volume(out.class_volume(1)).data)
     assert "class 1 with 60 % of the particles" in read_status(out.status).message
     assert all(out.has_name_for(path) for path in out.path.rglob("*"))
+
+
+def displaced(pose: Pose) -> Pose:
+    """What sees the molecule turned, moved and in the other hand."""
+    turn = rotvec_to_rotation(torch.tensor([[1.1, -0.6, 0.4]]))[0]
+    shift = pose.shift + pose.rotation.mT[:, :2] @ torch.tensor([5.0, -9.0, 3.0])
+    return Pose(turn @ pose.rotation @ torch.diag(torch.tensor([-1.0, -1.0, 1.0])), shift)
+
+
+def test_evaluate_finds_the_frame_of_the_run(hinge, tmp_path, engine):
+    true = TrueStructure(hinge).pose
+    answers = []
+    for name, pose in (("same", true), ("other", displaced(true))):
+        output = tmp_path / name
+        params = AbinitioParams(particles=str(hinge.particles), output=str(output), threads=1)
+        run(params, TrueStructure(hinge, pose=pose))
+        assert engine("evaluate", output, hinge.truth.path, "--json", tmp_path / f"{name}.json").code == 0
+        answers.append(json.loads((tmp_path / f"{name}.json").read_text()))
+    same, other = answers
+    assert (same["hand_is_mirrored"], other["hand_is_mirrored"]) == (0, 1)
+    for scores in answers:
+        assert scores["poses_beyond_20_deg"] == 0
+        assert max(scores[f"rotation_error{kind}_deg"] for kind in ("", "_median", "_comoving")) < 0.05
+        assert max(scores["shift_error_px"], scores["shift_error_comoving_px"]) < 0.01
+        assert scores["resolution_mean"] == pytest.approx(2 * PIXEL_SIZE, rel=0.15)
+        assert scores["rotation_error_start_deg"] is None and scores["captured_variance"] is not None
+    assert other["fsc_auc_mean_only"] == pytest.approx(same["fsc_auc_mean_only"], abs=0.05)
 
 
 # ---------------------------------------------------------------- no structure
