@@ -31,7 +31,7 @@ from solvar_engine.contract.words import counted
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.evaluation.covariance_scores import mean_scale, state_factor
-from solvar_engine.evaluation.frames import INLIER_DEG, aligned_estimate, comoving_truth, find_frame, polished
+from solvar_engine.evaluation.frames import INLIER_DEG, aligned_estimate, aligned_pose, comoving_truth, find_frame, polished
 from solvar_engine.evaluation.information_limit import information_limit, seen_power
 from solvar_engine.evaluation.metrics import Component, Estimate, Evaluation, Truth, evaluate_estimate
 from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume
@@ -174,11 +174,12 @@ def _aligned(run_dir: RunDir, estimate: Estimate, truth: Truth) -> tuple[Estimat
         "Frame of the truth: %s hand, %.1f %% of the poses within %g degrees",
         "other" if frame.is_mirrored else "same", 100 * share, INLIER_DEG,
     )  # fmt: skip
+    by_poses = aligned_pose(estimate.pose, truth.pose, frame, group)
+    angle = angular_distance_deg(by_poses.rotation, truth.pose.rotation)
     frame = polished(frame, estimate.mean, _mean_of(truth), truth.mask, pixel_size)
     aligned = aligned_estimate(estimate, truth, frame, group, pixel_size)
     comoving = comoving_truth(truth, aligned.pose, frame.is_inlier, pixel_size)
     turned = evaluate_estimate(aligned, comoving).scores
-    angle = angular_distance_deg(aligned.pose.rotation, truth.pose.rotation)
 
     def resolution(known: Truth) -> float:
         mean, mask = torch.from_numpy(_mean_of(known)), torch.from_numpy(known.mask)
