@@ -398,7 +398,7 @@ _RECONSTRUCTION = [
     ),
     *_of(
         "tests/reconstruction/test_normal_equations.py",
-        ("sums.kernel() * (_OVERSAMPLING / source.box_size)", "sums.kernel() * (1 / source.box_size)",
+        ("sums.kernel() * (_OVERSAMPLING / box_size)", "sums.kernel() * (1 / box_size)",
          "operator without a factor 2"),
         ("weighted = disk.weight * ctf", "weighted = ctf", "normal equations without Friedel weights"),
         ("volume_to_ft(response).real * box_size", "volume_to_ft(response).real", "density in other units"),

@@ -39,7 +39,7 @@ ALLOWED_ROOMS["jobs"] |= set(SIDE_ROOMS)
 ALLOWED_ROOMS["cli"] |= {"contract"}
 ALLOWED_ROOMS["__main__"] = {"cli"}  # python -m solvar_engine
 # Inside the estimation: what one image is, poses, factors, what is judged by them, and how all that takes turns.
-ESTIMATION_CHAIN = ("model", "poses", "solver", "judging", "alternation")
+ESTIMATION_CHAIN = ("pose_scores", "model", "poses", "solver", "judging", "alternation")
 
 # Rooms whose `__init__` names every module that others use.
 DESCRIBED_ROOMS = (

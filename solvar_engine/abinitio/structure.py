@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from solvar_engine.abinitio.marching import (
+    Fit,
+    best_of_modes,
+    masked,
+    next_shell,
+    reconstructed,
+    refined,
+    rotation_deviation,
+)
+from solvar_engine.abinitio.mixture import Mixture, far_in_power, low_batches, read_low
+from solvar_engine.abinitio.online_em import LEVELS, Level, contrast_sign, first_mixture, improved, recentred
+from solvar_engine.abinitio.search import Modes, is_real, missing_views, search_all, views_suffice
+from solvar_engine.imaging.symmetry import symmetry_operators
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
+from solvar_engine.reconstruction.mean import MeanEstimate
+
+_LEAST_IMAGES = 50  # of each class
+_LEAST_HELD_OUT, _MOST_HELD_OUT = 20, 500
+_MOST_IMAGES = 20_000  # for the search at low resolution
+_AFTER_LEVELS, _OF_SEARCH, _AFTER_MODES = 0.4, 0.2, 0.7  # of the work
+_JUNK = 0.5  # probability of showing a map below which an image shows none
+_LEAST_SHIFT_PX = 0.3
 
 Report = Callable[[str, float, str], None]
 """Called with the stage, the share of the whole work that is done, and a sentence."""
@@ -153,4 +175,191 @@ def find_structure(
     ValueError
         If the symmetry does not parse, there are too few images, or the last shell is out of reach.
     """
-    raise NotImplementedError
+    if options.classes < 1:
+        raise ValueError(f"classes is {options.classes}, expected at least 1")
+    if len(source) < _LEAST_IMAGES * options.classes:
+        raise ValueError(f"there are {len(source)} images, expected at least {_LEAST_IMAGES * options.classes}")
+    limit = source.disk.shell_max if options.max_shell is None else options.max_shell
+    if not LEVELS[0].shell <= limit <= source.disk.shell_max:
+        raise ValueError(f"the last shell is {limit}, expected {LEVELS[0].shell} to {source.disk.shell_max}")
+    work = _Work(source, options, symmetry_operators(options.symmetry), limit, slices, report, checkpoint)
+    return work.structure()
+
+
+class _Work:
+    """One search, step by step."""
+
+    def __init__(
+        self,
+        source: ParticleSource,
+        options: AbinitioOptions,
+        operators: Tensor,
+        limit: int,
+        slices: SliceOptions,
+        report: Report,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        count = len(source)
+        nowhere = Pose(torch.eye(3).expand(count, 3, 3).contiguous(), torch.zeros(count, 2))
+        self.source = source.with_pose(nowhere)
+        self.options, self.operators, self.limit, self.slices = options, operators, limit, slices
+        self.report, self.checkpoint = report, checkpoint
+        self.levels = [level for level in LEVELS if level.shell <= limit]
+        self.shell = self.levels[-1].shell
+        order = torch.randperm(count, generator=self._generator(0))
+        held_out = min(_MOST_HELD_OUT, max(_LEAST_HELD_OUT, count // 10))
+        self.held_out, self.training = order[:held_out], order[held_out:]
+
+    def structure(self) -> Structure:
+        """All steps."""
+        sign, mixture = self._low_resolution()
+        self.source = self.source.with_sign(sign)
+        self.report("global search", _AFTER_LEVELS, "Scoring all images at all poses")
+        modes = search_all(
+            self.source, mixture, self.shell, self.operators, self.slices,
+            lambda share: self.report("global search", _AFTER_LEVELS + share * _OF_SEARCH, ""),
+        )  # fmt: skip
+        is_junk = (modes.not_junk < _JUNK) | far_in_power(self._power())
+        verdict = self._verdict(modes, is_junk)
+        fit = best_of_modes(
+            self.source, modes, mixture.volumes, self.shell, mixture.shift_std_px, self.slices
+        )
+        shift_std = self._shift_std(fit, is_junk)
+        fit, means, shell = self._marched(fit, is_junk, shift_std) if verdict.found else self._as_it_is(fit, is_junk)
+        maps = [masked(mean, self.source.pixel_size) for mean in means]
+        deviation = rotation_deviation(self.source, fit, maps, shell, self.slices)
+        populations = torch.bincount(fit.map_of[~is_junk], minlength=len(means)).double()
+        found = Structure(
+            pose=fit.pose,
+            rotation_std_deg=deviation,
+            class_of=fit.map_of,
+            populations=populations / populations.sum().clamp_min(1),
+            volumes=torch.stack([mean.mean for mean in means]),
+            half_volumes=[(mean.half1, mean.half2) for mean in means],
+            log_likelihood=fit.log_likelihood,
+            contrast_sign=sign,
+            shift_std_px=self._shift_std(fit, is_junk),
+            is_junk=is_junk,
+            verdict=verdict,
+        )
+        return other_hand(found) if self.options.flip_hand else found
+
+    def _generator(self, purpose: int) -> torch.Generator:
+        return torch.Generator().manual_seed(1_000 * self.options.seed + purpose)
+
+    def _low_resolution(self) -> tuple[int, Mixture]:
+        """Sign of the contrast and maps of low resolution, of images that are not held out."""
+        options, slices, operators = self.options, self.slices, self.operators
+        images = read_low(self.source, self.training[:_MOST_IMAGES], self.shell)
+        images = images[~far_in_power(images.power())]
+        sign = contrast_sign(images, self._generator(1), slices)
+        images = images.with_sign(sign)
+        mixture = first_mixture(
+            images, options.classes, options.shift_std_px, operators, self._generator(2), slices
+        )
+        steps, done = sum(level.steps for level in self.levels), 0
+        for number, level in enumerate(self.levels):
+            name = f"level_{level.shell}"
+            saved = None if self.checkpoint is None else self.checkpoint.load(name)
+            if saved is not None:
+                mixture, done = _mixture_of(saved), done + level.steps
+                continue
+            generator = self._generator(10 + number)
+            fits_shifts = options.shift_std_px is None
+            steps_of_level = improved(mixture, images, level, operators, generator, slices, fits_shifts=fits_shifts)
+            for better in steps_of_level:
+                mixture, done = better, done + 1
+                self.report("search at low resolution", done / steps * _AFTER_LEVELS, "")
+            mixture = recentred(mixture, operators)
+            self.report("search at low resolution", done / steps * _AFTER_LEVELS, _words(level, mixture))
+            if self.checkpoint is not None:
+                self.checkpoint.save(name, _tensors_of(mixture))
+        return sign, mixture
+
+    def _power(self) -> Tensor:
+        power = torch.zeros(len(self.source))
+        for index, images in low_batches(self.source, torch.arange(len(self.source)), self.shell):
+            power[index] = images.power().cpu()
+        return power
+
+    def _verdict(self, modes: Modes, is_junk: Tensor) -> Verdict:
+        gain = modes.gain[self.held_out]
+        mean, error, is_more = is_real(gain)
+        centre, hole_deg, unseen = missing_views(modes.rotation[~is_junk, 0], self.operators)
+        found = is_more and views_suffice(unseen)
+        self.report(
+            "verdict",
+            _AFTER_LEVELS + _OF_SEARCH,
+            f"Held-out images prefer the map to its radially symmetric part by {mean:.2f} +- {error:.2f} in"
+            f" log-likelihood each; views leave out a cap of {hole_deg:.0f} degrees and {100 * unseen:.0f} % of the"
+            f" frequencies: {'there is a structure' if found else 'no structure'}",
+        )
+        return Verdict(mean, error, gain, found, centre, hole_deg)
+
+    def _shift_std(self, fit: Fit, is_junk: Tensor) -> float:
+        if self.options.shift_std_px is not None:
+            return self.options.shift_std_px
+        shift_px = fit.pose.shift[~is_junk] / self.source.pixel_size
+        return max(float(shift_px.square().mean().sqrt()), _LEAST_SHIFT_PX) if len(shift_px) else _LEAST_SHIFT_PX
+
+    def _halves(self, is_junk: Tensor) -> tuple[Tensor, Tensor]:
+        order = torch.randperm(len(self.source), generator=self._generator(3))
+        good = order[~is_junk[order]]
+        if len(good) < _LEAST_IMAGES:
+            good = order
+        return good[::2].sort().values, good[1::2].sort().values
+
+    def _as_it_is(self, fit: Fit, is_junk: Tensor) -> tuple[Fit, list[MeanEstimate], int]:
+        """Maps of a search that found nothing."""
+        maps, halves = self.options.classes, self._halves(is_junk)
+        return fit, reconstructed(self.source, fit, halves, maps, self.operators, self.slices), self.shell
+
+    def _marched(self, fit: Fit, is_junk: Tensor, shift_std: float) -> tuple[Fit, list[MeanEstimate], int]:
+        """Poses refined from band to band."""
+        maps, halves = self.options.classes, self._halves(is_junk)
+        shell, rounds = self.shell, 0
+        while True:
+            means = reconstructed(self.source, fit, halves, maps, self.operators, self.slices)
+            higher = next_shell(shell, means, self.limit)
+            if rounds and higher == shell:
+                return fit, means, shell
+            shell, rounds = higher, rounds + 1
+            share = _AFTER_MODES + (1 - _AFTER_MODES) * (1 - 0.7**rounds)
+            reach = self.source.box_size * self.source.pixel_size / shell
+            self.report("refinement", share, f"Refining poses at {reach:.1f} Angstrom")
+            volumes = [masked(mean, self.source.pixel_size) for mean in means]
+            fit = refined(self.source, fit, volumes, shell, shift_std, self.slices)
+
+
+def other_hand(structure: Structure) -> Structure:
+    """The mirror image: V(-r), orientations turned by half about the beam, shifts as they are."""
+    half_turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
+    # the view axis is the third column, which the half turn leaves as it is
+    return replace(
+        structure,
+        pose=Pose(structure.pose.rotation @ half_turn, structure.pose.shift),
+        volumes=mirrored(structure.volumes),
+        half_volumes=[(mirrored(first), mirrored(second)) for first, second in structure.half_volumes],
+    )
+
+
+def mirrored(volumes: Tensor) -> Tensor:
+    """Volumes (..., z, y, x) at -r; the centre stays at index ``box_size // 2``."""
+    flipped = volumes.flip(-3, -2, -1)
+    return flipped if volumes.shape[-1] % 2 else flipped.roll((1, 1, 1), (-3, -2, -1))
+
+
+def _words(level: Level, mixture: Mixture) -> str:
+    *maps, radial, empty = (100 * float(share) for share in mixture.shares)
+    classes = "" if len(maps) == 1 else f", classes of {', '.join(f'{share:.0f}' for share in maps)} %"
+    junk = f", {radial + empty:.0f} % of the images show none" if level.knows_junk else ""
+    return f"Shell {level.shell}: offsets of {mixture.shift_std_px:.1f} px{classes}{junk}"
+
+
+def _tensors_of(mixture: Mixture) -> dict[str, Tensor]:
+    shift = torch.tensor(mixture.shift_std_px, dtype=torch.float64)
+    return {"volumes": mixture.volumes, "shares": mixture.shares, "noise": mixture.noise, "shift_std_px": shift}
+
+
+def _mixture_of(saved: Mapping[str, Tensor]) -> Mixture:
+    return Mixture(saved["volumes"], saved["shares"], saved["noise"], float(saved["shift_std_px"]))

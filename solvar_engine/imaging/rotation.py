@@ -90,13 +90,18 @@ def random_rotations(count: int, generator: torch.Generator) -> Tensor:
     torch.Size([2, 3, 3])
     """
     quaternion = torch.randn(count, 4, generator=generator, dtype=torch.float64)
-    w, x, y, z = (quaternion / quaternion.norm(dim=1, keepdim=True)).unbind(1)
+    return quaternion_to_rotation(quaternion / quaternion.norm(dim=1, keepdim=True)).float()
+
+
+def quaternion_to_rotation(quaternion: Tensor) -> Tensor:
+    """Turn unit quaternions (n, 4), the real part first, into matrices (n, 3, 3)."""
+    w, x, y, z = quaternion.unbind(1)
     rows = (
         1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
         2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
         2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
     )  # fmt: skip
-    return torch.stack(rows, dim=1).reshape(count, 3, 3).float()
+    return torch.stack(rows, dim=1).reshape(-1, 3, 3)
 
 
 def angular_distance_deg(rotation1: Tensor, rotation2: Tensor) -> Tensor:

@@ -243,6 +243,10 @@ class ParticleSource(BatchSource, Protocol):
         """Same particles, whitened by another spectrum (groups, shells)."""
         ...
 
+    def with_sign(self, sign: float) -> ParticleSource:
+        """Same particles, taken to be bright (1) or dark (-1) in the images."""
+        ...
+
     def with_contrast(self, contrast: Tensor) -> ParticleSource:
         """Same particles, with a known scale (n,) of the signal in each image."""
         ...

@@ -7,11 +7,13 @@ transfer functions; after that, every iteration of conjugate gradients costs two
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.imaging.background import support
 from solvar_engine.imaging.fourier import (
     HalfDisk,
@@ -25,7 +27,7 @@ from solvar_engine.imaging.fourier import (
 )
 from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.types import Batch, BatchSource
-from solvar_engine.projectors.base import images_per_call
+from solvar_engine.projectors.base import ConvolutionSums, images_per_call
 from solvar_engine.projectors.create import create_projector
 from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
 
@@ -93,6 +95,7 @@ def accumulate_normal_equations(
     options: SliceOptions = DEFAULT_OPTIONS,
     *,
     mean: Tensor | None = None,
+    operators: Tensor | None = None,
     batch_size: int | None = None,
 ) -> NormalEquations:
     """Back-project images and squared transfer functions in one pass.
@@ -110,6 +113,8 @@ def accumulate_normal_equations(
         Whose oversampling does not count: the operator needs exactly twice the box.
     mean : Tensor, shape (z, y, x), optional
         As it is known so far.
+    operators : Tensor, shape (g, 3, 3), optional
+        Point group of the volume: each image is an image at g orientations.
     batch_size : int, optional
         Images per batch, as many as the projector likes best without it; the result does not depend on it beyond
         rounding.
@@ -122,11 +127,27 @@ def accumulate_normal_equations(
         ctf = batch.ctf * batch.contrast[:, None]
         weighted = disk.weight * ctf
         images = batch.with_background(None if expected is None else expected.coordinates(batch))
-        sums.add(images * weighted, (ctf * weighted).to(batch.images.dtype), batch.rotation)
+        slices, power = images * weighted, (ctf * weighted).to(batch.images.dtype)
+        for turned in rotations_of_group(batch.rotation, operators):
+            sums.add(slices, power, turned)
+    return normal_equations(sums, source.box_size, disk.shell_max, source.world)
+
+
+def rotations_of_group(rotation: Tensor, operators: Tensor | None) -> Iterator[Tensor]:
+    """Yield orientations (n, 3, 3), float32, that a point group (g, 3, 3) makes equal; None stands for no symmetry."""
+    if operators is None:
+        yield rotation
+        return
+    for operator in operators.to(rotation.device):
+        yield (operator @ rotation.double()).float()
+
+
+def normal_equations(sums: ConvolutionSums, box_size: int, shell_max: int, world: World = ALONE) -> NormalEquations:
+    """Normal equations of sums over images, of all processes that share these."""
     # A backprojection to twice the box divides by that box once; the operator P* P carries 1 / box_size twice.
-    right_side, kernel = source.world.total(sums.right_side(), sums.kernel() * (_OVERSAMPLING / source.box_size))
+    right_side, kernel = world.total(sums.right_side(), sums.kernel() * (_OVERSAMPLING / box_size))
     kernel_ft = padded_rfft3(kernel[None], kernel.shape[-1])[0].real
-    return NormalEquations(right_side, kernel_ft, disk.shell_max)
+    return NormalEquations(right_side, kernel_ft, shell_max)
 
 
 class _ExpectedBackground:
