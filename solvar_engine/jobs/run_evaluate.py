@@ -31,7 +31,14 @@ from solvar_engine.contract.words import counted
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.evaluation.covariance_scores import mean_scale, state_factor
-from solvar_engine.evaluation.frames import INLIER_DEG, aligned_estimate, aligned_pose, comoving_truth, find_frame, polished
+from solvar_engine.evaluation.frames import (
+    INLIER_DEG,
+    aligned_estimate,
+    aligned_pose,
+    comoving_truth,
+    find_frame,
+    polished,
+)
 from solvar_engine.evaluation.information_limit import information_limit, seen_power
 from solvar_engine.evaluation.metrics import Component, Estimate, Evaluation, Truth, evaluate_estimate
 from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume
