@@ -12,6 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from solvar_engine.abinitio.structure import Structure, find_structure
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import AbinitioParams, FitParams
+from solvar_engine.contract.results import append_metrics
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
@@ -61,7 +62,11 @@ def run(params: AbinitioParams, find: Callable[..., Structure] = find_structure)
             with tracked(StatusTracker(run_dir.status, params.command)) as status, run_log(run_dir.log):
                 inputs = read_inputs(params)
                 if start == NEW:
-                    resolved = {"box": inputs.box_size, "device": device_name(compute_device(params))}
+                    resolved = {
+                        "box": inputs.box_size,
+                        "pixel_size": inputs.stack.pixel_size * inputs.stack.box_size / inputs.box_size,
+                        "device": device_name(compute_device(params)),
+                    }
                     write_params(run_dir, params, inputs=[params.particles], resolved=resolved)
                     record_cautions(run_dir, inputs.stack.cautions)
                 with closing(Progress(status, _READING_STEPS + _SEARCH_STEPS + _WRITING_STEPS)) as progress:
@@ -105,8 +110,11 @@ def _search(
     images = _read_images(params, run_dir, inputs, progress)
     options = SliceOptions(device=compute_device(params))
 
-    def report(stage: str, share: float, sentence: str) -> None:
+    def report(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
         progress.stage(stage)
+        if shell is not None:
+            row = {"stage": stage, "shell_max": shell, "seconds": round(progress.seconds(), 3)}
+            append_metrics(run_dir.metrics, row)
         progress.to(_READING_STEPS + int(share * _SEARCH_STEPS))
         if sentence:
             logger.info("%s: %s", stage, sentence)

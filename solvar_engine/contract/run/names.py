@@ -24,6 +24,8 @@ FIGURE_NAMES = (
     "images",
     "poses",
     "orientations",
+    "search",
+    "classes",
     "convergence",
 )
 """Figures of `analyze`, in the order of the report; a run has those that it has data for."""
