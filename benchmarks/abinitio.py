@@ -2,10 +2,10 @@
 
     python benchmarks/abinitio.py FOLDER [FOLDER ...] --seeds 3 [--symmetry C3] [--extra-shift 3.7] [--planar 10]
 
-Each folder is a data set of `solvar-engine simulate`. Of each start one line: resolution where the FSC with the true map
-falls below 0.5, after the better hand was turned onto it; mean error of the orientations, and the share that is off by
-more than 20 degrees; the verdict; seconds of the CPU. The alignment is a minimal one, from the orientations, polished
-on the maps.
+Each folder is a data set of `solvar-engine simulate`. Of each start one line: resolution where the FSC with the true
+map falls below 0.5, after the better hand was turned onto it; mean error of the orientations, and the share that is off
+by more than 20 degrees; the verdict; seconds of the CPU. The alignment is a minimal one, from the orientations,
+polished on the maps.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def resolution(volume: Tensor, truth: Tensor, turn: Tensor, is_mirrored: bool, p
     start = np.concatenate((Rotation.from_matrix(turn.double().numpy()).as_rotvec(), np.zeros(3)))
     at_start = brought(start).double().numpy()
     spectrum = np.fft.rfftn(truth.double().numpy()).conj() * np.fft.rfftn(at_start)
-    peak = np.unravel_index(np.fft.irfftn(spectrum, s=truth.shape).argmax(), truth.shape)
+    peak = np.unravel_index(np.fft.irfftn(spectrum, s=truth.shape, axes=(0, 1, 2)).argmax(), truth.shape)
     lag = (np.array(peak)[::-1] + centre) % box_size - centre
     start[3:] = Rotation.from_rotvec(start[:3]).as_matrix() @ lag
     simplex = np.vstack((start, start + np.diag([0.05, 0.05, 0.05, 0.7, 0.7, 0.7])))

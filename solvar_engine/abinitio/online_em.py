@@ -15,7 +15,7 @@ from torch import Tensor
 
 from solvar_engine.abinitio.mixture import LowImages, Mixture, centred, free_axes, images_at_once, low_box
 from solvar_engine.estimation.model.bands import change_box
-from solvar_engine.estimation.pose_scores import posterior, posterior_sums
+from solvar_engine.estimation.pose_scores import Posterior, posterior_sums
 from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.rotation import random_rotations
 from solvar_engine.imaging.shells import shell_count, shell_means, shells_to_volume
@@ -62,7 +62,7 @@ class Level:
     knows_junk: bool = False
 
 
-LEVELS = (Level(5, 30), Level(6, 15), Level(8, 10, knows_junk=True))
+LEVELS = (Level(5, 40), Level(6, 30), Level(8, 20, knows_junk=True))
 """25, 20 and 15 degrees between rotations."""
 
 
@@ -159,18 +159,19 @@ def improved(
         for part in rows.split(images_at_once(grid)):
             of_part = low[part]
             shifted = grid.shifted(of_part.images, of_part.ctf)
-            weights, _ = posterior(grid.log_joint(shifted, of_part.ctf))
-            found = posterior_sums(grid, weights, shifted, of_part.images, of_part.ctf)
+            posterior = Posterior.of(grid.log_joint(shifted, of_part.ctf))
+            found = posterior_sums(grid, posterior, shifted, of_part.images, of_part.ctf)
             for number in range(maps):
-                mine = found.used // len(turned) == number
+                mine = posterior.used // len(turned) == number
                 if not bool(mine.any()):
                     continue
                 slices = found.images[mine] * grid.weight
                 power_of = (found.power[mine] * grid.weight).to(slices.dtype)
-                for orientation in rotations_of_group(turned[found.used[mine] % len(turned)], operators):
+                for orientation in rotations_of_group(turned[posterior.used[mine] % len(turned)], operators):
                     sums[number].add(slices, power_of, orientation.contiguous())
             residual += found.residual.cpu()
-            mass, squared_shift = mass + found.mass.cpu(), squared_shift + found.squared_shift
+            mass[posterior.used.cpu()] += found.mass.cpu()
+            squared_shift += found.squared_shift
         volumes = []
         for number, of_map in enumerate(sums):
             normal = _running(normals[number], normal_equations(of_map, box_size, level.shell))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.abinitio.mixture import Mixture, images_at_once, low_batches, low_box
-from solvar_engine.estimation.pose_scores import separated_modes
+from solvar_engine.estimation.pose_scores import Posterior, separated_modes
 from solvar_engine.imaging.so3_grid import rotation_grid, spacing_for_shell
 from solvar_engine.imaging.types import ParticleSource
 from solvar_engine.projectors.create import create_projector
@@ -90,10 +90,10 @@ def search_all(
         for rows in torch.arange(len(index)).split(images_at_once(grid)):
             part, place = images[rows], index[rows]
             joint = grid.log_joint(grid.shifted(part.images, part.ctf), part.ctf)
-            evidence = torch.logsumexp(joint.flatten(1), dim=1).double()
-            under_maps = torch.logsumexp(joint[:, :, of_maps].flatten(1), dim=1).double()
-            under_radial = torch.logsumexp(joint[:, :, of_radial].flatten(1), dim=1).double()
-            found.not_junk[place] = (under_maps - evidence).exp().cpu()
+            under_maps = Posterior.of(joint[:, :, of_maps]).evidence
+            under_radial = Posterior.of(joint[:, :, of_radial]).evidence
+            under_junk = Posterior.of(joint[:, :, of_maps.stop :]).evidence
+            found.not_junk[place] = torch.sigmoid(under_maps - under_junk).cpu()
             found.gain[place] = (under_maps - share_of_maps - under_radial + share_of_radial).cpu()
             column, shift, _ = separated_modes(joint[:, :, of_maps], rotation, operators, modes, _SEPARATION_DEG)
             found.rotation[place] = rotation[column.clamp_min(0) % len(rotation)].cpu()

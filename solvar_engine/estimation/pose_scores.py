@@ -16,7 +16,7 @@ from torch import Tensor
 
 from solvar_engine.imaging.fourier import HalfDisk, shift_phases
 
-_LEAST_WEIGHT = 1e-4  # of all images together: slices that no image is likely to be are left out of the sums
+_NEGLIGIBLE = 18.0  # below the most likely pose of an image, in log-likelihood: 160,000 such poses weigh 0.2 %
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,11 @@ class PosteriorSums:
 
     Attributes
     ----------
-    used : Tensor, shape (U,), int64
-        Slices that some image may be.
     images : Tensor, shape (U, pixels), complex64
-        Of C Y moved to the centre.
+        Of C Y moved to the centre; of the slices that some image may be.
     power : Tensor, shape (U, pixels)
         Of C^2.
-    mass : Tensor, shape (J,), float64
+    mass : Tensor, shape (U,), float64
         Of the weights themselves.
     residual : Tensor, shape (pixels,), float64
         Of |Y - C S|^2.
@@ -97,7 +95,6 @@ class PosteriorSums:
         Of |t|^2, px^2.
     """
 
-    used: Tensor
     images: Tensor
     power: Tensor
     mass: Tensor
@@ -105,39 +102,60 @@ class PosteriorSums:
     squared_shift: float
 
 
-def posterior(log_joint: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn log joint probabilities (n, T, J) into posterior weights, in place, and their log evidence (n,), float64."""
-    flat = log_joint.flatten(1)
-    evidence = torch.logsumexp(flat, dim=1)
-    flat.sub_(evidence[:, None]).exp_()
-    return log_joint, evidence.double()
+@dataclass(frozen=True)
+class Posterior:
+    """Posterior weights of the poses of a batch.
+
+    Attributes
+    ----------
+    used : Tensor, shape (U,), int64
+        Slices that some image may be.
+    weights : Tensor, shape (n, T, U)
+        Sum to 1 for each image.
+    evidence : Tensor, shape (n,), float64
+        Log-likelihood over that of an empty image, poses integrated out.
+    """
+
+    used: Tensor
+    weights: Tensor
+    evidence: Tensor
+
+    @staticmethod
+    def of(log_joint: Tensor) -> Posterior:
+        """Normalise log joint probabilities (n, T, J)."""
+        best = log_joint.amax(dim=1)
+        top = best.amax(dim=1, keepdim=True)
+        used = torch.nonzero((best > top - _NEGLIGIBLE).any(dim=0)).flatten()
+        weights = (log_joint[:, :, used] - top[:, :, None]).exp_()
+        total = weights.sum(dim=(1, 2))
+        weights /= total[:, None, None]
+        return Posterior(used, weights, top[:, 0].double() + total.double().log())
 
 
-def posterior_sums(grid: PoseGrid, weights: Tensor, shifted: Tensor, images: Tensor, ctf: Tensor) -> PosteriorSums:
+def posterior_sums(
+    grid: PoseGrid, posterior: Posterior, shifted: Tensor, images: Tensor, ctf: Tensor
+) -> PosteriorSums:
     """Sum a batch over its poses.
 
     Parameters
     ----------
     grid : PoseGrid
-    weights : Tensor, shape (n, T, J)
-        From `posterior`.
+    posterior : Posterior
     shifted : Tensor, shape (n, T, pixels), complex
         From `PoseGrid.shifted`.
     images : Tensor, shape (n, pixels), complex
     ctf : Tensor, shape (n, pixels)
     """
+    weights, used = posterior.weights, posterior.used
     of_slices = weights.sum(dim=1)
-    mass = of_slices.sum(dim=0, dtype=torch.float64)
-    used = torch.nonzero(mass > _LEAST_WEIGHT).flatten()
-    chosen = weights.flatten(0, 1)[:, used]
-    summed = torch.view_as_complex((chosen.T @ _as_real(shifted)).unflatten(1, (-1, 2)).contiguous())
-    power = of_slices[:, used].T @ ctf.square()
+    summed = torch.view_as_complex((weights.flatten(0, 1).T @ _as_real(shifted)).unflatten(1, (-1, 2)))
+    power = of_slices.T @ ctf.square()
     slices = grid.slices[used]
     explained = (power * slices.abs().square() - 2 * (slices.conj() * summed).real).sum(dim=0, dtype=torch.float64)
     residual = images.abs().square().sum(dim=0, dtype=torch.float64) + explained
     of_shifts = weights.sum(dim=(0, 2), dtype=torch.float64)
     squared_shift = float(of_shifts @ grid.shift_px.to(of_shifts).square().sum(dim=1))
-    return PosteriorSums(used, summed, power, mass, residual, squared_shift)
+    return PosteriorSums(summed, power, of_slices.sum(dim=0, dtype=torch.float64), residual, squared_shift)
 
 
 def separated_modes(
@@ -164,7 +182,7 @@ def separated_modes(
         The best shift of each.
     log_joint : Tensor, shape (n, count)
     """
-    best, at = log_joint.max(dim=1)
+    best, at = log_joint.max(dim=1)  # over shifts
     rotations, rows = len(rotation), torch.arange(len(best), device=best.device)
     # trace of R_i^T g R_j, the largest over g, is that of the smallest angle between them
     least_trace = 1 + 2 * math.cos(math.radians(separation_deg))
