@@ -175,7 +175,8 @@ def aligned_estimate(estimate: Estimate, truth: Truth, frame: Frame, group: Tens
     for row, volume in enumerate(volumes[1:]):
         eigenvolumes[row] = volume / max(float(np.linalg.norm(volume)), 1e-30)
     pose = aligned_pose(estimate.pose, truth.pose, frame, group)
-    return replace(estimate, mean=volumes[0], eigenvolumes=eigenvolumes, pose=pose)
+    # the poses that it started from have a frame of their own
+    return replace(estimate, mean=volumes[0], eigenvolumes=eigenvolumes, pose=pose, start_pose=None)
 
 
 def comoving_truth(truth: Truth, pose: Pose, is_inlier: Tensor, pixel_size: float) -> Truth:
