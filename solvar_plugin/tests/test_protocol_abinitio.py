@@ -164,19 +164,15 @@ class TestAbinitioOutcomes(StandInProject, BaseTest):
         self.assertEqual(sizes, {1: self.COUNT // 2 - 2, 2: self.COUNT // 2 - 1})
 
     def test_without_structure_there_is_a_warning_and_no_output(self):
-        protocol = self.protocol()
+        protocol = self.protocol(
+            symmetry=" D2", shiftStd=4.5, maxResolution=15.0, boxSize=16, flipHand=True, seed=3, skipBadImages=True
+        )
+        self.record.write_text("")
         self.assertFalse(self.run_to_the_end(protocol, SOLVAR_STAND_IN_STRUCTURE="none"))
         self.assertTrue(protocol.isFinished())
         self.assertEqual(list(protocol.iterOutputAttributes()), [])
         self.assertIn("WARNING: no structure was found", protocol.summary()[0])
         self.assertEqual(protocol._methods(), [])
-
-    def test_options_reach_the_engine(self):
-        protocol = self.protocol(
-            symmetry=" D2", shiftStd=4.5, maxResolution=15.0, boxSize=16, flipHand=True, seed=3, skipBadImages=True
-        )
-        self.record.write_text("")
-        self.assertFalse(self.run_to_the_end(protocol))
         call = " ".join(json.loads(self.record.read_text().splitlines()[0])["arguments"])
         for words in ("symmetry D2", "shift-std 4.5", "max-resolution 15.0", "box 16", "flip-hand", "seed 3"):
             self.assertIn(f"--{words}", call)

@@ -28,6 +28,7 @@ from solvar_engine.contract.results import (
     SHIFT_STD,
     read_fsc,
     read_latents,
+    read_metrics,
     read_structure,
 )
 from solvar_engine.contract.run import RunDir, clear_run, read_record
@@ -58,7 +59,8 @@ class TrueStructure:
         self, source: ParticleSource, options: AbinitioOptions, report: Any, checkpoint: Any, *, slices: Any
     ) -> Structure:
         self.options, self.given = options, source.pose
-        report("coarse search", 0.5, "half of it is done")
+        report("coarse search", 0.2, "", 5)
+        report("coarse search", 0.5, "half of it is done", shell=6)
         checkpoint.save("state", {"shift": self.pose.shift})
         count, box_size = len(source), source.box_size
         volumes = torch.zeros(1, box_size, box_size, box_size)
@@ -117,9 +119,10 @@ def test_a_run_holds_what_a_fit_without_components_holds(found):
     names = {path.relative_to(found.path).as_posix() for path in found.path.rglob("*") if path.is_file()}
     assert {name for name in names if not name.startswith("checkpoint/")} == {
         "params.json", "status.json", "log.txt", "mean.mrc", "mean_half1.mrc", "mean_half2.mrc", "mask.mrc",
-        "eigenvalues.csv", "latents.npz", "particles.star", "noise.csv", "fsc.csv",
+        "eigenvalues.csv", "latents.npz", "particles.star", "noise.csv", "fsc.csv", "metrics.csv",
     }  # fmt: skip
     assert read_latents(found.latents).z.shape == (PARTICLES, 0)
+    assert read_metrics(found.metrics)["shell_max"].tolist() == [5, 6]
     assert read_status(found.status).state == FINISHED
 
 
@@ -195,7 +198,9 @@ def test_symmetry_puts_every_image_at_all_equal_poses(hinge, tmp_path):
 
 def test_other_commands_go_on_from_the_run(found, engine, tmp_path):
     assert engine("analyze", found.path).code == 0
-    assert "Viewing directions" in found.report.read_text()
+    page = found.report.read_text()
+    assert "Viewing directions" in page and "Resolution of the search" in page and "flattered" in page
+    assert "Structures" not in page and "variability" not in page.partition("<figure")[0]
     outcome = engine("reconstruct", found.path, "--output", tmp_path / "states", "--clusters", 2)
     assert outcome.code == 2 and "fit" in outcome.error and outcome.error.count("\n") == 1
     assert engine("explore", found.path, "--export", tmp_path / "page.html").code == 0
