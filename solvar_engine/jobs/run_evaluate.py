@@ -40,7 +40,14 @@ from solvar_engine.evaluation.frames import (
     polished,
 )
 from solvar_engine.evaluation.information_limit import information_limit, seen_power
-from solvar_engine.evaluation.metrics import Component, Estimate, Evaluation, Truth, evaluate_estimate
+from solvar_engine.evaluation.metrics import (
+    Component,
+    Estimate,
+    Evaluation,
+    Truth,
+    covariance_and_pose_scores,
+    evaluate_estimate,
+)
 from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume
 from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.imaging.shells import fsc, resolution_at
@@ -118,7 +125,7 @@ def run(params: EvaluateParams) -> None:
     of_frame: Scores = {}
     if params.align or read_structure(run_dir) is not None:
         meanings = _MEANINGS | _ALIGNED_MEANINGS
-        of_frame["class_accuracy"] = _class_accuracy(star, truth)
+        of_frame["class_accuracy"] = class_accuracy(star, truth)
         rows = _rows_of_one_map(star, truth)
         estimate, truth, metadata = estimate.of(rows), truth.of(rows), _metadata_of(metadata, rows)
         estimate, scores = _aligned(run_dir, estimate, truth)
@@ -186,7 +193,7 @@ def _aligned(run_dir: RunDir, estimate: Estimate, truth: Truth) -> tuple[Estimat
     frame = polished(frame, estimate.mean, _mean_of(truth), truth.mask, pixel_size)
     aligned = aligned_estimate(estimate, truth, frame, group, pixel_size)
     comoving = comoving_truth(truth, aligned.pose, frame.is_inlier, pixel_size)
-    turned = evaluate_estimate(aligned, comoving).scores
+    turned = covariance_and_pose_scores(aligned, comoving)
 
     def resolution(known: Truth) -> float:
         mean, mask = torch.from_numpy(_mean_of(known)), torch.from_numpy(known.mask)
@@ -210,7 +217,7 @@ def _mean_of(truth: Truth) -> NDArray[np.float32]:
     return np.tensordot(weight, truth.volumes, axes=1).astype(np.float32)
 
 
-def _class_accuracy(star: StarFile, truth: Truth) -> float | None:
+def class_accuracy(star: StarFile, truth: Truth) -> float | None:
     """Share of the particles whose class is that of their state, classes matched to states as fits best."""
     if CLASS_NUMBER not in star.particles:
         return None

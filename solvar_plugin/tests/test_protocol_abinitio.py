@@ -23,7 +23,7 @@ from solvar_plugin.tests.stand_in_project import StandInProject
 from solvar_plugin.viewers import SolvarAbinitioViewer
 from solvar_plugin.wizards import USUAL_SPREADS, shift_spreads
 
-PARTICLES, BOX, PIXEL_SIZE = 600, 32, 6.0
+PARTICLES, BOX, PIXEL_SIZE = 300, 32, 6.0
 ANGLES, ORIGINS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), ("rlnOriginXAngst", "rlnOriginYAngst")
 TEMPLATE = Path(solvar_plugin.__file__).parent / "templates" / "particles_without_poses.json.template"
 
@@ -56,7 +56,7 @@ class TestParticlesWithoutPoses(BaseTest):
     def setUpClass(cls):
         setupTestProject(cls)
         data = simulate(
-            Path(os.getcwd()) / "data", phantom="hinge", particles=PARTICLES, box=BOX, pixel_size=PIXEL_SIZE, snr=1.0
+            Path(os.getcwd()) / "data", phantom="hinge", particles=PARTICLES, box=BOX, pixel_size=PIXEL_SIZE, snr=2.0
         )
         cls.truth = data / "truth"
         template = LocalTemplate("solvar", str(TEMPLATE))
@@ -67,6 +67,7 @@ class TestParticlesWithoutPoses(BaseTest):
         loaded = cls.proj.loadProtocols(template.createTemplateFile())
         cls.imported, cls.model, cls.refined = loaded.values()
         cls.model.numberOfThreads.set(2)
+        cls.model.maxResolution.set(16.0)
         cls.launchProtocol(cls.imported)
         cls.launchProtocol(cls.model)
 

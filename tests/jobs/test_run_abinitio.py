@@ -36,10 +36,12 @@ from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.status import FINISHED, read_status
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume
+from solvar_engine.evaluation.metrics import Truth
 from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.jobs.run_abinitio import fit_params, run
+from solvar_engine.jobs.run_evaluate import class_accuracy
 from solvar_engine.jobs.simulate.files import DataSetFiles
 from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE
 
@@ -262,6 +264,15 @@ def test_evaluate_finds_the_frame_of_the_run(hinge, tmp_path, engine):
         assert scores["resolution_mean"] == pytest.approx(2 * PIXEL_SIZE, rel=0.15)
         assert scores["rotation_error_start_deg"] is None and scores["captured_variance"] is not None
     assert other["fsc_auc_mean_only"] == pytest.approx(same["fsc_auc_mean_only"], abs=0.05)
+
+
+def test_class_accuracy_counts_classes_however_they_are_named() -> None:
+    state = np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    number = np.array([3, 3, 1, 1, 1, 2, 2, 3])
+    is_junk = np.arange(8) == 7
+    star = StarFile((StarTable.create("particles", {CLASS_NUMBER: number}),))
+    truth = Truth(*[np.zeros(1)] * 2, state, *[np.zeros(1)] * 2, Pose(torch.zeros(0), torch.zeros(0)), 1.0, is_junk)
+    assert class_accuracy(star, truth) == pytest.approx(6 / 7)
 
 
 # ---------------------------------------------------------------- no structure

@@ -42,7 +42,7 @@ class AbinitioParams(Params):
     shift_std: float | None = option(
         float, None, help="standard deviation, along each axis, of how far particles are from the centres of their"
         " images; without it, it is estimated",
-        unit="Angstrom", minimum=0, maximum=500, metavar="A",
+        unit="Angstrom", minimum=0.1, maximum=500, metavar="A",
     )
     symmetry: str = option(
         str, "C1", help="point group of the molecule, such as C1, C3, D2, T, O or I; its axes lie as RELION's",

@@ -44,6 +44,8 @@ from solvar_engine.jobs.fit.outputs import (
 )
 from solvar_engine.projectors.options import SliceOptions
 
+_NOTABLE_HOLE_DEG = 15.0  # of directions without views; a few degrees are between those of few particles
+
 logger = logging.getLogger(__name__)
 
 
@@ -203,7 +205,7 @@ def _found(search: Search, maps: list[ClassMap | None]) -> FoundStructure:
 
 
 def _add_cautions(search: Search, maps: Mapping[int, ClassMap], found: FoundStructure) -> None:
-    views = found.views()
+    views = found.views() if found.hole_deg > _NOTABLE_HOLE_DEG else ""
     cautions = [f"{views}: what the volume looks like along them is not known"] if views else []
     cautions += [
         f"class {number} has hardly any particles, and no volume: give fewer --classes"
