@@ -270,7 +270,7 @@ def test_class_accuracy_counts_classes_however_they_are_named() -> None:
     state = np.array([0, 0, 0, 1, 1, 2, 2, 2])
     number = np.array([3, 3, 1, 1, 1, 2, 2, 3])
     is_junk = np.arange(8) == 7
-    star = StarFile((StarTable.create("particles", {CLASS_NUMBER: number}),))
+    star = StarFile((StarTable.create("particles", {"rlnImageName": ["1@a.mrcs"] * 8, CLASS_NUMBER: number}),))
     truth = Truth(*[np.zeros(1)] * 2, state, *[np.zeros(1)] * 2, Pose(torch.zeros(0), torch.zeros(0)), 1.0, is_junk)
     assert class_accuracy(star, truth) == pytest.approx(6 / 7)
 
