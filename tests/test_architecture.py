@@ -43,7 +43,8 @@ ESTIMATION_CHAIN = ("pose_scores", "model", "poses", "solver", "judging", "alter
 
 # Rooms whose `__init__` names every module that others use.
 DESCRIBED_ROOMS = (
-    "distributed", "contract", "data", "explorer", "imaging", "latent", "evaluation", "simulation", "reconstruction"
+    "distributed", "contract", "data", "explorer", "imaging", "latent", "evaluation", "simulation", "reconstruction",
+    "abinitio",
 )
 
 # What Scipion's own Python imports too, with the libraries that it has.

@@ -18,6 +18,7 @@ from solvar_engine.projectors.options import SliceOptions
 
 _MODES, _SEPARATION_DEG = 4, 30.0
 _SIGNIFICANT = 4.0  # standard errors of the mean gain
+_LEAST_GAIN = 0.5  # of an image, below which it says nothing of its pose, however certain the mean is
 _CAP_DEG = 12.0  # within which views count for a direction
 _SEEN = 0.1  # of the views that an even spread has in a cap
 _DIRECTIONS = 1_000
@@ -107,7 +108,7 @@ def search_all(
 def is_real(gain: Tensor) -> tuple[float, float, bool]:
     """Mean of the gains (n,) of held-out images, its standard error, and whether it is more than chance."""
     mean, error = float(gain.mean()), float(gain.std() / len(gain) ** 0.5)
-    return mean, error, mean > _SIGNIFICANT * error
+    return mean, error, mean > max(_LEAST_GAIN, _SIGNIFICANT * error)
 
 
 def missing_views(rotation: Tensor, operators: Tensor) -> tuple[Tensor | None, float, float]:
@@ -142,7 +143,7 @@ def missing_views(rotation: Tensor, operators: Tensor) -> tuple[Tensor | None, f
     if not len(covered):
         return direction[0], 90.0, 1.0
     nearest = (direction @ covered.T).abs().max(dim=1).values.clamp_max(1)
-    width = math.sin(math.radians(_CAP_DEG))
+    width = math.sin(math.radians(_CAP_DEG / 4))  # a cap that is covered reaches beyond its views already
     unseen = float(((direction @ covered.T).abs().min(dim=1).values > width).double().mean())
     if bool(is_covered.all()):
         return None, 0.0, unseen

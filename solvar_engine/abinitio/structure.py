@@ -34,7 +34,7 @@ _JUNK = 0.5  # probability of showing a map below which an image shows none
 _LEAST_SHIFT_PX = 0.3
 
 Report = Callable[[str, float, str], None]
-"""Called with the stage, the share of the whole work that is done, and a sentence."""
+"""Called with the stage, the share of the whole work that is done, and a sentence, empty unless there is news."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,11 @@ def find_structure(
     Raises
     ------
     ValueError
-        If the symmetry does not parse, there are too few images, or the last shell is out of reach.
+        If the symmetry does not parse, there are too few images, the last shell is out of reach, or several processes
+        share the images.
     """
+    if source.world.size > 1:
+        raise ValueError("several processes share the images, expected one")
     if options.classes < 1:
         raise ValueError(f"classes is {options.classes}, expected at least 1")
     if len(source) < _LEAST_IMAGES * options.classes:

@@ -3,6 +3,7 @@
 A room imports only those that stand before it:
 
 - ``sampling``: which particles are looked at;
+- ``pose_scores``: images at all poses of a grid, and sums over the posterior of these;
 - ``model``: what an image is under mean, factors, contrast and noise;
 - ``poses``: what is known of poses, and poses that fit better;
 - ``solver``: the factors of half-sets and of all images, band by band;

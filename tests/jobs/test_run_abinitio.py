@@ -83,7 +83,7 @@ class TrueStructure:
 
 
 def verdict(found: bool = True, gain: float = 9.0, missing: Tensor | None = None) -> Verdict:
-    per_image = torch.full((20,), gain, dtype=torch.float64)
+    per_image = gain + torch.linspace(-0.5, 0.5, 20, dtype=torch.float64)
     return Verdict(gain, 0.5, per_image, found, missing, 0.0 if missing is None else 70.0)
 
 
@@ -281,7 +281,7 @@ def test_class_accuracy_counts_classes_however_they_are_named() -> None:
 @pytest.mark.parametrize(
     ("outcome", "reason"),
     [
-        (verdict(False, 0.2), "that is chance"),
+        (verdict(False, 0.2), "that is too little"),
         (verdict(False, 9.0, torch.tensor([0.0, 0.0, 1.0])), "views within 70 degrees of rot 0, tilt 0"),
     ],
 )
