@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvar_engine.abinitio.search import is_real
 from solvar_engine.abinitio.structure import Structure
 from solvar_engine.contract.files import write_json
 from solvar_engine.contract.results import (
@@ -102,11 +101,10 @@ def _write_failure(search: Search) -> str:
     structure, count = search.structure, len(search.images)
     found = _found(search, [])
     write_structure(search.run, found)
-    views = found.views()
-    _, _, is_more = is_real(structure.verdict.per_image)
+    views = found.views() if found.hole_deg > _NOTABLE_HOLE_DEG else ""
     reason = f"{found.evidence()}: that is too little; the images are too few or too noisy, or do not show one molecule"
-    if is_more:
-        reason = f"{found.evidence()}, but {views or 'views are too few'}: add particles that are seen from there"
+    if views:
+        reason = f"{found.evidence()}, but {views}: add particles that are seen from there"
     add_cautions(search.run, [f"no structure was found: {reason}"])
     columns: dict[str, Tensor] = {
         CONTRAST: torch.ones(count, dtype=torch.float64),
