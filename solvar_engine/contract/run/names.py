@@ -30,6 +30,9 @@ FIGURE_NAMES = (
 )
 """Figures of `analyze`, in the order of the report; a run has those that it has data for."""
 
+SEARCH_FIGURES = ("search", "classes")
+"""Those that only a run of `abinitio` has."""
+
 FILES_BEFORE_PARAMS = frozenset({"lock", "status.json", "log.txt"})
 """Names of what a run may hold that ended before it stored its options."""
 
