@@ -33,6 +33,9 @@ def draw_search(figure: Figure, metrics: Mapping[str, np.ndarray], extent: float
         axes.plot(seconds[chosen], resolution[chosen], "o", color=color, label=stage)
     axes.set_yscale("log")
     axes.invert_yaxis()
+    ticks = [value for value in style.ROUND_RESOLUTIONS if resolution.min() <= value <= resolution.max()]
+    axes.set_yticks(ticks, [f"{value:g}" for value in ticks])
+    axes.minorticks_off()
     axes.set_xlabel("seconds")
     axes.set_ylabel("detail (Å)")
     axes.legend(loc="upper left", fontsize=9)

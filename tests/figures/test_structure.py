@@ -22,6 +22,7 @@ def test_resolution_over_time_is_that_of_the_shells() -> None:
     np.testing.assert_allclose(steps.get_ydata(), [40, 20, 10])
     np.testing.assert_allclose(search.get_xydata(), [[1, 40], [2, 20]])
     np.testing.assert_allclose(refinement.get_xydata(), [[5, 10]])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["40", "30", "25", "20", "15", "12", "10"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["search", "refinement"]
 
 
