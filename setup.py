@@ -61,7 +61,7 @@ setup(
     packages=find_packages(include=["scipion_em_solvar", "solvar_*"]),
     package_data={
         "solvar_engine": ["requirements.txt", "constraints.txt", "explorer/web/*"],
-        "solvar_plugin": ["protocols.conf", "*.png"],
+        "solvar_plugin": ["protocols.conf", "*.png", "templates/*.json.template"],
     },
     python_requires=">=3.8",
     install_requires=["numpy", "scipy", "mrcfile", "matplotlib"],

@@ -17,7 +17,7 @@ modules=("$@")
 if [ $# -eq 0 ]; then
     rm -rf "${output:?}"/*
     # those that take longest first
-    modules=(test_protocol_covariance test_gui test_relion_particles)
+    modules=(test_protocol_covariance test_gui test_protocol_abinitio test_relion_particles)
     for file in solvar_plugin/tests/test_*.py; do
         module=$(basename "$file" .py)
         [[ " ${modules[*]} " == *" $module "* ]] || modules+=("$module")

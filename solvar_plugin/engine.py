@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping
 
 from solvar_engine.contract.errors import INTERRUPTED, TERMINATED, UserError
-from solvar_engine.contract.params import FitParams, Params, options_of
+from solvar_engine.contract.params import AbinitioParams, FitParams, Params, options_of
 from solvar_engine.contract.status import FAILED, FINISHED, Status, read_status
 from solvar_plugin.constants import ENGINE_PACKAGE, ENGINE_PROGRAM, SOLVAR_ENV_ACTIVATION
 
 GPU_PLACEHOLDER = "%(GPU)s"
 """What Scipion replaces by the ids of the GPUs that it gives to a step."""
 
+_RESUMED = (FitParams.command, AbinitioParams.command)  # commands that go on where they were stopped
 _SECONDS_FOR_VERSION = 60
 # Scipion starts a protocol by a shell command in which the project's path stands between double quotes.
 _UNSAFE_IN_PROJECT_PATH = '"$`\\'
@@ -151,7 +152,7 @@ def _sentence_without_message(status: Status | None, command: str, exit_code: in
         code = "" if exit_code is None else f" (exit code {exit_code})"
         return f"The engine's {command} did not start{code}: its message is at the end of the protocol's error log."
     where = f" in stage '{status.stage}', step {status.step} of {status.steps}" if status.steps else ""
-    on = "goes on from there" if command == FitParams.command else "is done anew"
+    on = "goes on from there" if command in _RESUMED else "is done anew"
     return (
         f"The engine's {command} was stopped{where}, by a signal, the queue's time limit or a lack of memory: "
         f"run the protocol again with Continue, and it {on}."
@@ -171,7 +172,7 @@ def unfinished_text(status: Status | None) -> str:
     """Say what there is of a run that does not go on and is not finished."""
     if status is None or not status.steps:
         return "No results yet."
-    on = "goes on from there" if status.command == FitParams.command else "does it anew"
+    on = "goes on from there" if status.command in _RESUMED else "does it anew"
     return f"Interrupted at stage {status.step} of {status.steps} ({status.stage}): Continue {on}."
 
 

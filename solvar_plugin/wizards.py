@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from pwem.protocols import ProtImportParticles
 from pyworkflow.gui import dialog
 from pyworkflow.gui.tree import TreeProvider
@@ -13,6 +15,7 @@ from pyworkflow.wizard import Wizard
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.selections import PARTICLES, PATH, POINTS, selection_names
 from solvar_plugin.protocols import (
+    SolvarProtAbinitio,
     SolvarProtCovariance,
     SolvarProtReconstruct,
     SolvarProtRefine,
@@ -21,6 +24,15 @@ from solvar_plugin.protocols import (
 
 USUAL_BOXES = (32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)
 """Even boxes without large prime factors, which transforms take little time for."""
+
+USUAL_SPREADS = (
+    (0.015, "particles that were centred by 2-D classification"),
+    (0.03, "picks by templates"),
+    (0.06, "picks by hand or by blobs"),
+)
+"""Of shifts, over the width of the images, and what they are usual for."""
+
+SHIFTS_LOOKED_AT = 2000
 
 SELECTION = "Selection of the explorer"
 NO_SELECTION = (
@@ -120,10 +132,76 @@ class _Names(TreeProvider):
         return {"key": obj.text, "text": obj.text, "values": ()}
 
 
+@dataclass
+class ShiftSpread:
+    """A spread of the shifts to choose: Angstrom along each axis, and when it is right.
+
+    Scipion's list writes its own attribute into it, so it is not frozen.
+    """
+
+    angstrom: float
+    when: str
+
+
+def shift_spreads(particles: Any) -> list[ShiftSpread]:
+    """Return spreads of the shifts to choose from: that of the shifts which the particles have, and usual ones."""
+    width = particles.getXDim() * particles.getSamplingRate()
+    spreads = [ShiftSpread(round(share * width, 1), when) for share, when in USUAL_SPREADS]
+    if particles.hasAlignment():
+        chosen = itertools.islice(particles.iterItems(), SHIFTS_LOOKED_AT)
+        moves = [item.getTransform().getMatrix()[:3, 3] for item in chosen if item.getTransform() is not None]
+        if moves:
+            # of the two axes of the image, wherever these lie in three dimensions
+            squared = np.square(moves).sum(axis=1).mean() / 2
+            known = round(float(np.sqrt(squared)) * particles.getSamplingRate(), 1)
+            spreads.insert(0, ShiftSpread(known, "that of the shifts which these particles have"))
+    return spreads
+
+
+class _Spreads(TreeProvider):
+    """The rows of the list of spreads."""
+
+    def __init__(self, spreads: list[ShiftSpread]) -> None:
+        super().__init__()
+        self._spreads = spreads
+
+    def getColumns(self) -> list[tuple[str, int]]:
+        return [("Spread (Å)", 100), ("For", 400)]
+
+    def getObjects(self) -> list[ShiftSpread]:
+        return self._spreads
+
+    def getObjectInfo(self, obj: ShiftSpread) -> dict[str, Any]:
+        return {"key": obj.when, "text": f"{obj.angstrom:g}", "values": (obj.when,)}
+
+
+class SolvarShiftWizard(Wizard):
+    """Lists spreads of the shifts, with what each is right for."""
+
+    _targets = [(SolvarProtAbinitio, ["shiftStd"])]
+
+    def show(self, form: Any, *params: Any) -> None:
+        """Let the user choose a spread, and write it into the form."""
+        particles = form.protocol.inputParticles.get()
+        if particles is None:
+            dialog.showWarning("Spread of the shifts", NO_PARTICLES, form.root)
+            return
+        chosen = dialog.ListDialog(
+            form.root,
+            "Spread of the shifts",
+            _Spreads(shift_spreads(particles)),
+            "How far particles are from the centres of their images, along each axis.",
+            selectmode="browse",
+            selectOnDoubleClick=True,
+        )
+        if chosen.resultYes() and chosen.values:
+            form.setVar("shiftStd", chosen.values[0].angstrom)
+
+
 class SolvarBoxWizard(Wizard):
     """Lists working boxes with the detail that they can show."""
 
-    _targets = [(SolvarProtCovariance, ["boxSize"]), (SolvarProtRefine, ["boxSize"])]
+    _targets = [(one, ["boxSize"]) for one in (SolvarProtAbinitio, SolvarProtCovariance, SolvarProtRefine)]
 
     def show(self, form: Any, *params: Any) -> None:
         """Let the user choose a box, and write it into the form."""
@@ -171,7 +249,7 @@ class SolvarSelectionWizard(Wizard):
 class SolvarOpticsWizard(Wizard):
     """Finds the STAR file that the particles were imported from."""
 
-    _targets = [(SolvarProtCovariance, ["opticsStar"]), (SolvarProtRefine, ["opticsStar"])]
+    _targets = [(one, ["opticsStar"]) for one in (SolvarProtAbinitio, SolvarProtCovariance, SolvarProtRefine)]
 
     def show(self, form: Any, *params: Any) -> None:
         """Look for the file, and write it into the form."""

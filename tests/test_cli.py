@@ -99,7 +99,7 @@ def _unwrapped(text: str) -> str:
     ("arguments", "text"),
     [
         ("", "the following arguments are required: COMMAND"),
-        ("abinitio p.star", "invalid choice: 'abinitio'"),
+        ("align p.star", "invalid choice: 'align'"),
         ("fit p.star --output run", "required: --rank"),
         ("fit p.star --output run --rank all", "argument --rank: 'all' is not a whole number or auto"),
         ("fit p.star --output run --rank 3 --objective em", "argument --objective: invalid choice: 'em'"),

@@ -112,6 +112,7 @@ def test_wheel_holds_what_scipion_and_the_installer_read(wheel: zipfile.ZipFile)
         "solvar_engine/constraints.txt",
         *(path.relative_to(ROOT).as_posix() for path in (ROOT / "solvar_engine" / "explorer" / "web").iterdir()),
         *(path.relative_to(ROOT).as_posix() for path in (ROOT / "solvar_plugin").glob("*.png")),
+        *(path.relative_to(ROOT).as_posix() for path in (ROOT / "solvar_plugin" / "templates").iterdir()),
     }
     assert expected <= set(wheel.namelist())
     logo = re.search(r'^_logo = "(.+)"$', (ROOT / "solvar_plugin" / "__init__.py").read_text("utf-8"), re.MULTILINE)

@@ -97,7 +97,7 @@ class ParticleMetadata:
     cautions: tuple[str, ...] = ()
 
 
-def read_metadata(star: StarFile) -> ParticleMetadata:
+def read_metadata(star: StarFile, with_poses: bool = True) -> ParticleMetadata:
     """Read poses, CTF parameters, optics groups and half-sets; images are not looked at.
 
     A value that RELION takes from the particle or else from its optics group is found in the same order.
@@ -105,6 +105,8 @@ def read_metadata(star: StarFile) -> ParticleMetadata:
     Parameters
     ----------
     star : StarFile
+    with_poses : bool
+        Without, orientations and shifts in the file are ignored, if there are any, and those of the result are zero.
 
     Returns
     -------
@@ -121,14 +123,14 @@ def read_metadata(star: StarFile) -> ParticleMetadata:
     >>> read_metadata(StarFile.read("particles.star")).pixel_sizes  # doctest: +SKIP
     (3.0,)
     """
-    columns = _Columns(star)
+    columns = _Columns(star, with_poses)
     _refuse_unsuitable_images(columns)
     refuse_units_of_many(columns)
     pixel_size = _pixel_size(columns)
     group, names, first_rows = _groups(columns, pixel_size)
     image_size = columns.find("rlnImageSize")
     metadata = ParticleMetadata(
-        pose=_pose(columns, pixel_size),
+        pose=_pose(columns, pixel_size) if with_poses else _no_pose(len(pixel_size)),
         ctf=_ctf(columns),
         group=torch.from_numpy(group),
         group_names=names,
@@ -181,8 +183,9 @@ def pose_columns(pose: Pose, star: StarFile, pixel_size: np.ndarray) -> dict[str
 class _Columns:
     """Columns by name, wherever they are: in the particle table or in that of the optics groups."""
 
-    def __init__(self, star: StarFile) -> None:
+    def __init__(self, star: StarFile, with_poses: bool = True) -> None:
         self.source = star.source
+        self._with_poses = with_poses
         self.particles = star.particles
         self.optics = star.optics
         if len(self.particles) == 0:
@@ -255,7 +258,11 @@ class _Columns:
     def _needed_columns(self) -> list[str]:
         shifts = SHIFT_COLUMNS if SHIFT_COLUMNS[0] in self.particles else SHIFT_COLUMNS_PX
         needed = (*ANGLE_COLUMNS, *shifts, *_CTF_COLUMNS.values(), "rlnOpticsGroup", "rlnRandomSubset")
-        return [column for column in needed if column in self.particles]
+        ignored = self._ignored_columns()
+        return [column for column in needed if column in self.particles and column not in ignored]
+
+    def _ignored_columns(self) -> tuple[str, ...]:
+        return () if self._with_poses else (*ANGLE_COLUMNS, *SHIFT_COLUMNS, *SHIFT_COLUMNS_PX)
 
     def _find_optics_rows(self) -> np.ndarray | None:
         if self.optics is None or "rlnOpticsGroup" not in self.optics:
@@ -279,7 +286,7 @@ class _Columns:
         return order[place]
 
     def _of_particles(self, column: str) -> np.ndarray | None:
-        if column not in self.particles:
+        if column not in self.particles or column in self._ignored_columns():
             return None
         if column not in self._parsed:
             self._parsed.update(self.particles.numbers(column))
@@ -369,6 +376,10 @@ def _groups(columns: _Columns, pixel_size: np.ndarray) -> tuple[np.ndarray, tupl
 def _pose(columns: _Columns, pixel_size: np.ndarray) -> Pose:
     rotation = relion_to_rotation(*(columns.get(column) for column in ANGLE_COLUMNS))
     return Pose(_tensor(rotation), _tensor(_shift(columns, pixel_size)))
+
+
+def _no_pose(count: int) -> Pose:
+    return Pose(torch.eye(3).expand(count, 3, 3).contiguous(), torch.zeros(count, 2))
 
 
 def _shift(columns: _Columns, pixel_size: np.ndarray) -> np.ndarray:

@@ -67,18 +67,21 @@ class ParticleStack:
         path: str | os.PathLike[str],
         root: str | os.PathLike[str] | None = None,
         allow_truncated: bool = False,
+        with_poses: bool = True,
     ) -> ParticleStack:
         """Read a STAR file of RELION 3.0 to 5 and check the header of every stack it names.
 
         Parameters
         ----------
         path : path
-            STAR file with poses and CTF.
+            STAR file with CTF, and with poses.
         root : path, optional
             Folder that relative stack paths start from; without it, the STAR file's folder, then the
             current one.
         allow_truncated : bool
             Take stacks that are cut off, too: images that are not there are among those of `images_with_faults`.
+        with_poses : bool
+            Without, poses in the file are ignored, if there are any, and those of the stack are zero.
 
         Returns
         -------
@@ -90,7 +93,7 @@ class ParticleStack:
             If the file or a stack is absent, damaged or lacks what is needed; the text says what and where.
         """
         star = StarFile.read(path)
-        metadata = read_metadata(star)
+        metadata = read_metadata(star, with_poses)
         index = ImageIndex.create(star.particles, root, allow_truncated)
         _check_boxes(metadata, index, star.source)
         cautions = (*metadata.cautions, *_check_pixel_sizes(metadata, index, star.source))

@@ -262,7 +262,10 @@ def _ten_times_smaller(defocus: Values, rows: Rows, group: NDArray[np.int64] | N
 
 
 def _refuse_radians(columns: ColumnsOfParticles) -> None:
-    angles = np.stack([columns.get(name) for name in ANGLE_COLUMNS])
+    known = [values for values in map(columns.find, ANGLE_COLUMNS) if values is not None]
+    if len(known) < len(ANGLE_COLUMNS):
+        return
+    angles = np.stack(known)
     rot, tilt, psi = angles
     largest = np.abs(angles).max(axis=0)
     if largest.max() <= 2 * np.pi + 1e-3:

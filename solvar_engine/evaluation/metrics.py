@@ -173,6 +173,11 @@ def evaluate_estimate(estimate: Estimate, truth: Truth) -> Evaluation:
     return Evaluation(scores, components)
 
 
+def covariance_and_pose_scores(estimate: Estimate, truth: Truth) -> dict[str, float | list[float] | None]:
+    """Those of the scores that depend on the frame in which the states of the truth are looked at."""
+    return {**_covariance(estimate, truth)[0], **_particles(estimate, truth)}
+
+
 def _covariance(
     estimate: Estimate, truth: Truth
 ) -> tuple[dict[str, float | list[float] | None], tuple[Component, ...]]:

@@ -21,6 +21,7 @@ from solvar_engine.contract.results import (
     read_embedding,
     read_latents,
     read_states,
+    refuse_without_structure,
 )
 from solvar_engine.contract.run import RunDir, require_finished
 from solvar_engine.contract.star import StarFile, StarTable
@@ -172,6 +173,7 @@ def load_run(path: str, states: str | None = None) -> ExploredRun:
     """
     run = RunDir(path)
     require_finished(run)
+    refuse_without_structure(run)
     digest, latents = file_digest(run.latents), read_latents(run.latents)
     components, star = read_components(run.eigenvalues), StarFile.read(run.particles)
     if latents.z.shape != (len(star.particles), len(components)):

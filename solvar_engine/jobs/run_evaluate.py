@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv, write_json
 from solvar_engine.contract.params import EvaluateParams
-from solvar_engine.contract.results import read_components, read_latents, read_noise
+from solvar_engine.contract.results import (
+    CLASS_NUMBER,
+    read_components,
+    read_latents,
+    read_noise,
+    read_structure,
+    refuse_without_structure,
+)
 from solvar_engine.contract.run import RunDir, read_record, require_finished
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status
@@ -22,11 +31,31 @@ from solvar_engine.contract.words import counted
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.evaluation.covariance_scores import mean_scale, state_factor
+from solvar_engine.evaluation.frames import (
+    INLIER_DEG,
+    aligned_estimate,
+    aligned_pose,
+    comoving_truth,
+    find_frame,
+    polished,
+)
 from solvar_engine.evaluation.information_limit import information_limit, seen_power
-from solvar_engine.evaluation.metrics import Component, Estimate, Evaluation, Truth, evaluate_estimate
+from solvar_engine.evaluation.metrics import (
+    Component,
+    Estimate,
+    Evaluation,
+    Truth,
+    covariance_and_pose_scores,
+    evaluate_estimate,
+)
 from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume
+from solvar_engine.imaging.rotation import angular_distance_deg
+from solvar_engine.imaging.shells import fsc, resolution_at
+from solvar_engine.imaging.symmetry import symmetry_operators
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.simulate.files import TruthFiles
+
+Scores = dict[str, float | list[float] | None]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +84,20 @@ _MEANINGS = {
 }
 """Every key of the JSON file, in its order, with what the table says about it."""
 
+_ALIGNED_MEANINGS = {
+    "hand_is_mirrored": "1 if the run has the other hand, which images do not tell",
+    "poses_beyond_20_deg": "share of the particles",
+    "rotation_error_median_deg": "of all",
+    "resolution_mean": "FSC 0.5 of the mean with the truth, Angstrom",
+    "resolution_mean_comoving": "the same, each true state turned and moved to where the poses see it",
+    "captured_variance_comoving": "as captured_variance, so turned",
+    "captured_variance_2_comoving": "as captured_variance_2, so turned",
+    "rotation_error_comoving_deg": "as rotation_error_deg, so turned",
+    "shift_error_comoving_px": "as shift_error_px, so turned",
+    "class_accuracy": "particles in the right class, classes named as fits best",
+}
+"""Further keys for a run that was brought into the frame of the truth."""
+
 _WEAK_COMPONENT = 0.3
 """Below this share of true variance in its eigenvalue a component is pointed out in the table."""
 
@@ -69,6 +112,7 @@ def run(params: EvaluateParams) -> None:
     """
     run_dir = RunDir(params.run)
     require_finished(run_dir)
+    refuse_without_structure(run_dir)
     truth_files = TruthFiles.find(params.truth)
     star = StarFile.read(run_dir.particles)
     names = star.particles.text("rlnImageName")
@@ -77,11 +121,20 @@ def run(params: EvaluateParams) -> None:
         junk = counted(int(truth.is_junk.sum()), "image that does", "images that do")
         logger.info("Leaving out %s not show the molecule", junk)
     estimate = _read_estimate(run_dir, truth_files, star, names)
+    metadata, meanings = read_metadata(star), _MEANINGS
+    of_frame: Scores = {}
+    if params.align or read_structure(run_dir) is not None:
+        meanings = _MEANINGS | _ALIGNED_MEANINGS
+        of_frame["class_accuracy"] = class_accuracy(star, truth)
+        rows = _rows_of_one_map(star, truth)
+        estimate, truth, metadata = estimate.of(rows), truth.of(rows), _metadata_of(metadata, rows)
+        estimate, scores = _aligned(run_dir, estimate, truth)
+        of_frame |= scores
     evaluation = evaluate_estimate(estimate, truth)
-    limit = _information_limit(run_dir, read_metadata(star), estimate, truth)
-    scores = {**evaluation.scores, "captured_variance_limit": limit, **_cost(run_dir)}
-    ordered = {key: scores[key] for key in _MEANINGS}
-    sys.stdout.write(_table(ordered, evaluation))
+    limit = _information_limit(run_dir, metadata, estimate, truth)
+    scores = {**evaluation.scores, "captured_variance_limit": limit, **_cost(run_dir), **of_frame}
+    ordered = {key: scores[key] for key in meanings}
+    sys.stdout.write(_table(ordered, evaluation, meanings))
     if params.json is not None:
         write_json(params.json, ordered)
 
@@ -111,6 +164,70 @@ def _read_estimate(run_dir: RunDir, truth_files: TruthFiles, star: StarFile, nam
     )
 
 
+def _rows_of_one_map(star: StarFile, truth: Truth) -> NDArray[np.int64]:
+    """Rows that show the molecule; of several classes, whose frames differ, those of the largest."""
+    is_used = ~truth.is_junk
+    if CLASS_NUMBER in star.particles:
+        number = star.particles.integers(CLASS_NUMBER)
+        is_used &= number == np.bincount(number[is_used]).argmax()
+    return np.flatnonzero(is_used)
+
+
+def _metadata_of(metadata: ParticleMetadata, rows: NDArray[np.int64]) -> ParticleMetadata:
+    index = torch.from_numpy(rows)
+    return replace(metadata, ctf=metadata.ctf[index], group=metadata.group[index])
+
+
+def _aligned(run_dir: RunDir, estimate: Estimate, truth: Truth) -> tuple[Estimate, Scores]:
+    """The estimate in the frame of the truth, and what is scored beside the usual."""
+    pixel_size = read_volume(run_dir.mean).pixel_size
+    group = symmetry_operators(read_record(run_dir)["options"].get("symmetry", "C1"))
+    frame = find_frame(estimate.pose, truth.pose, group)
+    share = float(frame.is_inlier.double().mean())
+    logger.info(
+        "Frame of the truth: %s hand, %.1f %% of the poses within %g degrees",
+        "other" if frame.is_mirrored else "same", 100 * share, INLIER_DEG,
+    )  # fmt: skip
+    by_poses = aligned_pose(estimate.pose, truth.pose, frame, group)
+    angle = angular_distance_deg(by_poses.rotation, truth.pose.rotation)
+    frame = polished(frame, estimate.mean, _mean_of(truth), truth.mask, pixel_size)
+    aligned = aligned_estimate(estimate, truth, frame, group, pixel_size)
+    comoving = comoving_truth(truth, aligned.pose, frame.is_inlier, pixel_size)
+    turned = covariance_and_pose_scores(aligned, comoving)
+
+    def resolution(known: Truth) -> float:
+        mean, mask = torch.from_numpy(_mean_of(known)), torch.from_numpy(known.mask)
+        return resolution_at(fsc(torch.from_numpy(aligned.mean), mean, mask), 0.5, len(mask), pixel_size)
+
+    return aligned, {
+        "hand_is_mirrored": float(frame.is_mirrored),
+        "poses_beyond_20_deg": float((angle > INLIER_DEG).double().mean()),
+        "rotation_error_median_deg": float(angle.median()),
+        "resolution_mean": resolution(truth),
+        "resolution_mean_comoving": resolution(comoving),
+        "captured_variance_comoving": turned["captured_variance"],
+        "captured_variance_2_comoving": turned["captured_variance_2"],
+        "rotation_error_comoving_deg": turned["rotation_error_deg"],
+        "shift_error_comoving_px": turned["shift_error_px"],
+    }
+
+
+def _mean_of(truth: Truth) -> NDArray[np.float32]:
+    weight = np.bincount(truth.state, minlength=len(truth.volumes)) / len(truth.state)
+    return np.tensordot(weight, truth.volumes, axes=1).astype(np.float32)
+
+
+def class_accuracy(star: StarFile, truth: Truth) -> float | None:
+    """Share of the particles whose class is that of their state, classes matched to states as fits best."""
+    if CLASS_NUMBER not in star.particles:
+        return None
+    number, shown = star.particles.integers(CLASS_NUMBER), ~truth.is_junk
+    count = np.zeros((number.max() + 1, truth.state.max() + 1))
+    np.add.at(count, (number[shown], truth.state[shown]), 1)
+    rows, columns = linear_sum_assignment(count, maximize=True)
+    return float(count[rows, columns].sum() / shown.sum())
+
+
 def _information_limit(
     run_dir: RunDir, metadata: ParticleMetadata, estimate: Estimate, truth: Truth
 ) -> float | None:
@@ -136,6 +253,8 @@ def _information_limit(
 
 def _read_start_pose(run_dir: RunDir, truth_files: TruthFiles, names: list[str]) -> Pose | None:
     """Poses that the fit was given: of its input, or of the data set if that is gone; None without either."""
+    if read_structure(run_dir) is not None:
+        return None
     record = read_record(run_dir)
     given = Path(record["folder"]) / record["options"]["particles"]
     for path in (given, truth_files.path.parent / "particles.star"):
@@ -264,9 +383,9 @@ def _cost(run_dir: RunDir) -> dict[str, float | list[float] | None]:
     return {"seconds": status.seconds, "peak_memory_mb": status.peak_memory_mb}
 
 
-def _table(scores: dict[str, float | list[float] | None], evaluation: Evaluation) -> str:
+def _table(scores: Scores, evaluation: Evaluation, meanings: Mapping[str, str]) -> str:
     """Lay out the scores, and the components below them, as text."""
-    lines = [f"{key:26s}{_shown(value):>24s}  {_MEANINGS[key]}" for key, value in scores.items()]
+    lines = [f"{key:26s}{_shown(value):>24s}  {meanings[key]}" for key, value in scores.items()]
     if evaluation.components:
         lines += ["", f"{'component':>10s}{'eigenvalue':>14s}{'true variance':>16s}"]
     for number, component in enumerate(evaluation.components, start=1):

@@ -14,7 +14,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import ReconstructParams
-from solvar_engine.contract.results import StateFolder, StateTable, write_owners, write_states
+from solvar_engine.contract.results import (
+    StateFolder,
+    StateTable,
+    read_structure,
+    refuse_without_structure,
+    write_owners,
+    write_states,
+)
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.contract.words import counted
@@ -81,6 +88,12 @@ def run(params: ReconstructParams) -> None:
 def _choose(params: ReconstructParams, run_dir: RunDir) -> tuple[LatentSpace, States]:
     space = open_latent_space(run_dir)
     if not space.z.shape[1]:
+        refuse_without_structure(run_dir)
+        if read_structure(run_dir) is not None:
+            raise UserError(
+                f"The run in {run_dir.path} found a structure, but sought no motions: start `fit --refine-poses` with"
+                f" {run_dir.particles}."
+            )
         raise UserError(f"The fit in {run_dir.path} kept no component: its only state is {run_dir.mean}.")
     return space, choose_states(params, run_dir, space)
 

@@ -6,9 +6,12 @@ import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
+from solvar_engine.contract.results import structure_of
 from solvar_engine.figures import components, histograms, images, latent, maps, poses, spectra, style
+from solvar_engine.figures import structure as structures
 from solvar_engine.figures.coordinates import component_axes
 from solvar_engine.reports.model import Picture, ReportData, ReportFigure
 
@@ -153,6 +156,24 @@ def orientation_figure(data: ReportData) -> ReportFigure | None:
     return _drawn("Viewing directions", 4.0, poses.draw_directions, {"": data.images.view})
 
 
+def search_figure(data: ReportData) -> ReportFigure | None:
+    """The detail that a search for a structure was at, against time."""
+    resolved = data.parameters.get("resolved", {})
+    structure = structure_of(data.parameters)
+    if structure is None or data.metrics is None or not np.isfinite(data.metrics["shell_max"]).any():
+        return None
+    extent = resolved["box"] * resolved["pixel_size"]
+    return _drawn("Resolution of the search", 3.6, structures.draw_search, data.metrics, extent)
+
+
+def classes_figure(data: ReportData) -> ReportFigure | None:
+    """The particles of each of several structures."""
+    structure = structure_of(data.parameters)
+    if structure is None or len(structure.resolutions) < 2:
+        return None
+    return _drawn("Structures", 3.6, structures.draw_classes, structure)
+
+
 def convergence_figure(data: ReportData) -> ReportFigure | None:
     """The objective against time, one panel per stage."""
     if data.metrics is None:
@@ -176,6 +197,8 @@ CATALOGUE: tuple[tuple[str, tuple[tuple[str, Builder], ...]], ...] = (
             ("images", images_figure),
             ("poses", poses_figure),
             ("orientations", orientation_figure),
+            ("search", search_figure),
+            ("classes", classes_figure),
             ("convergence", convergence_figure),
         ),
     ),

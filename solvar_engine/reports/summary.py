@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvar_engine.contract.results import FOREIGN_POSES, NUISANCE, OVERFIT, SLOW, resolution_at_threshold
+from solvar_engine.contract.results import (
+    FOREIGN_POSES,
+    NUISANCE,
+    OVERFIT,
+    SLOW,
+    FoundStructure,
+    resolution_at_threshold,
+    structure_of,
+)
 from solvar_engine.reports.model import ReportData
 
 MAX_SHARES = 4
@@ -36,11 +44,15 @@ def key_numbers(data: ReportData) -> list[tuple[str, str]]:
     if resolution is not None:
         label = "resolution of the mean" + ("" if resolution[1] else " (Nyquist)")
         numbers.append((f"{resolution[0]:.1f} Å", label))
-    n_reproducible = int(data.components.is_reproducible.sum())
-    numbers.append((f"{n_reproducible} of {len(data.components)}", "components reproducible"))
+    structure = structure_of(data.parameters)
+    if structure is None:
+        n_reproducible = int(data.components.is_reproducible.sum())
+        numbers.append((f"{n_reproducible} of {len(data.components)}", "components reproducible"))
+    elif len(structure.populations) > 1:
+        numbers.append((str(len(structure.populations)), "structures"))
     seconds = data.status.get("seconds")
     if isinstance(seconds, (int, float)) and seconds > 0:
-        numbers.append((duration(seconds), "for the fit"))
+        numbers.append((duration(seconds), "for the fit" if structure is None else "for the search"))
     return numbers
 
 
@@ -113,6 +125,9 @@ def _outlier_sentence(data: ReportData) -> str:
 
 def _component_sentence(data: ReportData) -> str:
     """Say how many components are real and how much they explain."""
+    structure = structure_of(data.parameters)
+    if structure is not None:
+        return _structure_sentence(structure)
     components = data.components
     if not len(components):
         found = "No reproducible variability was found"
@@ -139,6 +154,26 @@ def _component_sentence(data: ReportData) -> str:
         carried = f"{percent.sum():.0f} % (the leading ones {carried})"
     verb = "It carries" if len(chosen) == 1 else "They carry"
     return f"{found} between the two halves of the particles. {verb} {carried} of the variance found."
+
+
+def _structure_sentence(structure: FoundStructure) -> str:
+    """Say what a search for a structure came to; that there is none stands among the cautions."""
+    if not structure.found:
+        return ""
+    evidence = structure.evidence()
+    sentences = [
+        f"Poses were found from the images alone: {evidence}. Half-maps share the search for poses, so that the"
+        " resolution is flattered; a fit with refinement of the poses tells what is real."
+    ]
+    if len(structure.populations) > 1:
+        parts = zip(structure.populations, structure.resolutions, strict=True)
+        classes = [
+            f"class {number} has {100 * share:.0f} % of the particles"
+            + (" and no volume" if resolution is None else f" ({resolution:.1f} Å)")
+            for number, (share, resolution) in enumerate(parts, start=1)
+        ]
+        sentences.append(f"Of the structures, {_join(classes)}; the maps shown are those of the largest.")
+    return " ".join(sentences)
 
 
 def rank_sentence(is_real: NDArray[np.bool_]) -> str:

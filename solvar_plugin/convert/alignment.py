@@ -1,4 +1,4 @@
-"""Orientations and shifts that the engine has refined, as Scipion's transforms."""
+"""Orientations and shifts that the engine has refined or found, as Scipion's transforms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from pwem.objects import Transform
 
 from solvar_engine.contract.angles import relion_to_rotation
-from solvar_engine.contract.results import PoseChanges
+from solvar_engine.contract.results import POSE_CHANGE_COLUMNS, ROTATION_STD
 from solvar_engine.contract.star import StarTable
 
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
@@ -17,7 +17,7 @@ _ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
 
 @dataclass(frozen=True)
 class RefinedPoses:
-    """Refined orientations and shifts, row by row.
+    """Refined or found orientations and shifts, row by row.
 
     Attributes
     ----------
@@ -25,12 +25,13 @@ class RefinedPoses:
         From image to volume.
     origin : ndarray, shape (n, 2)
         RELION's origins, Angstrom.
-    changes : PoseChanges
+    known : dict of str to ndarray, shape (n,)
+        How far they have moved, if they were refined, and how uncertain they are: columns of particles.star.
     """
 
     rotation: np.ndarray
     origin: np.ndarray
-    changes: PoseChanges
+    known: dict[str, np.ndarray]
 
     def transform(self, row: int, sampling_rate: float) -> Transform:
         """Return Scipion's transform of a row, the inverse of RELION's: shifts are in the frame of the volume.
@@ -47,8 +48,11 @@ class RefinedPoses:
         return Transform(matrix)
 
 
-def refined_poses_of(table: StarTable, changes: PoseChanges) -> RefinedPoses:
-    """Return the refined poses of a table of particles."""
+def refined_poses_of(table: StarTable) -> RefinedPoses | None:
+    """Return the poses of a table of particles; None if the engine has taken them as they were."""
+    if ROTATION_STD not in table:
+        return None
     numbers = table.numbers(*_ANGLES, *_ORIGINS)
+    known = table.numbers(*(name for name in POSE_CHANGE_COLUMNS if name in table))
     rotation = relion_to_rotation(*(numbers[name] for name in _ANGLES))
-    return RefinedPoses(rotation, np.stack([numbers[name] for name in _ORIGINS], axis=1), changes)
+    return RefinedPoses(rotation, np.stack([numbers[name] for name in _ORIGINS], axis=1), known)

@@ -53,7 +53,7 @@ class ParticleResults:
         How well the model explains each image; None if the run does not say.
     is_outlier : ndarray of bool, shape (n,), or None
     poses : RefinedPoses or None
-        None if poses were not refined.
+        None if the run has taken the poses as they were.
     """
 
     run: RunDir
@@ -75,8 +75,7 @@ class ParticleResults:
         table = StarFile.read(run.particles).particles
         row_of_id = {int(identity): row for row, identity in enumerate(table.integers(ID_COLUMN))}
         images, latents = image_results(table), read_latents(run.latents)
-        poses = None if images.pose_changes is None else refined_poses_of(table, images.pose_changes)
-        return cls(run, row_of_id, latents, images.log_likelihood, images.is_outlier, poses)
+        return cls(run, row_of_id, latents, images.log_likelihood, images.is_outlier, refined_poses_of(table))
 
     @property
     def rank(self) -> int:
@@ -108,11 +107,8 @@ class ParticleResults:
         """Give an item what is known of the particle of a row, its place in the latent space aside."""
         if self.poses is not None:
             item.setTransform(self.poses.transform(row, item.getSamplingRate()))
-            changes = self.poses.changes
-            item._solvarRotationChange = Float(float(changes.rotation[row]))
-            item._solvarShiftChange = Float(float(changes.shift[row]))
-            item._solvarRotationStd = Float(float(changes.rotation_std[row]))
-            item._solvarShiftStd = Float(float(changes.shift_std[row]))
+            for name, values in self.poses.known.items():
+                setattr(item, f"_{name}", Float(float(values[row])))
         item._solvarContrast = Float(float(self.latents.contrast[row]))
         if self.log_likelihood is not None:
             item._solvarLogLikelihood = Float(float(self.log_likelihood[row]))

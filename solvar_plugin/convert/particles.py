@@ -17,6 +17,7 @@ from solvar_plugin.convert.locations import image_name
 from solvar_plugin.convert.optics import Optics, read_optics
 
 ID_COLUMN = "rlnImageId"
+_POSE_COLUMNS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
 _CTF_COLUMNS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
 # extra attributes that imports keep, and that the engine reads
 _NUMBER_ATTRIBUTES = ("rlnCtfBfactor", "rlnCtfScalefactor", "rlnRandomSubset")
@@ -32,14 +33,18 @@ def enabled_items(particles: Any) -> Iterator[Any]:
 
 
 def write_particles(
-    particles: Any, path: Path, original_optics: Path | None = None, ids: Sequence[int] | None = None
+    particles: Any,
+    path: Path,
+    original_optics: Path | None = None,
+    ids: Sequence[int] | None = None,
+    with_poses: bool = True,
 ) -> bool:
     """Write a set of particles as a STAR file of RELION 3.1; the images stay where they are.
 
     Parameters
     ----------
     particles : SetOfParticles
-        With projection alignment and CTF.
+        With CTF, and with projection alignment.
     path : Path
         The file. If it is there with the same content, it is not touched.
     original_optics : Path, optional
@@ -47,6 +52,8 @@ def write_particles(
     ids : sequence of int, optional
         Write the particles with these ids, in this order, as the images of a run whose orientations are known:
         particles may then lack them.
+    with_poses : bool
+        Without, orientations and shifts are left out, if there are any.
 
     Returns
     -------
@@ -62,10 +69,13 @@ def write_particles(
     wanted = None if ids is None else set(ids)
     for particle in enabled_items(particles):
         if wanted is None or particle.getObjId() in wanted:
-            rows.add(particle, has_known_orientation=wanted is not None)
+            rows.add(particle, needs_alignment=with_poses, has_known_orientation=wanted is not None)
     if ids is not None:
         rows.arrange(ids)
-    star = StarFile((rows.optics.table(), StarTable.create("particles", rows.columns(particles.getSamplingRate()))))
+    columns = rows.columns(particles.getSamplingRate())
+    if not with_poses:
+        columns = {name: values for name, values in columns.items() if name not in _POSE_COLUMNS}
+    star = StarFile((rows.optics.table(), StarTable.create("particles", columns)))
     return _write_if_changed(star, path)
 
 
@@ -82,14 +92,14 @@ class _Rows:
         self._ctf = np.zeros((capacity, len(_CTF_COLUMNS)))
         self._attributes: dict[str, np.ndarray] = {}
 
-    def add(self, particle: Any, has_known_orientation: bool = False) -> None:
+    def add(self, particle: Any, needs_alignment: bool = True, has_known_orientation: bool = False) -> None:
         row = len(self._names)
         if row == 0:
             kept = [name for name in _NUMBER_ATTRIBUTES if particle.hasAttribute(f"_{name}")]
             self._attributes = {name: np.zeros(len(self._ids)) for name in kept}
         self._ids[row] = particle.getObjId()
         self._groups[row] = self.optics.group_of(particle)
-        needs_none = has_known_orientation and particle.getTransform() is None
+        needs_none = not needs_alignment or (has_known_orientation and particle.getTransform() is None)
         self._matrices[row] = np.eye(4) if needs_none else _alignment(particle)
         self._ctf[row] = _ctf(particle)
         for name, values in self._attributes.items():

@@ -1,5 +1,6 @@
 """Protocols that Scipion offers; it takes them from here."""
 
+from solvar_plugin.protocols.protocol_abinitio import SolvarProtAbinitio
 from solvar_plugin.protocols.protocol_base import SolvarProtBase
 from solvar_plugin.protocols.protocol_covariance import SolvarProtCovariance
 from solvar_plugin.protocols.protocol_flexhub import SolvarProtFlexHub

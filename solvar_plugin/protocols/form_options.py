@@ -35,6 +35,11 @@ LABELS = {
     "scratch": "Scratch folder",
     "skip_bad_images": "Leave out bad images",
     "threads": "Threads",
+    "max_resolution": "Finest detail (Å)",
+    "shift_std": "Spread of the shifts (Å)",
+    "symmetry": "Symmetry",
+    "classes": "Number of structures",
+    "flip_hand": "Other hand",
 }
 """What the form calls the engine's options."""
 

@@ -17,16 +17,16 @@ NUFFT = "nufft"
 """The projector that does not interpolate."""
 
 
-def add_particles(form: Any, text: str) -> None:
-    """Add the particles of a 3-D refinement; `text` says what they are needed for."""
+def add_particles(form: Any, text: str, **details: Any) -> None:
+    """Add the particles, of a 3-D refinement unless other details say otherwise; `text` says what they are for."""
     form.addParam(
         "inputParticles",
         params.PointerParam,
         pointerClass="SetOfParticles",
-        pointerCondition="hasAlignmentProj",
         important=True,
         label="Input particles",
         help=text,
+        **{"pointerCondition": "hasAlignmentProj", **details},
     )
 
 

@@ -14,12 +14,12 @@ _SAMPLING_TOLERANCE = 0.01
 _EXTENT_TOLERANCE = 0.02
 
 
-def particle_problems(particles: Any) -> list[str]:
-    """Return what keeps a set of particles from being analysed."""
+def particle_problems(particles: Any, needs_poses: bool = True) -> list[str]:
+    """Return what keeps a set of particles from being analysed, for want of poses too if they are needed."""
     if not particles.getSize():
         return ["The set of particles is empty: choose one with particles."]
     problems = []
-    if not particles.hasAlignmentProj():
+    if needs_poses and not particles.hasAlignmentProj():
         problems.append(
             "The particles have no orientations (projection alignment): use the output of a 3-D refinement."
         )

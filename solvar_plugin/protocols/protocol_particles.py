@@ -30,6 +30,9 @@ class SolvarProtParticles(SolvarProtBase):
     MASKS: dict[str, str] = {}
     """What sentences call each mask, by the name of its parameter."""
 
+    NEEDS_POSES = True
+    """Whether orientations and shifts of the particles are given to the engine."""
+
     # ---------------------------------------------------------------- files
 
     def getRunDir(self) -> RunDir:
@@ -54,7 +57,8 @@ class SolvarProtParticles(SolvarProtBase):
     def convertInputStep(self, inputs: str) -> list[str]:
         """Write the particles as the engine reads them."""
         original = Path(self.opticsStar.get()) if self.opticsStar.get() else None
-        has_changed = write_particles(self.inputParticles.get(), self.getStarPath(), original)
+        source, path = self.inputParticles.get(), self.getStarPath()
+        has_changed = write_particles(source, path, original, with_poses=self.NEEDS_POSES)
         if has_changed:
             self._startAfresh()
         return [str(self.getStarPath())]
@@ -73,7 +77,7 @@ class SolvarProtParticles(SolvarProtBase):
     def _inputProblems(self) -> list[str]:
         """Return what is wrong with the particles, the masks, and the files beside them."""
         particles = self.inputParticles.get()
-        problems = particle_problems(particles)
+        problems = particle_problems(particles, self.NEEDS_POSES)
         for name, mask in self._masks().items():
             problems += mask_problems(mask, particles, self.MASKS[name])
         if self.opticsStar.get() and not problems:

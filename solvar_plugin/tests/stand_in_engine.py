@@ -23,7 +23,14 @@ import numpy as np
 from solvar_engine import __version__
 from solvar_engine.contract import results
 from solvar_engine.contract.files import read_csv, write_csv
-from solvar_engine.contract.params import AUTO_RANK, AnalyzeParams, FitParams, ReconstructParams, options_of
+from solvar_engine.contract.params import (
+    AUTO_RANK,
+    AbinitioParams,
+    AnalyzeParams,
+    FitParams,
+    ReconstructParams,
+    options_of,
+)
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import FAILED, FINISHED, StatusTracker, status_path
@@ -98,6 +105,58 @@ def _fit_from(start: str, run: RunDir, params: FitParams, behaviour: str) -> int
         tracker.update(state=FINISHED, step=40, message=f"resumed: {start != NEW}, rank {params.rank}")
         code = 0
     return code
+
+
+def _abinitio(params: AbinitioParams, behaviour: str) -> int:
+    """Find as many structures as there shall be classes; with SOLVAR_STAND_IN_STRUCTURE=none, none."""
+    run = RunDir(params.output)
+    with prepared(run, params, params.resume) as start:
+        if start == ALREADY_FINISHED:
+            return 0
+        if start == NEW:
+            resolved = {"box": BOX, "pixel_size": PIXEL_SIZE}
+            write_params(run, params, inputs=[params.particles], resolved=resolved)
+        tracker = StatusTracker(run.status, params.command)
+        code = _misbehave(tracker, behaviour)
+        if code is not None:
+            return code
+        is_found = os.environ.get("SOLVAR_STAND_IN_STRUCTURE") != "none"
+        _write_structure(run, params, is_found)
+        tracker.update(state=FINISHED, message="all is found" if is_found else "Mind: no structure was found. Alas")
+    return 0
+
+
+def _write_structure(run: RunDir, params: AbinitioParams, is_found: bool) -> None:
+    star, random = StarFile.read(params.particles), np.random.default_rng(params.seed)
+    count, classes = len(star.particles), params.classes
+    results.write_eigenvalues(run.eigenvalues, {name: [] for name in results.EIGENVALUE_COLUMNS})
+    nothing = np.zeros((count, 0), dtype=np.float32)
+    results.write_latents(run.latents, results.Latents(nothing, nothing[:, :, None][:, :, :0], np.ones(count)))
+    populations, resolutions = (1 / classes,) * classes, (12.0,) * classes
+    results.write_structure(
+        run, results.FoundStructure(is_found, 5.0, 0.5, 0.0, None, None, 6.0, populations, resolutions)
+    )
+    if not is_found:
+        star.write(run.particles)
+        return
+    poses = _refined(star, random)
+    columns = {name: values for name, values in poses.items() if not name.endswith("Change")}
+    columns["solvarOutlier"] = (np.arange(count) < 3).astype(int)
+    columns["solvarLogLikelihood"] = random.normal(size=count)
+    columns[results.CLASS_NUMBER] = 1 + np.arange(count) % classes
+    _with_columns(star, columns).write(run.particles)
+    shell, unknown = np.arange(5), [None] * 5
+    frequency = shell / (BOX * PIXEL_SIZE)
+    fsc = {"shell": shell, "frequency": frequency, "fsc_mean": 1 - shell / 5, "fsc_covariance": unknown}
+    results.write_fsc(run.fsc, fsc)
+    for seconds, reached in ((1.0, 2), (2.0, 3)):
+        results.append_metrics(run.metrics, {"stage": "search", "shell_max": reached, "seconds": seconds})
+    paths = [run.mean, run.mean_half1, run.mean_half2, run.mask]
+    if classes > 1:
+        for number in range(1, classes + 1):
+            paths += [run.class_volume(number), *(run.class_half(number, half) for half in (1, 2))]
+    for path in paths:
+        _write_volume(path, random)
 
 
 def _write_fit(run: RunDir, params: FitParams) -> None:
@@ -230,7 +289,12 @@ def _write_states(params: ReconstructParams, folder: Path) -> None:
 FAR = 100.0
 """Beyond this there are no particles."""
 
-_COMMANDS = ((FitParams, _fit), (AnalyzeParams, _analyze), (ReconstructParams, _reconstruct))
+_COMMANDS = (
+    (AbinitioParams, _abinitio),
+    (FitParams, _fit),
+    (AnalyzeParams, _analyze),
+    (ReconstructParams, _reconstruct),
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())

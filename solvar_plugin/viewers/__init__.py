@@ -1,5 +1,6 @@
 """Viewers that Scipion offers; it takes them from here."""
 
+from solvar_plugin.viewers.viewer_abinitio import SolvarAbinitioViewer
 from solvar_plugin.viewers.viewer_covariance import SolvarCovarianceViewer
 from solvar_plugin.viewers.viewer_particles import SolvarExplorerViewer, SolvarParticlesViewer
 from solvar_plugin.viewers.viewer_reconstruct import SolvarReconstructViewer

@@ -83,6 +83,7 @@ def test_names_are_those_of_the_contract(tmp_path):
         "mask": "mask.mrc",
         "focus_mask": "focus_mask.mrc",
         "eigenvolumes": "eigenvolumes",
+        "fit": "fit",
         "rank": "rank.csv",
         "eigenvalues": "eigenvalues.csv",
         "latents": "latents.npz",

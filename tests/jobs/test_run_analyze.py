@@ -11,7 +11,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import AnalyzeParams
 from solvar_engine.contract.results import Latents, image_results, write_latents
-from solvar_engine.contract.run import FIGURE_NAMES, RunDir
+from solvar_engine.contract.run import FIGURE_NAMES, SEARCH_FIGURES, RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.jobs import run_analyze as analyze
 from tests.reports.synthetic_run import write_synthetic_run
@@ -55,10 +55,10 @@ def test_clusters_and_centres_agree(analyzed):
 
 def test_figures_and_report(analyzed):
     run, _ = analyzed
-    assert {path.stem for path in run.figures.iterdir()} == set(FIGURE_NAMES)
+    assert {path.stem for path in run.figures.iterdir()} == set(FIGURE_NAMES) - set(SEARCH_FIGURES)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in run.figures.iterdir())
     page = run.report.read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(FIGURE_NAMES)
+    assert page.count("data:image/png;base64,") == len(FIGURE_NAMES) - len(SEARCH_FIGURES)
     assert "components 1 and 2 are reproducible" in page and "http" not in page
 
 

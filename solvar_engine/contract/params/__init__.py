@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Sequence
 
+from solvar_engine.contract.params.abinitio import DEFAULT_ABINITIO_BOX, MOST_CLASSES, AbinitioParams
 from solvar_engine.contract.params.analyze import AnalyzeParams
 from solvar_engine.contract.params.evaluate import EvaluateParams
 from solvar_engine.contract.params.explore import ExploreParams
@@ -33,6 +34,7 @@ from solvar_engine.contract.params.simulate import (
 
 COMMANDS: Sequence[type[Params]] = (
     SimulateParams,
+    AbinitioParams,
     FitParams,
     ReconstructParams,
     AnalyzeParams,

@@ -27,6 +27,7 @@ from solvar_engine.contract.results.components import (
 )
 from solvar_engine.contract.results.density import Density, read_density, write_density
 from solvar_engine.contract.results.images import (
+    CLASS_NUMBER,
     CONTRAST,
     CONTRAST_STD,
     GREY_SCALE,
@@ -34,6 +35,9 @@ from solvar_engine.contract.results.images import (
     LOG_LIKELIHOOD,
     OUTLIER,
     POSE_CHANGE_COLUMNS,
+    RANDOM_SUBSET,
+    ROTATION_STD,
+    SHIFT_STD,
     ImageResults,
     PoseChanges,
     image_results,
@@ -66,5 +70,12 @@ from solvar_engine.contract.results.states import (
     write_owners,
     write_points,
     write_states,
+)
+from solvar_engine.contract.results.structure import (
+    FoundStructure,
+    read_structure,
+    refuse_without_structure,
+    structure_of,
+    write_structure,
 )
 from solvar_engine.contract.results.tables import Table

@@ -18,6 +18,10 @@ GREY_SCALE = "solvarGreyScale"
 POSE_CHANGE_COLUMNS = ("solvarRotationChange", "solvarShiftChange", "solvarRotationStd", "solvarShiftStd")
 """Of runs whose poses were refined: degrees and Angstrom, in the order of the fields of `PoseChanges`."""
 
+ROTATION_STD, SHIFT_STD = POSE_CHANGE_COLUMNS[2:]
+CLASS_NUMBER, RANDOM_SUBSET = "rlnClassNumber", "rlnRandomSubset"
+"""Of runs that found the poses: class, from 1, and the half-set as other programs know it."""
+
 _VIEW = ("rlnAngleRot", "rlnAngleTilt")
 
 

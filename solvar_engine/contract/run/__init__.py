@@ -5,7 +5,7 @@
 """
 
 from solvar_engine.contract.run.clearing import clear_run
-from solvar_engine.contract.run.names import EXPLORER_PAGES, FIGURE_NAMES, RunDir
+from solvar_engine.contract.run.names import EXPLORER_PAGES, FIGURE_NAMES, SEARCH_FIGURES, RunDir
 from solvar_engine.contract.run.record import (
     is_finished,
     read_params,

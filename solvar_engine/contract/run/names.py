@@ -1,4 +1,4 @@
-"""The name of every file in the run directory of `fit`.
+"""The name of every file in the run directory of `fit` and `abinitio`.
 
 Nothing else in the engine, and nothing in a graphical interface, spells these names.
 """
@@ -24,9 +24,14 @@ FIGURE_NAMES = (
     "images",
     "poses",
     "orientations",
+    "search",
+    "classes",
     "convergence",
 )
 """Figures of `analyze`, in the order of the report; a run has those that it has data for."""
+
+SEARCH_FIGURES = ("search", "classes")
+"""Those that only a run of `abinitio` has."""
 
 FILES_BEFORE_PARAMS = frozenset({"lock", "status.json", "log.txt"})
 """Names of what a run may hold that ended before it stored its options."""
@@ -39,7 +44,7 @@ EXPLORER_PAGES = ".explorer-*.html"
 
 # what a run holds besides the files that `RunDir` has a name for, by folder
 _OTHER_FILES = {
-    ".": (EXPLORER_PAGES,),
+    ".": (EXPLORER_PAGES, "class_*.mrc", "class_*.star"),
     "eigenvolumes": ("eigenvolume_*.mrc",),
     "checkpoint": ("*.npz",),
     "analysis/selections": ("*.json", "*.csv"),
@@ -80,6 +85,19 @@ class RunDir:
         whole = self.eigenvolume(component)
         return whole.with_name(f"{whole.stem}_half{half}{whole.suffix}")
 
+    def class_volume(self, number: int) -> Path:
+        """Volume of a class, numbered from 1; of `abinitio` with several."""
+        return self.path / f"class_{number}.mrc"
+
+    def class_half(self, number: int, half: int) -> Path:
+        """Half-map 1 or 2 of a class."""
+        return self.path / f"class_{number}_half{half}.mrc"
+
+    def class_particles(self, number: int) -> Path:
+        """Particles of a class."""
+        return self.path / f"class_{number}.star"
+
+    fit = FileIn("fit", "Folder of the fit that went on from the poses of `abinitio`, a run of its own")
     rank = FileIn("rank.csv", "Table of the components that were tried, and which of them hold on held-out particles")
     eigenvalues = FileIn("eigenvalues.csv", "Table of eigenvalues")
     latents = FileIn("latents.npz", "Latent coordinates, their precision, and contrasts")
@@ -119,6 +137,8 @@ class RunDir:
 
     def has_name_for(self, path: Path) -> bool:
         """Whether a path below the folder has the name of something that a run makes."""
+        if self.fit in path.parents:
+            return RunDir(self.fit).has_name_for(path)
         forms = _OTHER_FILES.get(path.parent.relative_to(self.path).as_posix(), ())
         return path in self._named_files() or any(fnmatch(path.name, form) for form in forms)
 

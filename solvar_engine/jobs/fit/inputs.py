@@ -69,7 +69,7 @@ def read_inputs(params: FitParams) -> FitInputs:
         For anything wrong with the files, or an option that does not fit them.
     """
     stack = open_particles(params)
-    box_size = working_box(params, stack)
+    box_size = working_box(params.box, stack)
     mask = None if params.mask is None else read_mask(params.mask, stack, box_size)
     focus_mask = None if params.focus_mask is None else read_focus_mask(params.focus_mask, stack, box_size)
     if mask is not None:
@@ -107,21 +107,19 @@ def open_particles(params: FitParams) -> ParticleStack:
     return stack
 
 
-def working_box(params: FitParams, stack: ParticleStack) -> int:
-    """Box to which images are cropped.
+def working_box(asked: int | None, stack: ParticleStack, default: int = DEFAULT_WORKING_BOX) -> int:
+    """Box to which images are cropped: as asked for with --box, or the default one, if they are larger.
 
     Raises
     ------
     UserError
         If the box asked for is larger than the images.
     """
-    if params.box is None:
-        return min(stack.box_size, DEFAULT_WORKING_BOX)
-    if params.box > stack.box_size:
-        raise UserError(
-            f"--box is {params.box}, but the images have {stack.box_size} px: give at most {stack.box_size}."
-        )
-    return params.box
+    if asked is None:
+        return min(stack.box_size, default)
+    if asked > stack.box_size:
+        raise UserError(f"--box is {asked}, but the images have {stack.box_size} px: give at most {stack.box_size}.")
+    return asked
 
 
 def read_mask(path: str, stack: ParticleStack, box_size: int) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import prepare_output_folder
-from solvar_engine.contract.params import AnalyzeParams, FitParams, Params, ReconstructParams
+from solvar_engine.contract.params import AbinitioParams, AnalyzeParams, FitParams, Params, ReconstructParams
 from solvar_engine.contract.results import StateFolder
 from solvar_engine.contract.run import ALREADY_FINISHED, RunDir, prepared, require_finished
 from solvar_engine.contract.status import FAILED, FINISHED, StatusTracker, is_failed_start, read_status, status_path
@@ -79,7 +79,7 @@ def record_unstarted(params: Params, error: Exception) -> None:
             _record(track_analysis(RunDir(params.run)), error)
         elif isinstance(params, ReconstructParams):
             _record(track_states(params.output, params.resume), error)
-        elif isinstance(params, FitParams):
+        elif isinstance(params, (FitParams, AbinitioParams)):
             run = RunDir(params.output)
             with prepared(run, params, params.resume) as start:
                 if start != ALREADY_FINISHED:
