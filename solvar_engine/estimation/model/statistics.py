@@ -71,9 +71,9 @@ class Statistics:
         rank = products.shape[-1] - 2
         return _evaluate(products, contrast, [*range(1, rank + 1), 0], [1.0] * rank + [deviation])
 
-    def double(self) -> Statistics:
-        """Same in float64."""
-        return Statistics(self.gram.double(), self.inner.double(), self.residual.double())
+    def for_mixtures(self) -> Statistics:
+        """Same in float64 and on the CPU, where mixtures are fitted."""
+        return Statistics(self.gram.double().cpu(), self.inner.double().cpu(), self.residual.double().cpu())
 
     def integrate_out(self, columns: Sequence[int]) -> Statistics:
         """Statistics of the other columns when some are marginalised, each with the prior N(0, 1).

@@ -38,13 +38,13 @@ def under_density(problem: CovarianceProblem, band: Band, index: Tensor, state: 
     """
     if not isinstance(problem.objective, MaximumLikelihood):
         return problem.objective
-    power = state.volumes.flatten(1).double().square().sum(dim=1)
+    power = state.volumes.flatten(1).double().square().sum(dim=1).cpu()
     live = torch.nonzero(power > LIVE_SHARE * power.max()).flatten()
     if not len(live):
         return problem.objective
     band = replace(band, contrast_variance=state.contrast_variance)
     sample = sample_of(index, SHAPING_PARTICLES)
-    statistics = collect_statistics(problem.source, sample, band, state.volumes).double()
+    statistics = collect_statistics(problem.source, sample, band, state.volumes).for_mixtures()
     dead = [number for number in range(len(power)) if number not in live.tolist()]
     mixture = choose_mixture(statistics.integrate_out(dead), problem.generator(5))
     logger.info("density of the particles that guides the last epochs: %s", mixture)
