@@ -88,6 +88,8 @@ class Estimate:
     pose : Pose
     start_pose : Pose or None
         The poses that the estimate started from, where they are known.
+    deviation : ndarray or None, shape (n, r)
+        Standard deviation of z that the estimate states.
     """
 
     mean: NDArray[np.float32]
@@ -97,6 +99,7 @@ class Estimate:
     contrast: NDArray[np.float32]
     pose: Pose
     start_pose: Pose | None
+    deviation: NDArray[np.float64] | None = None
 
     def of(self, rows: NDArray[np.int64]) -> Estimate:
         """Estimate for some of the particles."""
@@ -107,6 +110,7 @@ class Estimate:
             contrast=self.contrast[rows],
             pose=self.pose[index],
             start_pose=None if self.start_pose is None else self.start_pose[index],
+            deviation=None if self.deviation is None else self.deviation[rows],
         )
 
 
@@ -210,12 +214,29 @@ def _covariance(
 def _latents(estimate: Estimate, truth: Truth) -> dict[str, float | list[float] | None]:
     """Scores of z without dead components, which say nothing and would count like all others once standardised."""
     is_discrete = states_are_discrete(truth.coordinates, truth.state)
-    z = estimate.z[:, estimate.eigenvalues > DEAD_SHARE * estimate.eigenvalues.max(initial=0.0)]
+    live = estimate.eigenvalues > DEAD_SHARE * estimate.eigenvalues.max(initial=0.0)
+    z = estimate.z[:, live]
     return {
         "latent_r2": latent_r2(z, truth.coordinates),
         "latent_r2_poly": latent_r2_poly(z, truth.coordinates),
         "state_accuracy": state_accuracy(z, truth.state) if is_discrete else None,
+        "latent_calibration": _calibration(estimate, truth, live),
     }
+
+
+def _calibration(estimate: Estimate, truth: Truth, live: NDArray[np.bool_]) -> float | None:
+    """Root mean square of the errors of z over the stated ones, of all particles and live components.
+
+    The true z is what the eigenvolumes see of the particle's state, in the units of the estimate.
+    """
+    if estimate.deviation is None or not live.any():
+        return None
+    weight = np.bincount(truth.state, minlength=len(truth.volumes)).astype(np.float64)
+    scale = mean_scale(estimate.mean, state_factor(truth.volumes, weight)[0], truth.mask)
+    beside = (truth.volumes / scale - estimate.mean).reshape(len(truth.volumes), -1)
+    true_z = beside @ estimate.eigenvolumes[live].reshape(live.sum(), -1).T
+    error = (estimate.z[:, live] - true_z[truth.state]) / estimate.deviation[:, live]
+    return float(np.sqrt(np.mean(error**2)))
 
 
 def _volumes(estimate: Estimate, truth: Truth) -> dict[str, float | list[float] | None]:

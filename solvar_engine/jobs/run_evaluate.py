@@ -70,6 +70,7 @@ _MEANINGS = {
     "latent_r2": "state coordinates from 30 nearest neighbours in z",
     "latent_r2_poly": "state coordinates from a cubic polynomial in z",
     "state_accuracy": "states named right by 30 nearest neighbours in z",
+    "latent_calibration": "errors of z over the stated ones, root mean square",
     "fsc_auc_mean": "FSC of 100 particles' volumes with the truth, in the mask",
     "fsc_auc_std": "its spread over the particles",
     "fsc_auc_median": "its median",
@@ -161,6 +162,7 @@ def _read_estimate(run_dir: RunDir, truth_files: TruthFiles, star: StarFile, nam
         contrast=latents.contrast,
         pose=read_metadata(star).pose,
         start_pose=_read_start_pose(run_dir, truth_files, names),
+        deviation=latents.deviations(),
     )
 
 

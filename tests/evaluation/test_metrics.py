@@ -16,7 +16,7 @@ from solvar_engine.imaging.types import Pose
 BOX, COUNT, STATES = 10, 400, 5
 KEYS = {
     "captured_variance", "captured_variance_2", "covariance_error", "covariance_error_scaled",
-    "eigenvalues_true", "eigenvalues_estimated", "latent_r2", "latent_r2_poly", "state_accuracy",
+    "eigenvalues_true", "eigenvalues_estimated", "latent_r2", "latent_r2_poly", "state_accuracy", "latent_calibration",
     "fsc_auc_mean", "fsc_auc_std", "fsc_auc_median", "fsc_auc_mean_only", "rotation_error_deg",
     "rotation_error_start_deg", "shift_error_px", "shift_error_start_px", "contrast_r2",
 }  # fmt: skip
@@ -78,6 +78,22 @@ def test_the_truth_scores_perfectly_in_any_units(scale: float) -> None:
     assert scores["state_accuracy"] is None  # a motion has no classes
     for component in evaluation.components:
         assert component.variance_along == pytest.approx(component.eigenvalue, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, -4.0])
+def test_errors_are_compared_with_the_stated_ones(scale: float) -> None:
+    """Errors of half of what is stated, of another size for every particle, and a component that is dead."""
+    truth, rng = make_truth(), np.random.default_rng(4)
+    perfect = perfect_estimate(truth, scale)
+    deviation = np.abs(scale) ** -1 * rng.uniform(0.5, 2.0, size=perfect.z.shape)
+    estimate = dataclasses.replace(
+        perfect, z=perfect.z + 0.5 * deviation * rng.choice([-1, 1], size=perfect.z.shape), deviation=deviation
+    )
+    assert evaluate_estimate(estimate, truth).scores["latent_calibration"] == pytest.approx(0.5, rel=1e-3)
+    estimate.deviation[:, 1] = 1e-9
+    dead = dataclasses.replace(estimate, eigenvalues=perfect.eigenvalues * [1, 1e-9])
+    assert evaluate_estimate(dead, truth).scores["latent_calibration"] == pytest.approx(0.5, rel=1e-3)
+    assert evaluate_estimate(perfect, truth).scores["latent_calibration"] is None
 
 
 def test_dead_components_do_not_count() -> None:

@@ -28,9 +28,9 @@ from solvar_engine.jobs import run_simulate as simulate
 BOX, RUN_BOX, COUNT = 24, 20, 150
 KEYS = (
     "captured_variance captured_variance_limit captured_variance_2 covariance_error covariance_error_scaled "
-    "eigenvalues_true eigenvalues_estimated latent_r2 latent_r2_poly state_accuracy fsc_auc_mean fsc_auc_std "
-    "fsc_auc_median fsc_auc_mean_only rotation_error_deg rotation_error_start_deg shift_error_px shift_error_start_px "
-    "contrast_r2 seconds peak_memory_mb"
+    "eigenvalues_true eigenvalues_estimated latent_r2 latent_r2_poly state_accuracy latent_calibration fsc_auc_mean "
+    "fsc_auc_std fsc_auc_median fsc_auc_mean_only rotation_error_deg rotation_error_start_deg shift_error_px "
+    "shift_error_start_px contrast_r2 seconds peak_memory_mb"
 ).split()
 
 

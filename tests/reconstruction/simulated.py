@@ -117,12 +117,18 @@ def simulate(
     noise: float = 1.0,
     contrast: Tensor | None = None,
     seed: int = 1,
+    states: Tensor | None = None,
 ) -> Simulation:
-    """Draw particles with random rotations, transfer functions without common zeros, and white noise."""
+    """Draw particles with random rotations, transfer functions without common zeros, and white noise.
+
+    Latent coordinates are N(0, I), or those of one of the states (k, r).
+    """
     generator = torch.Generator().manual_seed(seed)
     disk = HalfDisk.create(box_size)
     rotation = random_rotations(count, generator)
     z = torch.randn(count, len(phantom.factor_mass), generator=generator)
+    if states is not None:
+        z = states[torch.randint(len(states), (count,), generator=generator)]
     ctf = random_ctf(count, disk, generator)
     contrast = torch.ones(count) if contrast is None else contrast
     signal = phantom.slices(z, rotation, disk) * ctf * contrast[:, None]

@@ -62,12 +62,21 @@ class Latents:
         >>> Latents(np.zeros((1, 2)), np.array([[[4.0, 0.0], [0.0, 1.0]]]), np.ones(1)).uncertainty([0])
         array([0.5])
         """
+        return np.sqrt((self.deviations()[:, indices] ** 2).sum(axis=1))
+
+    def deviations(self) -> np.ndarray:
+        """Posterior standard deviation of every coordinate, whatever the others are; shape (n, r).
+
+        Raises
+        ------
+        UserError
+            If a precision cannot be inverted.
+        """
         try:
             covariance = np.linalg.inv(self.precision.astype(np.float64))
         except np.linalg.LinAlgError as error:
             raise UserError("The uncertainty of a particle is infinite: colour by something else.") from error
-        variance = covariance[:, indices, indices].sum(axis=1)
-        return np.sqrt(np.maximum(variance, 0.0))
+        return np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0))
 
 
 def write_latents(path: str | os.PathLike[str], latents: Latents) -> None:

@@ -8,7 +8,7 @@ not to the middle of all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,13 +18,24 @@ from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.estimation.model.mixture_moments import BLOCKS, add_posteriors
 from solvar_engine.estimation.model.statistics import Statistics
 
+SHAPING_PARTICLES = 6_000
+"""That a mixture is fitted to, at most."""
+
+LIVE_SHARE = 1e-3
+"""Of the variance of the leading coordinate: with less, images say nothing of one."""
+
 _COUNTS = (2, 4, 8, 16)  # of Gaussians that are tried
-_ITERATIONS = 25
+_SHARED_COUNTS = (16, 32, 64, 128)  # of those of one covariance, by splitting
+_FEWEST_IMAGES = 15  # for each Gaussian of many
+_ITERATIONS, _SHARED_ITERATIONS = 25, 15
 _LAST_ITERATIONS = 10
-_FIRST_VARIANCE = 0.1
+_FIRST_VARIANCE, _FIRST_SHARED_VARIANCE = 0.1, 0.5
+_SPLIT = 0.7  # of the deviation of a Gaussian, to both sides
+_FEW = 1e-6  # images in a Gaussian, where sums over them are divided by their number
 _FLOOR, _FLOOR_IMAGES = 0.02, 5.0  # variance that a Gaussian is drawn to, as by so many images
 _LEAST_VARIANCE = 1e-4
 _DEVIATIONS = 3.0  # of its own error that a gain of held-out likelihood must reach
+_GROWTH_DEVIATIONS = 1.0  # that it must reach for twice as many of one covariance
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,8 @@ class GaussianMixture:
     weights : Tensor, shape (k,)
         Of sum one.
     means : Tensor, shape (k, r)
-    covariances : Tensor, shape (k, r, r)
+    covariances : Tensor, shape (k, r, r) or (1, r, r)
+        Of each Gaussian, or of all.
     """
 
     weights: Tensor
@@ -51,6 +63,18 @@ class GaussianMixture:
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    def __str__(self) -> str:
+        alike = " of one covariance" if len(self) > len(self.covariances) else ""
+        return f"{len(self)} Gaussian{'s' * (len(self) > 1)}{alike}"
+
+    def beside_others(self, places: Tensor, rank: int) -> GaussianMixture:
+        """Of more coordinates: these are at some places (r,), and the others N(0, 1) and independent."""
+        means = self.means.new_zeros(len(self), rank)
+        means[:, places] = self.means
+        covariances = torch.eye(rank, dtype=torch.float64).repeat(len(self.covariances), 1, 1)
+        covariances[:, places[:, None], places] = self.covariances
+        return GaussianMixture(self.weights, means, covariances)
 
     def scaled(self, deviation: Tensor) -> GaussianMixture:
         """Density of the coordinates times ``deviation`` (r,)."""
@@ -69,8 +93,10 @@ class MixturePosterior:
         E[z z^T].
     evidence : Tensor, shape (n,)
         Log-likelihood of each image, less that without any factor.
-    total, first, outer : Tensor, shape (k,), (k, r) and (k, r, r)
-        Sums over the images of responsibilities, and of these times z and z z^T.
+    total, first : Tensor, shape (k,) and (k, r)
+        Sums over the images of responsibilities, and of these times z.
+    outer : Tensor, shape (k, r, r) or (1, r, r)
+        Of responsibilities times z z^T, of all Gaussians together if they share a covariance.
     """
 
     mean: Tensor
@@ -85,7 +111,9 @@ class MixturePosterior:
         return self.second_moment - self.mean[:, :, None] * self.mean[:, None, :]
 
 
-def mixture_posterior(statistics: Statistics, mixture: GaussianMixture) -> MixturePosterior:
+def mixture_posterior(
+    statistics: Statistics, mixture: GaussianMixture, of_each: bool = False
+) -> MixturePosterior:
     """Posterior of each image under a mixture; each Gaussian's share is that of the evidence it gives the image.
 
     Parameters
@@ -102,9 +130,10 @@ def mixture_posterior(statistics: Statistics, mixture: GaussianMixture) -> Mixtu
     precision = torch.linalg.inv(mixture.covariances)
     pull = (precision @ mixture.means[..., None])[..., 0]
     constant = mixture.weights.log() + 0.5 * torch.logdet(precision) - 0.5 * (pull * mixture.means).sum(dim=1)
-    parts = len(mixture)
+    parts, kinds = len(mixture), len(precision)
     results = [np.empty((count, rank)), np.empty((count, rank, rank)), np.empty(count)]
-    sums = [np.zeros((BLOCKS, parts)), np.zeros((BLOCKS, parts, rank)), np.zeros((BLOCKS, parts, rank, rank))]
+    apart = parts if of_each else kinds
+    sums = [np.zeros((BLOCKS, parts)), np.zeros((BLOCKS, parts, rank)), np.zeros((BLOCKS, apart, rank, rank))]
     given = (statistics.gram.double(), statistics.inner.double(), precision, pull, constant)
     add_posteriors(*(np.ascontiguousarray(array.cpu().numpy()) for array in given), *results, *sums)
     device = statistics.inner.device
@@ -113,7 +142,7 @@ def mixture_posterior(statistics: Statistics, mixture: GaussianMixture) -> Mixtu
 
 
 def fit_mixture(
-    statistics: Statistics, count: int, generator: torch.Generator, world: World = ALONE
+    statistics: Statistics, count: int, generator: torch.Generator, is_shared: bool = False, world: World = ALONE
 ) -> GaussianMixture:
     """Fit so many Gaussians to images by expectation maximisation, from centres far from each other.
 
@@ -122,24 +151,52 @@ def fit_mixture(
     statistics : Statistics
         Of coordinates that would be N(0, I) as one Gaussian.
     count : int
+        More than 16 of one covariance grow by :func:`split` from so many.
     generator : torch.Generator
+    is_shared : bool, optional
+        Whether all have one covariance.
     world : World, optional
-        Processes that have the same statistics.
+        Processes that have the same statistics, and share the work.
 
     Returns
     -------
     GaussianMixture
     """
-    rank = statistics.inner.shape[1]
-    mean = mixture_posterior(statistics, GaussianMixture.one(rank)).mean
-    spread = _FIRST_VARIANCE * torch.eye(rank, dtype=torch.float64).expand(count, -1, -1)
-    weights = torch.full((count,), 1.0 / count, dtype=torch.float64)
-    start = GaussianMixture(weights, _distant(mean, count, generator), spread)
-    return _improved(start, statistics, _ITERATIONS, world)
+    first = min(count, _SHARED_COUNTS[0]) if is_shared else count
+    mixture = _start(statistics, first, generator, is_shared)
+    mixture = _improved(mixture, statistics, _SHARED_ITERATIONS if is_shared else _ITERATIONS, world)
+    while len(mixture) < count:
+        mixture = _improved(split(mixture, statistics), statistics, _SHARED_ITERATIONS, world)
+    return mixture
+
+
+def split(mixture: GaussianMixture, statistics: Statistics) -> GaussianMixture:
+    """Two Gaussians in the place of each, along the direction in which its particles scatter most.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        Of one covariance.
+    statistics : Statistics
+
+    Returns
+    -------
+    GaussianMixture
+    """
+    found = mixture_posterior(statistics, mixture, of_each=True)
+    means, scatter = _means_and_scatter(found)
+    scatter /= found.total.clamp_min(_FEW)[:, None, None]
+    lower = torch.linalg.cholesky(mixture.covariances[0])
+    inverse = torch.linalg.inv(lower)
+    values, vectors = torch.linalg.eigh(inverse @ scatter @ inverse.T)
+    step = _SPLIT * (values[:, -1].clamp_min(0).sqrt()[:, None] * vectors[:, :, -1]) @ lower.T
+    return GaussianMixture(mixture.weights.repeat(2) / 2, torch.cat((means + step, means - step)), mixture.covariances)
 
 
 def choose_mixture(statistics: Statistics, generator: torch.Generator, world: World = ALONE) -> GaussianMixture:
     """Fit as many Gaussians as make images that did not shape them more likely; N(0, I) if none are.
+
+    Few Gaussians have a covariance each, as motions make them; many have one in common, as distinct states have.
 
     Parameters
     ----------
@@ -147,7 +204,7 @@ def choose_mixture(statistics: Statistics, generator: torch.Generator, world: Wo
         Of a sample of images.
     generator : torch.Generator
     world : World, optional
-        Processes that have the same statistics.
+        Processes that have the same statistics, and share the work.
 
     Returns
     -------
@@ -160,12 +217,56 @@ def choose_mixture(statistics: Statistics, generator: torch.Generator, world: Wo
     best = GaussianMixture.one(statistics.inner.shape[1])
     evidence = mixture_posterior(held_out, best).evidence
     for count in _COUNTS:
-        tried = fit_mixture(shaping, count, generator, world)
-        gain = mixture_posterior(held_out, tried).evidence - evidence
-        if float(gain.sum()) <= _DEVIATIONS * float(gain.std()) * len(gain) ** 0.5:
+        tried = fit_mixture(shaping, count, generator, world=world)
+        found = mixture_posterior(held_out, tried).evidence
+        if not _gains(found - evidence):
             break
-        best, evidence = tried, evidence + gain
+        best, evidence = tried, found
+    many = _best_number_of_many(shaping, held_out, evidence, generator, world)
+    if many:
+        return fit_mixture(statistics, many, generator, is_shared=True, world=world)
     return best if len(best) == 1 else _improved(best, statistics, _LAST_ITERATIONS, world)
+
+
+def _best_number_of_many(
+    shaping: Statistics, held_out: Statistics, evidence: Tensor, generator: torch.Generator, world: World
+) -> int:
+    """How many Gaussians of one covariance are best; none if they make images no likelier than an evidence (n,)."""
+    best, before = 0, torch.full_like(evidence, -torch.inf)
+    tried = _start(shaping, _SHARED_COUNTS[0], generator, is_shared=True)
+    for count in _SHARED_COUNTS:
+        if count * _FEWEST_IMAGES > len(shaping.inner):
+            break
+        start = tried if len(tried) == count else split(tried, shaping)
+        tried = _improved(start, shaping, _SHARED_ITERATIONS, world)
+        found = mixture_posterior(held_out, tried).evidence
+        if best and not _gains(found - before, _GROWTH_DEVIATIONS):
+            break
+        if _gains(found - evidence):
+            best, before = count, found
+    return best
+
+
+def _gains(gain: Tensor, deviations: float = _DEVIATIONS) -> bool:
+    """Whether a gain of log-likelihood (n,) is beyond its own error."""
+    return float(gain.sum()) > deviations * float(gain.std()) * len(gain) ** 0.5
+
+
+def _start(statistics: Statistics, count: int, generator: torch.Generator, is_shared: bool) -> GaussianMixture:
+    """Gaussians about the places of some images."""
+    rank = statistics.inner.shape[1]
+    mean = mixture_posterior(statistics, GaussianMixture.one(rank)).mean
+    weights = torch.full((count,), 1.0 / count, dtype=torch.float64)
+    spread = torch.eye(rank, dtype=torch.float64).expand(1 if is_shared else count, -1, -1)
+    first = _FIRST_SHARED_VARIANCE if is_shared else _FIRST_VARIANCE
+    return GaussianMixture(weights, _distant(mean, count, generator), first * spread)
+
+
+def _means_and_scatter(found: MixturePosterior) -> tuple[Tensor, Tensor]:
+    """Means (k, r) of Gaussians, and sums of squares (k or 1, r, r) about them."""
+    means = found.first / found.total.clamp_min(_FEW)[:, None]
+    about_zero = found.total[:, None, None] * means[:, :, None] * means[:, None, :]
+    return means, found.outer - (about_zero if len(found.outer) > 1 else about_zero.sum(dim=0, keepdim=True))
 
 
 def _improved(mixture: GaussianMixture, statistics: Statistics, iterations: int, world: World) -> GaussianMixture:
@@ -179,11 +280,11 @@ def _improved(mixture: GaussianMixture, statistics: Statistics, iterations: int,
     for _ in range(iterations):
         found = mixture_posterior(known, mixture)
         total, first, outer = world.total(found.total, found.first, found.outer)
-        total = total.clamp_min(1e-6)
-        means = first / total[:, None]
-        scatter = outer - total[:, None, None] * means[:, :, None] * means[:, None, :]
+        found = replace(found, total=total, first=first, outer=outer)
+        means, scatter = _means_and_scatter(found)
+        total = found.total.clamp_min(_FEW) if len(scatter) > 1 else found.total.sum()[None]
         covariances = (scatter + _FLOOR_IMAGES * _FLOOR * identity) / (total + _FLOOR_IMAGES)[:, None, None]
-        weights = (total + 1) / (total + 1).sum()
+        weights = (found.total + 1) / (found.total + 1).sum()
         mixture = GaussianMixture(weights, means, covariances + _LEAST_VARIANCE * identity)
     return mixture
 

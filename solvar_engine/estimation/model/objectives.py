@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from solvar_engine.estimation.model.mixture import GaussianMixture, mixture_posterior
 from solvar_engine.estimation.model.statistics import Statistics
 
 _LEAST_SHARE = 0.3  # of the curvature of expectation maximisation: steps are at most three times as long
@@ -139,6 +140,35 @@ class MaximumLikelihood:
         inverse = vectors * values.rsqrt() @ vectors.T
         share, basis = torch.linalg.eigh(inverse @ information @ inverse)
         return root @ (basis * share.clamp(_LEAST_SHARE, 1.0) @ basis.T) @ root
+
+
+class MixtureLikelihood(MaximumLikelihood):
+    """Negative log-likelihood of latent coordinates from a mixture of Gaussians; what is not fitted stays N(0, I).
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        Of the coordinates of the factors.
+    """
+
+    def __init__(self, mixture: GaussianMixture) -> None:
+        self.mixture = mixture
+
+    def terms(self, statistics: Statistics, rank: int) -> ImageTerms:
+        """As without a mixture, of which only the moments differ.
+
+        Columns u that are not fitted have the mean (I + G_u)^-1 (b_u - G_uz z) where z is known, so that
+        E[u z^T] = (I + G_u)^-1 (b_u E[z]^T - G_uz E[z z^T]).
+        """
+        unfitted = list(range(rank, statistics.gram.shape[-1]))
+        of_factors = statistics.integrate_out(unfitted)
+        posterior = mixture_posterior(of_factors, self.mixture)
+        mean, second = posterior.mean, posterior.second_moment
+        precision = statistics.gram[:, rank:, rank:] + _identity_like(statistics.gram[:, rank:, rank:])
+        known = statistics.inner[:, rank:, None] * mean[:, None, :] - statistics.gram[:, rank:, :rank] @ second
+        moments = torch.cat((second, torch.linalg.solve(precision, known)), dim=1)
+        value = 0.5 * of_factors.residual - posterior.evidence
+        return ImageTerms(value, mean, moments, mean[:, :, None] * mean[:, None, :], second)
 
 
 class LeastSquares:

@@ -71,6 +71,10 @@ class Statistics:
         rank = products.shape[-1] - 2
         return _evaluate(products, contrast, [*range(1, rank + 1), 0], [1.0] * rank + [deviation])
 
+    def for_mixtures(self) -> Statistics:
+        """Same in float64 and on the CPU, where mixtures are fitted."""
+        return Statistics(self.gram.double().cpu(), self.inner.double().cpu(), self.residual.double().cpu())
+
     def integrate_out(self, columns: Sequence[int]) -> Statistics:
         """Statistics of the other columns when some are marginalised, each with the prior N(0, 1).
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from solvar_engine.estimation.model.bands import Band, change_box
 from solvar_engine.estimation.model.expectation import contrast_variance_without_factors
 from solvar_engine.estimation.solver.agreement import factor_fsc
+from solvar_engine.estimation.solver.density import under_density
 from solvar_engine.estimation.solver.epochs import Factors, random_factors, run_epoch
 from solvar_engine.estimation.solver.gauge import align_halves, fix_gauge
 from solvar_engine.estimation.solver.preconditioner import Preconditioner
@@ -179,12 +180,12 @@ def fit_full_set(
     # The correlation is that of half-sets, so the signal is measured against the noise of one of them.
     of_half = problem.preconditioner(shell_max, 0.5)
     precision = _precision(band, of_half, halves.correlation, problem.rank)
-    if state is None:
-        first, second = halves.factors
-        average = 0.5 * (first.volumes + second.volumes)
-        variance = 0.5 * (first.contrast_variance + second.contrast_variance)
-        state = FullSetState(0, Factors(average, first.second_moment, variance), 0.0)
+    first, second = halves.factors
+    average = 0.5 * (first.volumes + second.volumes)
+    start = Factors(average, first.second_moment, halves.contrast_variance)
+    state = state or FullSetState(0, start, 0.0)
     index = torch.cat(problem.halves).sort().values
+    objective_of_all = under_density(problem, band, index, start)
     for number in range(state.done, len(epochs)):
         factors, objective = run_epoch(
             problem.source,
@@ -195,7 +196,7 @@ def fit_full_set(
             precision,
             epochs[number],
             problem.generator(2, number),
-            problem.objective,
+            objective_of_all,
         )
         state = FullSetState(number + 1, factors, objective)
         yield state

@@ -10,15 +10,19 @@ from torch import Tensor
 
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.judging.components import Components, LatentBatch
-from solvar_engine.estimation.model.mixture import GaussianMixture, choose_mixture, mixture_posterior
+from solvar_engine.estimation.model.mixture import (
+    LIVE_SHARE,
+    SHAPING_PARTICLES,
+    GaussianMixture,
+    choose_mixture,
+    mixture_posterior,
+)
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.jobs.fit.job import FitJob
 
 logger = logging.getLogger(__name__)
 
-_SHAPING_PARTICLES = 6_000
-_LIVE_SHARE = 1e-3  # of the leading eigenvalue: with less, images say nothing of a coordinate
 _CHUNK = 4096
 
 
@@ -40,17 +44,17 @@ def place_by_density(
         return None, latents
     eigenvalues = components.eigenvalues.cpu()
     deviation = eigenvalues.sqrt()
-    live = torch.nonzero(eigenvalues > _LIVE_SHARE * eigenvalues[0]).flatten()
+    live = torch.nonzero(eigenvalues > LIVE_SHARE * eigenvalues[0]).flatten()
     used = torch.cat(job.inputs.halves).sort().values
     good = used[~halves.outlier[used]]
-    sample = _known(latents, sample_of(good, _SHAPING_PARTICLES), deviation, live)
+    sample = _known(latents, sample_of(good, SHAPING_PARTICLES), deviation, live)
     chosen = choose_mixture(sample, halves.problem.generator(4), job.world)
     if not job.world.is_first:
         return None, latents
-    logger.info("density of the particles in latent space: %d Gaussian%s", len(chosen), "s" * (len(chosen) > 1))
+    logger.info("density of the particles in latent space: %s", chosen)
     if len(chosen) > 1:
         latents = _placed(latents, used, deviation, live, chosen)
-    return _along_all(chosen, live, rank).scaled(deviation), latents
+    return chosen.beside_others(live, rank).scaled(deviation), latents
 
 
 def _known(latents: LatentBatch, rows: Tensor, deviation: Tensor, live: Tensor) -> Statistics:
@@ -84,11 +88,3 @@ def _placed(
         log_likelihood[chunk] += found.evidence - mixture_posterior(known, one).evidence
     return replace(latents, z=z, precision=precision, log_likelihood=log_likelihood)
 
-
-def _along_all(mixture: GaussianMixture, live: Tensor, rank: int) -> GaussianMixture:
-    """The mixture with the other coordinates, which are N(0, 1) and independent."""
-    means = torch.zeros(len(mixture), rank, dtype=torch.float64)
-    means[:, live] = mixture.means
-    covariances = torch.eye(rank, dtype=torch.float64).repeat(len(mixture), 1, 1)
-    covariances[:, live[:, None], live] = mixture.covariances
-    return GaussianMixture(mixture.weights, means, covariances)

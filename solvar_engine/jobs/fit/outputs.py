@@ -216,4 +216,5 @@ def write_latent_density(run: RunDir, mixture: GaussianMixture | None, scale: Ou
     """Write the density of the particles in latent space; nothing without components."""
     if mixture is not None:
         means, covariances = mixture.means * scale.volume, mixture.covariances * scale.volume**2
+        covariances = covariances.expand(len(mixture), -1, -1)
         write_density(run.density, Density(mixture.weights.numpy(), means.numpy(), covariances.numpy()))

@@ -11,6 +11,7 @@ from solvar_engine.estimation.model.mixture import (
     choose_mixture,
     fit_mixture,
     mixture_posterior,
+    split,
 )
 from solvar_engine.estimation.model.objectives import latent_posterior
 from solvar_engine.estimation.model.statistics import Statistics
@@ -32,20 +33,21 @@ def images_of(z: Tensor, strength: float = 1.0, seed: int = 0) -> tuple[Tensor, 
     return images, loadings, Statistics(gram, inner, images.square().sum(dim=1))
 
 
-def any_mixture(parts: int, rank: int) -> GaussianMixture:
-    root = noise(parts, rank, rank, seed=5, dtype=torch.float64)
+def any_mixture(parts: int, rank: int, is_shared: bool = False) -> GaussianMixture:
+    root = noise(1 if is_shared else parts, rank, rank, seed=5, dtype=torch.float64)
     weights = torch.linspace(1.0, 3.0, parts, dtype=torch.float64)
     covariances = root @ root.mT + 0.2 * torch.eye(rank, dtype=torch.float64)
     return GaussianMixture(weights / weights.sum(), noise(parts, rank, seed=6, dtype=torch.float64), covariances)
 
 
-@pytest.mark.parametrize(("parts", "rank"), [(1, 1), (3, 2), (2, 4)])
-def test_posterior_equals_that_of_dense_gaussians(parts: int, rank: int) -> None:
+@pytest.mark.parametrize(("parts", "rank", "is_shared"), [(1, 1, False), (3, 2, False), (2, 4, False), (3, 4, True)])
+def test_posterior_equals_that_of_dense_gaussians(parts: int, rank: int, is_shared: bool) -> None:
     """Each Gaussian makes an image Gaussian: its evidence and conditional moments, from N-by-N covariances."""
     images, loadings, statistics = images_of(noise(70, rank, dtype=torch.float64))
-    mixture = any_mixture(parts, rank)
+    mixture = any_mixture(parts, rank, is_shared)
     log_share, means, covariances = [], [], []
-    for weight, mu, gamma in zip(mixture.weights, mixture.means, mixture.covariances, strict=True):
+    of_each = mixture.covariances.expand(parts, -1, -1)
+    for weight, mu, gamma in zip(mixture.weights, mixture.means, of_each, strict=True):
         cross = gamma @ loadings.mT
         covariance = loadings @ cross + torch.eye(PIXELS, dtype=torch.float64)
         error = images - loadings @ mu
@@ -67,7 +69,9 @@ def test_posterior_equals_that_of_dense_gaussians(parts: int, rank: int) -> None
     torch.testing.assert_close(found.second_moment, torch.einsum("nk,nkij->nij", share, seconds), **exact)
     torch.testing.assert_close(found.total, share.sum(dim=0), **exact)
     torch.testing.assert_close(found.first, torch.einsum("nk,nkr->kr", share, means), **exact)
-    torch.testing.assert_close(found.outer, torch.einsum("nk,nkij->kij", share, seconds), **exact)
+    outer = torch.einsum("nk,nkij->kij", share, seconds)
+    torch.testing.assert_close(mixture_posterior(statistics, mixture, of_each=True).outer, outer, **exact)
+    torch.testing.assert_close(found.outer, outer.sum(dim=0, keepdim=True) if is_shared else outer, **exact)
 
 
 def test_one_gaussian_is_the_posterior_without_a_mixture() -> None:
@@ -132,3 +136,32 @@ def test_a_mixture_is_scaled_with_its_coordinates() -> None:
     expected = mixture_posterior(statistics, mixture)
     torch.testing.assert_close(found.evidence, expected.evidence)
     torch.testing.assert_close(found.mean, expected.mean * deviation)
+
+
+def test_many_states_are_found_as_gaussians_of_one_covariance() -> None:
+    """40 places of 75 images each, in six dimensions: Gaussians of their own would have 27 numbers each to find."""
+    centres = noise(40, 6, dtype=torch.float64)
+    state = torch.arange(3000) // 75
+    unit = (centres - centres.mean(dim=0))[state] / centres.std(dim=0, unbiased=False)
+    _, _, statistics = images_of(unit, strength=1.5)
+    chosen = choose_mixture(statistics, generator())
+    assert len(chosen) >= 32 and len(chosen.covariances) == 1
+    errors = [
+        float((mixture_posterior(statistics, mixture).mean - unit).square().mean())
+        for mixture in (GaussianMixture.one(6), chosen)
+    ]
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_a_gaussian_is_split_along_the_states_that_it_holds() -> None:
+    """Two wells on the second axis in one Gaussian, one in the other: the first is split between the wells."""
+    state = torch.arange(900) % 3
+    centres = torch.tensor([[2.0, 1.5], [2.0, -1.5], [-2.0, 0.0]], dtype=torch.float64)
+    _, _, statistics = images_of(centres[state] + 0.1 * noise(900, 2, seed=3, dtype=torch.float64))
+    half = torch.full((2,), 0.5, dtype=torch.float64)
+    both = GaussianMixture(half, centres[1:] * torch.tensor([1.0, 0.0]), 0.5 * torch.eye(2, dtype=torch.float64)[None])
+    found = split(both, statistics)
+    assert found.weights.tolist() == [0.25] * 4
+    torch.testing.assert_close(found.means[[0, 2]].mean(dim=0), centres[:2].mean(dim=0), rtol=0, atol=0.1)
+    step = (found.means[0] - found.means[2]).abs()
+    assert step[1] > 1.5 and step[0] < 0.2

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.model.objectives import OBJECTIVES, latent_posterior
+from solvar_engine.estimation.model.mixture import GaussianMixture
+from solvar_engine.estimation.model.objectives import OBJECTIVES, MixtureLikelihood, latent_posterior
 from solvar_engine.estimation.model.statistics import Statistics
 from tests.estimation.problems import DENSE_OBJECTIVES, DenseModel
 from tests.reconstruction.simulated import noise
@@ -165,6 +166,35 @@ def test_gradient_equals_that_of_the_dense_formula(columns, contrast, name: str)
     loadings = model.loadings.clone().requires_grad_()
     DENSE_OBJECTIVES[name](replace(model, loadings=loadings)).sum().backward()
     torch.testing.assert_close(gradient, loadings.grad[..., :-1], **EXACT)
+
+
+@pytest.mark.parametrize("kinds", [3, 1])
+def test_likelihood_under_a_mixture_and_its_gradient_are_those_of_dense_ones(columns, contrast, prior, kinds) -> None:
+    """Each Gaussian of the latents makes one of images, in which the contrast's column is as without a mixture."""
+    shape = torch.linspace(0.5, 1.5, kinds, dtype=torch.float64)[:, None, None]
+    weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    mixture = GaussianMixture(weights, noise(3, RANK, seed=7, dtype=torch.float64), shape * prior)
+    model = joint_model_at(columns, contrast)
+    terms = MixtureLikelihood(mixture).terms(joint_at(columns, contrast), RANK)
+    loadings = model.loadings.clone().requires_grad_()
+    likelihood = []
+    for weight, mean, covariance in zip(weights, mixture.means, mixture.covariances.expand(3, -1, -1), strict=True):
+        both = torch.block_diag(covariance, torch.ones(1, 1, dtype=torch.float64))
+        shown = replace(model, loadings=loadings, mean=model.mean + loadings[..., :-1] @ mean)
+        likelihood.append(weight.log() - shown.objective(both))
+    value = -torch.stack(likelihood).logsumexp(dim=0)
+    torch.testing.assert_close(terms.value, value, **EXACT)
+    value.sum().backward()
+    gradient = model.loadings @ terms.moments - model.error[:, :, None] * terms.weights[:, None, :]
+    torch.testing.assert_close(gradient, loadings.grad[..., :-1], **EXACT)
+
+
+def test_one_gaussian_is_the_likelihood_without_a_mixture(columns, contrast) -> None:
+    statistics = joint_at(columns, contrast)
+    one = MixtureLikelihood(GaussianMixture.one(RANK))
+    found, expected = (objective.terms(statistics, RANK) for objective in (one, OBJECTIVES["ml"]))
+    for name in ("value", "weights", "moments", "information", "second_moment"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), **EXACT)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

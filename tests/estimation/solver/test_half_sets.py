@@ -88,7 +88,7 @@ def test_no_random_number_is_used_twice(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(CovarianceProblem, "generator", record)
     *_, halves = fit_half_sets(problem)
     list(fit_full_set(problem, halves))
-    assert len(asked) == len(set(asked)) == 2 * (1 + len(SCHEDULE.units(BOX))) + len(SCHEDULE.full_epochs())
+    assert len(asked) == len(set(asked)) == 2 * (1 + len(SCHEDULE.units(BOX))) + len(SCHEDULE.full_epochs()) + 1
 
 
 def test_prior_of_all_images_is_the_one_that_the_halves_agreed_on(monkeypatch: pytest.MonkeyPatch) -> None:
