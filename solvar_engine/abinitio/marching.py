@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,6 +49,28 @@ class Fit:
     log_likelihood: Tensor
     contrast: Tensor
     contrast_variance: float
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name."""
+        return {
+            "rotation": self.pose.rotation,
+            "shift": self.pose.shift,
+            "map_of": self.map_of,
+            "log_likelihood": self.log_likelihood,
+            "contrast": self.contrast,
+            "contrast_variance": torch.tensor(self.contrast_variance, dtype=torch.float64),
+        }
+
+    @staticmethod
+    def of(tensors: Mapping[str, Tensor]) -> Fit:
+        """What :meth:`tensors` gave."""
+        return Fit(
+            Pose(tensors["rotation"], tensors["shift"]),
+            tensors["map_of"],
+            tensors["log_likelihood"],
+            tensors["contrast"],
+            float(tensors["contrast_variance"]),
+        )
 
 
 def best_of_modes(

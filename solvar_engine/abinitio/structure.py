@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -32,9 +32,16 @@ _MOST_IMAGES = 20_000  # for the search at low resolution
 _AFTER_LEVELS, _OF_SEARCH, _AFTER_MODES = 0.4, 0.2, 0.7  # of the work
 _JUNK = 0.5  # probability of showing a map below which an image shows none
 _LEAST_SHIFT_PX = 0.3
+_MODES, _FIT = "modes", "poses"  # checkpoints
 
-Report = Callable[[str, float, str], None]
-"""Called with the stage, the share of the whole work that is done, and a sentence, empty unless there is news."""
+class Report(Protocol):
+    """Is told how far a search is."""
+
+    def __call__(self, stage: str, share: float, sentence: str, shell: int | None = None) -> None:
+        """Called with the stage, the share of the whole work that is done, a sentence, empty unless there is news, and
+        the last shell that is looked at from now on, where it has changed.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -218,18 +225,23 @@ class _Work:
         sign, mixture = self._low_resolution()
         self.source = self.source.with_sign(sign)
         self.report("global search", _AFTER_LEVELS, "Scoring all images at all poses")
-        modes = search_all(
-            self.source, mixture, self.shell, self.operators, self.slices,
-            lambda share: self.report("global search", _AFTER_LEVELS + share * _OF_SEARCH, ""),
-        )  # fmt: skip
+        modes = self._modes(mixture)
         is_far = far_in_power(self._power())
         is_junk = (modes.not_junk < _JUNK) | is_far
         verdict = self._verdict(modes, is_far, is_junk)
-        fit = best_of_modes(
-            self.source, modes, mixture.volumes, self.shell, mixture.shift_std_px, self.slices
-        )
-        shift_std = self._shift_std(fit, is_junk)
-        fit, means, shell = self._marched(fit, is_junk, shift_std) if verdict.found else self._as_it_is(fit, is_junk)
+        saved = self._load(_FIT)
+        if saved is not None:
+            fit, shift_std = Fit.of(saved), float(saved["shift_std"])
+        else:
+            fit = best_of_modes(
+                self.source, modes, mixture.volumes, self.shell, mixture.shift_std_px, self.slices
+            )
+            shift_std = self._shift_std(fit, is_junk)
+        reached = (self.shell, 0) if saved is None else (int(saved["at"][0]), int(saved["at"][1]))
+        if verdict.found:
+            fit, means, shell = self._marched(fit, is_junk, shift_std, *reached)
+        else:
+            fit, means, shell = self._as_it_is(fit, is_junk)
         maps = [masked(mean, self.source.pixel_size) for mean in means]
         deviation = rotation_deviation(self.source, fit, maps, shell, self.slices)
         populations = torch.bincount(fit.map_of[~is_junk], minlength=len(means)).double()
@@ -264,7 +276,7 @@ class _Work:
         steps, done = sum(level.steps for level in self.levels), 0
         for number, level in enumerate(self.levels):
             name = f"level_{level.shell}"
-            saved = None if self.checkpoint is None else self.checkpoint.load(name)
+            saved = self._load(name)
             if saved is not None:
                 mixture, done = _mixture_of(saved), done + level.steps
                 continue
@@ -275,10 +287,29 @@ class _Work:
                 mixture, done = better, done + 1
                 self.report("search at low resolution", done / steps * _AFTER_LEVELS, "")
             mixture = recentred(mixture, operators)
-            self.report("search at low resolution", done / steps * _AFTER_LEVELS, _words(level, mixture))
-            if self.checkpoint is not None:
-                self.checkpoint.save(name, _tensors_of(mixture))
+            share = done / steps * _AFTER_LEVELS
+            self.report("search at low resolution", share, _words(level, mixture), level.shell)
+            self._save(name, _tensors_of(mixture))
         return sign, mixture
+
+    def _modes(self, mixture: Mixture) -> Modes:
+        """The likeliest poses of all images."""
+        saved = self._load(_MODES)
+        if saved is not None:
+            return Modes(**saved)
+        modes = search_all(
+            self.source, mixture, self.shell, self.operators, self.slices,
+            lambda share: self.report("global search", _AFTER_LEVELS + share * _OF_SEARCH, ""),
+        )  # fmt: skip
+        self._save(_MODES, vars(modes))
+        return modes
+
+    def _load(self, name: str) -> Mapping[str, Tensor] | None:
+        return None if self.checkpoint is None else self.checkpoint.load(name)
+
+    def _save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint.save(name, tensors)
 
     def _power(self) -> Tensor:
         power = torch.zeros(len(self.source))
@@ -319,10 +350,11 @@ class _Work:
         maps, halves = self.options.classes, self._halves(is_junk)
         return fit, reconstructed(self.source, fit, halves, maps, self.operators, self.slices), self.shell
 
-    def _marched(self, fit: Fit, is_junk: Tensor, shift_std: float) -> tuple[Fit, list[MeanEstimate], int]:
-        """Poses refined from band to band."""
+    def _marched(
+        self, fit: Fit, is_junk: Tensor, shift_std: float, shell: int, rounds: int
+    ) -> tuple[Fit, list[MeanEstimate], int]:
+        """Poses refined from band to band, on from a shell that was reached in so many rounds."""
         maps, halves = self.options.classes, self._halves(is_junk)
-        shell, rounds = self.shell, 0
         while True:
             means = reconstructed(self.source, fit, halves, maps, self.operators, self.slices)
             higher = next_shell(shell, means, self.limit)
@@ -331,9 +363,11 @@ class _Work:
             shell, rounds = higher, rounds + 1
             share = _AFTER_MODES + (1 - _AFTER_MODES) * (1 - 0.7**rounds)
             reach = self.source.box_size * self.source.pixel_size / shell
-            self.report("refinement", share, f"Refining poses at {reach:.1f} Angstrom")
+            self.report("refinement", share, f"Refining poses at {reach:.1f} Angstrom", shell)
             volumes = [masked(mean, self.source.pixel_size) for mean in means]
             fit = refined(self.source, fit, volumes, shell, shift_std, self.slices)
+            of_shift = torch.tensor(shift_std, dtype=torch.float64)
+            self._save(_FIT, {**fit.tensors(), "shift_std": of_shift, "at": torch.tensor([shell, rounds])})
 
 
 def other_hand(structure: Structure) -> Structure:

@@ -20,23 +20,23 @@ from tests.abinitio.sources import PoselessSource, simulated
 HALF_TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
 
 
-def silent(stage: str, share: float, sentence: str) -> None:
+def silent(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
     assert 0 <= share <= 1 and stage
 
 
 class Memory:
-    """A checkpoint that ends the run when so many levels are saved."""
+    """A checkpoint that ends the run when it is so full."""
 
-    def __init__(self, levels: int) -> None:
+    def __init__(self) -> None:
         self.saved: dict[str, Mapping[str, Tensor]] = {}
-        self._levels = levels
+        self.most = 0
 
     def load(self, name: str) -> Mapping[str, Tensor] | None:
         return self.saved.get(name)
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         self.saved[name] = tensors
-        if len(self.saved) == self._levels:
+        if len(self.saved) == self.most:
             raise KeyboardInterrupt
 
 
@@ -129,12 +129,20 @@ def test_a_killed_run_goes_on_and_ends_the_same() -> None:
     source, _, _ = simulated(100, signal=3.0)
     options = AbinitioOptions(max_shell=6, shift_std_px=0.7)
     whole = find_structure(source, options, silent)
-    memory = Memory(1)
-    with pytest.raises(KeyboardInterrupt):
-        find_structure(source, options, silent, memory)
-    memory._levels = 0
-    resumed = find_structure(source, options, silent, memory)
-    assert list(memory.saved) == ["level_5", "level_6"]
+    memory, stages, reached = Memory(), [], []
+
+    def report(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
+        stages.append(stage)
+        reached.extend([] if shell is None else [shell])
+
+    for memory.most in (1, 3, 4):  # in the first search, after that of all poses, and after the first refinement
+        with pytest.raises(KeyboardInterrupt):
+            find_structure(source, options, report, memory)
+    memory.most = 0
+    stages.clear()
+    resumed = find_structure(source, options, report, memory)
+    assert list(memory.saved) == ["level_5", "level_6", "modes", "poses"]
+    assert set(stages) <= {"global search", "verdict", "refinement"} and reached[:2] == [5, 6]
     assert torch.equal(resumed.pose.rotation, whole.pose.rotation) and torch.equal(resumed.volumes, whole.volumes)
 
 
