@@ -108,7 +108,7 @@ def pose_cautions(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
                 f" ({comparison(gain, error)})"
             )
         return [f"{found}: {check}"]
-    cautions = [*origin_doubts(evidence, stack), *ctf_doubts(evidence, stack.path)]
+    cautions = [*origin_doubts(evidence, stack), *ctf_doubts(evidence, stack)]
     foreign = foreign_parts(evidence, stack)
     if foreign:
         cautions.insert(

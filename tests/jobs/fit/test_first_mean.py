@@ -122,10 +122,10 @@ def test_the_part_whose_poses_are_foreign_is_named(foreign, named):
     is_foreign = torch.tensor([foreign(int(row)) for row in rows])
     scatter = noise(len(rows), seed=1).double()
     nothing, signal = torch.ones(len(rows), len(SHIFT_FACTORS)).double(), torch.full((len(rows),), 9.0).double()
-    evidence = PoseEvidence(rows, signal, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing, nothing)
+    evidence = PoseEvidence(rows, signal, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing, nothing[:, :4])
     (doubt,) = pose_cautions(evidence, ListOf800())
     assert doubt.startswith(f"The orientations {named} list.star do not seem to belong to their images")
-    weak = PoseEvidence(rows, signal, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing, nothing)
+    weak = PoseEvidence(rows, signal, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing, nothing[:, :4])
     assert pose_cautions(weak, ListOf800()) == []
 
 
@@ -137,7 +137,7 @@ def test_the_part_whose_origins_are_wrong_is_named(factor):
     shift_gain = torch.full((len(rows), len(SHIFT_FACTORS)), 4.0).double() + scatter
     shift_gain[:, SHIFT_FACTORS.index(factor)] -= 8.0 * is_wrong
     gains = torch.full((2, len(rows)), 10.0).double()
-    evidence = PoseEvidence(rows, *gains, shift_gain, shift_gain[:, :2].abs())
+    evidence = PoseEvidence(rows, *gains, shift_gain, shift_gain[:, :4].abs())
     moved = replace(ListOf800(), pose=Pose(torch.eye(3).expand(800, 3, 3), torch.full((800, 2), 5.0)))
     (doubt,) = pose_cautions(evidence, moved)
     assert doubt.startswith(f"The images of rows 1 to 400 in list.star agree better with {factor:g} times their")
@@ -153,11 +153,11 @@ def test_noise_is_no_proof_that_poses_are_foreign():
     scatter = noise(800, seed=1).double()
     scatter -= scatter.mean()
     for signal, is_foreign, said in ((9.0, True, "do not seem to belong"), (0.4, False, "too few or too noisy")):
-        evidence = PoseEvidence(rows, torch.full((800,), signal).double(), 0.05 + scatter, nothing, nothing)
+        evidence = PoseEvidence(rows, torch.full((800,), signal).double(), 0.05 + scatter, nothing, nothing[:, :4])
         (doubt,) = pose_cautions(evidence, ListOf800())
         assert are_foreign(evidence) is is_foreign and said in doubt
     for gain, doubts in ((3.0, 1), (7.0, 0)):  # even of balls, right ones gain 0.7 of the signal or more
-        seen = PoseEvidence(rows, torch.full((800,), 9.0).double(), gain + scatter, nothing, nothing)
+        seen = PoseEvidence(rows, torch.full((800,), 9.0).double(), gain + scatter, nothing, nothing[:, :4])
         assert not are_foreign(seen) and len(pose_cautions(seen, ListOf800())) == doubts
 
 
