@@ -24,6 +24,7 @@ WEAK = 0.5
 
 _ANISOTROPIC = 0.2  # of the signal of a molecule, at least, depends on its orientation; of phantoms 1.2 to 1.7
 _USUAL = 0.6  # of balls and shells 0.7 to 1.2; with angles of other conventions 0.1 to 0.4
+_MOST_MOLECULES = 1.2  # of phantoms 1.2 to 1.7; with rot of the other sign 0.95
 _LEAST_SHIFT = 0.1  # px, of shifts whose unit can be told
 _NOTABLE = 0.05  # of the gain of the orientations
 _NOTABLE_CTF = 0.001  # of the same, which is all that images at low resolution show of their transfer functions
@@ -50,6 +51,12 @@ def are_foreign(evidence: PoseEvidence) -> bool:
 def explain_little(evidence: PoseEvidence) -> bool:
     """Whether orientations surely say less of the images than right ones do, as angles of another convention would."""
     return _surely_gain_less(evidence, _USUAL)
+
+
+def may_be_of_another_convention(evidence: PoseEvidence) -> bool:
+    """Whether orientations say less of the images than those of most molecules do."""
+    gain, signal = (float(values.mean()) for values in (evidence.orientation_gain, evidence.signal))
+    return gain < _MOST_MOLECULES * signal
 
 
 def _surely_gain_less(evidence: PoseEvidence, share: float) -> bool:
@@ -92,8 +99,8 @@ def _first_doubt(
 ) -> tuple[str, Finding] | None:
     """Name the parts of which something is found and not of the others, as "of rows 1 to 9 in "; "" stands for all."""
     for parts in partitions(stack, evidence.index.numpy()):
-        doubtful = [(name, members, judged(members, SIGNIFICANT_PART)) for name, members in parts]
-        doubtful = [one for one in doubtful if one[2] is not None]
+        found = [(name, members, judged(members, SIGNIFICANT_PART)) for name, members in parts]
+        doubtful = [(name, members, finding) for name, members, finding in found if finding is not None]
         others = ~np.any([members for _, members, _ in doubtful], axis=0)
         if doubtful and len(doubtful) < len(parts) and judged(others, SIGNIFICANT) is None:
             (name, _, finding), more = doubtful[0], len(doubtful) - 1
@@ -123,7 +130,8 @@ def origin_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     of_part, (gain, error, factor) = found
     return [
         f"The images {of_part or 'of '}{stack.path} agree better with {factor:g} times their origins (log-likelihood"
-        f" gain {gain:.2f} +- {error:.2f} an image): check their unit and sign, and that they are of these images"
+        f" gain {gain:.2f} +- {error:.2f} an image): check their unit and sign, that they are of these images, and how"
+        " accurate they are"
     ]
 
 

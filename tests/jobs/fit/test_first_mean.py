@@ -19,14 +19,16 @@ from solvar_engine.contract.run import RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.mrc import StackWriter
+from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.estimation.alternation.means import half_set_equations
 from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence
+from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import low_pass
 from solvar_engine.imaging.masks import automatic_mask, grown, soft_edge, sphere_mask
 from solvar_engine.imaging.types import Pose, Volume
 from solvar_engine.jobs.decisions import ImageDecisions, read_cautions, read_decisions
-from solvar_engine.jobs.fit.first_mean import BALL, mask_cautions, pose_cautions
+from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_cautions, pose_cautions
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
@@ -171,6 +173,71 @@ def test_transfer_functions_that_are_not_those_of_the_images_are_told(column, va
     assert doubt.startswith(f"The transfer functions in {particles} are not those of its images") and text in doubt
 
 
+@pytest.fixture(scope="module")
+def transfer_doubts(simulate, tmp_path_factory):
+    """Function from a change of prepared images to what is said of their transfer functions, and those images."""
+    data = simulate("--phantom", "static", "--particles", 600, "--box", 24, "--pixel-size", 8, "--snr", 0.5)
+    params = FitParams(particles=str(data.particles), output=str(tmp_path_factory.mktemp("run") / "run"), rank=1)
+    run = RunDir(params.output)
+    with prepared(run, params, resume=False):
+        job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
+        with closing(job.progress):
+            known = read_images(job)
+
+    def doubts(source: PreparedParticles) -> list[str]:
+        mean = estimate_mean(*half_set_equations(source, job.inputs.halves, job.projector_options))
+        return pose_cautions(evidence_of_poses(job, source, mean), job.inputs.stack)
+
+    return doubts, known
+
+
+def _shuffled(source, is_wrong):
+    rows, wrong = torch.arange(len(source)), torch.nonzero(is_wrong).flatten()
+    rows[wrong] = wrong[torch.randperm(len(wrong), generator=torch.Generator().manual_seed(1))]
+    return source.with_ctf(source.ctf[rows])
+
+
+def _of_200_kv(source, is_wrong):
+    voltage = torch.where(is_wrong, 200.0, source.ctf.voltage)
+    return source.with_ctf(replace(source.ctf, voltage=voltage))
+
+
+def _multiplied(source, is_wrong):
+    ctf = ctf_values(source.ctf, source.disk, source.pixel_size)
+    return replace(source, coefficients=source.coefficients * torch.where(is_wrong[:, None], 1.5 * ctf, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (_shuffled, "as well with those of other images"),
+        (_of_200_kv, "better with those of another voltage, 200 or 300 kV: check rlnVoltage"),
+        (_multiplied, "better with their squares, as of images that were multiplied by them (rlnCtfDataAreCtfPrem"),
+    ],
+)
+def test_other_transfer_functions_are_told_of_all_images_and_of_a_part(change, text, transfer_doubts):
+    doubts, known = transfer_doubts
+    row = torch.arange(len(known))
+    assert doubts(known) == []
+    (doubt,) = doubts(change(known, row >= 0))
+    assert doubt.startswith("The transfer functions in /") and text in doubt
+    if change is _shuffled:  # whose images still have transfer functions of this kind: half of so few do not tell
+        return
+    (doubt,) = doubts(change(known, row >= len(known) // 2))
+    assert doubt.startswith("The transfer functions of rows 301 to 600 in /") and text in doubt
+
+
+@pytest.mark.parametrize("turn", [lambda r, t, p: (-r, t, p), lambda r, t, p: (r, t + 180, p)])
+def test_mirrored_orientations_are_named(turn, hinge, tmp_path):
+    """Their mean is that of a molecule, too; only another one explains the images better."""
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    angles = StarFile.read(hinge.particles).particles.numbers(*names)
+    turned = turn(*(angles[name] for name in names))
+    particles = with_changed_rows(hinge.particles, tmp_path / "x.star", **dict(zip(names, turned, strict=True)))
+    (doubt,) = settled(particles, tmp_path)[1]
+    assert "agree much better with the other sign of rlnAngleRot (log" in doubt
+
+
 @pytest.mark.parametrize("turn", [lambda r, t, p: (r, t, -p), lambda r, t, p: (-r, -t, -p), lambda r, t, p: (p, t, r)])
 def test_angles_of_another_convention_are_told(turn, hinge, tmp_path):
     """They are consistent, so that the images prefer them a little, and components look real."""
@@ -251,6 +318,13 @@ def test_a_moved_mask_that_holds_most_of_the_density_is_told(axis, pixels, masks
     holds, beside, apart = map(int, re.findall(r"(\d+) (?:%|Angstrom)", doubt))
     assert 40 <= holds <= 85 and 5 < beside < 100 - holds and apart == pytest.approx(40, abs=10)
     assert "may come back as a motion" in doubt
+
+
+@pytest.mark.parametrize("turn", [lambda m: m.flip(0).roll(1, 0), lambda m: m.flip(2).roll(1, 2), lambda m: m.mT])
+def test_a_mirrored_mask_is_told(turn, masks_judged):
+    judge, mean = masks_judged
+    (doubt,) = judge(turn(automatic_mask(mean.mean, PIXEL_SIZE)))
+    assert "if it is mirrored or its axes are exchanged" in doubt or "are far outside it" in doubt
 
 
 def test_masks_around_the_molecule_are_not_doubted(masks_judged, hinge):
