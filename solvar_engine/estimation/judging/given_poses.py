@@ -147,7 +147,9 @@ def _transfer_gains(
     scale = cross.sum(dim=0) / power.sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
     found = (scale * cross - 0.5 * scale.square() * power).sum(dim=2)
     gain = found[:, :1] - found[:, 1:]
-    gain[:, 0] -= _OWN_SHARE * expected
+    # of an image whose signal is weaker, as those of an optics group may be, as much less is expected
+    contrast = cross[:, 0].sum(dim=1) / power[:, 0].sum(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    gain[:, 0] -= _OWN_SHARE * contrast * expected
     return gain
 
 
