@@ -58,15 +58,16 @@ class BadImages:
             return
         where = self._list(stack, rows, faults)
         first = f"{stack.name_of_image(rows[0])} {faults[rows[0]]}"
+        is_most = len(rows) > _MOST_LEFT_OUT * len(stack)
         remedy = "give unmasked images" if faults[rows[0]] == MASKED else "extract it again"
         remedy += ", or leave it out with --skip-bad-images"
         if len(rows) > 1:
             shown = ", ".join(str(row + 1) for row in rows[:_SHOWN_ROWS]) + (" ..." if len(rows) > _SHOWN_ROWS else "")
             first += f", and {len(rows)} of {len(stack)} images cannot be used (rows {shown}{where})"
-            remedy = "extract them again, or leave them out with --skip-bad-images"
+            remedy = "extract them again" + ("" if is_most else ", or leave them out with --skip-bad-images")
         if not self.leave_out:
             raise UserError(f"{first}: {remedy}.")
-        if len(rows) > _MOST_LEFT_OUT * len(stack):
+        if is_most:
             raise UserError(f"{first}: too many to leave out; extract them again.")
         logger.warning("%s: left out, as outliers", first)
 

@@ -152,6 +152,12 @@ def refuse_units_of_many(columns: ColumnsOfParticles) -> None:
     phase_shift = columns.find("rlnPhaseShift")
     if phase_shift is not None:
         _refuse_some(columns, "rlnPhaseShift", _among(np.abs(phase_shift), 0.1, np.pi + 1e-3, 2 * np.pi), "radians")
+    none = np.flatnonzero((columns.get("rlnAmplitudeContrast") == 0) & (phase_shift is None or phase_shift == 0))
+    if len(none):
+        columns.doubt(
+            f"rlnAmplitudeContrast of {columns.source} is 0 in {columns.part_of(none)}, and 0.07 to 0.1 as a rule: was"
+            " it never filled?"
+        )
     scale = columns.find("rlnCtfScalefactor")
     if scale is not None and not scale.any():
         raise UserError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations, product
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -100,9 +102,30 @@ def share_of_density(volume: Tensor, mask: Tensor, pixel_size: float) -> float:
     float
         From 0 to 1; 1 if the map holds nothing that stands out.
     """
-    smooth, level = _smooth_density(volume, pixel_size)
-    density = (smooth * _bodies(smooth, level).to(smooth.device)).double()
+    density = _standing_out(volume, pixel_size)
     return float((density * mask.to(density)).sum() / density.sum()) if bool(density.any()) else 1.0
+
+
+def largest_turned_share(volume: Tensor, mask: Tensor, pixel_size: float) -> float:
+    """As `share_of_density`, the largest of a mask whose axes are exchanged or reversed about the centre."""
+    density, mask = _standing_out(volume, pixel_size), mask.to(torch.float64)
+    size = mask.shape[0]
+    reverse = (2 * (size // 2) - torch.arange(size)) % size
+    shares = [0.0 if bool(density.any()) else 1.0]
+    for axes in permutations(range(3)):
+        turned = mask.permute(axes).to(density)
+        for reversed_axes in product((False, True), repeat=3):
+            part = turned
+            for axis in range(3):
+                if reversed_axes[axis]:
+                    part = part.index_select(axis, reverse.to(part.device))
+            shares.append(float((density * part).sum() / density.sum().clamp_min(1e-30)))
+    return max(shares)
+
+
+def _standing_out(volume: Tensor, pixel_size: float) -> Tensor:
+    smooth, level = _smooth_density(volume, pixel_size)
+    return (smooth * _bodies(smooth, level).to(smooth.device)).double()
 
 
 def grown(mask: Tensor, margin_px: float) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,11 +24,15 @@ WEAK = 0.5
 
 _ANISOTROPIC = 0.2  # of the signal of a molecule, at least, depends on its orientation; of phantoms 1.2 to 1.7
 _USUAL = 0.6  # of balls and shells 0.7 to 1.2; with angles of other conventions 0.1 to 0.4
+_MOST_MOLECULES = 1.2  # of phantoms 1.2 to 1.7; with rot of the other sign 0.95
 _LEAST_SHIFT = 0.1  # px, of shifts whose unit can be told
 _NOTABLE = 0.05  # of the gain of the orientations
 _NOTABLE_CTF = 0.001  # of the same, which is all that images at low resolution show of their transfer functions
 _LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
+_LEAST_OF_CTF = 50  # the same where the scale in each shell is found, too
 _BLOCKS = (2, 4, 8)  # of rows
+
+Finding = TypeVar("Finding")
 
 
 def comparison(gain: float, error: float) -> str:
@@ -48,26 +53,60 @@ def explain_little(evidence: PoseEvidence) -> bool:
     return _surely_gain_less(evidence, _USUAL)
 
 
+def may_be_of_another_convention(evidence: PoseEvidence) -> bool:
+    """Whether orientations say less of the images than those of most molecules do."""
+    gain, signal = (float(values.mean()) for values in (evidence.orientation_gain, evidence.signal))
+    return gain < _MOST_MOLECULES * signal
+
+
 def _surely_gain_less(evidence: PoseEvidence, share: float) -> bool:
     gain, error = mean_and_error(evidence.orientation_gain)
     return gain + SIGNIFICANT * error < share * float(evidence.signal.mean())
 
 
-def ctf_doubts(evidence: PoseEvidence, path: object) -> list[str]:
-    """Say if images agree better with transfer functions of others, or with those of images that are phase-flipped."""
-    least = _NOTABLE_CTF * float(evidence.orientation_gain.mean())
-    others = (
-        "those of other images: check the columns of the CTF, and rlnPhaseShift",
-        "the opposite of what the list says of phase-flipping: check rlnCtfDataArePhaseFlipped",
-    )
-    for column, what in enumerate(others):
-        gain, error = mean_and_error(-evidence.ctf_gain[:, column])
-        if gain > max(SIGNIFICANT * error, least):
-            return [
-                f"The transfer functions in {path} are not those of its images, which agree better with {what}"
-                f" (log-likelihood gain {gain:.2f} +- {error:.2f} an image)"
-            ]
-    return []
+_OTHER_TRANSFER = (
+    "as well with those of other images: check the columns of the CTF, and rlnPhaseShift",
+    "better with the opposite of what the list says of phase-flipping: check rlnCtfDataArePhaseFlipped",
+    "better with those of another voltage, 200 or 300 kV: check rlnVoltage",
+    "better with their squares, as of images that were multiplied by them (rlnCtfDataAreCtfPremultiplied): extract"
+    " these without that",
+)
+
+
+def ctf_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
+    """Say if images, or those of some parts, agree better with other transfer functions than with those of the list."""
+
+    def judged(members: NDArray[np.bool_], significant: float) -> tuple[float, float, str] | None:
+        part = torch.from_numpy(members)
+        least = _NOTABLE_CTF * float(evidence.orientation_gain.mean())
+        gains = [mean_and_error(-column) for column in evidence.ctf_gain[part].T]
+        gain, error, what = max((*gain, what) for gain, what in zip(gains, _OTHER_TRANSFER, strict=True))
+        is_sure = int(part.sum()) >= _LEAST_OF_CTF and gain > max(significant * error, least)
+        return (gain, error, what) if is_sure else None
+
+    found = _first_doubt(evidence, stack, judged)
+    if found is None:
+        return []
+    of_part, (gain, error, what) = found
+    return [
+        f"The transfer functions {of_part or 'in '}{stack.path} are not those of its images, which agree {what}"
+        f" (log-likelihood gain {gain:.2f} +- {error:.2f} an image)"
+    ]
+
+
+def _first_doubt(
+    evidence: PoseEvidence, stack: ParticleStack, judged: Callable[[NDArray[np.bool_], float], Finding | None]
+) -> tuple[str, Finding] | None:
+    """Name the parts of which something is found and not of the others, as "of rows 1 to 9 in "; "" stands for all."""
+    for parts in partitions(stack, evidence.index.numpy()):
+        found = [(name, members, judged(members, SIGNIFICANT_PART)) for name, members in parts]
+        doubtful = [(name, members, finding) for name, members, finding in found if finding is not None]
+        others = ~np.any([members for _, members, _ in doubtful], axis=0)
+        if doubtful and len(doubtful) < len(parts) and judged(others, SIGNIFICANT) is None:
+            (name, _, finding), more = doubtful[0], len(doubtful) - 1
+            return f"of {name}{f' and {more} more' if more else ''} in ", finding
+    everything = judged(np.ones(len(evidence.index), dtype=bool), SIGNIFICANT)
+    return None if everything is None else ("", everything)
 
 
 def foreign_parts(evidence: PoseEvidence, stack: ParticleStack) -> str:
@@ -81,22 +120,19 @@ def foreign_parts(evidence: PoseEvidence, stack: ParticleStack) -> str:
 
 def origin_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     """Say if images, or those of some parts, agree better with origins of another unit or sign, or with none."""
-    for parts in partitions(stack, evidence.index.numpy()):
-        found = {name: _better_origins(evidence, stack, members, SIGNIFICANT_PART) for name, members in parts}
-        doubtful = [(name, better) for name, better in found.items() if better is not None]
-        if doubtful and len(doubtful) < len(parts):
-            (name, better), others = doubtful[0], len(doubtful) - 1
-            return [_origin_doubt(f"{name}{f' and {others} more' if others else ''} in {stack.path}", better)]
-    everything = _better_origins(evidence, stack, np.ones(len(evidence.index), dtype=bool), SIGNIFICANT)
-    return [] if everything is None else [_origin_doubt(str(stack.path), everything)]
 
+    def judged(members: NDArray[np.bool_], significant: float) -> tuple[float, float, float] | None:
+        return _better_origins(evidence, stack, members, significant)
 
-def _origin_doubt(named: str, better: tuple[float, float, float]) -> str:
-    gain, error, factor = better
-    return (
-        f"The images of {named} agree better with {factor:g} times their origins (log-likelihood gain {gain:.2f} +-"
-        f" {error:.2f} an image): check their unit and sign, and that they are of these images"
-    )
+    found = _first_doubt(evidence, stack, judged)
+    if found is None:
+        return []
+    of_part, (gain, error, factor) = found
+    return [
+        f"The images {of_part or 'of '}{stack.path} agree better with {factor:g} times their origins (log-likelihood"
+        f" gain {gain:.2f} +- {error:.2f} an image): check their unit and sign, that they are of these images, and how"
+        " accurate they are"
+    ]
 
 
 def _better_origins(

@@ -144,3 +144,13 @@ def test_the_ctf_of_a_real_set_raises_no_doubt(shared_data):
     columns = {name: real[f"ctf/{other}"][rows].astype(float) for name, other in names.items()}
     columns["rlnDefocusAngle"] = np.degrees(columns["rlnDefocusAngle"])
     assert read(ordinary(**columns)).cautions == ()
+
+
+def test_an_amplitude_contrast_of_zero_is_told():
+    """In one optics group, named, or in all; not with a phase plate, nor where it is small."""
+    (doubt,) = read(ordinary(), rlnAmplitudeContrast=[0.1, 0.0]).cautions
+    assert doubt.endswith("is 0 in optics group two, and 0.07 to 0.1 as a rule: was it never filled?")
+    (doubt,) = read(ordinary(), rlnAmplitudeContrast=[0.0, 0.0]).cautions
+    assert "is 0 in all rows" in doubt
+    assert read(ordinary(rlnPhaseShift=np.full(COUNT, 90.0)), rlnAmplitudeContrast=[0.0, 0.0]).cautions == ()
+    assert read(ordinary(), rlnAmplitudeContrast=[0.05, 0.1]).cautions == ()

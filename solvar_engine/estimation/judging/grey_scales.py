@@ -78,7 +78,7 @@ def find_grey_scales(
     -------
     GreyScales
     """
-    used, low = torch.cat(halves), _LowBand.of(source)
+    used, low = torch.cat(halves), LowBand.of(source)
     size = torch.bincount(part[used], minlength=int(part.max()) + 1)
     reference = int(size.argmax())
     found = GreyScales(torch.ones(len(size), dtype=torch.float64), torch.zeros(len(source), dtype=torch.bool))
@@ -201,7 +201,7 @@ def _sums(values: Tensor, part: Tensor, parts: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _LowBand:
+class LowBand:
     """The first shells of images, on the smallest box that holds them, with scales (n,) of their signal."""
 
     source: BatchSource
@@ -210,23 +210,26 @@ class _LowBand:
     scale: Tensor | None = None
 
     @staticmethod
-    def of(source: BatchSource) -> _LowBand:
+    def of(source: BatchSource) -> LowBand:
         """Cut a source."""
         shell_max = min(_SHELL, source.disk.shell_max)
-        return _LowBand(source, source.disk.prefix(shell_max), band_box(shell_max, source.box_size))
+        return LowBand(source, source.disk.prefix(shell_max), band_box(shell_max, source.box_size))
 
     @property
     def pixel_size(self) -> float:
+        """Of the box, Angstrom."""
         return self.source.pixel_size * self.source.box_size / self.box_size
 
     @property
     def world(self) -> World:
+        """Processes that share the images."""
         return self.source.world
 
     def __len__(self) -> int:
         return len(self.source)
 
     def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
+        """See :meth:`solvar_engine.imaging.types.BatchSource.batches`."""
         for batch in self.source.batches(index, disk, batch_size):
             if self.scale is None:
                 yield batch

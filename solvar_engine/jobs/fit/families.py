@@ -23,6 +23,7 @@ from solvar_engine.data.particles import ParticleStack
 
 logger = logging.getLogger(__name__)
 
+_TURNED = 20.0  # degrees, between the rows of an image, that are no refinement's
 _SAME_PLACE = 20.0  # Angstrom: molecules do not overlap by more, picks of one molecule do
 _CORNER_PX = 1.0  # from the corner of a micrograph is no particle: coordinates are absent, or shares of the width
 _MOST_AT_ONE_PLACE = 60  # images, or a twentieth of all: more are at no real place, such as zeros
@@ -86,7 +87,10 @@ def families_of(stack: ParticleStack) -> Families:
     Families
     """
     image = _of_images(stack)
-    families = Families(np.arange(len(stack))).united(image, "of the same image of a stack")
+    what = "of the same image of a stack"
+    if _widest_turn(image, stack.pose.rotation.numpy()) > _TURNED:
+        what += ", turned as by symmetry expansion: a component may show no more than what tells its positions apart"
+    families = Families(np.arange(len(stack))).united(image, what)
     place = _of_places(stack.star, np.asarray(stack.pixel_sizes)[stack.group.numpy()])
     if place is None:
         return families
@@ -103,6 +107,16 @@ def families_of(stack: ParticleStack) -> Families:
 def with_equal_pixels(families: Families, digest: NDArray[np.int64]) -> Families:
     """Join the families of images that are equal pixel by pixel, by the digest of each, shape (n,)."""
     return families.united(np.unique(digest, return_inverse=True)[1].reshape(-1), "of equal pixels")
+
+
+def _widest_turn(label: Labels, rotation: NDArray[np.float32]) -> float:
+    """Largest angle, degrees, between the orientation (n, 3, 3) of a row and that of the first one of its label."""
+    _, first, inverse = np.unique(label, return_index=True, return_inverse=True)
+    rows = np.flatnonzero(first[inverse.reshape(-1)] != np.arange(len(label)))
+    if not len(rows):
+        return 0.0
+    trace = np.einsum("nij,nij->n", rotation[rows], rotation[first[inverse.reshape(-1)][rows]])
+    return float(np.degrees(np.arccos(np.clip((trace.min() - 1) / 2, -1, 1))))
 
 
 def _of_images(stack: ParticleStack) -> Labels:

@@ -8,7 +8,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.given_poses import PoseEvidence, mean_and_error, pose_evidence
-from solvar_engine.imaging.masks import distance_of_centres, grown, share_of_density, sphere_mask
+from solvar_engine.imaging.masks import distance_of_centres, grown, largest_turned_share, share_of_density, sphere_mask
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.pose_doubts import (
     SIGNIFICANT,
@@ -25,6 +25,7 @@ BALL = 0.42
 """Radius of the mask over the box where there is no density to make one from."""
 
 _WRONG_MASK, _SMALL_MASK, _EMPTY_FOCUS = 0.1, 0.5, 0.01  # of the density
+_TURNED, _MOSTLY_HELD = 0.05, 0.8  # of the density, that a mask holds more once it is mirrored back, and holds then
 _NEAR_PX, _NEAR_ANGSTROM = 2.0, 8.0  # around a mask: tight ones, at a high level of the density, leave that much out
 _BESIDE, _BESIDE_IN_BOTH = 0.05, 0.02  # of the density, and of what the half-maps share
 _WHOLE = 0.47  # radius over the box
@@ -66,6 +67,13 @@ def mask_cautions(job: FitJob, mean: MeanEstimate) -> list[str]:
                 " mean and all motions, and may come back as a motion that is none; unless that is meant, give a mask"
                 " around all of the molecule, or none"
             )
+        else:
+            turned = largest_turned_share(density, mask, pixel_size)
+            if turned > max(share + _TURNED, _MOSTLY_HELD):
+                cautions.append(
+                    f"{found}, and {100 * turned:.0f} % if it is mirrored or its axes are exchanged: is it of a map of"
+                    " the other hand? Give one of this molecule as it is in the images"
+                )
     if job.inputs.focus_mask is not None:
         focus = job.inputs.focus_mask if mask is None else mask * job.inputs.focus_mask
         share = share_of_density(density, focus, pixel_size)
@@ -96,10 +104,18 @@ def evidence_of_poses(job: FitJob, source: PreparedParticles, mean: MeanEstimate
     return pose_evidence(source, job.inputs.halves, (first, second), job.projector_options, job.params.seed)
 
 
-def pose_cautions(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
-    """Say which poses, if any, do not belong to their images."""
+def pose_cautions(
+    evidence: PoseEvidence, stack: ParticleStack, convention: tuple[str, float, float] | None = None
+) -> list[str]:
+    """Say which poses, if any, do not belong to their images; `convention` as of `better_convention`."""
     gain, error = mean_and_error(evidence.orientation_gain)
     check = "check that the list is of these stacks, in their order, and that its angles are of RELION's convention"
+    if convention is not None:
+        change, over_own, error_of_it = convention
+        return [
+            f"The orientations in {stack.path} seem to be of another convention: its images agree much better with"
+            f" {change} (log-likelihood gain {over_own:.2f} +- {error_of_it:.2f} an image): {check}"
+        ]
     if not gain > SIGNIFICANT * error:
         found = f"The orientations in {stack.path} do not seem to belong to its images ({comparison(gain, error)})"
         if not are_foreign(evidence):
@@ -108,7 +124,7 @@ def pose_cautions(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
                 f" ({comparison(gain, error)})"
             )
         return [f"{found}: {check}"]
-    cautions = [*origin_doubts(evidence, stack), *ctf_doubts(evidence, stack.path)]
+    cautions = [*origin_doubts(evidence, stack), *ctf_doubts(evidence, stack)]
     foreign = foreign_parts(evidence, stack)
     if foreign:
         cautions.insert(

@@ -16,6 +16,7 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import Share
 from solvar_engine.estimation.alternation.means import HalfSetEquations, density_skewness, half_set_equations
 from solvar_engine.estimation.alternation.problem import Masks
+from solvar_engine.estimation.judging.conventions import better_convention
 from solvar_engine.estimation.judging.given_poses import mean_and_error
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
@@ -24,7 +25,7 @@ from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_caut
 from solvar_engine.jobs.fit.inputs import focus, refuse_small_half, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit.plan import FitDemand, plan_gpu, plan_within
-from solvar_engine.jobs.pose_doubts import are_foreign
+from solvar_engine.jobs.pose_doubts import are_foreign, may_be_of_another_convention
 from solvar_engine.jobs.running.allocator import FreedMemory
 from solvar_engine.jobs.running.devices import device_name, usable_memory
 from solvar_engine.jobs.running.memory import available_bytes
@@ -203,7 +204,11 @@ def _examined(
     evidence = evidence_of_poses(job, source, mean)
     gain, error = mean_and_error(evidence.orientation_gain)
     logger.info("Poses: log-likelihood gain %.2f +- %.2f an image over orientations of other images", gain, error)
-    cautions = [*pose_cautions(evidence, job.inputs.stack), *mask_cautions(job, mean)]
+    convention = None
+    if job.world.agreed(may_be_of_another_convention(evidence)):
+        convention = better_convention(source, job.inputs.halves, job.projector_options)
+    of_poses = pose_cautions(evidence, job.inputs.stack, convention)
+    cautions = [*of_poses, *mask_cautions(job, mean)]
     return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence)), cautions
 
 

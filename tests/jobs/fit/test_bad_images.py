@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 
 import mrcfile
 import numpy as np
 import pytest
 
+from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
+from solvar_engine.data.faults import REFUSE_BAD_IMAGES
 from solvar_engine.data.volumes import read_volume
 from tests.jobs.conftest import PARTICLES
 
@@ -33,6 +36,23 @@ def damaged(hinge, tmp_path):
     with open(folder / "particles.mrcs", "r+b") as stream:
         stream.truncate(1024 + (PARTICLES - 2) * box * box * 4)
     return folder
+
+
+def test_leaving_out_is_not_advised_where_hardly_any_would_be_left():
+    @dataclass(frozen=True)
+    class FourImages:
+        image_names = ("1@a.mrcs", "2@a.mrcs", "3@a.mrcs", "4@a.mrcs")
+
+        def __len__(self) -> int:
+            return 4
+
+        def name_of_image(self, row: int) -> str:
+            return f"Image {row + 1} of a.mrcs"
+
+    for rows, is_advised in (((1, 2), True), ((0, 1, 2), False)):
+        with pytest.raises(UserError, match="cannot be used") as raised:
+            REFUSE_BAD_IMAGES.settle(FourImages(), dict.fromkeys(rows, "is constant (0)"))
+        assert ("--skip-bad-images" in str(raised.value)) is is_advised
 
 
 def test_all_are_named_and_left_out_on_request(damaged, engine, tmp_path):

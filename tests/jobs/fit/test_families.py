@@ -37,7 +37,10 @@ def test_rows_of_one_image_are_a_family(tmp_path, write_particles):
     names = [f"{image}@particles.mrcs" for image in (1, 2, 3, 1, 4, 1)]
     found = families(tmp_path, write_particles, rlnImageName=names)
     assert partners(found) == {(0, 3, 5)}
-    assert "3 rows of x show only 1 particle (3 of the same image of a stack)" in found.sentence("x")
+    assert "1 particle (3 of the same image of a stack, turned as by symmetry expansion: a" in found.sentence("x")
+    angles = {name: [10.0] * COUNT for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")}
+    alike = families(tmp_path, write_particles, rlnImageName=names, **angles)
+    assert "3 rows of x show only 1 particle (3 of the same image of a stack)" in alike.sentence("x")
 
 
 def test_a_stack_under_two_names_is_one(tmp_path, write_particles):

@@ -19,14 +19,16 @@ from solvar_engine.contract.run import RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.mrc import StackWriter
+from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.estimation.alternation.means import half_set_equations
 from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence
+from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import low_pass
 from solvar_engine.imaging.masks import automatic_mask, grown, soft_edge, sphere_mask
 from solvar_engine.imaging.types import Pose, Volume
 from solvar_engine.jobs.decisions import ImageDecisions, read_cautions, read_decisions
-from solvar_engine.jobs.fit.first_mean import BALL, mask_cautions, pose_cautions
+from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_cautions, pose_cautions
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
@@ -122,10 +124,10 @@ def test_the_part_whose_poses_are_foreign_is_named(foreign, named):
     is_foreign = torch.tensor([foreign(int(row)) for row in rows])
     scatter = noise(len(rows), seed=1).double()
     nothing, signal = torch.ones(len(rows), len(SHIFT_FACTORS)).double(), torch.full((len(rows),), 9.0).double()
-    evidence = PoseEvidence(rows, signal, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing, nothing)
+    evidence = PoseEvidence(rows, signal, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing, nothing[:, :4])
     (doubt,) = pose_cautions(evidence, ListOf800())
     assert doubt.startswith(f"The orientations {named} list.star do not seem to belong to their images")
-    weak = PoseEvidence(rows, signal, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing, nothing)
+    weak = PoseEvidence(rows, signal, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing, nothing[:, :4])
     assert pose_cautions(weak, ListOf800()) == []
 
 
@@ -137,7 +139,7 @@ def test_the_part_whose_origins_are_wrong_is_named(factor):
     shift_gain = torch.full((len(rows), len(SHIFT_FACTORS)), 4.0).double() + scatter
     shift_gain[:, SHIFT_FACTORS.index(factor)] -= 8.0 * is_wrong
     gains = torch.full((2, len(rows)), 10.0).double()
-    evidence = PoseEvidence(rows, *gains, shift_gain, shift_gain[:, :2].abs())
+    evidence = PoseEvidence(rows, *gains, shift_gain, shift_gain[:, :4].abs())
     moved = replace(ListOf800(), pose=Pose(torch.eye(3).expand(800, 3, 3), torch.full((800, 2), 5.0)))
     (doubt,) = pose_cautions(evidence, moved)
     assert doubt.startswith(f"The images of rows 1 to 400 in list.star agree better with {factor:g} times their")
@@ -153,11 +155,11 @@ def test_noise_is_no_proof_that_poses_are_foreign():
     scatter = noise(800, seed=1).double()
     scatter -= scatter.mean()
     for signal, is_foreign, said in ((9.0, True, "do not seem to belong"), (0.4, False, "too few or too noisy")):
-        evidence = PoseEvidence(rows, torch.full((800,), signal).double(), 0.05 + scatter, nothing, nothing)
+        evidence = PoseEvidence(rows, torch.full((800,), signal).double(), 0.05 + scatter, nothing, nothing[:, :4])
         (doubt,) = pose_cautions(evidence, ListOf800())
         assert are_foreign(evidence) is is_foreign and said in doubt
     for gain, doubts in ((3.0, 1), (7.0, 0)):  # even of balls, right ones gain 0.7 of the signal or more
-        seen = PoseEvidence(rows, torch.full((800,), 9.0).double(), gain + scatter, nothing, nothing)
+        seen = PoseEvidence(rows, torch.full((800,), 9.0).double(), gain + scatter, nothing, nothing[:, :4])
         assert not are_foreign(seen) and len(pose_cautions(seen, ListOf800())) == doubts
 
 
@@ -169,6 +171,71 @@ def test_transfer_functions_that_are_not_those_of_the_images_are_told(column, va
     particles = with_changed_rows(hinge.particles, tmp_path / "x.star", **{column: np.full(PARTICLES, value)})
     (doubt,) = [doubt for doubt in settled(particles, tmp_path)[1] if "transfer functions" in doubt]
     assert doubt.startswith(f"The transfer functions in {particles} are not those of its images") and text in doubt
+
+
+@pytest.fixture(scope="module")
+def transfer_doubts(simulate, tmp_path_factory):
+    """Function from a change of prepared images to what is said of their transfer functions, and those images."""
+    data = simulate("--phantom", "static", "--particles", 600, "--box", 24, "--pixel-size", 8, "--snr", 0.5)
+    params = FitParams(particles=str(data.particles), output=str(tmp_path_factory.mktemp("run") / "run"), rank=1)
+    run = RunDir(params.output)
+    with prepared(run, params, resume=False):
+        job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
+        with closing(job.progress):
+            known = read_images(job)
+
+    def doubts(source: PreparedParticles) -> list[str]:
+        mean = estimate_mean(*half_set_equations(source, job.inputs.halves, job.projector_options))
+        return pose_cautions(evidence_of_poses(job, source, mean), job.inputs.stack)
+
+    return doubts, known
+
+
+def _shuffled(source, is_wrong):
+    rows, wrong = torch.arange(len(source)), torch.nonzero(is_wrong).flatten()
+    rows[wrong] = wrong[torch.randperm(len(wrong), generator=torch.Generator().manual_seed(1))]
+    return source.with_ctf(source.ctf[rows])
+
+
+def _of_200_kv(source, is_wrong):
+    voltage = torch.where(is_wrong, 200.0, source.ctf.voltage)
+    return source.with_ctf(replace(source.ctf, voltage=voltage))
+
+
+def _multiplied(source, is_wrong):
+    ctf = ctf_values(source.ctf, source.disk, source.pixel_size)
+    return replace(source, coefficients=source.coefficients * torch.where(is_wrong[:, None], 1.5 * ctf, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (_shuffled, "as well with those of other images"),
+        (_of_200_kv, "better with those of another voltage, 200 or 300 kV: check rlnVoltage"),
+        (_multiplied, "better with their squares, as of images that were multiplied by them (rlnCtfDataAreCtfPrem"),
+    ],
+)
+def test_other_transfer_functions_are_told_of_all_images_and_of_a_part(change, text, transfer_doubts):
+    doubts, known = transfer_doubts
+    row = torch.arange(len(known))
+    assert doubts(known) == []
+    (doubt,) = doubts(change(known, row >= 0))
+    assert doubt.startswith("The transfer functions in /") and text in doubt
+    if change is _shuffled:  # whose images still have transfer functions of this kind: half of so few do not tell
+        return
+    (doubt,) = doubts(change(known, row >= len(known) // 2))
+    assert doubt.startswith("The transfer functions of rows 301 to 600 in /") and text in doubt
+
+
+@pytest.mark.parametrize("turn", [lambda r, t, p: (-r, t, p), lambda r, t, p: (r, t + 180, p)])
+def test_mirrored_orientations_are_named(turn, hinge, tmp_path):
+    """Their mean is that of a molecule, too; only another one explains the images better."""
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    angles = StarFile.read(hinge.particles).particles.numbers(*names)
+    turned = turn(*(angles[name] for name in names))
+    particles = with_changed_rows(hinge.particles, tmp_path / "x.star", **dict(zip(names, turned, strict=True)))
+    (doubt,) = settled(particles, tmp_path)[1]
+    assert "agree much better with the other sign of rlnAngleRot (log" in doubt
 
 
 @pytest.mark.parametrize("turn", [lambda r, t, p: (r, t, -p), lambda r, t, p: (-r, -t, -p), lambda r, t, p: (p, t, r)])
@@ -251,6 +318,13 @@ def test_a_moved_mask_that_holds_most_of_the_density_is_told(axis, pixels, masks
     holds, beside, apart = map(int, re.findall(r"(\d+) (?:%|Angstrom)", doubt))
     assert 40 <= holds <= 85 and 5 < beside < 100 - holds and apart == pytest.approx(40, abs=10)
     assert "may come back as a motion" in doubt
+
+
+@pytest.mark.parametrize("turn", [lambda m: m.flip(0).roll(1, 0), lambda m: m.flip(2).roll(1, 2), lambda m: m.mT])
+def test_a_mirrored_mask_is_told(turn, masks_judged):
+    judge, mean = masks_judged
+    (doubt,) = judge(turn(automatic_mask(mean.mean, PIXEL_SIZE)))
+    assert "if it is mirrored or its axes are exchanged" in doubt or "are far outside it" in doubt
 
 
 def test_masks_around_the_molecule_are_not_doubted(masks_judged, hinge):
