@@ -96,9 +96,9 @@ def evaluate(
     for numbers, of_images in _alike(samples):
         part = images[numbers]
         sizes = [len(factor.index) for factor in of_images]
-        rows: Tensor | slice = place[of_images[0].index[:, None], of_images[1].index].flatten()
-        if len(rows) == len(slices):  # all, in order
-            rows = slice(None)
+        rows: Tensor | slice = slice(None)  # all, in order
+        if sizes[0] * sizes[1] < len(slices):
+            rows = place[of_images[0].index[:, None], of_images[1].index].flatten()
         shifted = _as_real((part.images * part.ctf)[:, None] * phases[of_images[2].index])
         squared_ctf = part.ctf.square()
         likelihood = (shifted @ weighted[rows].T).sub_((squared_ctf @ power[rows].T)[:, None], alpha=0.5)

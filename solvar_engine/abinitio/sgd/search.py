@@ -220,7 +220,9 @@ def descended(
     batches = training.tensor_split(max(1, len(training) // options.batch_size))
     average = StochasticAverage(volume, len(batches), make_prior(options.prior, scale), support)
     sampler = ImportanceSampler(len(images), options.sample_factor, generator)
-    level, queue, evaluated = _Level.create(images, first, box_size, shift_std_px, slices), [], []
+    level = _Level.create(images, first, box_size, shift_std_px, slices)
+    queue: list[int] = []
+    evaluated: list[float] = []
     for iteration in range(options.iterations):
         shell = first + (last - first + 1) * iteration // options.iterations
         if shell != level.shell:
@@ -316,7 +318,7 @@ def find_structure_by_sgd(
             volume = progress.volume
             words = (
                 f"Iteration {progress.iteration}, shell {progress.shell}: relative error {progress.relative_error:.4f},"
-                f" {100 * progress.evaluated:.2g} % of the poses looked at"
+                f" {100 * progress.evaluated:.3g} % of the poses looked at"
             )
             tell("search at low resolution", progress.iteration / chosen.iterations, words)
         if volume is None:

@@ -174,9 +174,7 @@ def test_what_a_coarse_quadrature_told_serves_a_finer_one() -> None:
     _, volume, images = tiny_images(3, signal=3.0, projector=projector)
     rows, sampler = torch.arange(3), ImportanceSampler(3, 10.0, torch.Generator().manual_seed(10))
     low = images.cut(5)
-    below = TorchProjector(
-        low_box(disk), low.disk, interpolation="trilinear", oversampling=2, dtype=torch.float64
-    )
+    below = TorchProjector(low_box(disk), low.disk, interpolation="trilinear", oversampling=2, dtype=torch.float64)
     samples = sampler.samples(rows, coarse, 5)
     sampler.keep(rows, samples, evaluate(below, volume, low, coarse, samples).log_marginals, 5, 5000)
     found = evaluate(projector, volume, images, fine, sampler.samples(rows, fine, 7))

@@ -17,9 +17,7 @@ BOX = 16
 
 
 def tiny_projector() -> TorchProjector:
-    return TorchProjector(
-        BOX, HalfDisk.create(BOX, 4), interpolation="trilinear", oversampling=2, dtype=torch.float64
-    )
+    return TorchProjector(BOX, HalfDisk.create(BOX, 4), interpolation="trilinear", oversampling=2, dtype=torch.float64)
 
 
 def tiny_quadrature() -> Quadrature:
