@@ -599,6 +599,44 @@ _PROJECTORS = [
     ),
 ]
 
+_ABINITIO = [
+    *_of(
+        "tests/estimation/test_pose_scores.py",
+        ("phases = shift_phases(self.disk, self.shift_px", "phases = shift_phases(self.disk, -self.shift_px",
+         "images of a search moved the other way"),
+        ("return self.disk.weight / self.noise", "return 1 / self.noise", "scores of poses without Friedel mates"),
+        ("(ctf.square() @ (weight", "(ctf @ (weight", "norms of scores with a single transfer function"),
+        ("power = of_slices.T @ ctf.square()", "power = of_slices.T @ ctf", "posterior sums of C, not of its square"),
+        ("- 2 * (slices.conj() * summed).real", "- (slices.conj() * summed).real",
+         "residuals with half of the cross term"),
+        ("return (images * ctf)[:, None]", "return images[:, None]", "scores of images without transfer functions"),
+        ("least_trace = 1 + 2 * math.cos", "least_trace = 2 * math.cos", "modes of a search too far from each other"),
+    ),
+    *_of(
+        "tests/imaging/test_so3_grid.py",
+        ("(1 - step / count).sqrt()", "(1 - step / count)", "quaternions of the grid that are not of length one"),
+        ("trace[:, 0] >= trace.max(dim=1).values - 1e-12", "trace[:, 0] >= trace.mean(dim=1)",
+         "fundamental domain that is too large"),
+    ),
+    *_of(
+        "tests/imaging/test_symmetry.py",
+        ("angle = math.atan(1 / _GOLDEN) * (-1 if", "angle = math.atan(1 / _GOLDEN) * (1 if", "I3 and I4 swapped"),
+    ),
+    *_of(
+        "tests/abinitio/test_structure.py",
+        ("else flipped.roll((1, 1, 1), (-3, -2, -1))", "else flipped", "mirrored map a voxel off"),
+        ("-fit.pose.shift.double() / source.pixel_size, precision)",
+         "10 + fit.pose.shift.double() / source.pixel_size, precision)", "prior of shifts away from the centre"),
+    ),
+    *_of(
+        "tests/abinitio/test_search.py",
+        ("mean > max(_LEAST_GAIN, _SIGNIFICANT * error)", "mean > _SIGNIFICANT * error",
+         "any sure gain is a structure"),
+        ("angle = half * centre[0] + frequency[:, None] * centre[1]",
+         "angle = half * centre[1] + frequency[:, None] * centre[0]", "maps centred along the wrong axes"),
+    ),
+]
+
 _STOCHASTIC_DESCENT = [
     *_of(
         "tests/abinitio/sgd/test_likelihood.py",
@@ -642,6 +680,6 @@ _STOCHASTIC_DESCENT = [
 
 FAULTS: tuple[Fault, ...] = (
     *_JUDGING, *_MODEL, *_POSES, *_SOLVER, *_ALTERNATION, *_RECONSTRUCTION, *_DATA, *_JOBS, *_PROJECTORS,
-    *_STOCHASTIC_DESCENT,
+    *_ABINITIO, *_STOCHASTIC_DESCENT,
 )  # fmt: skip
 """Grouped by room."""

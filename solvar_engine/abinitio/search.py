@@ -106,9 +106,12 @@ def search_all(
 
 
 def is_real(gain: Tensor) -> tuple[float, float, bool]:
-    """Mean of the gains (n,) of held-out images, its standard error, and whether it is more than chance."""
+    """Mean of the gains (n,) of held-out images, its standard error, and whether most images tell of a structure.
+
+    In a bag of junk a few images that are alike make a map, and gain much by it; the others do not.
+    """
     mean, error = float(gain.mean()), float(gain.std() / len(gain) ** 0.5)
-    return mean, error, mean > max(_LEAST_GAIN, _SIGNIFICANT * error)
+    return mean, error, mean > max(_LEAST_GAIN, _SIGNIFICANT * error) and float(gain.median()) > 0
 
 
 def missing_views(rotation: Tensor, operators: Tensor) -> tuple[Tensor | None, float, float]:

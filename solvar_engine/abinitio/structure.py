@@ -229,8 +229,9 @@ class _Work:
             self.source, mixture, self.shell, self.operators, self.slices,
             lambda share: self.report("global search", _AFTER_LEVELS + share * _OF_SEARCH, ""),
         )  # fmt: skip
-        is_junk = (modes.not_junk < _JUNK) | far_in_power(self._power())
-        verdict = self._verdict(modes, is_junk)
+        is_far = far_in_power(self._power())
+        is_junk = (modes.not_junk < _JUNK) | is_far
+        verdict = self._verdict(modes, is_far, is_junk)
         fit = best_of_modes(
             self.source, modes, mixture.volumes, self.shell, mixture.shift_std_px, self.slices
         )
@@ -307,8 +308,9 @@ class _Work:
             power[index] = images.power().cpu()
         return power
 
-    def _verdict(self, modes: Modes, is_junk: Tensor) -> Verdict:
-        gain = modes.gain[self.held_out]
+    def _verdict(self, modes: Modes, is_far: Tensor, is_junk: Tensor) -> Verdict:
+        """What held-out images say, but for those of a power that decides alone."""
+        gain = modes.gain[self.held_out[~is_far[self.held_out]]]
         mean, error, is_more = is_real(gain)
         centre, hole_deg, unseen = missing_views(modes.rotation[~is_junk, 0], self.operators)
         found = is_more and views_suffice(unseen)
