@@ -14,7 +14,7 @@ from solvar_engine.abinitio.sgd.importance import (
     annealing,
     importance_distribution,
 )
-from solvar_engine.abinitio.sgd.likelihood import Evaluation, evaluate
+from solvar_engine.abinitio.sgd.likelihood import evaluate
 from solvar_engine.abinitio.sgd.quadrature import Quadrature, fibonacci_sphere, kernels
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.projectors.torch_ref import TorchProjector
@@ -131,7 +131,7 @@ def test_marginals_of_samples_are_marginals() -> None:
     quadrature = tiny_quadrature()
     full = evaluate(projector, volume, images, quadrature, [everything(quadrature)])
     generator = torch.Generator().manual_seed(8)
-    first, second, third = (Samples.all_of(size) for size in quadrature.sizes)
+    first, _, third = everything(quadrature)
     # only one factor is sampled, with many draws: the other marginals are nearly those of the full sum
     angles = Samples.drawn(distribution(quadrature.sizes[1]), 300.0, generator)
     found = evaluate(projector, volume, images, quadrature, [(first, angles, third)])
@@ -141,11 +141,6 @@ def test_marginals_of_samples_are_marginals() -> None:
     # each sampled point has its own marginal, not as often as it was drawn
     expected = full.log_marginals[0][1][angles.index].log_softmax(dim=0)
     torch.testing.assert_close(found.log_marginals[0][1], expected)
-    del second
-
-
-def posterior_of(evaluation: Evaluation) -> Tensor:
-    return torch.stack([marginals[0].exp().max() for marginals in evaluation.log_marginals])
 
 
 def test_images_are_looked_at_everywhere_first_and_then_where_they_were() -> None:
