@@ -41,10 +41,10 @@ def steps(images: LowImages, options: SgdOptions, seed: int = 0) -> list[Progres
 
 def test_a_map_is_found_and_held_out_images_see_it(good_images: tuple[LowImages, Pose, Tensor]) -> None:
     images, truth, _ = good_images
-    options = SgdOptions(iterations=90, batch_size=50, report_every=20)
+    options = SgdOptions(iterations=66, batch_size=50, report_every=20)
     found = steps(images, options)
-    assert [step.iteration for step in found] == [20, 40, 60, 80, 90]
-    assert [step.shell for step in found] == [4, 5, 5, 6, 6]
+    assert [step.iteration for step in found] == [20, 40, 60, 66]
+    assert [step.shell for step in found] == [4, 5, 6, 6]
     assert found[-1].relative_error < 0.9 * found[0].relative_error
     assert all(0 < step.evaluated <= 1 for step in found) and found[-1].lipschitz > 0
     volume = found[-1].volume
@@ -106,8 +106,8 @@ def test_the_first_band() -> None:
 
 
 def test_a_structure_is_found_and_a_search_that_is_done_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    source, truth, _ = simulated(200, signal=3.0)
-    options = AbinitioOptions(max_shell=7, shift_std_px=0.7)
+    source, truth, _ = simulated(300, signal=3.0)
+    options = AbinitioOptions(max_shell=6, shift_std_px=0.7, seed=1)
     memory = Memory(0)
     sgd = SgdOptions(iterations=60, batch_size=50)
     found = find_structure_by_sgd(source, options, silent, memory, sgd=sgd)
