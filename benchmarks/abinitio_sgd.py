@@ -56,7 +56,7 @@ def sampling_errors(images: LowImages, volume: Tensor, shift_std_px: float) -> l
     projector = create_projector(len(volume), images.disk, DEFAULT_OPTIONS)
     rows, found = torch.arange(len(images)), []
     for scale in _SCALES:
-        sampler = ImportanceSampler(len(images), scale, torch.Generator().manual_seed(0))
+        sampler = ImportanceSampler(len(images), scale, torch.Generator().manual_seed(0), worth=1.0)
         everything = sampler.samples(rows, quadrature, shell)
         full = evaluate(projector, volume, images, quadrature, everything)
         sampler.keep(rows, everything, full.log_marginals, shell, _LATE)

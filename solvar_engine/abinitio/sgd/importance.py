@@ -15,6 +15,7 @@ _KEPT = (256, 128, 128)  # values of each factor that are kept of an image, the 
 _LEAST_ALPHA, _LEAST_TEMPERATURE = 0.05, 1.25
 _EPOCH = 50  # iterations
 _MISSED = 0.2  # of the points, below which none are
+_WORTH = 0.4  # of all poses; more of them, by the image, cost more than all, which images share
 _EMPTY = -math.inf
 
 
@@ -110,10 +111,12 @@ class ImportanceSampler:
     scale : float
         Draws over the effective sample size, s0.
     generator : torch.Generator
+    worth : float
+        Share of the poses from which on all are taken.
     """
 
-    def __init__(self, count: int, scale: float, generator: torch.Generator) -> None:
-        self._scale, self._generator = scale, generator
+    def __init__(self, count: int, scale: float, generator: torch.Generator, worth: float = _WORTH) -> None:
+        self._scale, self._generator, self._worth = scale, generator, worth
         self._index = [torch.zeros(count, kept, dtype=torch.int16) for kept in _KEPT]
         self._log_marginal = [torch.full((count, kept), _EMPTY, dtype=torch.float16) for kept in _KEPT]
         self._iteration = torch.full((count,), -1)
@@ -183,8 +186,9 @@ class ImportanceSampler:
             )
             for factor, kernel in enumerate(self._kernels[before, shell])
         )
-        is_full = (len(first.index), len(second.index), len(third.index)) == quadrature.sizes
-        return self._everything if is_full else (first, second, third)
+        poses = len(first.index) * len(second.index) * len(third.index)
+        is_worth_it = poses < self._worth * math.prod(quadrature.sizes)
+        return (first, second, third) if is_worth_it else self._everything
 
     def _marginal(self, row: int, factor: int, points: int) -> Tensor:
         values = self._log_marginal[factor][row].double().exp()

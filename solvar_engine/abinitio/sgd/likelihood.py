@@ -16,7 +16,7 @@ from solvar_engine.imaging.fourier import shift_phases
 from solvar_engine.projectors.base import Projector
 from solvar_engine.reconstruction.normal_equations import rotations_of_group
 
-_NUMBERS = 4e6  # of joint probabilities at a time
+_NUMBERS = 1e6  # of joint probabilities at a time
 _ROTATIONS_PER_CALL = 4096
 
 
@@ -107,9 +107,10 @@ def evaluate(
         posterior = likelihood + prior
         best[numbers] = _points_of(posterior.flatten(1).argmax(dim=1), of_images)
         posterior += _outer_sum([s.log_factor for s in of_images]).to(weight)
-        log_total = posterior.logsumexp(dim=(1, 2, 3), keepdim=True)
-        posterior = posterior.sub_(log_total).exp_()
-        value[numbers] = log_total.flatten().double() - half_norm[numbers]
+        top = posterior.amax(dim=(1, 2, 3), keepdim=True)
+        total = posterior.sub_(top).exp_().sum(dim=(1, 2, 3), keepdim=True)
+        posterior /= total
+        value[numbers] = (top.double() + total.double().log()).flatten() - half_norm[numbers]
         error[numbers] = 2 * (half_norm[numbers] - (posterior * likelihood).sum(dim=(1, 2, 3)))
         for number, of_image in zip(numbers.tolist(), posterior, strict=True):
             log_marginals[number] = _log_marginals(of_image, of_images)

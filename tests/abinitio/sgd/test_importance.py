@@ -146,7 +146,7 @@ def test_marginals_of_samples_are_marginals() -> None:
 def test_images_are_looked_at_everywhere_first_and_then_where_they_were() -> None:
     projector, volume, images = tiny_images(4, signal=8.0)
     quadrature = tiny_quadrature()
-    sampler = ImportanceSampler(10, 10.0, torch.Generator().manual_seed(9))
+    sampler = ImportanceSampler(10, 10.0, torch.Generator().manual_seed(9), worth=0.99)
     rows = torch.tensor([7, 2, 5, 0])
     first = sampler.samples(rows, quadrature, 5)
     full = evaluate(projector, volume, images, quadrature, first)
