@@ -22,7 +22,7 @@ def symmetry_operators(name: str) -> Tensor:
 
     The axes lie as in RELION: the n-fold one of C n and D n along z, a two-fold one of D n along x; a three-fold one of
     T along z; four-fold ones of O along x, y and z. I1 has two-fold axes along x, y and z and a five-fold one in the xz
-    plane nearest x, I2 is that turned by 90 degrees about z; I3 and I4 have a five-fold axis along z. I stands for I1.
+    plane nearest x, I2 is that turned by 90 degrees about z; I3 and I4 have a five-fold axis along z. I stands for I2.
 
     Parameters
     ----------
@@ -60,9 +60,9 @@ def _generators(name: str) -> list[Axis]:
         return [(3, z), (2, (0.0, math.sqrt(2.0), 1.0))]
     if name == "O":
         return [(3, (1.0, 1.0, 1.0)), (4, z)]
-    if name in ("I", "I1"):
+    if name == "I1":
         return [(2, z), (5, (_GOLDEN, 0.0, -1.0)), (3, (1.0, 1.0, 1.0))]
-    if name == "I2":
+    if name in ("I", "I2"):
         return icosahedral
     if name in ("I3", "I4"):
         # a five-fold axis of I2 in the xz plane is brought to z

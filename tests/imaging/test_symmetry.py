@@ -60,7 +60,7 @@ def test_axes_lie_where_relion_has_them(name: str, axis: tuple[float, float, flo
 
 def test_names_are_read_in_any_case() -> None:
     assert torch.equal(symmetry_operators(" d2 "), symmetry_operators("D2"))
-    assert torch.equal(symmetry_operators("I"), symmetry_operators("I1"))
+    assert torch.equal(symmetry_operators("I"), symmetry_operators("I2"))
 
 
 @pytest.mark.parametrize("name", ["", "C", "C0", "X3", "I5", "C3v", "D-2", "C61", "D31", "4"])
