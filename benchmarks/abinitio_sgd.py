@@ -12,6 +12,7 @@ below 0.5, after the better hand was turned onto it; the band limits them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ _SHELL = 8
 _PASSES = 10  # of the batch methods over all images
 _ROWS = 12  # of the table of a descent
 _EDGE = 2.0  # voxels
+_LOG_2_PI = math.log(2 * math.pi)
 _NO_SYMMETRY = symmetry_operators("C1")
 
 
@@ -61,9 +63,10 @@ def sampling_errors(images: LowImages, volume: Tensor, shift_std_px: float) -> l
         full = evaluate(projector, volume, images, quadrature, everything)
         sampler.keep(rows, everything, full.log_marginals, shell, _LATE)
         sampled = evaluate(projector, volume, images, quadrature, sampler.samples(rows, quadrature, shell))
-        error = (sampled.log_likelihood / full.log_likelihood - 1).abs()
-        found.append([f"{scale:g}", *(f"{100 * float(x):.3f} %" for x in (error.mean(), error.median())),
-                      f"{100 * sampled.evaluated:.3g} %"])  # fmt: skip
+        error, constant = (sampled.log_likelihood - full.log_likelihood).abs(), 0.5 * _pixels(images) * _LOG_2_PI
+        relative = (error / (constant - full.log_likelihood), error / -full.log_likelihood)
+        found.append([f"{scale:g}", *(f"{100 * float(x.mean()):.3f} %" for x in relative),
+                      f"{float(error.median()):.2g}", f"{100 * sampled.evaluated:.3g} %"])  # fmt: skip
     return found
 
 
@@ -121,6 +124,10 @@ def scores(
     turn, is_mirrored, error = align(found, rotation, _NO_SYMMETRY)
     full = change_box(volume, len(truth), images.disk.shell_max)
     return [f"{resolution(full, truth, turn, is_mirrored, pixel_size):.1f}", f"{float(error.median()):.1f}"]
+
+
+def _pixels(images: LowImages) -> float:
+    return float(images.disk.weight.sum())
 
 
 def timed(function: Callable[[], Tensor]) -> tuple[Tensor, str]:
@@ -185,7 +192,8 @@ def measured(folder: Path, iterations: int, seeds: int) -> str:
     return "\n\n".join((
         f"Data set `{folder.name}`; bands of shells {shells[0]} to {shells[1]}.",
         "Sampled likelihoods under the true map, annealing over, beside the full sum:",
-        table(["draws over effective sample size", "mean error of log p", "median error", "poses looked at"],
+        table(["draws over effective sample size", "mean relative error of log p", "its constant left out",
+               "median error", "poses looked at"],
               sampling_errors(images, low_truth, shift_std_px)),
         f"Descent with seed {seeds - 1}:",
         curve(steps),
