@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.abinitio.mixture import LowImages, low_box
+from solvar_engine.abinitio.mixture import LowImages, low_box, read_low
 from solvar_engine.abinitio.sgd.importance import (
     ImportanceSampler,
     PoseSamples,
@@ -16,9 +16,13 @@ from solvar_engine.abinitio.sgd.importance import (
 )
 from solvar_engine.abinitio.sgd.likelihood import evaluate
 from solvar_engine.abinitio.sgd.quadrature import Quadrature, fibonacci_sphere, kernels
+from solvar_engine.estimation.model.bands import change_box
 from solvar_engine.imaging.fourier import HalfDisk
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import DEFAULT_OPTIONS
 from solvar_engine.projectors.torch_ref import TorchProjector
 from tests.abinitio.sgd.tiny import everything, tiny_images, tiny_quadrature
+from tests.abinitio.sources import simulated
 
 
 def distribution(points: int, seed: int = 0) -> Tensor:
@@ -160,6 +164,28 @@ def test_images_are_looked_at_everywhere_first_and_then_where_they_were() -> Non
     assert again.evaluated < 0.7
     torch.testing.assert_close(again.log_likelihood, full.log_likelihood[[2, 0]], rtol=0.02, atol=0)
     assert sampler.samples(torch.tensor([3]), quadrature, 5)[0][0].index.shape == (quadrature.sizes[0],)
+
+
+def test_ten_draws_for_each_effective_sample_are_within_a_thousandth_of_the_full_sum() -> None:
+    source, _, volume = simulated(40, signal=0.7)
+    rows, shell = torch.arange(40), 8
+    images = read_low(source, rows, shell)
+    low = change_box(volume, low_box(images.disk), shell)
+    projector = create_projector(len(low), images.disk, DEFAULT_OPTIONS)
+    quadrature = Quadrature.for_shell(shell, 32, 0.7)
+    constant = 0.5 * float(images.disk.weight.sum()) * math.log(2 * math.pi)
+    errors, evaluated = [], []
+    for scale in (1.0, 10.0):
+        sampler = ImportanceSampler(40, scale, torch.Generator().manual_seed(11), worth=1.0)
+        first = sampler.samples(rows, quadrature, shell)
+        full = evaluate(projector, low, images, quadrature, first)
+        sampler.keep(rows, first, full.log_marginals, shell, 5000)
+        found = evaluate(projector, low, images, quadrature, sampler.samples(rows, quadrature, shell))
+        error = (found.log_likelihood - full.log_likelihood).abs() / (constant - full.log_likelihood)
+        errors.append(float(error.mean()))
+        evaluated.append(found.evaluated)
+    assert errors[1] < 0.001 < errors[0]
+    assert evaluated[0] < evaluated[1] < 0.5
 
 
 def test_what_a_coarse_quadrature_told_serves_a_finer_one() -> None:
