@@ -650,8 +650,49 @@ _ABINITIO = [
     ),
 ]
 
+_STOCHASTIC_DESCENT = [
+    *_of(
+        "tests/abinitio/sgd/test_likelihood.py",
+        ("_outer_sum([w[s.index] for w,", "_outer_sum([0 * w[s.index] for w,", "poses without weights"),
+        ("shift_phases(disk, quadrature.shift_px.to(weight)", "shift_phases(disk, -quadrature.shift_px.to(weight)",
+         "images moved away from the centre, not to it"),
+        ("residual = mass * slices - torch", "residual = mass * slices - 2 * torch", "gradient with images twice"),
+        ("share = slices[:, :, None] / len(operators)", "share = slices[:, :, None]",
+         "gradient of every copy that a symmetry makes"),
+        ("error[numbers] = 2 * (half_norm", "error[numbers] = (half_norm", "half the squared error"),
+    ),
+    *_of(
+        "tests/abinitio/sgd/test_importance.py",
+        ("(1 - alpha) * smooth / smooth.sum() + alpha / len", "alpha * smooth / smooth.sum() + (1 - alpha) / len",
+         "uniform share and the rest exchanged"),
+        ("(count / (number * distribution[index])).log()", "(count / number).log() + 0 * distribution[index]",
+         "draws not divided by their probability"),
+        (".double().log() - factor.log_factor).log_softmax", ".double().log()).log_softmax",
+         "marginals counted as often as they were drawn"),
+        ("marginal[seen].pow(exponent)", "marginal[seen]", "no annealing"),
+        ("torch.cdist(before.shift_px, now.shift_px).square() / (-2 *",
+         "torch.cdist(before.shift_px, now.shift_px).square() / (-1 *", "narrow kernel of shifts"),
+        ("(1 + z)\n", "(1 - z)\n", "frames of views not orthogonal"),
+    ),
+    *_of(
+        "tests/abinitio/sgd/test_stochastic_average.py",
+        ("self.sum += gradient - self._kept[batch].to(gradient)", "self.sum += gradient",
+         "gradients of a batch pile up"),
+        ("self._prior.gradient(self.volume) / batches", "self._prior.gradient(self.volume)",
+         "prior counted once for each batch"),
+        ("gain >= squared / (2 * lipschitz)", "gain >= squared / (4 * lipschitz)", "line search too easily content"),
+        ("conv3d(volume[None, None], kernel, padding=1)[0, 0] / self.deviation**2",
+         "conv3d(volume[None, None], kernel, padding=1)[0, 0] / self.deviation", "prior with the deviation once"),
+    ),
+    *_of(
+        "tests/abinitio/sgd/test_sgd_search.py",
+        ("return start * (wanted / has) ** 0.5", "return start * (wanted / has)",
+         "random spheres of the wrong strength"),
+    ),
+]
+
 FAULTS: tuple[Fault, ...] = (
     *_JUDGING, *_MODEL, *_POSES, *_SOLVER, *_ALTERNATION, *_RECONSTRUCTION, *_DATA, *_JOBS, *_PROJECTORS,
-    *_ABINITIO,
+    *_ABINITIO, *_STOCHASTIC_DESCENT,
 )  # fmt: skip
 """Grouped by room."""

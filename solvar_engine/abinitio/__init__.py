@@ -1,5 +1,6 @@
 """Structures from images without poses.
 
-Others use `structure` (`find_structure`, with its options, its result and the verdict whether there is a structure).
+Others use `structure` (`find_structure`, with its options, its result and the verdict whether there is a structure) and
+`sgd` (`sgd.search.find_structure_by_sgd`, the same from another search at low resolution).
 Nothing here reads or writes files: images come from a `ParticleSource` (`imaging.types`).
 """

@@ -18,7 +18,7 @@ from solvar_engine.abinitio.marching import (
     refined,
     rotation_deviation,
 )
-from solvar_engine.abinitio.mixture import Mixture, far_in_power, low_batches, read_low
+from solvar_engine.abinitio.mixture import LowImages, Mixture, far_in_power, low_batches, read_low
 from solvar_engine.abinitio.online_em import LEVELS, Level, contrast_sign, first_mixture, improved, recentred
 from solvar_engine.abinitio.search import Modes, is_real, missing_views, search_all, views_suffice
 from solvar_engine.imaging.symmetry import symmetry_operators
@@ -32,7 +32,7 @@ _MOST_IMAGES = 20_000  # for the search at low resolution
 _AFTER_LEVELS, _OF_SEARCH, _AFTER_MODES = 0.4, 0.2, 0.7  # of the work
 _JUNK = 0.5  # probability of showing a map below which an image shows none
 _LEAST_SHIFT_PX = 0.3
-_MODES, _FIT = "modes", "poses"  # checkpoints
+_LOW, _MODES, _FIT = "low_search", "modes", "poses"  # checkpoints
 
 class Report(Protocol):
     """Is told how far a search is."""
@@ -42,6 +42,9 @@ class Report(Protocol):
         the last shell that is looked at from now on, where it has changed.
         """
         ...
+
+LowSearch = Callable[[LowImages, torch.Generator, Report], Mixture]
+"""Finds maps of low resolution from images of a bright molecule; it reports shares of its own work."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ def find_structure(
     checkpoint: Checkpoint | None = None,
     *,
     slices: SliceOptions = DEFAULT_OPTIONS,
+    low_search: LowSearch | None = None,
 ) -> Structure:
     """Find the structure that images show, whose poses are not looked at.
 
@@ -172,6 +176,8 @@ def find_structure(
     checkpoint : Checkpoint, optional
     slices : SliceOptions
         How slices are taken, and where.
+    low_search : callable, optional
+        In place of online expectation maximisation.
 
     Returns
     -------
@@ -192,7 +198,7 @@ def find_structure(
     limit = source.disk.shell_max if options.max_shell is None else options.max_shell
     if not LEVELS[0].shell <= limit <= source.disk.shell_max:
         raise ValueError(f"the last shell is {limit}, expected {LEVELS[0].shell} to {source.disk.shell_max}")
-    work = _Work(source, options, symmetry_operators(options.symmetry), limit, slices, report, checkpoint)
+    work = _Work(source, options, symmetry_operators(options.symmetry), limit, slices, report, checkpoint, low_search)
     return work.structure()
 
 
@@ -208,12 +214,13 @@ class _Work:
         slices: SliceOptions,
         report: Report,
         checkpoint: Checkpoint | None,
+        low_search: LowSearch | None,
     ) -> None:
         count = len(source)
         nowhere = Pose(torch.eye(3).expand(count, 3, 3).contiguous(), torch.zeros(count, 2))
         self.source = source.with_pose(nowhere)
         self.options, self.operators, self.limit, self.slices = options, operators, limit, slices
-        self.report, self.checkpoint = report, checkpoint
+        self.report, self.checkpoint, self.low_search = report, checkpoint, low_search
         self.levels = [level for level in LEVELS if level.shell <= limit]
         self.shell = self.levels[-1].shell
         order = torch.randperm(count, generator=self._generator(0))
@@ -270,6 +277,8 @@ class _Work:
         images = images[~far_in_power(images.power())]
         sign = contrast_sign(images, self._generator(1), slices)
         images = images.with_sign(sign)
+        if self.low_search is not None:
+            return sign, self._found_by(self.low_search, images)
         mixture = first_mixture(
             images, options.classes, options.shift_std_px, operators, self._generator(2), slices
         )
@@ -310,6 +319,18 @@ class _Work:
     def _save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         if self.checkpoint is not None:
             self.checkpoint.save(name, tensors)
+
+    def _found_by(self, search: LowSearch, images: LowImages) -> Mixture:
+        saved = self._load(_LOW)
+        if saved is not None:
+            return _mixture_of(saved)
+
+        def report(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
+            self.report(stage, share * _AFTER_LEVELS, sentence, shell)
+
+        mixture = search(images, self._generator(2), report)
+        self._save(_LOW, _tensors_of(mixture))
+        return mixture
 
     def _power(self) -> Tensor:
         power = torch.zeros(len(self.source))

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from solvar_engine.abinitio.sgd.search import find_structure_by_sgd
 from solvar_engine.abinitio.structure import Structure, find_structure
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import AbinitioParams, FitParams
+from solvar_engine.contract.params.abinitio import EM, SGD
 from solvar_engine.contract.results import append_metrics
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile
@@ -34,10 +36,11 @@ from solvar_engine.projectors.options import SliceOptions
 
 logger = logging.getLogger(__name__)
 
+_METHODS: dict[str, Callable[..., Structure]] = {EM: find_structure, SGD: find_structure_by_sgd}
 _READING_STEPS, _SEARCH_STEPS, _WRITING_STEPS = 10, 100, 5
 
 
-def run(params: AbinitioParams, find: Callable[..., Structure] = find_structure) -> None:
+def run(params: AbinitioParams, find: Callable[..., Structure] | None = None) -> None:
     """Find the structure and the poses of a set of particles, and write the run directory.
 
     That there is no structure is a result, which is said; no volume is written then.
@@ -46,7 +49,7 @@ def run(params: AbinitioParams, find: Callable[..., Structure] = find_structure)
     ----------
     params : AbinitioParams
     find : callable, optional
-        The search, as `find_structure`.
+        The search, as `find_structure`; without it, that of ``--method``.
 
     Raises
     ------
@@ -54,6 +57,7 @@ def run(params: AbinitioParams, find: Callable[..., Structure] = find_structure)
         For a mistake in the options or the data.
     """
     params.validate()
+    find = _METHODS[params.method] if find is None else find
     run_dir = RunDir(params.output)
     with prepared(run_dir, params, params.resume) as start:
         if start == ALREADY_FINISHED:

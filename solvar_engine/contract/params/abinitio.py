@@ -10,6 +10,8 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params.fit import AUTO_RANK, MIN_PARTICLES, FitParams
 from solvar_engine.contract.params.options import Params, option, options_of
 
+EM, SGD = "em", "sgd"
+
 MOST_CLASSES = 6
 """How many structures are sought side by side, at most."""
 
@@ -33,7 +35,10 @@ class AbinitioParams(Params):
     )
     output: str = option(str, help="run folder: new or empty, or to be resumed", metavar="RUN", is_path=True)
     method: str = option(
-        str, "em", help="how the structure is found: em, by online expectation maximisation", choices=("em",),
+        str, EM, help="how the structure is found: em, by online expectation maximisation, or sgd, by stochastic gradient"
+        " descent with importance sampling of the poses, some ten times slower; both end with the same search of all"
+        " poses",
+        choices=(EM, SGD),
     )
     max_resolution: float | None = option(
         float, None, help="finest detail that poses are found with; without it, that of the working box",
@@ -84,6 +89,8 @@ class AbinitioParams(Params):
             raise UserError(
                 f"--symmetry is {self.symmetry!r} but must be a point group: C1, C2 and so on, D2 and so on, T, O or I."
             )
+        if self.classes > 1 and self.method != EM:
+            raise UserError(f"--classes {self.classes} needs --method {EM}: {self.method} finds one structure only.")
         if self.classes > 1 and self.then_fit is not None:
             raise UserError(
                 "--then-fit needs one structure: leave out --classes, or start `fit` with class_1.star afterwards."
