@@ -126,7 +126,7 @@ def other_rows(group: Tensor, generator: torch.Generator) -> Tensor:
 def _transfer_gains(
     source: ParticleSource, others: Ctf, index: Tensor, projector: Projector, grid: Tensor
 ) -> Tensor:
-    """Log-likelihood of images, rows ascending, under a mean seen through their transfer functions less that through
+    """Log-likelihood of images under a mean seen through their transfer functions less that through
     others, (n, 4): see `PoseEvidence`.
 
     A mean that was made with wrong transfer functions is wrong in its power, which would hide the right ones: so that
@@ -139,11 +139,13 @@ def _transfer_gains(
     shell, shells = projector.disk.shell, projector.disk.shell_max + 1
     cross, power = torch.zeros(2, len(index), len(views) + 1, shells, dtype=torch.float64)
     expected, weight = torch.zeros(len(index), dtype=torch.float64), projector.disk.weight.double()
+    places = torch.zeros(len(source), dtype=torch.int64)
+    places[index] = torch.arange(len(index))
     reading = (view.batches(index, projector.disk, images_per_call(projector, 2)) for view in views)
     for own, *batches in zip(*reading, strict=True):
         batches = [own, *batches, replace(own, ctf=own.ctf.square())]
         slices = torch.stack([slices_of_batch(projector, grid, batch)[0][:, :, 0] for batch in batches], dim=1)
-        place = torch.searchsorted(index, own.index)
+        place = places[own.index]
         products = (own.images[:, None].conj() * slices).real, slices.abs().square()
         shell, weight = shell.to(slices.device), weight.to(slices.device)
         for table, values in zip((cross, power), products, strict=True):

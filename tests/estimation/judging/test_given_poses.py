@@ -121,3 +121,16 @@ def test_shifts_of_another_unit_or_sign_are_found(factor: float) -> None:
     gains = [mean_and_error(-column) for column in found.shift_gain.T]
     assert gains[best][0] > 5 * gains[best][1]
     assert max(range(len(gains)), key=lambda place: gains[place][0]) == best
+
+
+def test_gains_belong_to_their_rows_in_any_order() -> None:
+    """Rows of a half-set are not ascending where a list names the images in another order."""
+    source, few = particles(), (torch.arange(0, 200, 2), torch.arange(1, 200, 2))
+    found, turned = (
+        pose_evidence(source, halves, (MEAN, MEAN), SliceOptions(), 0)
+        for halves in (few, (few[0].flip(0), few[1].flip(0)))
+    )
+    for name in ("signal", "shift_gain", "ctf_gain"):
+        known, other = (getattr(one, name)[one.index.argsort()] for one in (found, turned))
+        columns = slice(1, None) if name == "ctf_gain" else slice(None)  # the first one has other partners
+        torch.testing.assert_close(known[..., columns], other[..., columns], rtol=1e-4, atol=1e-4)
