@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -42,6 +42,7 @@ class Report(Protocol):
         the last shell that is looked at from now on, where it has changed.
         """
         ...
+
 
 LowSearch = Callable[[LowImages, torch.Generator, Report], Mixture]
 """Finds maps of low resolution from images of a bright molecule; it reports shares of its own work."""

@@ -35,9 +35,9 @@ class AbinitioParams(Params):
     )
     output: str = option(str, help="run folder: new or empty, or to be resumed", metavar="RUN", is_path=True)
     method: str = option(
-        str, EM, help="how the structure is found: em, by online expectation maximisation, or sgd, by stochastic gradient"
-        " descent with importance sampling of the poses, some ten times slower; both end with the same search of all"
-        " poses",
+        str, EM, help="how the structure is found: em, by online expectation maximisation, or sgd, by stochastic"
+        " gradient descent with importance sampling of the poses, some ten times slower; both end with the same search"
+        " of all poses",
         choices=(EM, SGD),
     )
     max_resolution: float | None = option(

@@ -42,8 +42,9 @@ def _gain_of_orientations(job: FitJob, halves: HalfSetFit, components: Component
     problem, source, pose = halves.problem, halves.source, halves.source.pose
     means = filtered_halves(halves.mean)
     generator, samples, rows = problem.generator(5), [], torch.arange(len(source))
-    for half in problem.halves:
-        index = sample_of(half[~halves.outlier[half]], _MOST)
+    for half in job.inputs.halves:
+        # outliers, too: they are those that are unlikely at their own orientations, right or wrong
+        index = sample_of(half, _MOST)
         rows[index] = index[other_rows(source.group.cpu()[index], generator)]
         samples.append(index)
 
