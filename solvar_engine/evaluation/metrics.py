@@ -89,7 +89,7 @@ class Estimate:
     start_pose : Pose or None
         The poses that the estimate started from, where they are known.
     deviation : ndarray or None, shape (n, r)
-        Standard deviation of z that the estimate states.
+        Standard deviation of z that the estimate states; NaN where it states none.
     """
 
     mean: NDArray[np.float32]
@@ -236,7 +236,8 @@ def _calibration(estimate: Estimate, truth: Truth, live: NDArray[np.bool_]) -> f
     beside = (truth.volumes / scale - estimate.mean).reshape(len(truth.volumes), -1)
     true_z = beside @ estimate.eigenvolumes[live].reshape(live.sum(), -1).T
     error = (estimate.z[:, live] - true_z[truth.state]) / estimate.deviation[:, live]
-    return float(np.sqrt(np.mean(error**2)))
+    is_known = np.isfinite(error).all(axis=1)
+    return float(np.sqrt(np.mean(error[is_known] ** 2))) if is_known.any() else None
 
 
 def _volumes(estimate: Estimate, truth: Truth) -> dict[str, float | list[float] | None]:

@@ -18,6 +18,7 @@ from solvar_engine.contract.files import read_csv, write_json
 from solvar_engine.contract.params import EvaluateParams
 from solvar_engine.contract.results import (
     CLASS_NUMBER,
+    Latents,
     read_components,
     read_latents,
     read_noise,
@@ -162,8 +163,16 @@ def _read_estimate(run_dir: RunDir, truth_files: TruthFiles, star: StarFile, nam
         contrast=latents.contrast,
         pose=read_metadata(star).pose,
         start_pose=_read_start_pose(run_dir, truth_files, names),
-        deviation=latents.deviations(),
+        deviation=_stated_deviation(latents),
     )
+
+
+def _stated_deviation(latents: Latents) -> NDArray[np.float64]:
+    """Standard deviations (n, r) of z; NaN for images of which nothing is known."""
+    deviation = np.full(latents.z.shape, np.nan)
+    known = np.linalg.matrix_rank(latents.precision) == latents.z.shape[1]
+    deviation[known] = Latents(latents.z[known], latents.precision[known], latents.contrast[known]).deviations()
+    return deviation
 
 
 def _rows_of_one_map(star: StarFile, truth: Truth) -> NDArray[np.int64]:

@@ -30,19 +30,24 @@ def collect_statistics(source: BatchSource, index: Tensor, band: Band, factors: 
     Returns
     -------
     Statistics
-        In another order than ``index`` where several processes share the images.
+        In the order of ``index``.
     """
     unfitted, rank = unfitted_columns(band, len(factors)), len(factors)
     parts = [Statistics(factors.new_zeros(0, rank, rank), factors.new_zeros(0, rank), factors.new_zeros(0))]
-    parts += [
-        statistics.integrate_out(unfitted)
-        for _, _, statistics, _ in posterior_pass(source, index, band, factors)
-    ]
-    return Statistics(
-        source.world.gathered(torch.cat([part.gram.float() for part in parts])),
-        source.world.gathered(torch.cat([part.inner.float() for part in parts])),
-        source.world.gathered(torch.cat([part.residual.float() for part in parts])),
-    )
+    rows = [index.new_zeros(0)]
+    for batch, _, statistics, _ in posterior_pass(source, index, band, factors):
+        parts.append(statistics.integrate_out(unfitted))
+        rows.append(batch.index)
+    gathered = source.world.gathered
+    gram = gathered(torch.cat([part.gram.float() for part in parts]))
+    inner = gathered(torch.cat([part.inner.float() for part in parts]))
+    residual = gathered(torch.cat([part.residual.float() for part in parts]))
+    if source.world.size == 1:
+        return Statistics(gram, inner, residual)
+    found = gathered(torch.cat(rows).to(factors.device))  # those of one process after those of the other
+    place = torch.empty_like(found)
+    place[index.argsort().to(found.device)] = found.argsort()
+    return Statistics(gram[place], inner[place], residual[place])
 
 
 def latent_covariance(statistics: Statistics, iterations: int = _ITERATIONS) -> Tensor:
