@@ -62,12 +62,6 @@ def record_cautions(run: RunDir, sentences: Sequence[str], come_first: bool = Fa
     write_json(run.params, {**read_record(run), "cautions": ordered})
 
 
-def take_cautions_back(run: RunDir, sentences: Sequence[str]) -> None:
-    """Remove sentences that turned out to be wrong from params.json."""
-    left = [one for one in read_cautions(run) if one not in sentences]
-    write_json(run.params, {**read_record(run), "cautions": left})
-
-
 def read_cautions(run: RunDir) -> list[str]:
     """Sentences, without full stop, of :func:`add_cautions`."""
     return list(read_record(run).get("cautions", ()))

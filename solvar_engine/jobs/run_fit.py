@@ -25,7 +25,6 @@ from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import DEFAULT_SCHEDULE, FitJob
 from solvar_engine.jobs.fit.latents import find_latents
-from solvar_engine.jobs.fit.orientations import settle_doubt_of_orientations
 from solvar_engine.jobs.fit.rank import decide_rank, keep_real, with_more_components
 from solvar_engine.jobs.fit.results import write_results
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks, with_independent_halves
@@ -108,7 +107,6 @@ def _estimate(job: FitJob, images: PreparedParticles) -> None:
     halves = keep_real(job, halves, decision)
     full = fit_all(job, halves)
     components = measure_scale(job, halves, full)
-    settle_doubt_of_orientations(job, halves, components)
     latents = find_latents(job, halves, components)
     density, latents = place_by_density(job, halves, components, latents)
     job.progress.finish(write_results(job, images, halves, components, latents, density, decision))

@@ -118,6 +118,7 @@ def pose_cautions(
         ]
     if not gain > SIGNIFICANT * error:
         found = f"The orientations in {stack.path} do not seem to belong to its images ({comparison(gain, error)})"
+        check = f"{check}; the mean of very many different states can look like this, too"
         if not are_foreign(evidence):
             found = (
                 f"The images of {stack.path} are too few or too noisy to tell whether the orientations are theirs"
