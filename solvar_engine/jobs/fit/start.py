@@ -16,10 +16,10 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import Share
 from solvar_engine.estimation.alternation.means import HalfSetEquations, density_skewness, half_set_equations
 from solvar_engine.estimation.alternation.problem import Masks
-from solvar_engine.estimation.judging.conventions import better_convention
 from solvar_engine.estimation.judging.given_poses import mean_and_error
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
+from solvar_engine.jobs.fit.conventions import better_convention
 from solvar_engine.jobs.fit.families import with_equal_pixels
 from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_cautions, pose_cautions, unresolved_mean
 from solvar_engine.jobs.fit.inputs import focus, refuse_small_half, scratch_folder, with_families
