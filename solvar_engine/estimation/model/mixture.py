@@ -166,11 +166,11 @@ def fit_mixture(
     mixture = _start(statistics, first, generator, is_shared)
     mixture = _improved(mixture, statistics, _SHARED_ITERATIONS if is_shared else _ITERATIONS, world)
     while len(mixture) < count:
-        mixture = _improved(split(mixture, statistics), statistics, _SHARED_ITERATIONS, world)
+        mixture = _improved(split(mixture, statistics, world), statistics, _SHARED_ITERATIONS, world)
     return mixture
 
 
-def split(mixture: GaussianMixture, statistics: Statistics) -> GaussianMixture:
+def split(mixture: GaussianMixture, statistics: Statistics, world: World = ALONE) -> GaussianMixture:
     """Two Gaussians in the place of each, along the direction in which its particles scatter most.
 
     Parameters
@@ -178,12 +178,14 @@ def split(mixture: GaussianMixture, statistics: Statistics) -> GaussianMixture:
     mixture : GaussianMixture
         Of one covariance.
     statistics : Statistics
+    world : World, optional
+        Processes that have the same statistics, and share the work.
 
     Returns
     -------
     GaussianMixture
     """
-    found = mixture_posterior(statistics, mixture, of_each=True)
+    found = _sums(statistics, mixture, world, of_each=True)
     means, scatter = _means_and_scatter(found)
     scatter /= found.total.clamp_min(_FEW)[:, None, None]
     lower = torch.linalg.cholesky(mixture.covariances[0])
@@ -215,10 +217,10 @@ def choose_mixture(statistics: Statistics, generator: torch.Generator, world: Wo
         for start in (0, 1)
     )
     best = GaussianMixture.one(statistics.inner.shape[1])
-    evidence = mixture_posterior(held_out, best).evidence
+    evidence = _evidence(held_out, best, world)
     for count in _COUNTS:
         tried = fit_mixture(shaping, count, generator, world=world)
-        found = mixture_posterior(held_out, tried).evidence
+        found = _evidence(held_out, tried, world)
         if not _gains(found - evidence):
             break
         best, evidence = tried, found
@@ -237,9 +239,9 @@ def _best_number_of_many(
     for count in _SHARED_COUNTS:
         if count * _FEWEST_IMAGES > len(shaping.inner):
             break
-        start = tried if len(tried) == count else split(tried, shaping)
+        start = tried if len(tried) == count else split(tried, shaping, world)
         tried = _improved(start, shaping, _SHARED_ITERATIONS, world)
-        found = mixture_posterior(held_out, tried).evidence
+        found = _evidence(held_out, tried, world)
         if best and not _gains(found - before, _GROWTH_DEVIATIONS):
             break
         if _gains(found - evidence):
@@ -275,18 +277,35 @@ def _improved(mixture: GaussianMixture, statistics: Statistics, iterations: int,
     Each Gaussian's covariance is drawn to a narrow one as by a few images more, so that none shrinks to a point.
     """
     identity = torch.eye(mixture.means.shape[1], dtype=torch.float64)
-    own = slice(world.rank, None, world.size)
-    known = Statistics(statistics.gram[own], statistics.inner[own], statistics.residual[own])
     for _ in range(iterations):
-        found = mixture_posterior(known, mixture)
-        total, first, outer = world.total(found.total, found.first, found.outer)
-        found = replace(found, total=total, first=first, outer=outer)
+        found = _sums(statistics, mixture, world)
         means, scatter = _means_and_scatter(found)
         total = found.total.clamp_min(_FEW) if len(scatter) > 1 else found.total.sum()[None]
         covariances = (scatter + _FLOOR_IMAGES * _FLOOR * identity) / (total + _FLOOR_IMAGES)[:, None, None]
         weights = (found.total + 1) / (found.total + 1).sum()
         mixture = GaussianMixture(weights, means, covariances + _LEAST_VARIANCE * identity)
     return mixture
+
+
+def _own(statistics: Statistics, world: World) -> tuple[slice, Statistics]:
+    """Images whose posterior this process finds."""
+    own = slice(world.rank, None, world.size)
+    return own, Statistics(statistics.gram[own], statistics.inner[own], statistics.residual[own])
+
+
+def _sums(statistics: Statistics, mixture: GaussianMixture, world: World, of_each: bool = False) -> MixturePosterior:
+    """Posterior of this process's images, with the sums over all."""
+    found = mixture_posterior(_own(statistics, world)[1], mixture, of_each)
+    total, first, outer = world.total(found.total, found.first, found.outer)
+    return replace(found, total=total, first=first, outer=outer)
+
+
+def _evidence(statistics: Statistics, mixture: GaussianMixture, world: World) -> Tensor:
+    """Log-likelihood of each image (n,)."""
+    own, known = _own(statistics, world)
+    evidence = torch.zeros(len(statistics.inner), dtype=torch.float64, device=statistics.inner.device)
+    evidence[own] = mixture_posterior(known, mixture).evidence
+    return world.total(evidence)[0]
 
 
 def _distant(points: Tensor, count: int, generator: torch.Generator) -> Tensor:

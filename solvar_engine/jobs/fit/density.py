@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from solvar_engine.distributed.world import World
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.judging.components import Components, LatentBatch
 from solvar_engine.estimation.model.mixture import (
@@ -49,11 +50,11 @@ def place_by_density(
     good = used[~halves.outlier[used]]
     sample = _known(latents, sample_of(good, SHAPING_PARTICLES), deviation, live)
     chosen = choose_mixture(sample, halves.problem.generator(4), job.world)
+    if len(chosen) > 1:
+        latents = _placed(latents, used, deviation, live, chosen, job.world)
     if not job.world.is_first:
         return None, latents
     logger.info("density of the particles in latent space: %s", chosen)
-    if len(chosen) > 1:
-        latents = _placed(latents, used, deviation, live, chosen)
     return chosen.beside_others(live, rank).scaled(deviation), latents
 
 
@@ -68,7 +69,7 @@ def _known(latents: LatentBatch, rows: Tensor, deviation: Tensor, live: Tensor) 
 
 
 def _placed(
-    latents: LatentBatch, rows: Tensor, deviation: Tensor, live: Tensor, mixture: GaussianMixture
+    latents: LatentBatch, rows: Tensor, deviation: Tensor, live: Tensor, mixture: GaussianMixture, world: World
 ) -> LatentBatch:
     """Posteriors of some particles under a mixture of their live coordinates; the others are left as they are."""
     z, precision, log_likelihood = (
@@ -76,15 +77,21 @@ def _placed(
     )
     scale = deviation[live]
     one = GaussianMixture.one(len(live))
+    own = slice(world.rank, None, world.size)
     for chunk in rows.split(_CHUNK):
-        known = _known(latents, chunk, deviation, live)
+        known = _known(latents, chunk[own], deviation, live)
         found = mixture_posterior(known, mixture)
-        of_live = torch.cholesky_inverse(torch.linalg.cholesky(found.covariance())) / (scale[:, None] * scale)
-        of_live = 0.5 * (of_live + of_live.mT)  # to the last digit
-        z[chunk[:, None], live] = (found.mean * scale).float()
+        of_own = torch.cholesky_inverse(torch.linalg.cholesky(found.covariance())) / (scale[:, None] * scale)
+        place, gain = torch.zeros(len(chunk), len(live)), torch.zeros(len(chunk), dtype=torch.float64)
+        of_live = torch.zeros(len(chunk), len(live), len(live))
+        place[own] = (found.mean * scale).float()
+        of_live[own] = (0.5 * (of_own + of_own.mT)).float()  # symmetric to the last digit
+        gain[own] = found.evidence - mixture_posterior(known, one).evidence
+        place, of_live, gain = world.total(place, of_live, gain)
+        z[chunk[:, None], live] = place
         whole = torch.diag_embed(latents.precision[chunk].diagonal(dim1=1, dim2=2))
-        whole[:, live[:, None], live] = of_live.float()
+        whole[:, live[:, None], live] = of_live
         precision[chunk] = whole
-        log_likelihood[chunk] += found.evidence - mixture_posterior(known, one).evidence
+        log_likelihood[chunk] += gain
     return replace(latents, z=z, precision=precision, log_likelihood=log_likelihood)
 
