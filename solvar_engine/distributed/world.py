@@ -68,6 +68,11 @@ class World:
         """Whether this process owns files, status, log and lock."""
         return self.rank == 0
 
+    @property
+    def own(self) -> slice:
+        """Rows that this process works on, of a table that all have."""
+        return slice(self.rank, None, self.size)
+
     def of_halves(self, work: Callable[[int], T]) -> tuple[T, T]:
         """Find something of each half-set, 0 and 1; both at once, each by one team, if there are teams.
 

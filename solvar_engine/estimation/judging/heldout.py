@@ -92,9 +92,16 @@ def _fit_of_few(
     """Log-likelihood (c,), at its maximum by EM, of coordinates that all images share but a part of them."""
     part = torch.full_like(common, first)
     none = torch.zeros_like(common)
+
+    def log_densities() -> tuple[Tensor, Tensor]:
+        """Of the others and of the few, times their shares."""
+        return (
+            torch.log1p(-part) + _log_density(information, inner, common, none),
+            part.log() + _log_density(information, inner, mean, variance),
+        )
+
     for _ in range(_MIXTURE_STEPS):
-        others = torch.log1p(-part) + _log_density(information, inner, common, none)
-        few = part.log() + _log_density(information, inner, mean, variance)
+        others, few = log_densities()
         belongs = torch.sigmoid(few - others)
         count = belongs.sum(dim=0).clamp_min(1e-12)
         spread = variance / (1 + variance * information)
@@ -103,9 +110,7 @@ def _fit_of_few(
         variance = (belongs * ((place - mean) ** 2 + spread)).sum(dim=0) / count
         common = ((1 - belongs) * inner).sum(dim=0) / ((1 - belongs) * information).sum(dim=0)
         part = belongs.mean(dim=0).clamp(_LEAST_SHARE, most)
-    others = torch.log1p(-part) + _log_density(information, inner, common, none)
-    few = part.log() + _log_density(information, inner, mean, variance)
-    return torch.logaddexp(others, few).sum(dim=0)
+    return torch.logaddexp(*log_densities()).sum(dim=0)
 
 
 def _log_density(information: Tensor, inner: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -287,24 +287,22 @@ def _improved(mixture: GaussianMixture, statistics: Statistics, iterations: int,
     return mixture
 
 
-def _own(statistics: Statistics, world: World) -> tuple[slice, Statistics]:
-    """Images whose posterior this process finds."""
-    own = slice(world.rank, None, world.size)
-    return own, Statistics(statistics.gram[own], statistics.inner[own], statistics.residual[own])
+def _own(statistics: Statistics, world: World) -> Statistics:
+    """Of images whose posterior this process finds."""
+    return Statistics(statistics.gram[world.own], statistics.inner[world.own], statistics.residual[world.own])
 
 
 def _sums(statistics: Statistics, mixture: GaussianMixture, world: World, of_each: bool = False) -> MixturePosterior:
     """Posterior of this process's images, with the sums over all."""
-    found = mixture_posterior(_own(statistics, world)[1], mixture, of_each)
+    found = mixture_posterior(_own(statistics, world), mixture, of_each)
     total, first, outer = world.total(found.total, found.first, found.outer)
     return replace(found, total=total, first=first, outer=outer)
 
 
 def _evidence(statistics: Statistics, mixture: GaussianMixture, world: World) -> Tensor:
     """Log-likelihood of each image (n,)."""
-    own, known = _own(statistics, world)
     evidence = torch.zeros(len(statistics.inner), dtype=torch.float64, device=statistics.inner.device)
-    evidence[own] = mixture_posterior(known, mixture).evidence
+    evidence[world.own] = mixture_posterior(_own(statistics, world), mixture).evidence
     return world.total(evidence)[0]
 
 

@@ -77,7 +77,7 @@ def _placed(
     )
     scale = deviation[live]
     one = GaussianMixture.one(len(live))
-    own = slice(world.rank, None, world.size)
+    own = world.own
     for chunk in rows.split(_CHUNK):
         known = _known(latents, chunk[own], deviation, live)
         found = mixture_posterior(known, mixture)
