@@ -14,7 +14,7 @@ from solvar_plugin.convert.particle_results import ParticleResults, fill_particl
 from solvar_plugin.convert.particles import ID_COLUMN
 from solvar_plugin.convert.states import fill_classes
 from solvar_plugin.convert.volumes import mean_volume, volume_of
-from solvar_plugin.protocols.covariance_outputs import MEAN, OUTLIERS, PARTICLES, volume_set
+from solvar_plugin.protocols.covariance_outputs import MEAN, OUTLIERS, PARTICLES, plain_set, volume_set
 
 VOLUMES = "outputVolumes"
 CLASSES = "outputClasses"
@@ -64,8 +64,7 @@ def make_outputs(protocol: Any) -> dict[str, Any]:
 
 def _particles(protocol: Any, found: ParticleResults, only_outliers: bool = False) -> SetOfParticles:
     source = protocol.inputParticles.get()
-    output = SetOfParticles.create(protocol._getPath(), suffix="outliers" if only_outliers else None)
-    output.copyInfo(source)
+    output = plain_set(protocol, source, "outliers" if only_outliers else None)
     output.setAlignmentProj()
     fill_particles(output, source, found, only_outliers)
     return output

@@ -58,7 +58,7 @@ def _particles(protocol: Any, found: ParticleResults) -> SetOfParticles:
     source = protocol.inputParticles.get()
     if not found.rank:
         # nothing to be flexible about
-        output = _plain_set(protocol, source)
+        output = plain_set(protocol, source)
     else:
         output = SetOfParticlesFlex.create(protocol._getPath(), progName=FLEX_PROGRAM)
         output.copyInfo(source)
@@ -79,13 +79,14 @@ def _sign(info: Any, run: RunDir, seed: int) -> None:
 
 def _outliers(protocol: Any, found: ParticleResults) -> SetOfParticles:
     source = protocol.inputParticles.get()
-    output = _plain_set(protocol, source, "outliers")
+    output = plain_set(protocol, source, "outliers")
     output.setObjComment("Particles that the model explains far worse than the others.")
     fill_particles(output, source, found, only_outliers=True)
     return output
 
 
-def _plain_set(protocol: Any, source: Any, suffix: str | None = None) -> SetOfParticles:
+def plain_set(protocol: Any, source: Any, suffix: str | None = None) -> SetOfParticles:
+    """Make an empty set of particles of a protocol like another set, in files with this suffix."""
     output = SetOfParticles.create(protocol._getPath(), suffix=suffix)
     output.copyInfo(source)
     return output
