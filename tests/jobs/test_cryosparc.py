@@ -139,7 +139,8 @@ def test_abinitio_needs_no_alignments_and_writes_them(project, hinge, tmp_path):
     params = AbinitioParams(particles=str(path), output=str(tmp_path / "run"), threads=1, then_fit=2)
     class_of = torch.arange(300) % 2
     changes = {"class_of": class_of, "populations": torch.tensor([0.5, 0.5])}
-    run_abinitio(AbinitioParams(**{**params.to_dict(), "then_fit": None, "classes": 2}), TrueStructure(hinge, **changes))
+    alone = AbinitioParams(**{**params.to_dict(), "then_fit": None, "classes": 2})
+    run_abinitio(alone, TrueStructure(hinge, **changes))
     run = RunDir(tmp_path / "run")
     written = np.load(run.particles_cs)
     for name in ("uid", "blob/path", "ctf/df1_A", "some_day/unknown"):
