@@ -71,12 +71,12 @@ def star_of(table: Table, source: str, with_poses: bool = True) -> tuple[StarFil
     fields.require(_IMAGES, "images", "give the particles of a job, not what it passed through")
     fields.require(_CTF, "CTF", "give the passthrough of its job with --passthrough, or estimate the CTF")
     optics, group = _optics(fields)
-    numbers = np.char.add(np.char.zfill((table["blob/idx"].astype(np.int64) + 1).astype(str), 6), "@")
+    images = zip(table["blob/idx"].tolist(), _paths(table["blob/path"]), strict=True)
     columns: dict[str, Any] = {
-        "rlnImageName": np.char.add(numbers, _paths(table["blob/path"])).tolist(),
+        "rlnImageName": [f"{number + 1:06d}@{path}" for number, path in images],
         "rlnOpticsGroup": group + 1,
         UID_COLUMN: table[UID],
-        **{column: fields.numbers(name) for name, column in _DEFOCUS.items() if name in fields},
+        **{column: fields.decimals(name) for name, column in _DEFOCUS.items() if name in fields},
         **{column: np.rad2deg(fields.numbers(name)) for name, column in _ANGLES.items() if name in fields},
         **_location(fields),
     }
@@ -99,7 +99,7 @@ class Fields:
         return name in (self.table.dtype.names or ())
 
     def numbers(self, name: str) -> Values:
-        """Values of a field, shape (n, ...); those of float32 are the decimal numbers that they stand for.
+        """Values of a field, shape (n, ...).
 
         Raises
         ------
@@ -114,10 +114,18 @@ class Fields:
                 f"Field {name} of item {bad[0] + 1} in {self.source} is {values[bad[0]]}, not a finite number"
                 f" ({len(bad)} such items): leave it out in cryoSPARC."
             )
-        if values.dtype == np.float32:
-            # 15301.1 is 15301.0996 in float64: the shortest text that stands for the same float32 has its digits
-            return np.asarray(values.astype(str).astype(np.float64))
         return np.asarray(values, dtype=np.float64)
+
+    def decimals(self, name: str) -> Values:
+        """Values of a field, shape (n,); those of float32 are the decimal numbers that they stand for.
+
+        15301.1 is 15301.0996 in float64, but the shortest text that stands for the same float32.
+        """
+        values = self.numbers(name)
+        if self.table[name].dtype != np.float32:
+            return values
+        distinct, place = np.unique(values, return_inverse=True)
+        return np.asarray(distinct.astype(np.float32).astype(str).astype(np.float64)[place.reshape(-1)])
 
     def require(self, names: tuple[str, ...], meaning: str, remedy: str) -> None:
         """Raise UserError if a field is absent."""
@@ -126,10 +134,11 @@ class Fields:
             raise UserError(f"{self.source} has no {meaning}: field {absent[0]} is missing; {remedy}.")
 
 
-def _paths(names: np.ndarray) -> np.ndarray:
+def _paths(names: np.ndarray) -> list[str]:
     """Text of paths, without the mark of those that start from the folder of the file."""
-    text = np.char.decode(names, "utf-8", "surrogateescape") if names.dtype.kind == "S" else names
-    return np.char.lstrip(text, ">")
+    distinct, place = np.unique(names, return_inverse=True)
+    text = [os.fsdecode(name).removeprefix(">") for name in distinct.tolist()]
+    return [text[number] for number in place.reshape(-1).tolist()]
 
 
 def _optics(fields: Fields) -> tuple[dict[str, Any], NDArray[np.int64]]:
@@ -138,13 +147,13 @@ def _optics(fields: Fields) -> tuple[dict[str, Any], NDArray[np.int64]]:
     count = len(table)
     columns = {
         "exposure group": table["ctf/exp_group_id"] if "ctf/exp_group_id" in fields else np.zeros(count),
-        **{column: fields.numbers(name) for name, column in _MICROSCOPE.items()},
-        "rlnImagePixelSize": fields.numbers("blob/psize_A"),
+        **{column: fields.decimals(name) for name, column in _MICROSCOPE.items()},
+        "rlnImagePixelSize": fields.decimals("blob/psize_A"),
         "rlnImageSize": table["blob/shape"][:, 0],
         **_aberrations(fields),
     }
     if _MICROGRAPH_PIXEL in fields:
-        columns["rlnMicrographPixelSize"] = fields.numbers(_MICROGRAPH_PIXEL)
+        columns["rlnMicrographPixelSize"] = fields.decimals(_MICROGRAPH_PIXEL)
     parts, group = np.unique(np.stack(list(columns.values()), axis=1), axis=0, return_inverse=True)
     optics: dict[str, Any] = dict(zip(columns, parts.T, strict=True))
     exposure = optics.pop("exposure group").astype(np.int64)
@@ -195,7 +204,7 @@ def _location(fields: Fields) -> dict[str, Any]:
     shape = fields.table[_MICROGRAPH_SHAPE].astype(np.float64)
     x, y = (fields.numbers(share) * shape[:, axis] for share, axis in zip(shares, (1, 0), strict=True))
     return {
-        "rlnMicrographName": _paths(fields.table[path]).tolist(),
+        "rlnMicrographName": _paths(fields.table[path]),
         "rlnCoordinateX": x,
         "rlnCoordinateY": y,
     }

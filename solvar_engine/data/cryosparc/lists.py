@@ -105,7 +105,7 @@ def read_list(
     star, cautions = star_of(table, os.fspath(path), with_poses)
     for caution in cautions:
         logger.warning(caution)
-    first = star.particles.text("rlnImageName")[0].partition("@")[2]
+    first = next(star.particles.cells("rlnImageName")).partition("@")[2]
     return ReadList(star, tuple(files), CryosparcParticles(table, _project_of(Path(path), first)), tuple(cautions))
 
 
