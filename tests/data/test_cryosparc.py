@@ -380,6 +380,13 @@ def test_header_that_promises_too_much_is_not_believed(whole):
         read_list(path)
 
 
+def test_passthrough_that_is_no_file(project, tmp_path):
+    with pytest.raises(UserError, match="nothing.cs does not exist"):
+        read_list(project.particles, tmp_path / "nothing.cs")
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
+        read_list(project.particles, tmp_path)
+
+
 def test_value_that_is_no_number_is_named(project, whole):
     defocus = project.fields["ctf/df1_A"].copy()
     defocus[3] = np.nan

@@ -50,6 +50,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             table = _read(stream, path)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     if UID not in (table.dtype.names or ()):
         raise UserError(f"{path} is not a table of cryoSPARC: it has no field uid.")
     uid, count = np.unique(table[UID], return_counts=True)
