@@ -524,7 +524,7 @@ def _refuse_other_formats(source: str) -> None:
     with open(path, "rb") as stream:
         start = stream.read(4096)
     if start.startswith(b"\x93NUMPY"):
-        raise UserError(f"{source} is a cryoSPARC file, not STAR: convert it with csparc2star.py of pyem.")
+        raise UserError(f"{source} is a cryoSPARC file, but a STAR file is needed here.")
     if start[208:212] in (b"MAP ", b"MAP\0"):
         raise UserError(f"{source} is an MRC file: give the STAR file that lists its images.")
     if b"\0" in start:

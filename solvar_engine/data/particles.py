@@ -16,6 +16,7 @@ from torch import Tensor
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.words import counted
+from solvar_engine.data.cryosparc.lists import CryosparcParticles, read_list
 from solvar_engine.data.images import ImageIndex
 from solvar_engine.data.metadata import ParticleMetadata, pose_columns, read_metadata
 from solvar_engine.data.stacks import StackReader
@@ -32,12 +33,12 @@ _UNKNOWN_PIXEL_SIZES = (1.0,)  # written by programs that do not know
 
 @dataclass(frozen=True, eq=False)
 class ParticleStack:
-    """Particles of one STAR file; made by `from_star` and never changed.
+    """Particles of one list; made by `from_star` and never changed.
 
     Attributes
     ----------
     path : Path
-        The STAR file.
+        The STAR or `.cs` file.
     star : StarFile
         Its rows, to be written back.
     metadata : ParticleMetadata
@@ -46,6 +47,10 @@ class ParticleStack:
         Where the images are.
     cautions : tuple of str
         What is doubtful of the list, in sentences without full stop.
+    files : tuple of Path
+        That were read, images aside.
+    cryosparc : CryosparcParticles or None
+        All fields of a `.cs` file.
 
     Examples
     --------
@@ -60,6 +65,8 @@ class ParticleStack:
     index: ImageIndex
     _reader: StackReader
     cautions: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    cryosparc: CryosparcParticles | None = None
 
     @classmethod
     def from_star(
@@ -68,20 +75,23 @@ class ParticleStack:
         root: str | os.PathLike[str] | None = None,
         allow_truncated: bool = False,
         with_poses: bool = True,
+        passthrough: str | os.PathLike[str] | None = None,
     ) -> ParticleStack:
-        """Read a STAR file of RELION 3.0 to 5 and check the header of every stack it names.
+        """Read a STAR file of RELION 3.0 to 5, or a `.cs` file, and check the header of every stack it names.
 
         Parameters
         ----------
         path : path
-            STAR file with CTF, and with poses.
+            List with CTF, and with poses.
         root : path, optional
             Folder that relative stack paths start from; without it, the STAR file's folder, then the
-            current one.
+            current one, or for a `.cs` file the folder of its project.
         allow_truncated : bool
             Take stacks that are cut off, too: images that are not there are among those of `images_with_faults`.
         with_poses : bool
             Without, poses in the file are ignored, if there are any, and those of the stack are zero.
+        passthrough : path, optional
+            `.cs` file with fields that the other one lacks.
 
         Returns
         -------
@@ -92,14 +102,17 @@ class ParticleStack:
         UserError
             If the file or a stack is absent, damaged or lacks what is needed; the text says what and where.
         """
-        star = StarFile.read(path)
+        source = read_list(path, passthrough, with_poses)
+        star, cryosparc = source.star, source.cryosparc
         metadata = read_metadata(star, with_poses)
+        root = cryosparc.project if root is None and cryosparc is not None else root
         index = ImageIndex.create(star.particles, root, allow_truncated)
         _check_boxes(metadata, index, star.source)
-        cautions = (*metadata.cautions, *_check_pixel_sizes(metadata, index, star.source))
+        cautions = (*source.cautions, *metadata.cautions, *_check_pixel_sizes(metadata, index, star.source))
         _check_extents(metadata, index, star.source)
         _check_origins(metadata, index, star.source)
-        return cls(Path(path), star, metadata, index, StackReader(index.paths, index.headers), cautions)
+        reader = StackReader(index.paths, index.headers)
+        return cls(Path(path), star, metadata, index, reader, cautions, source.files, cryosparc)
 
     def __len__(self) -> int:
         return len(self.metadata.group)

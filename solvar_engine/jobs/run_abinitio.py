@@ -71,7 +71,7 @@ def run(params: AbinitioParams, find: Callable[..., Structure] | None = None) ->
                         "pixel_size": inputs.stack.pixel_size * inputs.stack.box_size / inputs.box_size,
                         "device": device_name(compute_device(params)),
                     }
-                    write_params(run_dir, params, inputs=[params.particles], resolved=resolved)
+                    write_params(run_dir, params, inputs=[*inputs.stack.files], resolved=resolved)
                     record_cautions(run_dir, inputs.stack.cautions)
                 with closing(Progress(status, _READING_STEPS + _SEARCH_STEPS + _WRITING_STEPS)) as progress:
                     with logging_redirect_tqdm([logging.getLogger("solvar_engine")]):
@@ -84,7 +84,7 @@ def fit_params(params: AbinitioParams, run_dir: RunDir) -> FitParams:
     """Options of the fit that goes on from the poses found."""
     assert params.then_fit is not None
     return FitParams(
-        particles=str(run_dir.particles),
+        particles=str(run_dir.particles_cs if run_dir.particles_cs.exists() else run_dir.particles),
         output=str(run_dir.fit),
         rank=params.then_fit,
         refine_poses=True,
@@ -105,7 +105,8 @@ def _folder_of_stacks(params: AbinitioParams, run_dir: RunDir) -> str | None:
     """Folder of the input, if relative paths start from there; None if they do from the current one."""
     first = StarFile.read(run_dir.particles).particles.text("rlnImageName")[0].rpartition("@")[2]
     folder = Path(params.particles).parent
-    return str(folder) if (folder / first).is_file() else None
+    folders = [folder, *folder.absolute().parents] if run_dir.particles_cs.exists() else [folder]
+    return next((str(folder) for folder in folders if (folder / first).is_file()), None)
 
 
 def _search(

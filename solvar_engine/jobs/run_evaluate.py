@@ -29,6 +29,7 @@ from solvar_engine.contract.run import RunDir, read_record, require_finished
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status
 from solvar_engine.contract.words import counted
+from solvar_engine.data.cryosparc.lists import read_list
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.evaluation.covariance_scores import mean_scale, state_factor
@@ -267,10 +268,12 @@ def _read_start_pose(run_dir: RunDir, truth_files: TruthFiles, names: list[str])
     if read_structure(run_dir) is not None:
         return None
     record = read_record(run_dir)
-    given = Path(record["folder"]) / record["options"]["particles"]
-    for path in (given, truth_files.path.parent / "particles.star"):
+    folder, options = Path(record["folder"]), record["options"]
+    passthrough = folder / options["passthrough"] if options.get("passthrough") else None
+    of_data_set = truth_files.path.parent / "particles.star"
+    for path, more in ((folder / options["particles"], passthrough), (of_data_set, None)):
         if path.is_file():
-            star = StarFile.read(path)
+            star = read_list(path, more).star
             rows = match_particles(names, star.particles.text("rlnImageName"), path)
             return read_metadata(star).pose[torch.from_numpy(rows)]
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from solvar_engine.contract.run import RunDir, refuse_file_of_a_run, require_fin
 from solvar_engine.contract.selections import PARTICLES, read_selection
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.words import counted
+from solvar_engine.data.cryosparc.results import write_subset
 from solvar_engine.latent.distances import marginal_precision, squared_distances
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 def run(params: SelectParams) -> None:
     """Write the particles that are asked for, in the order of the run, with all columns of its particles.star.
+
+    Beside it, a run of cryoSPARC's particles gets a `.cs` and a `.csg` file of the same name.
 
     Parameters
     ----------
@@ -35,13 +39,16 @@ def run(params: SelectParams) -> None:
     params.validate()
     run_dir = RunDir(params.run)
     require_finished(run_dir)
-    refuse_file_of_a_run(run_dir, params.output)
+    output = Path(params.output)
+    for path in (output, output.with_suffix(".cs"), output.with_suffix(".csg")):
+        refuse_file_of_a_run(run_dir, str(path))
     star = StarFile.read(run_dir.particles)
     table = star.particles
     rows = _rows(run_dir, params, _eligible(table, params.no_outliers))
     if not len(rows):
         raise UserError(f"No particle of {run_dir.path} is left: select in another way.")
-    star.replace(table, table.only(rows.tolist())).write(params.output)
+    star.replace(table, table.only(rows.tolist())).write(output)
+    write_subset(run_dir.particles_cs, rows, output.with_suffix(".cs"))
     logger.info("Wrote %d of %d particles to %s", len(rows), len(table), params.output)
 
 

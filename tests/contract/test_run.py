@@ -89,6 +89,8 @@ def test_names_are_those_of_the_contract(tmp_path):
         "latents": "latents.npz",
         "density": "density.csv",
         "particles": "particles.star",
+        "particles_cs": "particles.cs",
+        "particles_csg": "particles.csg",
         "noise": "noise.csv",
         "fsc": "fsc.csv",
         "bad_images": "bad_images.csv",

@@ -88,7 +88,8 @@ def test_below_the_minimum_a_fit_refuses(linked, engine, tmp_path):
         ("relion5.star", ["toy_images_a.mrcs (and 1 more)", "does not exist"]),
         ("FinalRefinement-OriginalParticles-PfCRT.star", ["amplitude contrast", "rlnAmplitudeContrast"]),
         ("empiar_10076_7.star", ["orientations", "rlnAngleRot"]),
-        ("cryosparc_P12_J24_001_particles.cs", ["cryoSPARC"]),
+        ("empiar_10076_7.cs", ["orientations", "alignments3D/pose"]),
+        ("cryosparc_P12_J24_001_particles.cs", ["Stack J19/extract/", "does not exist", "--root"]),
         ("relion31.mrcs", ["binary file"]),
     ],
 )

@@ -30,9 +30,11 @@ class AbinitioParams(Params):
     summary: ClassVar[str] = "find the structure, and the poses of the particles, from images without poses"
 
     particles: str = option(
-        str, help="STAR file of particles with CTF (RELION 3.0 to 5); poses in it are ignored",
+        str, help="STAR file of particles with CTF (RELION 3.0 to 5), or .cs file of cryoSPARC; poses in it are"
+        " ignored",
         positional=True, metavar="PARTICLES.star", is_path=True,
     )
+    passthrough: str | None = option(str, None, help=_FIT["passthrough"].help, metavar="FILE.cs", is_path=True)
     output: str = option(str, help="run folder: new or empty, or to be resumed", metavar="RUN", is_path=True)
     method: str = option(
         str, EM, help="how the structure is found: em, by online expectation maximisation, or sgd, by stochastic"

@@ -36,8 +36,13 @@ class FitParams(Params):
     summary: ClassVar[str] = "find the principal motions and the place of every particle along them"
 
     particles: str = option(
-        str, help="STAR file of refined particles (RELION 3.0 to 5)",
+        str, help="STAR file of refined particles (RELION 3.0 to 5), or .cs file of cryoSPARC",
         positional=True, metavar="PARTICLES.star", is_path=True,
+    )
+    passthrough: str | None = option(
+        str, None, help=".cs file with what PARTICLES.cs lacks; without it, the one that cryoSPARC has written beside"
+        " it",
+        metavar="FILE.cs", is_path=True,
     )
     output: str = option(str, help="run folder: new or empty, or to be resumed", metavar="RUN", is_path=True)
     rank: int | str = option(
@@ -90,7 +95,7 @@ class FitParams(Params):
     )
     root: str | None = option(
         str, None, help="folder that relative stack paths start from; without it, the STAR file's folder,"
-        " then the current one",
+        " then the current one, or for a .cs file the project's",
         metavar="DIR", is_path=True,
     )
     skip_bad_images: bool = option(

@@ -67,6 +67,9 @@ class ReconstructParams(Params):
         " of the run",
         metavar="FULL.star", is_path=True,
     )
+    passthrough: str | None = option(
+        str, None, help="kernel: .cs file with what the one of --particles lacks", metavar="FILE.cs", is_path=True
+    )
     box: int | None = option(
         int, None, help="kernel: box of the volumes; without it, the working box of the run, or that of the larger"
         " images",
@@ -105,9 +108,11 @@ class ReconstructParams(Params):
         if self.between is not None and len(self.between) < 2:
             raise UserError("--between needs at least two clusters.")
         if self.method != "kernel":
-            options = ("b_factor", "particles", "box", "root", "cache_mb", "scratch", "resume", "skip_bad_images")
-            for label in self.changed(*options):
+            images = ("particles", "passthrough", "box", "root", "skip_bad_images")
+            for label in self.changed("b_factor", *images, "cache_mb", "scratch", "resume"):
                 raise UserError(f"{label} belongs to --method kernel: leave it out with {self.method}.")
+        if self.passthrough is not None and self.particles is None:
+            raise UserError("--passthrough belongs to --particles: leave it out, or give other particles.")
         if self.b_factor not in ("none", "auto") and self.fixed_b_factor is None:
             raise UserError(f"--b-factor is {self.b_factor!r} but must be none, auto or a number of Angstrom^2.")
 

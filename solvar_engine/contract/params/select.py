@@ -20,7 +20,10 @@ class SelectParams(Params):
     summary: ClassVar[str] = "write some particles of a run as a STAR file"
 
     run: str = option(str, help="folder of a finished fit", positional=True, metavar="RUN", is_path=True)
-    output: str = option(str, help="STAR file to write", metavar="FILE.star", is_path=True)
+    output: str = option(
+        str, help="STAR file to write; of cryoSPARC's particles also FILE.cs and FILE.csg", metavar="FILE.star",
+        is_path=True,
+    )
     name: str | None = option(
         str, None, help="the particles of this selection of the explorer", metavar="NAME", one_of="what"
     )

@@ -44,7 +44,7 @@ EXPLORER_PAGES = ".explorer-*.html"
 
 # what a run holds besides the files that `RunDir` has a name for, by folder
 _OTHER_FILES = {
-    ".": (EXPLORER_PAGES, "class_*.mrc", "class_*.star"),
+    ".": (EXPLORER_PAGES, "class_*.mrc", "class_*.star", "class_*.cs", "class_*.csg"),
     "eigenvolumes": ("eigenvolume_*.mrc",),
     "checkpoint": ("*.npz",),
     "analysis/selections": ("*.json", "*.csv"),
@@ -103,6 +103,8 @@ class RunDir:
     latents = FileIn("latents.npz", "Latent coordinates, their precision, and contrasts")
     density = FileIn("density.csv", "Density of the particles in latent space")
     particles = FileIn("particles.star", "The input particles, in input order")
+    particles_cs = FileIn("particles.cs", "The same for cryoSPARC; only of particles that came in a .cs file")
+    particles_csg = FileIn("particles.csg", "With this file cryoSPARC imports particles.cs")
     noise = FileIn("noise.csv", "Table of the noise spectrum")
     fsc = FileIn("fsc.csv", "Table of half-set Fourier shell correlations")
     metrics = FileIn("metrics.csv", "Table of the progress of the optimisation")

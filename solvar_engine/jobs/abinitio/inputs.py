@@ -53,7 +53,9 @@ def read_inputs(params: AbinitioParams) -> AbinitioInputs:
     UserError
         For anything wrong with the file, or an option that does not fit it.
     """
-    stack = ParticleStack.from_star(params.particles, params.root, params.skip_bad_images, with_poses=False)
+    stack = ParticleStack.from_star(
+        params.particles, params.root, params.skip_bad_images, with_poses=False, passthrough=params.passthrough
+    )
     if len(stack) < MIN_PARTICLES * params.classes:
         raise UserError(
             f"{params.particles} has {counted(len(stack), 'particle')}, but {counted(params.classes, 'structure')}"

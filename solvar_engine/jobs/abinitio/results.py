@@ -28,6 +28,7 @@ from solvar_engine.contract.results import (
 from solvar_engine.contract.run import RunDir, read_record
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.words import counted
+from solvar_engine.data.cryosparc.results import write_subset
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.components import Components
@@ -38,6 +39,7 @@ from solvar_engine.jobs.decisions import add_cautions, read_cautions, with_cauti
 from solvar_engine.jobs.fit.outputs import (
     OutputScale,
     write_components,
+    write_cryosparc,
     write_latent_coordinates,
     write_mean,
     write_spectra,
@@ -167,6 +169,8 @@ def _write_particles(search: Search, columns: Mapping[str, Tensor], contrast: Te
     write_latent_coordinates(
         search.run, nothing, nothing[:, :, None].expand(count, 0, 0), contrast, OutputScale.of(search.images)
     )
+    if pose is not None:
+        write_cryosparc(search.run, search.inputs.stack, pose, True, columns[RANDOM_SUBSET])
 
 
 def _write_classes(search: Search, maps: Mapping[int, ClassMap], scale: OutputScale) -> None:
@@ -178,6 +182,7 @@ def _write_classes(search: Search, maps: Mapping[int, ClassMap], scale: OutputSc
         scale.write(run.class_half(number, 2), found.mean.half2)
         rows = star.particles.only(found.members.tolist())
         star.replace(star.particles, rows).write(run.class_particles(number))
+        write_subset(run.particles_cs, found.members.numpy(), run.class_particles(number).with_suffix(".cs"))
 
 
 def _found(search: Search, maps: list[ClassMap | None]) -> FoundStructure:

@@ -91,6 +91,8 @@ def families_of(stack: ParticleStack) -> Families:
     if _widest_turn(image, stack.pose.rotation.numpy()) > _TURNED:
         what += ", turned as by symmetry expansion: a component may show no more than what tells its positions apart"
     families = Families(np.arange(len(stack))).united(image, what)
+    if stack.cryosparc is not None and stack.cryosparc.expanded_from is not None:
+        families = families.united(stack.cryosparc.expanded_from, "of the same particle before symmetry expansion")
     place = _of_places(stack.star, np.asarray(stack.pixel_sizes)[stack.group.numpy()])
     if place is None:
         return families

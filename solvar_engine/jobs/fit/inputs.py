@@ -78,7 +78,7 @@ def read_inputs(params: FitParams) -> FitInputs:
     halves = split_halves(HalfSplit(str(stack.path), len(stack), stack.random_subset, families), params.seed)
     if params.scratch is not None:
         scratch_folder(params.scratch)
-    files = [path for path in (params.particles, params.mask, params.focus_mask) if path is not None]
+    files = [str(path) for path in (*stack.files, params.mask, params.focus_mask) if path is not None]
     return FitInputs(files, stack, box_size, mask, focus_mask, halves, families)
 
 
@@ -90,7 +90,9 @@ def open_particles(params: FitParams) -> ParticleStack:
     UserError
         For anything wrong with the file, or too few particles.
     """
-    stack = ParticleStack.from_star(params.particles, params.root, allow_truncated=params.skip_bad_images)
+    stack = ParticleStack.from_star(
+        params.particles, params.root, params.skip_bad_images, passthrough=params.passthrough
+    )
     count = len(stack)
     if count < MIN_PARTICLES:
         raise UserError(

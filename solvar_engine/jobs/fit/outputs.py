@@ -15,6 +15,7 @@ from solvar_engine.contract.results import (
     SLOW,
     Density,
     Latents,
+    read_latents,
     write_density,
     write_eigenvalues,
     write_fsc,
@@ -23,6 +24,7 @@ from solvar_engine.contract.results import (
     write_rank,
 )
 from solvar_engine.contract.run import RunDir
+from solvar_engine.data.cryosparc.results import Found, write_results
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import write_volume
@@ -31,7 +33,7 @@ from solvar_engine.estimation.judging.components import Components
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.model.half_models import half_version
 from solvar_engine.estimation.model.mixture import GaussianMixture
-from solvar_engine.imaging.types import ParticleSource, Volume
+from solvar_engine.imaging.types import ParticleSource, Pose, Volume
 from solvar_engine.reconstruction.mean import MeanEstimate
 
 OVERFIT_SHARE = 0.3
@@ -210,6 +212,26 @@ def write_latent_coordinates(run: RunDir, z: Tensor, precision: Tensor, contrast
         run.latents,
         Latents((z * scale.volume).numpy(), (precision / scale.volume**2).numpy(), contrast.float().numpy()),
     )
+
+
+def write_cryosparc(run: RunDir, stack: ParticleStack, pose: Pose, has_new_poses: bool, half: Tensor) -> None:
+    """Write particles.cs, of particles that came as such; the run's latents.npz must have been written.
+
+    Parameters
+    ----------
+    run : RunDir
+    stack : ParticleStack
+    pose : Pose
+    has_new_poses : bool
+        Whether these are other poses than those of the file.
+    half : Tensor, shape (n,), int64
+        Half-sets, 1 and 2, or 0 for images of none.
+    """
+    if stack.cryosparc is not None:
+        latents, shift = read_latents(run.latents), pose.shift.cpu().double().numpy()
+        rotation = pose.rotation.cpu().numpy()
+        found = Found(rotation, shift, has_new_poses, latents.contrast, latents.z, half.cpu().numpy())
+        write_results(run.particles_cs, stack.cryosparc, found)
 
 
 def write_latent_density(run: RunDir, mixture: GaussianMixture | None, scale: OutputScale) -> None:

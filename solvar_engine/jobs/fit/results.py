@@ -35,6 +35,7 @@ from solvar_engine.jobs.fit.outputs import (
     label_components,
     write_candidates,
     write_components,
+    write_cryosparc,
     write_half_components,
     write_latent_coordinates,
     write_latent_density,
@@ -96,6 +97,7 @@ def write_results(
     if images.grey_scale is not None:
         columns[GREY_SCALE] = (images.grey_scale * images.image_scale.sign()).double()
     stack.write_star(run.particles, columns, source.pose if job.params.refine_poses else None)
+    write_cryosparc(run, stack, source.pose, job.params.refine_poses, columns[HALF_SET])
     halves = replace(halves, mean=mean)
     job.add_cautions(cautions_of(job, images, halves, components, contrast))
     summary = _summarise(halves, components, labels, scale, job.params.focus_mask, decided.pose_gain is not None)

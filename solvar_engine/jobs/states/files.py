@@ -9,19 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvar_engine.contract.results import StateFolder
+from solvar_engine.contract.run import RunDir
+from solvar_engine.data.cryosparc.results import write_subset
 from solvar_engine.data.metadata import pose_columns
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.jobs.states.choice import States
 
 
 def write_particles_of_states(
-    files: StateFolder, stack: ParticleStack, row: NDArray[np.int64], states: States, is_outlier: NDArray[np.bool_]
+    files: StateFolder, run: RunDir, stack: ParticleStack, row: NDArray[np.int64], states: States,
+    is_outlier: NDArray[np.bool_],
 ) -> None:
     """Write the particles that belong to each state, with the poses of the run and all columns of their file.
+
+    Those of a run of cryoSPARC's particles also as part of its particles.cs.
 
     Parameters
     ----------
     files : StateFolder
+    run : RunDir
     stack : ParticleStack
         With the poses of the run.
     row : ndarray of int64, shape (particles of the run,)
@@ -35,6 +41,8 @@ def write_particles_of_states(
     columns: dict[str, Any] = {**pose_columns(stack.pose, stack.star, sizes)}
     posed = table.with_columns(columns)
     for state in range(len(states.points)):
-        members = np.sort(row[(states.owner == state) & ~is_outlier])
+        owned = np.flatnonzero((states.owner == state) & ~is_outlier)
+        members = np.sort(row[owned])
         part = dataclasses.replace(posed, rows=[posed.rows[member] for member in members])
         stack.star.replace(table, part).write(files.particles(state + 1))
+        write_subset(run.particles_cs, owned, files.particles(state + 1).with_suffix(".cs"))

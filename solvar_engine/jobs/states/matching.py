@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.data.cryosparc.columns import UID_COLUMN
 from solvar_engine.data.metadata import SHIFT_COLUMNS, SHIFT_COLUMNS_PX, micrograph_pixel_size
 
 logger = logging.getLogger(__name__)
@@ -71,9 +72,9 @@ class ParticleList:
 def match_rows(known: ParticleList, other: ParticleList) -> Rows:
     """Find each particle of one list in another.
 
-    By image name (also the name that an image had before), else by micrograph and coordinates, compared as numbers, or
-    by the particle's position, which re-centring does not change. Only where lists share no key, rows are taken in
-    order, if nothing contradicts that.
+    By the uid of cryoSPARC, which down-sampling keeps, else by image name (also the name that an image had before),
+    else by micrograph and coordinates, compared as numbers, or by the particle's position, which re-centring does not
+    change. Only where lists share no key, rows are taken in order, if nothing contradicts that.
 
     Returns
     -------
@@ -85,6 +86,9 @@ def match_rows(known: ParticleList, other: ParticleList) -> Rows:
     UserError
         If a particle is not found; the text says by which key, and which row.
     """
+    uids = _by_uid(known.table, other.table)
+    if (uids >= 0).all():
+        return uids
     names = _by_names(known.table, other.table, str)
     is_complete = bool((names >= 0).all())
     is_believed = is_complete and _agree_on_micrographs(known.table, other.table, names)
@@ -116,6 +120,14 @@ def match_rows(known: ParticleList, other: ParticleList) -> Rows:
             " with all particles of the run."
         )
     return _in_order(known.table, other.table)
+
+
+def _by_uid(known: StarTable, other: StarTable) -> Rows:
+    """Rows by uid; -1 for a particle that is not found."""
+    if UID_COLUMN not in known or UID_COLUMN not in other:
+        return np.full(len(known), -1)
+    row = {uid: number for number, uid in enumerate(other.cells(UID_COLUMN))}
+    return np.array([row.get(uid, -1) for uid in known.cells(UID_COLUMN)], dtype=np.int64)
 
 
 def _are_at_one_place(known: ParticleList, other: ParticleList, row: Rows) -> bool:

@@ -19,6 +19,7 @@ from solvar_engine.contract.results import GREY_SCALE, HALF_SET, OUTLIER, Latent
 from solvar_engine.contract.run import RunDir, changed_inputs, read_record
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.words import counted
+from solvar_engine.data.cryosparc.lists import read_list
 from solvar_engine.data.faults import BadImages
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.particles import ParticleStack
@@ -51,7 +52,9 @@ class RunParticles:
         Rows of each half-set, outliers left out.
     is_outlier : ndarray of bool, shape (n,)
     stack_path : Path
-        STAR file that was fitted.
+        List that was fitted.
+    passthrough : Path or None
+        `.cs` file that was given with it.
     root : str or None
         Folder that its stack paths start from, if one was given.
     has_refined_poses : bool
@@ -68,6 +71,7 @@ class RunParticles:
     halves: tuple[Tensor, Tensor]
     is_outlier: NDArray[np.bool_]
     stack_path: Path
+    passthrough: Path | None
     root: str | None
     has_refined_poses: bool
     may_lack_images: bool
@@ -106,9 +110,10 @@ def read_run_particles(run: RunDir) -> RunParticles:
     first, second = (half[~torch.from_numpy(is_outlier)[half]] for half in halves)
     root = options["root"] and str(folder / options["root"])
     path = Path(os.path.abspath(folder / options["particles"]))
+    passthrough = folder / options["passthrough"] if options.get("passthrough") else None
     lacks_images = len(halves[0]) + len(halves[1]) < len(is_outlier)
     return RunParticles(
-        star, metadata, read_latents(run.latents), (first, second), is_outlier, path, root,
+        star, metadata, read_latents(run.latents), (first, second), is_outlier, path, passthrough, root,
         bool(options.get("refine_poses")), lacks_images, tuple(changed_inputs(run)),
     )  # fmt: skip
 
@@ -134,10 +139,13 @@ def open_stack(
     """
     if params.particles is None:
         stack = ParticleStack.from_star(
-            particles.stack_path, params.root or particles.root, params.skip_bad_images or particles.may_lack_images
+            particles.stack_path, params.root or particles.root, params.skip_bad_images or particles.may_lack_images,
+            passthrough=particles.passthrough,
         )
     else:
-        stack = ParticleStack.from_star(params.particles, params.root, params.skip_bad_images)
+        stack = ParticleStack.from_star(
+            params.particles, params.root, params.skip_bad_images, passthrough=params.passthrough
+        )
     known = _list_of(particles.star, particles.metadata)
     row = match_rows(known, _list_of(stack.star, stack.metadata))
     pose = particles.metadata.pose
@@ -169,8 +177,8 @@ def _as_fitted(particles: RunParticles) -> ParticleList:
             f"{particles.stack_path} is gone or has changed since it was fitted, so that nothing tells how its images"
             " are centred compared with those of --particles: put it back, or leave --particles out."
         )
-    fitted = StarFile.read(particles.stack_path)
-    return _list_of(particles.star, read_metadata(fitted))
+    fitted = read_list(particles.stack_path, particles.passthrough)
+    return _list_of(particles.star, read_metadata(fitted.star))
 
 
 def _compare_orientations(particles: RunParticles, stack: ParticleStack, row: NDArray[np.int64]) -> list[str]:
