@@ -70,7 +70,7 @@ class RunDir:
     mean_half2 = FileIn("mean_half2.mrc", "Mean volume of the second half-set")
     mask = FileIn("mask.mrc", "Soft mask in force; that of the mean")
     focus_mask = FileIn(
-        "focus_mask.mrc", "Product of mask and focus mask, that of the eigenvolumes; only with a focus mask"
+        "focus_mask.mrc", "Product of mask and focus mask, that of the eigenvolumes; only if it is not that of the mean"
     )
     eigenvolumes = FileIn("eigenvolumes", "Folder of the eigenvolumes")
 

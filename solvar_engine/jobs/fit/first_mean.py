@@ -63,9 +63,8 @@ def mask_cautions(job: FitJob, mean: MeanEstimate) -> list[str]:
             apart = distance_of_centres(density, mask, pixel_size)
             far = f", {100 * beside:.0f} % are far outside it" if beside > _BESIDE else ""
             cautions.append(
-                f"{found}{far} (the centres are {apart:.0f} Angstrom apart): what is outside of it is left out of the"
-                " mean and all motions, and may come back as a motion that is none; unless that is meant, give a mask"
-                " around all of the molecule, or none"
+                f"{found}{far} (the centres are {apart:.0f} Angstrom apart): motions outside of it are not seen; unless"
+                " that is meant, give a mask around all of the molecule, or none"
             )
         else:
             turned = largest_turned_share(density, mask, pixel_size)

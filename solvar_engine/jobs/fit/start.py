@@ -17,7 +17,7 @@ from solvar_engine.distributed.world import Share
 from solvar_engine.estimation.alternation.means import HalfSetEquations, density_skewness, half_set_equations
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.given_poses import mean_and_error
-from solvar_engine.imaging.masks import automatic_mask, sphere_mask
+from solvar_engine.imaging.masks import automatic_mask, share_of_density, sphere_mask
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.conventions import better_convention
 from solvar_engine.jobs.fit.families import with_equal_pixels
@@ -34,6 +34,7 @@ from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 
 logger = logging.getLogger(__name__)
 
+_ALL_DENSITY = 0.98  # that a mask holds
 _RESOLVED = 5.0  # standard deviations of what half-maps of noise agree by
 
 
@@ -46,11 +47,14 @@ class SignAndMask:
     sign : float
         -1 if the molecule is dark in the images, else +1.
     mask : Tensor, shape (z, y, x)
-        Around the molecule.
+        That is given, or made around the molecule.
+    of_mean : Tensor, shape (z, y, x)
+        The same, or more where the one that is given leaves density out.
     """
 
     sign: float
     mask: Tensor
+    of_mean: Tensor
 
 
 def demand_of(job: FitJob) -> FitDemand:
@@ -172,16 +176,16 @@ def settle_sign_and_masks(
         sign = job.world.agreed(_sign(job.params.invert_contrast, mean.mean if is_resolved else None))
         mean, equations = mean.scaled(sign), (first.scaled(sign), second.scaled(sign))
         decisions, cautions = _examined(job, source.with_sign(sign), mean, is_resolved)
-        mask = job.inputs.mask
-        if mask is None:
-            mask = _made_mask(mean.mean if is_resolved else None, job)
-        settled = job.world.agreed(SignAndMask(sign, mask.to(mean.mean.device)))
+        given, resolved = job.inputs.mask, mean.mean if is_resolved else None
+        mask = _made_mask(resolved, job) if given is None else given
+        of_mean = mask if given is None or resolved is None else _around_all(resolved, given, job)
+        settled = job.world.agreed(SignAndMask(sign, mask.to(mean.mean.device), of_mean.to(mean.mean.device)))
         if job.world.is_first:
             write_decisions(job.run, decisions)
         job.add_cautions(cautions, come_first=True)
         job.checkpoint.save("start", settled)
     job.progress.advance()
-    return source.with_sign(settled.sign), _masks(job, settled.mask), equations
+    return source.with_sign(settled.sign), _masks(job, settled), equations
 
 
 def _examined(
@@ -212,15 +216,15 @@ def _examined(
     return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence)), cautions
 
 
-def _masks(job: FitJob, mask: Tensor) -> Masks:
+def _masks(job: FitJob, settled: SignAndMask) -> Masks:
     """Add the mask of the factors to that of the mean, and say so if it is another one."""
-    path, focus_mask = job.params.focus_mask, job.inputs.focus_mask
+    path, focus_mask, mask = job.params.focus_mask, job.inputs.focus_mask, settled.mask
     focus_mask = None if focus_mask is None else focus_mask.to(mask.device)
-    masks = Masks(mask, focus(mask, focus_mask, path))
+    factors = focus(mask, focus_mask, path)
     if path is not None:
-        share = float(masks.factors.sum() / mask.sum())
+        share = float(factors.sum() / mask.sum())
         logger.info("Variability is sought inside the focus mask %s only: %.1f %% of the mask", path, 100 * share)
-    return masks
+    return Masks(mask if torch.equal(settled.of_mean, mask) else settled.of_mean, factors)
 
 
 def _sign(choice: str, mean: Tensor | None) -> float:
@@ -236,6 +240,22 @@ def _sign(choice: str, mean: Tensor | None) -> float:
         return -1.0
     logger.info("The molecule is bright in the images (skewness of the mean %.3g)", skewness)
     return 1.0
+
+
+def _around_all(mean: Tensor, mask: Tensor, job: FitJob) -> Tensor:
+    """The mask that is given, grown to hold all density of the mean if it leaves some out.
+
+    What is left out of the mean is in all images, at other places in each: factors inside the mask take it up.
+    """
+    share = share_of_density(mean, mask.to(mean.device), job.pixel_size)
+    if share > _ALL_DENSITY:
+        return mask
+    logger.info(
+        "The mask %s holds %.0f %% of the density: the mean is kept whole, variability is sought inside the mask only",
+        job.params.mask,
+        100 * share,
+    )
+    return torch.maximum(mask.to(mean), _made_mask(mean, job).to(mean))
 
 
 def _made_mask(mean: Tensor | None, job: FitJob) -> Tensor:

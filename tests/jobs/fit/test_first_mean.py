@@ -25,7 +25,7 @@ from solvar_engine.estimation.alternation.means import half_set_equations
 from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import low_pass
-from solvar_engine.imaging.masks import automatic_mask, grown, soft_edge, sphere_mask
+from solvar_engine.imaging.masks import automatic_mask, grown, share_of_density, soft_edge, sphere_mask
 from solvar_engine.imaging.types import Pose, Volume
 from solvar_engine.jobs.decisions import ImageDecisions, read_cautions, read_decisions
 from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_cautions, pose_cautions
@@ -70,8 +70,8 @@ def shuffled_names(particles: Path, rows: np.ndarray) -> list[str]:
 
 
 def test_right_poses_and_masks_raise_no_doubt(hinge, tmp_path):
-    decided, cautions, _ = settled(hinge.particles, tmp_path, mask=str(hinge.mask), focus_mask=str(hinge.mask))
-    assert cautions == [] and decided.pose_gain > 20 * decided.pose_gain_error and not decided.poses_are_foreign
+    decided, cautions, mask = settled(hinge.particles, tmp_path, mask=str(hinge.mask), focus_mask=str(hinge.mask))
+    assert torch.equal(mask, read_volume(hinge.mask).data) and cautions == [] and decided.pose_gain > 20 * decided.pose_gain_error and not decided.poses_are_foreign
 
 
 def test_poses_of_other_images_are_told(hinge, tmp_path):
@@ -283,8 +283,9 @@ def test_masks_beside_the_molecule_are_refused_or_told(hinge, tmp_path):
     part = mask * (torch.arange(BOX) <= int((order < 0.3).sum()))
     write_volume(tmp_path / "part.mrc", Volume(part, PIXEL_SIZE))
     (tmp_path / "part").mkdir()
-    (doubt,) = settled(hinge.particles, tmp_path / "part", mask=str(tmp_path / "part.mrc"))[1]
-    assert "part.mrc holds" in doubt and "what is outside of it is left out" in doubt
+    _, (doubt,), around_mean = settled(hinge.particles, tmp_path / "part", mask=str(tmp_path / "part.mrc"))
+    assert "part.mrc holds" in doubt and "motions outside of it are not seen" in doubt
+    assert bool((around_mean >= part).all()) and share_of_density(density, around_mean, PIXEL_SIZE) > 0.97
     (tmp_path / "focus").mkdir()
     write_volume(tmp_path / "all.mrc", Volume(torch.ones_like(mask), PIXEL_SIZE))
     masks = {"mask": str(tmp_path / "all.mrc"), "focus_mask": str(tmp_path / "corner.mrc")}
@@ -317,7 +318,7 @@ def test_a_moved_mask_that_holds_most_of_the_density_is_told(axis, pixels, masks
     (doubt,) = judge(automatic_mask(mean.mean, PIXEL_SIZE).roll(pixels, axis))
     holds, beside, apart = map(int, re.findall(r"(\d+) (?:%|Angstrom)", doubt))
     assert 40 <= holds <= 85 and 5 < beside < 100 - holds and apart == pytest.approx(40, abs=10)
-    assert "may come back as a motion" in doubt
+    assert "motions outside of it are not seen" in doubt
 
 
 @pytest.mark.parametrize("turn", [lambda m: m.flip(0).roll(1, 0), lambda m: m.flip(2).roll(1, 2), lambda m: m.mT])
