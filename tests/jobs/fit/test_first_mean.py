@@ -71,7 +71,8 @@ def shuffled_names(particles: Path, rows: np.ndarray) -> list[str]:
 
 def test_right_poses_and_masks_raise_no_doubt(hinge, tmp_path):
     decided, cautions, mask = settled(hinge.particles, tmp_path, mask=str(hinge.mask), focus_mask=str(hinge.mask))
-    assert torch.equal(mask, read_volume(hinge.mask).data) and cautions == [] and decided.pose_gain > 20 * decided.pose_gain_error and not decided.poses_are_foreign
+    assert torch.equal(mask, read_volume(hinge.mask).data) and cautions == []
+    assert decided.pose_gain > 20 * decided.pose_gain_error and not decided.poses_are_foreign
 
 
 def test_poses_of_other_images_are_told(hinge, tmp_path):
