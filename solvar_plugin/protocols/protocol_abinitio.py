@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 from pyworkflow import BETA
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.params import AbinitioParams, AnalyzeParams
+from solvar_engine.contract.params import AbinitioParams
 from solvar_engine.contract.results import read_structure
-from solvar_engine.contract.run import changed_inputs, differing_options, read_record
+from solvar_engine.contract.run import read_record
 from solvar_engine.contract.status import read_status
 from solvar_plugin.protocols import abinitio_outputs as outputs
 from solvar_plugin.protocols.abinitio_form import ABINITIO, abinitio_params, define_form, size_problems
@@ -47,49 +43,24 @@ class SolvarProtAbinitio(SolvarProtParticles):
     def _defineParams(self, form) -> None:
         define_form(self, form)
 
-    # ---------------------------------------------------------------- files
-
-    def getPointsPath(self) -> Path:
-        """Return the table of states, of which there are none."""
-        return Path(self._getExtraPath("points.csv"))
-
-    def getStatesFolder(self) -> Path:
-        """Return the folder of the volumes of states, of which there are none."""
-        return Path(self._getExtraPath("states"))
-
     # ---------------------------------------------------------------- steps
 
     def _insertAllSteps(self) -> None:
-        # every step gets all that its result depends on, see the covariance analysis
-        inputs = json.dumps(self._inputSignature(), sort_keys=True)
-        options = json.dumps(self._optionsThatMatter(), sort_keys=True)
-        self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
-        self._insertFunctionStep(self.searchStep, inputs, options, needsGPU=False)
-        self._insertFunctionStep(self.analyzeStep, inputs, options, needsGPU=False)
-        self._insertFunctionStep(self.createOutputStep, inputs, options, needsGPU=False)
-
-    def _optionsThatMatter(self) -> dict[str, Any]:
-        values = abinitio_params(self).to_dict()
-        return {name: value for name, value in values.items() if not ABINITIO[name].may_differ_on_resume}
+        matters = self._whatMatters(abinitio_params(self), ABINITIO)
+        self._insertFunctionStep(self.convertInputStep, matters[0], needsGPU=False)
+        self._insertFunctionStep(self.searchStep, *matters, needsGPU=False)
+        self._insertFunctionStep(self.analyzeStep, *matters, needsGPU=False)
+        self._insertFunctionStep(self.createOutputStep, *matters, needsGPU=False)
 
     def searchStep(self, inputs: str, options: str) -> list[str]:
-        """Find the structure; goes on where an interrupted search stopped, and afresh if an option has changed."""
-        run, command = self.getRunDir(), abinitio_params(self)
-        if differing_options(run, command) or changed_inputs(run):
-            self._startAfresh()
-        self.runEngine(command, run.status)
+        """Find the structure."""
+        self._findResults(abinitio_params(self))
+        run = self.getRunDir()
         return [str(run.latents), str(run.particles)]
 
     def analyzeStep(self, inputs: str, options: str) -> list[str]:
         """Draw the figures, write the report."""
-        run = self.getRunDir()
-        if run.analysis_status.exists():
-            run.analysis_status.unlink()
-        command = AnalyzeParams(
-            run=str(run.path), seed=self.seed.get(), threads=self.numberOfThreads.get(), device="cpu"
-        )
-        self.runEngine(command, run.analysis_status)
-        return [str(run.report)]
+        return self._analyze()
 
     def createOutputStep(self, inputs: str, options: str) -> None:
         """Give Scipion particles and volumes, if there is a structure."""

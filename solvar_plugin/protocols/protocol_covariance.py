@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from pathlib import Path
-from typing import Any
 
 from pyworkflow import BETA
 
-from solvar_engine.contract.params import AnalyzeParams, ReconstructParams
-from solvar_engine.contract.run import changed_inputs, differing_options
+from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.status import status_path
 from solvar_plugin.convert import volumes
 from solvar_plugin.protocols import covariance_outputs as outputs
@@ -50,23 +46,10 @@ class SolvarProtCovariance(SolvarProtParticles):
     def _defineParams(self, form) -> None:
         define_form(self, form)
 
-    # ---------------------------------------------------------------- files
-
-    def getPointsPath(self) -> Path:
-        """Return the table of the states: their names and latent coordinates."""
-        return Path(self._getExtraPath("points.csv"))
-
-    def getStatesFolder(self) -> Path:
-        """Return the folder of the volumes of the states, in the order of the table."""
-        return Path(self._getExtraPath("states"))
-
     # ---------------------------------------------------------------- steps
 
     def _insertAllSteps(self) -> None:
-        # Scipion compares the arguments of a step, and of that step only, to tell whether it must be done again: every
-        # step therefore gets all that its result depends on.
-        inputs = json.dumps(self._inputSignature(), sort_keys=True)
-        options = json.dumps(self._optionsThatMatter(), sort_keys=True)
+        inputs, options = self._whatMatters(fit_params(self), FIT)
         clusters = self.numberOfClusters.get()
         self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
         self._insertFunctionStep(self.fitStep, inputs, options, needsGPU=self.useGpu.get())
@@ -74,29 +57,15 @@ class SolvarProtCovariance(SolvarProtParticles):
         self._insertFunctionStep(self.reconstructStep, inputs, options, clusters, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, inputs, options, clusters, needsGPU=False)
 
-    def _optionsThatMatter(self) -> dict[str, Any]:
-        values = fit_params(self).to_dict()
-        return {name: value for name, value in values.items() if not FIT[name].may_differ_on_resume}
-
     def fitStep(self, inputs: str, options: str) -> list[str]:
-        """Find the motions; goes on where an interrupted fit stopped, and starts afresh if an option has changed."""
+        """Find the motions."""
+        self._findResults(fit_params(self), gpu=self.useGpu.get())
         run = self.getRunDir()
-        command = fit_params(self)
-        if differing_options(run, command) or changed_inputs(run):
-            self._startAfresh()
-        self.runEngine(command, run.status, gpu=self.useGpu.get())
         return [str(run.latents), str(run.eigenvalues), str(run.mean)]
 
     def analyzeStep(self, inputs: str, options: str, clusters: int) -> list[str]:
         """Group the particles, draw the figures, write the report; without any component, the report says why."""
-        run = self.getRunDir()
-        if run.analysis_status.exists():
-            run.analysis_status.unlink()
-        command = AnalyzeParams(
-            run=str(run.path), clusters=clusters, seed=self.seed.get(), threads=self.numberOfThreads.get(), device="cpu"
-        )
-        self.runEngine(command, run.analysis_status)
-        return [str(run.report)]
+        return self._analyze(clusters=clusters)
 
     def reconstructStep(self, inputs: str, options: str, clusters: int) -> list[str]:
         """Make the volumes of the states; there are none without any component."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 
-from solvar_engine.contract.run import RunDir, clear_run, is_finished
+from solvar_engine.contract.params import AnalyzeParams, Option, Params
+from solvar_engine.contract.run import RunDir, changed_inputs, clear_run, differing_options, is_finished
 from solvar_plugin.convert.locations import path_of
 from solvar_plugin.convert.particles import write_particles
 from solvar_plugin.protocols.input_checks import (
@@ -43,7 +45,25 @@ class SolvarProtParticles(SolvarProtBase):
         """Return the STAR file that is given to the engine."""
         return Path(self._getExtraPath("particles.star"))
 
+    def getPointsPath(self) -> Path:
+        """Return the table of the states: their names and latent coordinates."""
+        return Path(self._getExtraPath("points.csv"))
+
+    def getStatesFolder(self) -> Path:
+        """Return the folder of the volumes of the states, in the order of the table."""
+        return Path(self._getExtraPath("states"))
+
     # ---------------------------------------------------------------- steps
+
+    def _whatMatters(self, command: Params, options: Mapping[str, Option]) -> tuple[str, str]:
+        """Return the input and the options that results depend on, as arguments of steps.
+
+        Scipion compares the arguments of a step, and of that step only, to tell whether it must be done again: every
+        step therefore gets all that its result depends on.
+        """
+        values = command.to_dict().items()
+        chosen = {name: value for name, value in values if not options[name].may_differ_on_resume}
+        return json.dumps(self._inputSignature(), sort_keys=True), json.dumps(chosen, sort_keys=True)
 
     def _inputSignature(self) -> dict[str, Any]:
         """Tell one input from another, and from itself after it was made anew."""
@@ -62,6 +82,24 @@ class SolvarProtParticles(SolvarProtBase):
         if has_changed:
             self._startAfresh()
         return [str(self.getStarPath())]
+
+    def _findResults(self, command: Params, gpu: bool = False) -> None:
+        """Call the engine; go on where an interrupted run stopped, and afresh if an option or the input has changed."""
+        run = self.getRunDir()
+        if differing_options(run, command) or changed_inputs(run):
+            self._startAfresh()
+        self.runEngine(command, run.status, gpu=gpu)
+
+    def _analyze(self, **choices: Any) -> list[str]:
+        """Draw the figures, write the report."""
+        run = self.getRunDir()
+        if run.analysis_status.exists():
+            run.analysis_status.unlink()
+        command = AnalyzeParams(
+            run=str(run.path), seed=self.seed.get(), threads=self.numberOfThreads.get(), device="cpu", **choices
+        )
+        self.runEngine(command, run.analysis_status)
+        return [str(run.report)]
 
     def _startAfresh(self) -> None:
         """Remove the results of other input or options; the outputs that point to them are replaced at the end."""
