@@ -170,9 +170,11 @@ def _gains_with_free_scales(
     count = images_per_call(projector, len(views) + 1)
     reading = (view.batches(index, projector.disk, count) for view in views)
     for own, *batches in zip(*reading, strict=True):
-        batches = [own, *batches, replace(own, ctf=own.ctf.square())]
         place = places[own.index]
         shell, weight = shell.to(own.images.device), weight.to(own.images.device)
+        deviation = source.noise_variance.sqrt()[source.group[own.index].to(source.noise_variance.device)]
+        squared = own.ctf.square() * deviation.to(own.ctf.device)[:, shell]  # whitened once
+        batches = [own, *batches, replace(own, ctf=squared)]
         known = None
         for number, batch in enumerate(batches):
             slices = _slices(projector, grid, batch)
