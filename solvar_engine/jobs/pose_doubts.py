@@ -102,7 +102,7 @@ def _alternatives(evidence: PoseEvidence, stack: ParticleStack) -> Iterator[_Alt
         what = f"better with {factor:g} times their origins"
         yield _Alternative("origins", -loss, what, check, _NOTABLE, _LEAST_MEMBERS)
     check = "check that the list has the origins of these images, and how accurate they are"
-    what = f"better with other places, {max(0.0, float(evidence.move.mean())) ** 0.5:.1f} Angstrom from their origins"
+    what = "better with other places, {move:.1f} Angstrom from their origins"
     yield _Alternative("origins", -evidence.place_gain, what, check, _NOTABLE, _LEAST_MEMBERS)
     check = "they are inaccurate, refine them further"
     what = f"better with orientations turned by {TURN_DEG:g} degrees, each in a direction of its own"
@@ -124,10 +124,11 @@ def reading_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     of_part, members, found = _first_doubt(evidence, stack)
     if not found:
         return []
-    told = []
+    told, move = [], max(0.0, float(evidence.move[members].mean())) ** 0.5
     for one in found:
         gain, error = mean_and_error(one.gain[members])
-        told.append((one.what, f"(log-likelihood gain {gain:.2f} +- {error:.2f} an image)", one.check))
+        what, gained = one.what.format(move=move), f"(log-likelihood gain {gain:.2f} +- {error:.2f} an image)"
+        told.append((what, gained, one.check))
     (what, gained, check), *others = told
     if found[0].kind == _TRANSFER:
         sentence = (
