@@ -219,7 +219,7 @@ def _gain_of_places(
     moves = moves[moves.square().sum(dim=1).argsort()]  # the given one comes first
     likelihood = torch.zeros(len(index), 2, len(moves), dtype=torch.float64)
     places, weight, is_even = _places_in(index, len(source)), disk.weight, _is_even(projector)
-    phases = shift_phases(disk, moves, box_size).conj().T
+    phases = shift_phases(disk, moves.to(disk.weight.device), box_size).conj().T
     for batch in source.batches(index, disk, images_per_call(projector, 2)):
         slices = batch.contrast[:, None] * projector.project(grid, batch.rotation, batch.ctf)[:, :, 0]
         products, phases = batch.images.conj() * slices * weight.to(slices.device), phases.to(slices.device)
