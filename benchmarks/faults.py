@@ -147,6 +147,18 @@ _MODEL = [
     *_of(
         "tests/estimation/judging/test_given_poses.py",
         ("enlarged_groups(group, _FEWEST_OTHERS)", "group", "poses of an image compared with themselves"),
+        ("choice.flip(1)", "choice", "places judged by the pixels that chose them"),
+        ("contrast * products[:, 0, 1] - 0.5", "products[:, 0, 1] - 0.5", "poses judged on the grey scale of others"),
+    ),
+    *_of(
+        "tests/jobs/fit/test_first_mean.py",
+        ("Pose(pose.rotation, pose.shift / factor)", "pose", "shifts in pixels of another size as they were"),
+        ("if by < SIGNIFICANT * error", "if by < 0", "readings that may be as good not named"),
+    ),
+    *_of(
+        "tests/jobs/fit/test_families.py",
+        ("(near < around)[kind]", "(near < 0)[kind]", "micrographs of one name taken for one"),
+        ("np.maximum(_LEAST_SHARED, 0.5", "np.maximum(_LEAST_SHARED, 1.5", "micrographs of two names taken for two"),
     ),
     *_of(
         "tests/jobs/fit/test_first_mean.py",

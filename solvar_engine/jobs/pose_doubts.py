@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.data.particles import ParticleStack
-from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence, mean_and_error
+from solvar_engine.estimation.judging.given_poses import (
+    PIXEL_FACTORS,
+    SHIFT_FACTORS,
+    TURN_DEG,
+    PoseEvidence,
+    mean_and_error,
+)
 
 SIGNIFICANT = 4.0
 """Standard errors of a gain that is one."""
@@ -31,8 +37,7 @@ _NOTABLE_CTF = 0.001  # of the same, which is all that images at low resolution 
 _LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
 _LEAST_OF_CTF = 50  # the same where the scale in each shell is found, too
 _BLOCKS = (2, 4, 8)  # of rows
-
-Finding = TypeVar("Finding")
+_TRANSFER = "transfer functions"
 
 
 def comparison(gain: float, error: float) -> str:
@@ -65,48 +70,124 @@ def _surely_gain_less(evidence: PoseEvidence, share: float) -> bool:
 
 
 _OTHER_TRANSFER = (
-    "as well with those of other images: check the columns of the CTF, and rlnPhaseShift",
-    "better with the opposite of what the list says of phase-flipping: check rlnCtfDataArePhaseFlipped",
-    "better with those of another voltage, 200 or 300 kV: check rlnVoltage",
-    "better with their squares, as of images that were multiplied by them (rlnCtfDataAreCtfPremultiplied): extract"
-    " these without that",
+    ("as well with those of other images", "check the columns of the CTF, and rlnPhaseShift"),
+    ("better with the opposite of what the list says of phase-flipping", "check rlnCtfDataArePhaseFlipped"),
+    ("better with those of another voltage, 200 or 300 kV", "check rlnVoltage"),
+    ("better with those of another phase shift, 0 or 90 degrees", "check rlnPhaseShift"),
+    (
+        "better with their squares, as of images that were multiplied by them (rlnCtfDataAreCtfPremultiplied)",
+        "extract these without that",
+    ),
 )
 
 
-def ctf_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
-    """Say if images, or those of some parts, agree better with other transfer functions than with those of the list."""
+@dataclass(frozen=True)
+class _Alternative:
+    """Another reading of a list, of one kind: what each image gains by it, (m,), how that is said, and what to check.
 
-    def judged(members: NDArray[np.bool_], significant: float) -> tuple[float, float, str] | None:
-        part = torch.from_numpy(members)
-        least = _NOTABLE_CTF * float(evidence.orientation_gain.mean())
-        gains = [mean_and_error(-column) for column in evidence.ctf_gain[part].T]
-        gain, error, what = max((*gain, what) for gain, what in zip(gains, _OTHER_TRANSFER, strict=True))
-        is_sure = int(part.sum()) >= _LEAST_OF_CTF and gain > max(significant * error, least)
-        return (gain, error, what) if is_sure else None
+    Nothing is said of a gain less than a share of that of the orientations, or of fewer images.
+    """
 
-    found = _first_doubt(evidence, stack, judged)
-    if found is None:
+    kind: str
+    gain: Tensor
+    what: str
+    check: str
+    least_share: float
+    least_members: int
+
+
+def _alternatives(evidence: PoseEvidence, stack: ParticleStack) -> Iterator[_Alternative]:
+    for factor, loss in zip(SHIFT_FACTORS, evidence.shift_gain.T, strict=True):
+        check = "check their unit and sign, that they are of these images, and how accurate they are"
+        what = f"better with {factor:g} times their origins"
+        yield _Alternative("origins", -loss, what, check, _NOTABLE, _LEAST_MEMBERS)
+    check = "check that the list has the origins of these images, and how accurate they are"
+    what = "better with other places, {move:.1f} Angstrom from their origins"
+    yield _Alternative("origins", -evidence.place_gain, what, check, _NOTABLE, _LEAST_MEMBERS)
+    check = "they are inaccurate, refine them further"
+    what = f"better with orientations turned by {TURN_DEG:g} degrees, each in a direction of its own"
+    yield _Alternative("orientations", -evidence.turn_gain, what, check, _NOTABLE, _LEAST_MEMBERS)
+    for factor, loss in zip(PIXEL_FACTORS, evidence.pixel_gain.T, strict=True):
+        what = f"better with a pixel size of {factor * stack.pixel_size:.3g} than with {stack.pixel_size:.3g} Angstrom"
+        check = "check it (rlnImagePixelSize), and the units of defocus and origins"
+        yield _Alternative("pixel size", -loss, what, check, _NOTABLE_CTF, _LEAST_OF_CTF)
+    for (what, check), loss in zip(_OTHER_TRANSFER, evidence.ctf_gain.T, strict=True):
+        yield _Alternative(_TRANSFER, -loss, what, check, _NOTABLE_CTF, _LEAST_OF_CTF)
+
+
+def reading_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
+    """Say if images, or those of some parts, agree better with another reading of the list, and with which one.
+
+    Most that is wrong makes more than one of them better than that of the list. So that which explains most is named,
+    and others of which it is not clear whether they explain less.
+    """
+    of_part, members, found = _first_doubt(evidence, stack)
+    if not found:
         return []
-    of_part, (gain, error, what) = found
-    return [
-        f"The transfer functions {of_part or 'in '}{stack.path} are not those of its images, which agree {what}"
-        f" (log-likelihood gain {gain:.2f} +- {error:.2f} an image)"
-    ]
+    told, move = [], max(0.0, float(evidence.move[members].mean())) ** 0.5
+    for one in found:
+        gain, error = mean_and_error(one.gain[members])
+        what, gained = one.what.format(move=move), f"(log-likelihood gain {gain:.2f} +- {error:.2f} an image)"
+        told.append((what, gained, one.check))
+    (what, gained, check), *others = told
+    if found[0].kind == _TRANSFER:
+        sentence = (
+            f"The transfer functions {of_part or 'in '}{stack.path} are not those of its images, which agree"
+            f" {what}: {check} {gained}"
+        )
+    else:
+        sentence = f"The images {of_part or 'of '}{stack.path} agree {what} {gained}: {check}"
+    return ["; or else ".join([sentence, *(f"{what} {gained}: {check}" for what, gained, check in others)])]
 
 
-def _first_doubt(
-    evidence: PoseEvidence, stack: ParticleStack, judged: Callable[[NDArray[np.bool_], float], Finding | None]
-) -> tuple[str, Finding] | None:
-    """Name the parts of which something is found and not of the others, as "of rows 1 to 9 in "; "" stands for all."""
+def _first_doubt(evidence: PoseEvidence, stack: ParticleStack) -> tuple[str, Tensor, list[_Alternative]]:
+    """Name the parts of which something is found and not of the others, as "of rows 1 to 9 in "; "" stands for all.
+
+    Returns
+    -------
+    of_part : str
+    members : Tensor, shape (m,), bool
+        Images of the first of these parts.
+    found : list of _Alternative
+        The best one first; empty if there is none.
+    """
+    alternatives = list(_alternatives(evidence, stack))
+
+    def better(members: NDArray[np.bool_], significant: float) -> list[_Alternative]:
+        return _better(alternatives, evidence, stack, torch.from_numpy(members), significant)
+
     for parts in partitions(stack, evidence.index.numpy()):
-        found = [(name, members, judged(members, SIGNIFICANT_PART)) for name, members in parts]
-        doubtful = [(name, members, finding) for name, members, finding in found if finding is not None]
+        found = [(name, members, better(members, SIGNIFICANT_PART)) for name, members in parts]
+        doubtful = [finding for finding in found if finding[2]]
         others = ~np.any([members for _, members, _ in doubtful], axis=0)
-        if doubtful and len(doubtful) < len(parts) and judged(others, SIGNIFICANT) is None:
-            (name, _, finding), more = doubtful[0], len(doubtful) - 1
-            return f"of {name}{f' and {more} more' if more else ''} in ", finding
-    everything = judged(np.ones(len(evidence.index), dtype=bool), SIGNIFICANT)
-    return None if everything is None else ("", everything)
+        if doubtful and len(doubtful) < len(parts) and not better(others, SIGNIFICANT):
+            (name, members, finding), more = doubtful[0], len(doubtful) - 1
+            return f"of {name}{f' and {more} more' if more else ''} in ", torch.from_numpy(members), finding
+    everything = np.ones(len(evidence.index), dtype=bool)
+    return "", torch.from_numpy(everything), better(everything, SIGNIFICANT)
+
+
+def _better(
+    alternatives: list[_Alternative], evidence: PoseEvidence, stack: ParticleStack, part: Tensor, significant: float
+) -> list[_Alternative]:
+    """Readings by which images of a part surely gain: the best one, and the best of each kind that may be as good."""
+    count, best = int(part.sum()), dict[str, tuple[float, _Alternative]]()
+    if count < _LEAST_MEMBERS:
+        return []
+    shift = stack.pose.shift[evidence.index[part]]
+    has_shifts = float(shift.square().sum(dim=1).mean().sqrt()) / stack.pixel_size > _LEAST_SHIFT
+    of_orientations = float(evidence.orientation_gain[part].mean())
+    for one in alternatives:
+        gain, error = mean_and_error(one.gain[part])
+        is_sure = gain > max(significant * error, one.least_share * of_orientations)
+        is_told = count >= one.least_members and (has_shifts or "times their origins" not in one.what)
+        if is_sure and is_told and (one.kind not in best or gain > best[one.kind][0]):
+            best[one.kind] = gain, one
+    if not best:
+        return []
+    first, *others = (one for _, one in sorted(best.values(), key=lambda pair: -pair[0]))
+    apart = [mean_and_error((first.gain - one.gain)[part]) for one in others]
+    return [first, *(one for one, (by, error) in zip(others, apart, strict=True) if by < SIGNIFICANT * error)]
 
 
 def foreign_parts(evidence: PoseEvidence, stack: ParticleStack) -> str:
@@ -116,38 +197,6 @@ def foreign_parts(evidence: PoseEvidence, stack: ParticleStack) -> str:
         if foreign:
             return ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
     return ""
-
-
-def origin_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
-    """Say if images, or those of some parts, agree better with origins of another unit or sign, or with none."""
-
-    def judged(members: NDArray[np.bool_], significant: float) -> tuple[float, float, float] | None:
-        return _better_origins(evidence, stack, members, significant)
-
-    found = _first_doubt(evidence, stack, judged)
-    if found is None:
-        return []
-    of_part, (gain, error, factor) = found
-    return [
-        f"The images {of_part or 'of '}{stack.path} agree better with {factor:g} times their origins (log-likelihood"
-        f" gain {gain:.2f} +- {error:.2f} an image): check their unit and sign, that they are of these images, and how"
-        " accurate they are"
-    ]
-
-
-def _better_origins(
-    evidence: PoseEvidence, stack: ParticleStack, members: NDArray[np.bool_], significant: float
-) -> tuple[float, float, float] | None:
-    """Gain, its error, and the factor on their origins that images of a part gain most by; None if by none."""
-    part = torch.from_numpy(members)
-    if int(part.sum()) < _LEAST_MEMBERS:
-        return None
-    shift = stack.pose.shift[evidence.index[part]]
-    rms_px = float(shift.square().sum(dim=1).mean().sqrt()) / stack.pixel_size
-    gains = [mean_and_error(-column[part]) for column in evidence.shift_gain.T]
-    gain, error, factor = max((*gain, factor) for gain, factor in zip(gains, SHIFT_FACTORS, strict=True))
-    least = max(significant * error, _NOTABLE * float(evidence.orientation_gain[part].mean()))
-    return (gain, error, factor) if rms_px > _LEAST_SHIFT and gain > least else None
 
 
 def _is_foreign(gain: Tensor, members: NDArray[np.bool_]) -> bool:

@@ -27,6 +27,7 @@ _TURNED = 20.0  # degrees, between the rows of an image, that are no refinement'
 _SAME_PLACE = 20.0  # Angstrom: molecules do not overlap by more, picks of one molecule do
 _CORNER_PX = 1.0  # from the corner of a micrograph is no particle: coordinates are absent, or shares of the width
 _MOST_AT_ONE_PLACE = 60  # images, or a twentieth of all: more are at no real place, such as zeros
+_LEAST_SHARED = 5  # particles at the very same places, that show two files to be one micrograph
 _ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
 _COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
 
@@ -142,19 +143,57 @@ def _of_places(star: StarFile, pixel_size: NDArray[np.float64]) -> Labels | None
     if unit is not None and all(name in table for name in _ORIGINS):
         place[:, :2] -= np.stack(list(table.numbers(*_ORIGINS).values()), axis=1) / unit
     size = pixel_size if unit is None else np.full(len(table), unit)
-    micrograph = _micrographs(table)
-    apart = 4 * _SAME_PLACE * micrograph  # another dimension keeps micrographs apart
+    file, micrograph = _micrographs(table, place)
+    apart = 8 * _SAME_PLACE * micrograph  # another dimension keeps micrographs apart
     rows = np.flatnonzero(is_known)
-    tree = cKDTree(np.column_stack([place * size[:, None], apart])[rows])
-    pairs = rows[tree.query_pairs(_SAME_PLACE, output_type="ndarray")]
+    points = place * size[:, None]
+    tree = cKDTree(np.column_stack([points, apart])[rows])
+    pairs = rows[tree.query_pairs(2 * _SAME_PLACE, output_type="ndarray")]
+    is_near = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1) <= _SAME_PLACE
+    folders = np.array([str(PurePath(name).parent) for name in table.cells("rlnMicrographName")], dtype=object)
+    pairs = pairs[is_near & ~_are_by_chance(pairs, is_near, file, np.unique(folders, return_inverse=True)[1])]
     edges = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(table), len(table)))
     return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
 
 
-def _micrographs(table: StarTable) -> NDArray[np.float64]:
-    """Number of each row's micrograph, by the name of its file."""
-    names = [PurePath(name).name for name in table.cells("rlnMicrographName")]
-    return np.unique(np.array(names, dtype=object), return_inverse=True)[1].reshape(-1).astype(np.float64)
+def _are_by_chance(
+    pairs: NDArray[np.int64], is_near: NDArray[np.bool_], file: Labels, folder: Labels
+) -> NDArray[np.bool_]:
+    """Whether pairs (m, 2) are of two micrographs whose files, in two folders, happen to have one name.
+
+    Where one micrograph is in both, its particles are near themselves; else there are three times as many within twice
+    the distance but not as near.
+    """
+    is_crossing = file[pairs[:, 0]] != file[pairs[:, 1]]
+    of_pair = np.sort(folder[pairs], axis=1)
+    _, kind = np.unique(of_pair, axis=0, return_inverse=True)
+    kind = kind.reshape(-1)
+    near, around = (
+        np.bincount(kind, weights=is_crossing & is_it, minlength=1) for is_it in (is_near, ~is_near)
+    )
+    return np.asarray(is_crossing & (near < around)[kind], dtype=np.bool_)
+
+
+def _micrographs(table: StarTable, place: NDArray[np.float64]) -> tuple[Labels, Labels]:
+    """Number of each row's file, and of its micrograph, which may have several files.
+
+    Files of one name may be one micrograph; those are whose particles, or most of them, have the very same places.
+    """
+    paths = [str(PurePath(name)) for name in table.cells("rlnMicrographName")]
+    names = [PurePath(name).name for name in paths]
+    file, name = (np.unique(np.array(one, dtype=object), return_inverse=True)[1].reshape(-1) for one in (paths, names))
+    rows = np.flatnonzero(np.abs(place[:, :2]).max(axis=1) > _CORNER_PX)
+    _, spot = np.unique(place[rows], axis=0, return_inverse=True)
+    of_spot = np.unique(np.column_stack([spot.reshape(-1), file[rows]]), axis=0)  # in the order of the spots
+    follows = np.flatnonzero(of_spot[1:, 0] == of_spot[:-1, 0])
+    pairs, shared = np.unique(
+        np.column_stack([of_spot[follows, 1], of_spot[follows + 1, 1]]), axis=0, return_counts=True
+    )
+    size = np.bincount(file)
+    pairs = pairs[shared >= np.maximum(_LEAST_SHARED, 0.5 * size[pairs].min(axis=1))]
+    edges = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(size), len(size)))
+    same = connected_components(edges, directed=False)[1]
+    return file, _connected(name, same[file])
 
 
 def _connected(first: Labels, second: Labels) -> Labels:

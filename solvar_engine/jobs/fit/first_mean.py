@@ -14,10 +14,9 @@ from solvar_engine.jobs.pose_doubts import (
     SIGNIFICANT,
     are_foreign,
     comparison,
-    ctf_doubts,
     explain_little,
     foreign_parts,
-    origin_doubts,
+    reading_doubts,
 )
 from solvar_engine.reconstruction.mean import MeanEstimate, filtered_halves
 
@@ -96,9 +95,8 @@ def _share_beside(mean: MeanEstimate, mask: Tensor, pixel_size: float) -> float:
 
 
 def evidence_of_poses(job: FitJob, source: PreparedParticles, mean: MeanEstimate) -> PoseEvidence:
-    """Ask the images whether the poses are theirs."""
-    box_size = source.box_size
-    mask = sphere_mask(box_size, BALL * box_size) if job.inputs.mask is None else job.inputs.mask
+    """Ask the images whether the poses are theirs; the mean is that of all that they show, whatever a mask holds."""
+    mask = sphere_mask(source.box_size, BALL * source.box_size)
     first, second = (half * mask.to(half.device) for half in filtered_halves(mean))
     return pose_evidence(source, job.inputs.halves, (first, second), job.projector_options, job.params.seed)
 
@@ -124,18 +122,16 @@ def pose_cautions(
                 f" ({comparison(gain, error)})"
             )
         return [f"{found}: {check}"]
-    cautions = [*origin_doubts(evidence, stack), *ctf_doubts(evidence, stack)]
     foreign = foreign_parts(evidence, stack)
     if foreign:
-        cautions.insert(
-            0,
+        return [
             f"The orientations of {foreign} in {stack.path} do not seem to belong to their images, unlike those of"
             f" the others ({comparison(gain, error)} in all): check that their rows are of these stacks, in their"
-            " order",
-        )
-    elif explain_little(evidence):  # origins seem wrong, too, where orientations are
+            " order"
+        ]
+    if explain_little(evidence):  # origins seem wrong, too, where orientations are
         found = f"{comparison(gain, error)}, where the molecule in any has {float(evidence.signal.mean()):.2f}"
         return [
             f"The orientations in {stack.path} explain much less of its images than right ones do ({found}): {check}"
         ]
-    return cautions
+    return reading_doubts(evidence, stack)

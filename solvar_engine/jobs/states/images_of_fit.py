@@ -12,7 +12,7 @@ from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.given_poses import mean_and_error, pose_evidence
 from solvar_engine.jobs.decisions import ImageDecisions
-from solvar_engine.jobs.pose_doubts import SIGNIFICANT, WEAK, comparison, foreign_parts, origin_doubts
+from solvar_engine.jobs.pose_doubts import SIGNIFICANT, WEAK, comparison, foreign_parts, reading_doubts
 from solvar_engine.projectors.options import SliceOptions
 
 logger = logging.getLogger(__name__)
@@ -80,4 +80,4 @@ def refuse_images_of_others(
             f"The images of {stack.path} agree with the fit in {run.path} less than those that were fitted ({found}):"
             " check that all are the same"
         ]
-    return origin_doubts(evidence, stack)
+    return reading_doubts(evidence, stack)

@@ -9,6 +9,7 @@ import torch
 
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence, mean_and_error, pose_evidence
+from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.types import Pose
 from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.projectors.torch_ref import TorchProjector
@@ -66,6 +67,18 @@ def test_poses_of_other_images_gain_nothing() -> None:
     foreign = source.with_pose(Pose(source.pose.rotation[order], source.pose.shift))
     gain, error = mean_and_error(evidence_of(foreign).orientation_gain)
     assert abs(gain) < 4 * error
+
+
+def test_images_on_another_grey_scale_tell_as_much() -> None:
+    """Whose noise is as much stronger as their signal: the mean is that of the others."""
+    known, group = evidence_of(particles(2.0), 2.0 * MEAN), (torch.arange(IMAGES) % 4 < 2).long()
+    source, scale = particles(2.0, group), torch.where(group > 0, 10.0, 1.0)
+    noise_variance = source.noise_variance * torch.tensor([[1.0], [100.0]])
+    scaled = replace(source, noise_variance=noise_variance, coefficients=source.coefficients * scale[:, None])
+    found = evidence_of(scaled.with_grey_scale(scale), 2.0 * MEAN)
+    for name in ("signal", "orientation_gain", "shift_gain", "ctf_gain", "place_gain", "turn_gain"):
+        own, error = mean_and_error(getattr(known, name).reshape(-1))
+        assert float(getattr(found, name).mean()) == pytest.approx(own, abs=max(4 * error, 0.02 * abs(own))), name
 
 
 def test_each_half_is_held_against_the_mean_of_the_other() -> None:
@@ -134,3 +147,18 @@ def test_gains_belong_to_their_rows_in_any_order() -> None:
         known, other = (getattr(one, name)[one.index.argsort()] for one in (found, turned))
         columns = slice(1, None) if name == "ctf_gain" else slice(None)  # the first one has other partners
         torch.testing.assert_close(known[..., columns], other[..., columns], rtol=1e-4, atol=1e-4)
+
+
+def test_places_and_turns_that_are_found_are_judged_by_other_pixels() -> None:
+    """Right poses gain nothing by them, whatever noise finds; wrong ones do, and as far as they are wrong."""
+    source, truth = particles(strength=8.0), 3.0 * noise(IMAGES, 2, seed=5)
+    turns = rotvec_to_rotation(0.14 * noise(IMAGES, 3, seed=6))
+    poses = source.pose, Pose(source.pose.rotation, truth), Pose(source.pose.rotation @ turns, source.pose.shift)
+    right, moved, turned = (evidence_of(source.with_pose(pose), 8.0 * MEAN) for pose in poses)
+    assert all(float(gain.mean()) > 0 for gain in (right.place_gain, right.turn_gain, turned.place_gain))
+    for gain, error in map(mean_and_error, (moved.place_gain, turned.turn_gain)):
+        assert gain < -5 * error
+    assert float(moved.place_gain.mean()) < 5 * float(moved.turn_gain.mean())
+    squares = float(truth[moved.index].square().sum(dim=1).mean())
+    assert float(moved.move.mean()) == pytest.approx(squares, rel=0.25)
+    assert abs(float(right.move.mean())) < 0.1 * squares

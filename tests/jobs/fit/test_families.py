@@ -79,6 +79,36 @@ def test_the_place_is_that_of_the_particle_where_the_unit_is_known(tmp_path, wri
     assert partners(families(tmp_path / "other", write_particles, **columns)) == set()
 
 
+@pytest.mark.parametrize(("folders", "jitter", "count"), [("xy", 1.0, 30), ("xx", 1.0, 0), ("xy", 4000.0, 0)])
+def test_a_name_in_two_folders_is_one_micrograph_if_its_particles_are_the_same(
+    tmp_path, write_particles, folders, jitter, count
+):
+    """Whatever the folders are; particles of another micrograph are at places of their own, a few near by chance."""
+    generator = np.random.default_rng(0)
+    first = 40 * np.stack(np.unravel_index(np.arange(30), (6, 5)), axis=1) + generator.uniform(100, 120, size=(30, 2))
+    second = 100 + (first - 100 + jitter * generator.normal(size=(30, 2))) % 240
+    columns = dict(zip(("rlnCoordinateX", "rlnCoordinateY"), np.concatenate([first, second]).T.tolist(), strict=True))
+    files = ["x/a.mrc", "y/a.mrc"] if folders == "xy" else ["x/a.mrc", "x/b.mrc"]
+    columns["rlnMicrographName"] = list(np.repeat(files, 30))
+    images = generator.normal(size=(60, 16, 16)).astype(np.float32)
+    star = write_particles(tmp_path, images, particles=columns)
+    found = partners(families_of(ParticleStack.from_star(star)))
+    assert sum(family[0] < 30 <= family[-1] for family in found) == count
+
+
+@pytest.mark.parametrize(("shared", "count"), [(10, 10), (8, 8), (3, 0)])
+def test_files_whose_particles_have_the_very_same_places_are_one_micrograph(tmp_path, write_particles, shared, count):
+    """Whatever their names: another motion correction of it; not if a few only are the same, as rounded ones may be."""
+    generator = np.random.default_rng(0)
+    first, second = generator.integers(200, 3800, size=(2, 10, 2))
+    second[:shared] = first[:shared]
+    columns = dict(zip(("rlnCoordinateX", "rlnCoordinateY"), np.concatenate([first, second]).T.tolist(), strict=True))
+    columns["rlnMicrographName"] = ["x/a.mrc"] * 10 + ["x/a_DW.mrc"] * 10
+    images = generator.normal(size=(20, 16, 16)).astype(np.float32)
+    star = write_particles(tmp_path, images, particles=columns)
+    assert len(partners(families_of(ParticleStack.from_star(star)))) == count
+
+
 def test_coordinates_that_were_never_filled_are_not_believed(tmp_path, write_particles):
     images = np.random.default_rng(0).normal(size=(80, 16, 16)).astype(np.float32)
     columns = {name: [0.0] * 80 for name in ("rlnCoordinateX", "rlnCoordinateY")} | {"rlnMicrographName": ["a"] * 80}

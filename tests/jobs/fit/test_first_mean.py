@@ -22,10 +22,15 @@ from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.estimation.alternation.means import half_set_equations
-from solvar_engine.estimation.judging.given_poses import SHIFT_FACTORS, PoseEvidence
+from solvar_engine.estimation.judging.given_poses import (
+    PIXEL_FACTORS,
+    SHIFT_FACTORS,
+    PoseEvidence,
+)
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import low_pass
 from solvar_engine.imaging.masks import automatic_mask, grown, share_of_density, soft_edge, sphere_mask
+from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.types import Pose, Volume
 from solvar_engine.jobs.decisions import ImageDecisions, read_cautions, read_decisions
 from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_cautions, pose_cautions
@@ -109,6 +114,17 @@ class ListOf800:
         return 800
 
 
+def evidence_of(rows: torch.Tensor, signal: torch.Tensor, orientation_gain: torch.Tensor, **gains) -> PoseEvidence:
+    """Of images that lose 1 by every other reading of their list, but for what is given."""
+
+    def one(*shape: int) -> torch.Tensor:
+        return torch.ones(len(rows), *shape).double()
+
+    losses = dict(shift_gain=one(len(SHIFT_FACTORS)), ctf_gain=one(5), pixel_gain=one(len(PIXEL_FACTORS)))
+    losses |= dict(place_gain=one(), turn_gain=one(), move=9 * one())
+    return PoseEvidence(rows, signal, orientation_gain, **{**losses, **gains})
+
+
 @pytest.mark.parametrize(
     ("foreign", "named"),
     [
@@ -124,11 +140,11 @@ def test_the_part_whose_poses_are_foreign_is_named(foreign, named):
     rows = torch.arange(0, 800, 3)
     is_foreign = torch.tensor([foreign(int(row)) for row in rows])
     scatter = noise(len(rows), seed=1).double()
-    nothing, signal = torch.ones(len(rows), len(SHIFT_FACTORS)).double(), torch.full((len(rows),), 9.0).double()
-    evidence = PoseEvidence(rows, signal, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter, nothing, nothing[:, :4])
+    signal = torch.full((len(rows),), 9.0).double()
+    evidence = evidence_of(rows, signal, torch.where(is_foreign, 0.0, 10.0) + 3 * scatter)
     (doubt,) = pose_cautions(evidence, ListOf800())
     assert doubt.startswith(f"The orientations {named} list.star do not seem to belong to their images")
-    weak = PoseEvidence(rows, signal, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter, nothing, nothing[:, :4])
+    weak = evidence_of(rows, signal, torch.where(is_foreign, 4.0, 10.0) + 3 * scatter)
     assert pose_cautions(weak, ListOf800()) == []
 
 
@@ -140,7 +156,7 @@ def test_the_part_whose_origins_are_wrong_is_named(factor):
     shift_gain = torch.full((len(rows), len(SHIFT_FACTORS)), 4.0).double() + scatter
     shift_gain[:, SHIFT_FACTORS.index(factor)] -= 8.0 * is_wrong
     gains = torch.full((2, len(rows)), 10.0).double()
-    evidence = PoseEvidence(rows, *gains, shift_gain, shift_gain[:, :4].abs())
+    evidence = evidence_of(rows, *gains, shift_gain=shift_gain, ctf_gain=shift_gain.abs())
     moved = replace(ListOf800(), pose=Pose(torch.eye(3).expand(800, 3, 3), torch.full((800, 2), 5.0)))
     (doubt,) = pose_cautions(evidence, moved)
     assert doubt.startswith(f"The images of rows 1 to 400 in list.star agree better with {factor:g} times their")
@@ -150,23 +166,43 @@ def test_the_part_whose_origins_are_wrong_is_named(factor):
     assert doubt.startswith(f"The images of list.star agree better with {factor:g} times their")
 
 
+def test_the_reading_that_explains_most_is_named():
+    """And those that may explain as much; others that gain, too, are not."""
+    rows, gains, scatter = torch.arange(800), torch.full((2, 800), 10.0).double(), noise(800, 1, seed=1).double()
+    pixels = torch.full((800, len(PIXEL_FACTORS)), -3.0).double()
+    pixels[:, PIXEL_FACTORS.index(1.25)] = -5.0
+    flipped = torch.tensor([1.0, -3.0, 1.0, 1.0, 1.0]).double() + scatter
+    (doubt,) = pose_cautions(evidence_of(rows, *gains, pixel_gain=pixels, ctf_gain=flipped), ListOf800())
+    assert doubt == (
+        "The images of list.star agree better with a pixel size of 2.5 than with 2 Angstrom (log-likelihood gain 5.00"
+        " +- 0.00 an image): check it (rlnImagePixelSize), and the units of defocus and origins"
+    )
+    (doubt,) = pose_cautions(evidence_of(rows, *gains, place_gain=-6.0 + scatter[:, 0], pixel_gain=pixels), ListOf800())
+    assert doubt.startswith("The images of list.star agree better with other places, 3.0 Angstrom from their origins")
+    assert "pixel" not in doubt
+    around = 3 * (scatter - scatter.mean(dim=0))[:, 0]
+    as_good = evidence_of(rows, *gains, place_gain=-5.1 + around, pixel_gain=pixels)
+    (doubt,) = pose_cautions(as_good, ListOf800())
+    assert "other places" in doubt and "; or else better with a pixel size of 2.5" in doubt
+
+
 def test_noise_is_no_proof_that_poses_are_foreign():
     """Where images hardly show the molecule, they cannot show how it is turned; what is said is less then."""
-    rows, nothing = torch.arange(800), torch.ones(800, len(SHIFT_FACTORS)).double()
+    rows = torch.arange(800)
     scatter = noise(800, seed=1).double()
     scatter -= scatter.mean()
     for signal, is_foreign, said in ((9.0, True, "do not seem to belong"), (0.4, False, "too few or too noisy")):
-        evidence = PoseEvidence(rows, torch.full((800,), signal).double(), 0.05 + scatter, nothing, nothing[:, :4])
+        evidence = evidence_of(rows, torch.full((800,), signal).double(), 0.05 + scatter)
         (doubt,) = pose_cautions(evidence, ListOf800())
         assert are_foreign(evidence) is is_foreign and said in doubt
     for gain, doubts in ((3.0, 1), (7.0, 0)):  # even of balls, right ones gain 0.7 of the signal or more
-        seen = PoseEvidence(rows, torch.full((800,), 9.0).double(), gain + scatter, nothing, nothing[:, :4])
+        seen = evidence_of(rows, torch.full((800,), 9.0).double(), gain + scatter)
         assert not are_foreign(seen) and len(pose_cautions(seen, ListOf800())) == doubts
 
 
 @pytest.mark.parametrize(
     ("column", "value", "text"),
-    [("rlnPhaseShift", 90.0, "those of other images"), ("rlnCtfDataArePhaseFlipped", 1, "the opposite of what")],
+    [("rlnPhaseShift", 90.0, "those of another phase shift"), ("rlnCtfDataArePhaseFlipped", 1, "the opposite of what")],
 )
 def test_transfer_functions_that_are_not_those_of_the_images_are_told(column, value, text, hinge, tmp_path):
     particles = with_changed_rows(hinge.particles, tmp_path / "x.star", **{column: np.full(PARTICLES, value)})
@@ -226,6 +262,41 @@ def test_other_transfer_functions_are_told_of_all_images_and_of_a_part(change, t
         return
     (doubt,) = doubts(change(known, row >= len(known) // 2))
     assert doubt.startswith("The transfer functions of rows 301 to 600 in /") and text in doubt
+
+
+def _uncentred(source, is_wrong):
+    shift = torch.where(is_wrong[:, None], 0.0, source.pose.shift)
+    return source.with_pose(Pose(source.pose.rotation, shift))
+
+
+def _inaccurate(source, is_wrong):
+    turn = rotvec_to_rotation(0.14 * is_wrong[:, None] * noise(len(source), 3, seed=1))
+    return source.with_pose(Pose(source.pose.rotation @ turn, source.pose.shift))
+
+
+def _of_smaller_pixels(source, is_wrong):
+    factor = torch.where(is_wrong, 1.25, 1.0)
+    ctf = replace(source.ctf, cs=source.ctf.cs * factor**4, **{
+        name: getattr(source.ctf, name) * factor**2 for name in ("defocus_u", "defocus_v")})  # fmt: skip
+    return source.with_ctf(ctf).with_pose(Pose(source.pose.rotation, source.pose.shift * factor[:, None]))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (_uncentred, "better with other places, "),
+        (_inaccurate, "better with orientations turned by 8 degrees"),
+        (_of_smaller_pixels, "better with a pixel size of 10 than with 8 Angstrom"),
+    ],
+)
+def test_the_cause_is_named_that_is_one(change, text, transfer_doubts):
+    """Origins that were not copied, orientations wrong by 8 degrees, other pixels."""
+    doubts, known = transfer_doubts
+    row = torch.arange(len(known))
+    (doubt,) = doubts(change(known, row >= 0))
+    assert re.match(f"The images of /[^ ]* agree {text}", doubt) and "; or else" not in doubt
+    (doubt,) = doubts(change(known, row >= len(known) // 2))
+    assert re.match(f"The images of rows 301 to 600 in /[^ ]* agree {text}", doubt)
 
 
 @pytest.mark.parametrize("turn", [lambda r, t, p: (-r, t, p), lambda r, t, p: (r, t + 180, p)])

@@ -15,11 +15,10 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status, status_path
 from solvar_engine.data.mrc import StackWriter
-from solvar_engine.estimation.judging import given_poses
 from solvar_engine.jobs.decisions import ImageDecisions
 from solvar_engine.jobs.states import images_of_fit
 from tests.jobs.conftest import PARTICLES, PIXEL_SIZE
-from tests.jobs.fit.test_first_mean import ListOf800
+from tests.jobs.fit.test_first_mean import ListOf800, evidence_of
 from tests.reconstruction.simulated import noise
 
 ROWS = np.arange(PARTICLES)
@@ -97,8 +96,7 @@ def judged(monkeypatch):
         rows = torch.arange(0, 800, 2)
         scatter = 3 * noise(len(rows), seed=1).double()
         gains = (gain if torch.is_tensor(gain) else torch.full((800,), gain).double())[rows] + scatter - scatter.mean()
-        right_shifts = torch.ones(len(rows), len(given_poses.SHIFT_FACTORS)).double()
-        evidence = given_poses.PoseEvidence(rows, gains, gains, right_shifts, right_shifts[:, :2])
+        evidence = evidence_of(rows, gains, gains)
         monkeypatch.setattr(images_of_fit, "pose_evidence", lambda *_: evidence)
         known = ImageDecisions(1.0, 1.0, of_fit, of_fit_error)
         return images_of_fit.refuse_images_of_others(None, ListOf800(), None, None, RunDir("run"), known, None, 0)
