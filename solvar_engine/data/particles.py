@@ -19,6 +19,7 @@ from solvar_engine.contract.words import counted
 from solvar_engine.data.images import ImageIndex
 from solvar_engine.data.metadata import ParticleMetadata, pose_columns, read_metadata
 from solvar_engine.data.stacks import StackReader
+from solvar_engine.imaging.aberrations import Aberrations
 from solvar_engine.imaging.types import Ctf, Pose
 
 logger = logging.getLogger(__name__)
@@ -120,6 +121,11 @@ class ParticleStack:
         return self.metadata.ctf
 
     @property
+    def aberrations(self) -> Aberrations:
+        """Odd aberrations and magnification of each optics group."""
+        return self.metadata.aberrations
+
+    @property
     def group(self) -> Tensor:
         """Optics group of each particle, shape (n,), int64, a place in `group_names`."""
         return self.metadata.group
@@ -201,6 +207,11 @@ class ParticleStack:
         """Name the image of a row in a sentence: its number from 1, and its file."""
         return f"Image {self.index.image[row] + 1} of {self.index.paths[self.index.stack[row]]}"
 
+    def pose_columns(self, pose: Pose) -> dict[str, np.ndarray]:
+        """Poses as the columns of the file."""
+        sizes = np.array(self.pixel_sizes)[self.group.numpy()]
+        return pose_columns(pose, self.star, sizes, self.aberrations.magnification[self.group])
+
     def write_star(
         self,
         path: str | os.PathLike[str],
@@ -219,8 +230,7 @@ class ParticleStack:
         """
         columns: dict[str, Any] = {}
         if pose is not None:
-            sizes = np.array(self.pixel_sizes)[self.group.numpy()]
-            columns.update(pose_columns(pose, self.star, sizes))
+            columns.update(self.pose_columns(pose))
         for name, values in (extra_columns or {}).items():
             columns[name] = values.cpu().numpy() if isinstance(values, Tensor) else values
         table = self.star.particles

@@ -36,14 +36,11 @@ from solvar_engine.data.pixel_faults import (
 )
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import ALONE, Share, World
-from solvar_engine.imaging.fourier import (
-    HalfDisk,
-    images_to_disk,
-    images_to_scaled_disk,
-    shift_phases,
-)
+from solvar_engine.imaging.ctf import ctf_values, divided_by_ctf
+from solvar_engine.imaging.fourier import HalfDisk, shift_phases
 from solvar_engine.imaging.sampling import enlarged_groups, sample_of
-from solvar_engine.imaging.shells import shrunk_spectra
+from solvar_engine.imaging.shells import shell_means, shrunk_spectra
+from solvar_engine.imaging.types import Ctf
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +48,7 @@ _CHUNK_PIXELS = 2_000_000  # of images in flight
 _NOISE_IMAGES = 2_000  # per optics group, for the first noise spectrum
 _DIGEST_ROWS = 16
 _WIDE_DEVIATIONS = 10.0  # from the weakest to the strongest background of a group
+_LEAST_SEEN = 0.1  # of the coefficients of a shell
 _UNIT_IMAGES = 16  # to find the unit of grey values with
 _UNIT_RANGE = (1e-15, 1e15)  # results in units of the input would leave float32 beyond
 
@@ -71,7 +69,7 @@ def prepare_particles(
     device: torch.device | str = "cpu",
     kept_on_device: bool = True,
 ) -> PreparedParticles:
-    """Normalise, centre, transform and Fourier-crop all images, once; of several processes each does its share.
+    """Normalise, correct, centre and Fourier-crop all images, once; of several processes each does its share.
 
     Parameters
     ----------
@@ -125,7 +123,7 @@ def prepare_particles(
     spectra: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(groups)]
     group = torch.as_tensor(stack.group)
     chunk = max(1, _CHUNK_PIXELS // stack.box_size**2)
-    measured = _rows_for_noise(group, groups)
+    measured, extent = _rows_for_noise(group, groups), stack.box_size * stack.pixel_size
     for start in range(0, len(own), chunk):
         rows = own[start : start + chunk]
         images, found = stack.images_with_faults(rows.numpy())
@@ -134,6 +132,7 @@ def prepare_particles(
         if fixed is not None:
             images = with_pixels_replaced(images, fixed)
         single[rows] = replace_single_pixels(images)
+        images = _without_multiplication(images, stack, rows)
         images, deviations = flattened(images)
         deviation[rows] = deviations.cpu()
         empty = rows[deviation[rows] == 0].tolist()
@@ -143,11 +142,15 @@ def prepare_particles(
             members = group[rows] == g
             ratio = float(stack.pixel_sizes[g]) / stack.pixel_size
             shift_px = stack.pose.shift[rows[members]].to(device) / stack.pixel_size
-            centred = _centred_coefficients(images[members], disk, shift_px, ratio)
+            centred = stack.aberrations.corrected(images[members], disk, g, ratio, extent)
+            if abs(ratio - 1.0) >= 1e-6:  # grey values are densities per area, so sums over coarser pixels count more
+                centred = centred * ratio**2
+            centred = centred * shift_phases(disk, shift_px, stack.box_size)
             coefficients[share.places(rows[members])] = centred.to(coefficients.device)
             members &= measured[rows] & ~is_bad[rows]
             if bool(members.any()):
-                spectra[g].append((rows[members], background_power(images[members], disk).cpu() * ratio**4))
+                power = background_power(images[members], disk).cpu() * ratio**4
+                spectra[g].append((rows[members], power / _seen_share(stack.ctf[rows[members]], disk, extent)))
         if progress is not None:
             progress(min(start + chunk, len(own)), len(own))
     deviation, digest, single, depth, bad = world.total(deviation, digest, single, depth, is_bad.long())
@@ -173,6 +176,7 @@ def prepare_particles(
         pose=stack.pose,
         ctf=stack.ctf,
         group=group,
+        aberrations=stack.aberrations,
         frequency_ratio=torch.tensor([float(size) / stack.pixel_size for size in stack.pixel_sizes]),
         input_box=stack.box_size,
         noise_variance=repair_low_shells(noise).float(),
@@ -256,14 +260,28 @@ def _allocate(
         return torch.from_numpy(np.memmap(handle, dtype=np.complex64, mode="r+", shape=(count, pixels)))
 
 
-def _centred_coefficients(images: Tensor, disk: HalfDisk, shift_px: Tensor, ratio: float) -> Tensor:
-    """Coefficients of images moved to their centres, on the grid of the first optics group."""
-    if abs(ratio - 1.0) < 1e-6:
-        coefficients = images_to_disk(images, disk)
-    else:
-        # Grey values are densities per area, so sums over coarser pixels count for more.
-        coefficients = images_to_scaled_disk(images, disk, ratio) * ratio**2
-    return coefficients * shift_phases(disk, shift_px, images.shape[-1])
+def _without_multiplication(images: Tensor, stack: ParticleStack, rows: Tensor) -> Tensor:
+    """Images of some rows, divided by their transfer functions where they were multiplied with them."""
+    flags = stack.ctf.is_premultiplied
+    if flags is None or not bool(flags[rows].any()):
+        return images
+    images = images.clone()
+    group = torch.as_tensor(stack.group)[rows]
+    for g in group[flags[rows]].unique().tolist():
+        members = flags[rows] & (group == g)
+        ctf = stack.ctf[rows[members]].to(images.device)
+        members = members.to(images.device)
+        magnification = stack.aberrations.magnification[g]
+        images[members] = divided_by_ctf(images[members], ctf, magnification, stack.pixel_sizes[g])
+    return images
+
+
+def _seen_share(ctf: Ctf, disk: HalfDisk, extent: float) -> Tensor:
+    """Share of the coefficients in each shell that hold something, (n, shells), float64."""
+    if ctf.is_premultiplied is None:
+        return torch.ones(len(ctf), disk.shell_max + 1, dtype=torch.float64)
+    on_cpu = disk.to("cpu")
+    return shell_means((ctf_values(ctf, on_cpu, extent / disk.box_size) != 0).double(), on_cpu).clamp_min(_LEAST_SEEN)
 
 
 def _rows_for_noise(group: Tensor, groups: int) -> Tensor:
