@@ -456,7 +456,8 @@ _RECONSTRUCTION = [
 _DATA = [
     *_of(
         "tests/estimation/model/test_slices.py",
-        ("kept[:, : lost.shape[1]] *= 1 - lost", "kept[:, : lost.shape[1]] *= 1 + lost", "noise that backgrounds would add"),
+        ("kept[:, : lost.shape[1]] *= 1 - lost", "kept[:, : lost.shape[1]] *= 1 + lost",
+         "noise that backgrounds would add"),
         ("ctf * ctf * batch.kept_variance())", "ctf * ctf)", "kernel volumes too weak where backgrounds were removed"),
     ),
     *_of(
