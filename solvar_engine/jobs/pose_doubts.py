@@ -68,8 +68,8 @@ _OTHER_TRANSFER = (
     "as well with those of other images: check the columns of the CTF, and rlnPhaseShift",
     "better with the opposite of what the list says of phase-flipping: check rlnCtfDataArePhaseFlipped",
     "better with those of another voltage, 200 or 300 kV: check rlnVoltage",
-    "better with their squares, as of images that were multiplied by them (rlnCtfDataAreCtfPremultiplied): extract"
-    " these without that",
+    "better with their squares, as of images that were multiplied by them (rlnCtfDataAreCtfPremultiplied): set"
+    " that column to 1 for these",
 )
 
 
