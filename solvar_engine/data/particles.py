@@ -155,6 +155,16 @@ class ParticleStack:
         """Column rlnImageName, by which particles of two files are matched."""
         return self.star.particles.text("rlnImageName")
 
+    def first_of_image(self) -> Tensor:
+        """First row with the same image, shift and transfer function as each row, (n,): these are prepared alike."""
+        names = np.stack([self.index.stack, self.index.image], axis=1)
+        if len(np.unique(names, axis=0)) == len(self):
+            return torch.arange(len(self))
+        ctf = np.stack([self.ctf.defocus_u, self.ctf.defocus_v, self.ctf.defocus_angle], axis=1)
+        alike = np.column_stack([names, self.group, self.pose.shift, ctf])
+        _, first, inverse = np.unique(alike, axis=0, return_index=True, return_inverse=True)
+        return torch.from_numpy(first[inverse.reshape(-1)])
+
     def images(self, indices: Sequence[int] | np.ndarray | Tensor | slice) -> Tensor:
         """Read images as they are on disk.
 

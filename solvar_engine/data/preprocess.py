@@ -68,6 +68,7 @@ def prepare_particles(
     share: Share | None = None,
     device: torch.device | str = "cpu",
     kept_on_device: bool = True,
+    shared: bool = True,
 ) -> PreparedParticles:
     """Normalise, correct, centre and Fourier-crop all images, once; of several processes each does its share.
 
@@ -88,6 +89,8 @@ def prepare_particles(
         Where images are transformed, and batches will be made.
     kept_on_device : bool
         Whether the result stays there; else it is in memory that the device reads quickly, or on disk.
+    shared : bool
+        Whether rows of one image share its coefficients, which then cannot be changed (`PreparedParticles.subtract`).
 
     Returns
     -------
@@ -111,7 +114,11 @@ def prepare_particles(
     count = len(stack)
     share = share or Share.of(ALONE, count)
     own, world = share.rows, share.world
-    coefficients = _allocate(len(own), len(disk), scratch, device, kept_on_device)
+    first_of_image = stack.first_of_image() if shared else torch.arange(count)
+    read, place_of_own = _distinct_images(first_of_image[own])
+    place, read = torch.full((count,), -1), own[read]
+    place[own] = place_of_own
+    coefficients = _allocate(len(read), len(disk), scratch, device, kept_on_device)
     unit = grey_unit(stack)
     fixed = find_fixed_pixels(stack, share)
     deviation = torch.zeros(count)
@@ -123,9 +130,10 @@ def prepare_particles(
     spectra: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(groups)]
     group = torch.as_tensor(stack.group)
     chunk = max(1, _CHUNK_PIXELS // stack.box_size**2)
-    measured, extent = _rows_for_noise(group, groups), stack.box_size * stack.pixel_size
-    for start in range(0, len(own), chunk):
-        rows = own[start : start + chunk]
+    is_first = first_of_image == torch.arange(count)
+    measured, extent = _rows_for_noise(group, groups, is_first), stack.box_size * stack.pixel_size
+    for start in range(0, len(read), chunk):
+        rows = read[start : start + chunk]
         images, found = stack.images_with_faults(rows.numpy())
         digest[rows], depth[rows] = digests(images), repeated_edges(images)
         images = images.to(device) / unit
@@ -146,13 +154,17 @@ def prepare_particles(
             if abs(ratio - 1.0) >= 1e-6:  # grey values are densities per area, so sums over coarser pixels count more
                 centred = centred * ratio**2
             centred = centred * shift_phases(disk, shift_px, stack.box_size)
-            coefficients[share.places(rows[members])] = centred.to(coefficients.device)
+            coefficients[place[rows[members]]] = centred.to(coefficients.device)
             members &= measured[rows] & ~is_bad[rows]
             if bool(members.any()):
                 power = background_power(images[members], disk).cpu() * ratio**4
                 spectra[g].append((rows[members], power / _seen_share(stack.ctf[rows[members]], disk, extent)))
         if progress is not None:
-            progress(min(start + chunk, len(own)), len(own))
+            progress(min(start + chunk, len(read)), len(read))
+    for table in (deviation, digest, single, depth, is_bad):
+        table[own] = table[read][place_of_own]
+    images_of_rows = zip(own.tolist(), read[place_of_own].tolist(), strict=True)
+    faults = {row: faults[image] for row, image in images_of_rows if image in faults}
     deviation, digest, single, depth, bad = world.total(deviation, digest, single, depth, is_bad.long())
     is_bad = bad > 0
     depth = torch.where(is_bad | (depth <= CUT * stack.box_size), 0, depth)
@@ -189,6 +201,7 @@ def prepare_particles(
         single_pixels=single,
         repeated_edges=depth,
         share=share if world.size > 1 else None,
+        place=place if len(read) < len(own) else None,
     )
 
 
@@ -284,11 +297,17 @@ def _seen_share(ctf: Ctf, disk: HalfDisk, extent: float) -> Tensor:
     return shell_means((ctf_values(ctf, on_cpu, extent / disk.box_size) != 0).double(), on_cpu).clamp_min(_LEAST_SEEN)
 
 
-def _rows_for_noise(group: Tensor, groups: int) -> Tensor:
-    """Images, of all groups, that the first noise spectra are measured on; (n,), bool."""
+def _distinct_images(first_of_image: Tensor) -> tuple[Tensor, Tensor]:
+    """First of the rows of each image, ascending, and the place among these of each row's image, (n,)."""
+    _, first, place = np.unique(first_of_image.numpy(), return_index=True, return_inverse=True)
+    return torch.from_numpy(first), torch.from_numpy(place.reshape(-1))
+
+
+def _rows_for_noise(group: Tensor, groups: int, is_first: Tensor) -> Tensor:
+    """Images, of all groups, that the first noise spectra are measured on, each once; (n,), bool."""
     measured = torch.zeros(len(group), dtype=torch.bool)
     for g in range(groups):
-        measured[sample_of(torch.nonzero(group == g).flatten(), _NOISE_IMAGES)] = True
+        measured[sample_of(torch.nonzero((group == g) & is_first).flatten(), _NOISE_IMAGES)] = True
     return measured
 
 

@@ -25,7 +25,7 @@ class PreparedParticles:
     ----------
     coefficients : Tensor, shape (n, pixels), complex64
         Where batches are made, or else in memory or memory-mapped; orthonormal in the input box, not whitened, in
-        units of `grey_unit`. Only those of the share of this process.
+        units of `grey_unit`. Only those of the share of this process, and one for all rows of an image.
     disk : HalfDisk
         Of the working box, where batches are made; all tables of particles are best on the CPU.
     box_size : int
@@ -68,6 +68,8 @@ class PreparedParticles:
         Of each group, which the coefficients have been corrected for; None for none.
     share : Share or None
         Of this process, if several share the images; None if all are here.
+    place : Tensor or None, shape (n,), int64
+        Place of each row's coefficients, where rows share them.
     largest_batch : int or None
         Images that are yielded together at most, where memory is short.
     """
@@ -95,6 +97,7 @@ class PreparedParticles:
     grey_scale: Tensor | None = None
     aberrations: Aberrations | None = None
     share: Share | None = None
+    place: Tensor | None = None
     largest_batch: int | None = None
     _columns: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -150,10 +153,12 @@ class PreparedParticles:
         Raises
         ------
         ValueError
-            If the images have been moved since they were read.
+            If the images have been moved since they were read, or rows share them.
         """
         if self.centring is not None:
             raise ValueError("images at other poses than those that they were read with cannot be subtracted from")
+        if self.place is not None:
+            raise ValueError("rows share their images, from which nothing can be subtracted for one of them")
         pixels = images.shape[1]
         whitening = self._whitening(self.disk)[:, :pixels][self.group[index]]
         taken = images / (whitening * self.image_scale[index, None].to(whitening.device))
@@ -186,6 +191,8 @@ class PreparedParticles:
             yield Batch(images, ctf * self.sign, self.pose.rotation[rows].to(device), contrast, rows, background)
 
     def _places(self, rows: Tensor) -> Tensor:
+        if self.place is not None:
+            return self.place[rows]
         return rows if self.share is None else self.share.places(rows)
 
     def _whitening(self, disk: HalfDisk) -> Tensor:

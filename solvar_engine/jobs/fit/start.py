@@ -18,6 +18,7 @@ from solvar_engine.estimation.alternation.means import HalfSetEquations, density
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.given_poses import mean_and_error
 from solvar_engine.imaging.masks import automatic_mask, sphere_mask
+from solvar_engine.imaging.symmetry import asymmetric_unit, symmetry_operators
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.conventions import better_convention
 from solvar_engine.jobs.fit.families import with_equal_pixels
@@ -34,6 +35,7 @@ from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 
 logger = logging.getLogger(__name__)
 
+_LEAST_EDGE_PX, _EDGE_ANGSTROM = 2.0, 6.0  # half the width of the edges of asymmetric units
 _RESOLVED = 5.0  # standard deviations of what half-maps of noise agree by
 
 
@@ -47,10 +49,13 @@ class SignAndMask:
         -1 if the molecule is dark in the images, else +1.
     mask : Tensor, shape (z, y, x)
         Around the molecule.
+    unit : Tensor or None, shape (z, y, x)
+        Soft mask of an asymmetric unit of a symmetric molecule; None without symmetry, or with a focus mask.
     """
 
     sign: float
     mask: Tensor
+    unit: Tensor | None = None
 
 
 def demand_of(job: FitJob) -> FitDemand:
@@ -175,13 +180,14 @@ def settle_sign_and_masks(
         mask = job.inputs.mask
         if mask is None:
             mask = _made_mask(mean.mean if is_resolved else None, job)
-        settled = job.world.agreed(SignAndMask(sign, mask.to(mean.mean.device)))
+        unit = _asymmetric_unit(job, mean.mean * mask.to(mean.mean.device)) if is_resolved else None
+        settled = job.world.agreed(SignAndMask(sign, mask.to(mean.mean.device), unit))
         if job.world.is_first:
             write_decisions(job.run, decisions)
         job.add_cautions(cautions, come_first=True)
         job.checkpoint.save("start", settled)
     job.progress.advance()
-    return source.with_sign(settled.sign), _masks(job, settled.mask), equations
+    return source.with_sign(settled.sign), _masks(job, settled), equations
 
 
 def _examined(
@@ -212,9 +218,20 @@ def _examined(
     return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence)), cautions
 
 
-def _masks(job: FitJob, mask: Tensor) -> Masks:
+def _asymmetric_unit(job: FitJob, mean: Tensor) -> Tensor | None:
+    """Where motions are sought in a symmetric molecule, unless a focus mask says that."""
+    operators = symmetry_operators(job.params.symmetry)
+    if len(operators) == 1 or job.inputs.focus_mask is not None:
+        return None
+    return asymmetric_unit(mean, operators, max(_LEAST_EDGE_PX, _EDGE_ANGSTROM / job.pixel_size)).to(mean.device)
+
+
+def _masks(job: FitJob, settled: SignAndMask) -> Masks:
     """Add the mask of the factors to that of the mean, and say so if it is another one."""
-    path, focus_mask = job.params.focus_mask, job.inputs.focus_mask
+    path, focus_mask, mask = job.params.focus_mask, job.inputs.focus_mask, settled.mask
+    if settled.unit is not None:
+        logger.info("Variability is sought in one asymmetric unit of %s, in each position", job.params.symmetry)
+        return Masks(mask, mask * settled.unit.to(mask.device))
     focus_mask = None if focus_mask is None else focus_mask.to(mask.device)
     masks = Masks(mask, focus(mask, focus_mask, path))
     if path is not None:
