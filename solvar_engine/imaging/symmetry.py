@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.rotation import rotvec_to_rotation
+from solvar_engine.imaging.sampling import sample_of
 
 _GOLDEN = (1 + math.sqrt(5)) / 2
 _LARGEST = 60  # operators of a group: those of I
 _POINTS = 400  # of the sphere, that asymmetric units are tried around
+_SAMPLED_VOXELS = 50_000  # on which these are compared
 _NO_POWER = 1e-4  # of the largest
 _NAMES = "C1, C2, ..., D2, D3, ..., T, O, I or I1 to I4"
 
@@ -73,7 +75,7 @@ def asymmetric_unit(density: Tensor, operators: Tensor, edge: float) -> Tensor:
     axis = torch.arange(box_size, dtype=torch.float64) - box_size // 2
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     place, power = torch.stack((x, y, z), dim=-1).reshape(-1, 3), density.cpu().double().square().reshape(-1)
-    kept = power > _NO_POWER * power.max()
+    kept = sample_of(torch.nonzero(power > _NO_POWER * power.max()).flatten(), _SAMPLED_VOXELS)
     points = _points_of_the_sphere(_POINTS)
     apart = (points[:, None] - torch.einsum("gij,pj->pgi", operators[1:], points)).norm(dim=2).amin(dim=1)
     points = points[apart > 0.5 * apart.max()]
@@ -87,8 +89,10 @@ def asymmetric_unit(density: Tensor, operators: Tensor, edge: float) -> Tensor:
 
 def _distance_inside(place: Tensor, point: Tensor, operators: Tensor) -> Tensor:
     """Distance of places (n, 3) from the nearest plane between a point and an equal one; negative on the other side."""
-    normal = point - operators[1:] @ point
-    return (place @ (normal / normal.norm(dim=1, keepdim=True)).T).amin(dim=1)
+    distance = place.new_full((len(place),), torch.inf)
+    for normal in point - operators[1:] @ point:  # one by one: all of a large group at once would take much memory
+        distance = torch.minimum(distance, place @ (normal / normal.norm()))
+    return distance
 
 
 def _points_of_the_sphere(count: int) -> Tensor:

@@ -67,8 +67,8 @@ class FitParams(Params):
         metavar="MASK.mrc", is_path=True,
     )
     symmetry: str = option(
-        str, "C1", help="point group of the molecule, such as C1, C3, D2, T, O or I; its axes lie as RELION's. Motions are"
-        " those of one asymmetric unit, and each image has a place along them for each of its units",
+        str, "C1", help="point group of the molecule, such as C1, C3, D2, T, O or I; its axes lie as RELION's. Motions"
+        " are those of one asymmetric unit, and each image has a place along them for each of its units",
         metavar="GROUP",
     )
     box: int | None = option(

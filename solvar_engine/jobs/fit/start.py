@@ -73,6 +73,7 @@ def demand_of(job: FitJob) -> FitDemand:
         job.projector_options.device,
         job.world.size,
         job.world.local_size,
+        images=len(job.inputs.stack.first_of_image().unique()) if job.world.size == 1 else None,
     )
 
 
