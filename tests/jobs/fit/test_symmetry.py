@@ -70,9 +70,10 @@ def case(request, tmp_path) -> Case:
     defocus = np.column_stack([random.uniform(7_000, 14_000, (COUNT, 2)), random.uniform(0, 180, COUNT)])
     states = random.integers(0, 2, (COUNT, len(operators)))
     seen = [molecule(operators, state) for state in states]
+    rows = zip(seen, rotation, origin, defocus, strict=True)
     images = np.stack([
-        Microscope().image(lambda k, atoms=atoms, turn=turn: atoms.transform(k @ turn[:, :2].T), moved, values, BOX,
-                           PIXEL_SIZE) for atoms, turn, moved, values in zip(seen, rotation, origin, defocus, strict=True)
+        Microscope().image(lambda k, one=atoms, turn=turn: one.transform(k @ turn[:, :2].T), *values, BOX, PIXEL_SIZE)
+        for atoms, turn, *values in rows
     ])  # fmt: skip
     images += NOISE * images.std() * random.normal(size=images.shape)
     columns = dict(zip(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), rotation_to_relion(rotation), strict=True))
