@@ -121,7 +121,7 @@ def prepare_particles(
     coefficients = _allocate(len(read), len(disk), scratch, device, kept_on_device)
     unit = grey_unit(stack)
     fixed = find_fixed_pixels(stack, share)
-    deviation = torch.zeros(count)
+    deviation, near_zeros = torch.zeros(2, count)
     digest = torch.zeros(count, dtype=torch.int64)
     single, depth = torch.zeros(2, count, dtype=torch.int64)
     is_bad = torch.zeros(count, dtype=torch.bool)
@@ -140,7 +140,7 @@ def prepare_particles(
         if fixed is not None:
             images = with_pixels_replaced(images, fixed)
         single[rows] = replace_single_pixels(images)
-        images = _without_multiplication(images, stack, rows)
+        images, near_zeros[rows] = _without_multiplication(images, stack, rows)
         images, deviations = flattened(images)
         deviation[rows] = deviations.cpu()
         empty = rows[deviation[rows] == 0].tolist()
@@ -161,11 +161,13 @@ def prepare_particles(
                 spectra[g].append((rows[members], power / _seen_share(stack.ctf[rows[members]], disk, extent)))
         if progress is not None:
             progress(min(start + chunk, len(read)), len(read))
-    for table in (deviation, digest, single, depth, is_bad):
+    for table in (deviation, near_zeros, digest, single, depth, is_bad):
         table[own] = table[read][place_of_own]
     images_of_rows = zip(own.tolist(), read[place_of_own].tolist(), strict=True)
     faults = {row: faults[image] for row, image in images_of_rows if image in faults}
-    deviation, digest, single, depth, bad = world.total(deviation, digest, single, depth, is_bad.long())
+    deviation, near_zeros, digest, single, depth, bad = world.total(
+        deviation, near_zeros, digest, single, depth, is_bad.long()
+    )
     is_bad = bad > 0
     depth = torch.where(is_bad | (depth <= CUT * stack.box_size), 0, depth)
     if bool((single > 0).any()):
@@ -200,6 +202,7 @@ def prepare_particles(
         fixed_pixels=fixed,
         single_pixels=single,
         repeated_edges=depth,
+        near_zeros=near_zeros,
         share=share if world.size > 1 else None,
         place=place if len(read) < len(own) else None,
     )
@@ -273,20 +276,24 @@ def _allocate(
         return torch.from_numpy(np.memmap(handle, dtype=np.complex64, mode="r+", shape=(count, pixels)))
 
 
-def _without_multiplication(images: Tensor, stack: ParticleStack, rows: Tensor) -> Tensor:
-    """Images of some rows, divided by their transfer functions where they were multiplied with them."""
-    flags = stack.ctf.is_premultiplied
+def _without_multiplication(images: Tensor, stack: ParticleStack, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Images of some rows, divided by their transfer functions where they were multiplied with them.
+
+    Also the power (n,) that is left near zeros of these (`divided_by_ctf`); nought for images that were not multiplied.
+    """
+    flags, near_zeros = stack.ctf.is_premultiplied, torch.zeros(len(rows))
     if flags is None or not bool(flags[rows].any()):
-        return images
+        return images, near_zeros
     images = images.clone()
     group = torch.as_tensor(stack.group)[rows]
     for g in group[flags[rows]].unique().tolist():
         members = flags[rows] & (group == g)
         ctf = stack.ctf[rows[members]].to(images.device)
-        members = members.to(images.device)
+        own = members.to(images.device)
         magnification = stack.aberrations.magnification[g]
-        images[members] = divided_by_ctf(images[members], ctf, magnification, stack.pixel_sizes[g])
-    return images
+        images[own], power = divided_by_ctf(images[own], ctf, magnification, stack.pixel_sizes[g])
+        near_zeros[members] = power.cpu()
+    return images, near_zeros
 
 
 def _seen_share(ctf: Ctf, disk: HalfDisk, extent: float) -> Tensor:

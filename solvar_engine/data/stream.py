@@ -62,6 +62,8 @@ class PreparedParticles:
         How many pixels of each image alone were replaced.
     repeated_edges : Tensor or None, shape (n,), int64
         Depth, px, of edges that are not of the micrograph; zero where they leave the particle alone.
+    near_zeros : Tensor or None, shape (n,), float32
+        Power near zeros of the transfer function of images that were multiplied with it, see `divided_by_ctf`.
     grey_scale : Tensor or None, shape (n,), float32
         Scale of the signal in the part of the set that each image belongs to, beside its contrast; None for ones.
     aberrations : Aberrations or None
@@ -94,6 +96,7 @@ class PreparedParticles:
     fixed_pixels: Tensor | None = None
     single_pixels: Tensor | None = None
     repeated_edges: Tensor | None = None
+    near_zeros: Tensor | None = None
     grey_scale: Tensor | None = None
     aberrations: Aberrations | None = None
     share: Share | None = None

@@ -109,7 +109,9 @@ def ctf_at(ctf: Ctf, frequency: Tensor) -> Tensor:
     return values
 
 
-def divided_by_ctf(images: Tensor, ctf: Ctf, magnification: Tensor, pixel_size: float) -> Tensor:
+def divided_by_ctf(
+    images: Tensor, ctf: Ctf, magnification: Tensor, pixel_size: float
+) -> tuple[Tensor, Tensor]:
     """Undo the multiplication of images with their transfer functions, where these are not near nought.
 
     Images y of noise variance v that were multiplied with their transfer functions C are C y, of noise variance C^2 v.
@@ -129,8 +131,11 @@ def divided_by_ctf(images: Tensor, ctf: Ctf, magnification: Tensor, pixel_size: 
 
     Returns
     -------
-    Tensor, shape (n, y, x)
+    images : Tensor, shape (n, y, x)
         y without its coefficients near zeros of C.
+    power : Tensor, shape (n,)
+        Of C y near zeros of C, over that of y elsewhere: a third of `LEAST_PREMULTIPLIED` squared of such images, and a
+        hundred times that of others.
     """
     box_size = images.shape[-1]
     ky, kx = torch.meshgrid(
@@ -139,4 +144,10 @@ def divided_by_ctf(images: Tensor, ctf: Ctf, magnification: Tensor, pixel_size: 
     )  # fmt: skip
     own = torch.stack((kx, ky), dim=-1).reshape(-1, 2).double() / (box_size * pixel_size)
     values = ctf_at(ctf, own @ magnification.to(own).T).reshape(-1, *ky.shape)
-    return filter_images(images, torch.where(values == 0, 0.0, 1 / values))
+    is_near = values == 0
+    divided = filter_images(images, torch.where(is_near, 0.0, 1 / values))
+    near, elsewhere = (
+        part.square().sum(dim=(1, 2)) / where.sum(dim=(1, 2)).clamp_min(1)
+        for part, where in ((filter_images(images, is_near.to(values.dtype)), is_near), (divided, ~is_near))
+    )
+    return divided, near / elsewhere.clamp_min(torch.finfo(values.dtype).tiny)

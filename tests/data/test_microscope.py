@@ -11,6 +11,7 @@ import torch
 from solvar_engine.contract.angles import relion_to_rotation
 from solvar_engine.contract.star import StarFile
 from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.pixel_faults import sentences_of
 from solvar_engine.data.preprocess import prepare_particles
 from tests.imaging.closed_form import asymmetric_atoms, relative_error
 from tests.imaging.microscope import IMPERFECT, Microscope
@@ -89,5 +90,29 @@ def test_noise_of_premultiplied_images_is_that_before(write_particles, tmp_path)
         prepare_particles(particles_of(tmp_path / str(flag), write_particles, perfect, perfect, flag, 2.0), BOX,
                           scratch=None) for flag in (False, True)
     ]  # fmt: skip
+    assert not list(sentences_of(noise[0], "")) and not list(sentences_of(noise[1], ""))
     plain, multiplied = (source.noise_variance[0] * source.grey_unit**2 for source in noise)
     assert abs(float((multiplied[6:] / plain[6:] - 1).mean())) < 0.01
+
+
+@pytest.mark.parametrize("wrong", ["not multiplied", "of another defocus", "in larger boxes"])
+def test_images_that_are_not_multiplied_as_is_said(write_particles, tmp_path, wrong):
+    perfect = Microscope()
+    stack = particles_of(tmp_path, write_particles, perfect, perfect, multiplied=wrong != "not multiplied", noise=2.0)
+    star = StarFile.read(tmp_path / "particles.star")
+    changes = {}
+    if wrong == "of another defocus":
+        changes = {"rlnDefocusU": star.particles.numbers("rlnDefocusU")["rlnDefocusU"] + 1000}
+    if wrong == "in larger boxes":
+        images = stack.images(range(COUNT))[:, 20:44, 20:44].numpy()
+        path = write_particles(tmp_path, images, pixel_size=PIXEL_SIZE,
+                               optics={"rlnCtfDataAreCtfPremultiplied": [1]})  # fmt: skip
+    else:
+        table = star.particles.with_columns(changes)
+        optics = star.optics.with_columns({"rlnCtfDataAreCtfPremultiplied": [1]})
+        path = tmp_path / "wrong.star"
+        star.replace(star.particles, table).replace(star.optics, optics).write(path)
+    source = prepare_particles(ParticleStack.from_star(path), 24, scratch=None)
+    (sentence,) = sentences_of(source, path)
+    assert f" of 6 images of {path} are said to be multiplied with their CTF" in sentence
+    assert int(sentence[0]) >= 5
