@@ -130,7 +130,9 @@ def test_what_was_replaced_is_told():
     fixed = torch.zeros(5, 5, dtype=torch.bool)
     fixed[2, 2] = fixed[0] = True
     single, depth = torch.tensor([0, 2, 1, 0]), torch.tensor([7, 0, 0, 9])
-    images = MagicMock(fixed_pixels=fixed, single_pixels=single, repeated_edges=depth, near_zeros=None, __len__=lambda _: 4)
+    images = MagicMock(
+        fixed_pixels=fixed, single_pixels=single, repeated_edges=depth, near_zeros=None, __len__=lambda _: 4
+    )
     first, second, third = sentences_of(images, "a.star")
     assert first.startswith("6 pixels stand out at the same place of all images of a.star")
     assert "(column, row: 1, 1; 2, 1; 3, 1; 4, 1; 5, 1; ...)" in first
