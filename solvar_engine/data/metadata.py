@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,15 +12,18 @@ from torch import Tensor
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarFile, StarTable, relion_to_rotation, rotation_to_relion
 from solvar_engine.contract.words import counted
+from solvar_engine.data.aberrations import kinds_without_optics, read_aberrations
 from solvar_engine.data.units import (
     ANGLE_COLUMNS,
     LIMITS,
     PHASE_FLIPPED,
     PIXEL_SIZE,
+    PREMULTIPLIED,
     SHIFT_COLUMNS,
     SHIFT_COLUMNS_PX,
     refuse_units_of_many,
 )
+from solvar_engine.imaging.aberrations import Aberrations, distorted_shift, undistorted_shift
 from solvar_engine.imaging.types import Ctf, Pose
 
 logger = logging.getLogger(__name__)
@@ -56,12 +58,6 @@ _OPTICS_COLUMNS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast
 _SAME = 1e-3  # of two values that should be one, relative
 _SAME_CALIBRATION = 0.01  # of pixel sizes, relative
 _SAME_SHIFT = 0.01  # px
-_NOT_APPLIED = {
-    "beam tilt": ("rlnBeamTiltX", "rlnBeamTiltY"),
-    "higher-order aberrations": ("rlnOddZernike", "rlnEvenZernike"),
-    "anisotropic magnification": ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11"),
-}
-_IDENTITY = {"rlnMagMat00": 1.0, "rlnMagMat11": 1.0}
 
 
 @dataclass(frozen=True)
@@ -76,13 +72,15 @@ class ParticleMetadata:
         Place of each particle's optics group in `group_names`.
     group_names : tuple of str
         Optics groups that have particles, in the order of the file; in files without optics table, one for
-        each pixel size.
+        each pixel size and beam tilt.
     pixel_sizes : tuple of float
         Angstrom, per group.
     image_sizes : tuple of int or None
         Box that the optics table announces, per group.
     random_subset : Tensor or None, shape (n,), int64
         Half-set 1 or 2 of each particle.
+    aberrations : Aberrations
+        Of each group; even ones are part of `ctf`.
     cautions : tuple of str
         What is doubtful, in sentences without full stop.
     """
@@ -94,6 +92,7 @@ class ParticleMetadata:
     pixel_sizes: tuple[float, ...]
     image_sizes: tuple[int | None, ...]
     random_subset: Tensor | None
+    aberrations: Aberrations
     cautions: tuple[str, ...] = ()
 
 
@@ -116,7 +115,7 @@ def read_metadata(star: StarFile, with_poses: bool = True) -> ParticleMetadata:
     ------
     UserError
         If there are no particles, a column that is needed is absent, a cell is not a number or out of its
-        limits, a particle is in an unknown optics group, or images are volumes or multiplied with their CTF.
+        limits, a particle is in an unknown optics group, or images are volumes.
 
     Examples
     --------
@@ -129,16 +128,18 @@ def read_metadata(star: StarFile, with_poses: bool = True) -> ParticleMetadata:
     pixel_size = _pixel_size(columns)
     group, names, first_rows = _groups(columns, pixel_size)
     image_size = columns.find("rlnImageSize")
+    aberrations, even = read_aberrations(star, columns, group, first_rows)
+    pose = _pose(columns, pixel_size) if with_poses else _no_pose(len(pixel_size))
     metadata = ParticleMetadata(
-        pose=_pose(columns, pixel_size) if with_poses else _no_pose(len(pixel_size)),
-        ctf=_ctf(columns),
+        pose=replace(pose, shift=undistorted_shift(pose.shift.double(), aberrations.magnification[group]).float()),
+        ctf=replace(_ctf(columns), even_zernike=None if even is None else even[group].float()),
         group=torch.from_numpy(group),
         group_names=names,
         pixel_sizes=tuple(float(pixel_size[row]) for row in first_rows),
         image_sizes=tuple(None if image_size is None else int(image_size[row]) for row in first_rows),
         random_subset=_random_subset(columns),
+        aberrations=aberrations,
     )
-    _report_what_is_not_applied(columns)
     return replace(metadata, cautions=tuple(columns.cautions))
 
 
@@ -153,7 +154,9 @@ def micrograph_pixel_size(star: StarFile) -> float | None:
     return None
 
 
-def pose_columns(pose: Pose, star: StarFile, pixel_size: np.ndarray) -> dict[str, np.ndarray]:
+def pose_columns(
+    pose: Pose, star: StarFile, pixel_size: np.ndarray, magnification: Tensor
+) -> dict[str, np.ndarray]:
     """Turn poses into the columns in which a STAR file keeps them.
 
     Parameters
@@ -163,13 +166,15 @@ def pose_columns(pose: Pose, star: StarFile, pixel_size: np.ndarray) -> dict[str
         Decides whether shifts are in Angstrom (RELION 3.1 and later), px (RELION 3.0) or both.
     pixel_size : ndarray, shape (n,)
         Angstrom, of each particle.
+    magnification : Tensor, shape (n, 2, 2)
+        Of each particle's optics group; shifts in files are those of the distorted images.
 
     Returns
     -------
     dict of str to ndarray, shape (n,)
     """
     angles = rotation_to_relion(pose.rotation.cpu().numpy())
-    shift = pose.shift.cpu().double().numpy()
+    shift = distorted_shift(pose.shift.cpu().double(), magnification).numpy()
     has_px = any(name in star.particles for name in SHIFT_COLUMNS_PX)
     has_angstrom = any(name in star.particles for name in SHIFT_COLUMNS)
     columns = dict(zip(ANGLE_COLUMNS, angles, strict=True))
@@ -319,7 +324,13 @@ def _ctf(columns: _Columns) -> Ctf:
     if flipped.any():
         message = "%d of %d images are phase-flipped (%s): the absolute value of their CTF is used"
         logger.info(message, np.count_nonzero(flipped), len(flipped), PHASE_FLIPPED)
-    return Ctf(**values, is_phase_flipped=torch.from_numpy(flipped != 0))
+    premultiplied = columns.find(PREMULTIPLIED)
+    is_premultiplied = None
+    if premultiplied is not None and premultiplied.any():
+        message = "%d of %d images are multiplied with their CTF (%s): they are divided by it, except near its zeros"
+        logger.info(message, np.count_nonzero(premultiplied), len(premultiplied), PREMULTIPLIED)
+        is_premultiplied = torch.from_numpy(premultiplied != 0)
+    return Ctf(**values, is_phase_flipped=torch.from_numpy(flipped != 0), is_premultiplied=is_premultiplied)
 
 
 def _ctf_values(columns: _Columns, column: str) -> np.ndarray:
@@ -358,11 +369,14 @@ def _pixel_size(columns: _Columns) -> np.ndarray:
 def _groups(columns: _Columns, pixel_size: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
     """Number the optics groups in use from 0; also their names and the first row of each."""
     if columns.optics_row is None or columns.optics is None:
-        _, first_rows, group = np.unique(pixel_size, return_index=True, return_inverse=True)
+        kinds = np.column_stack([pixel_size, kinds_without_optics(columns.particles)])
+        _, first_rows, group = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
         # np.unique sorts by value; the first group shall be that of the first particle
         rank = np.argsort(np.argsort(first_rows))
         first_rows = np.sort(first_rows)
         names = [f"pixel size {pixel_size[row]:.4g} A" for row in first_rows]
+        if len(set(names)) < len(names):  # which differ in what is not said here, such as beam tilt
+            names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
         return rank[group.reshape(-1)].astype(np.int64), tuple(names), first_rows
     used, first_rows, group = np.unique(columns.optics_row, return_index=True, return_inverse=True)
     label = "rlnOpticsGroupName" if "rlnOpticsGroupName" in columns.optics else "rlnOpticsGroup"
@@ -420,33 +434,3 @@ def _refuse_unsuitable_images(columns: _Columns) -> None:
             f"The particles of {columns.source} are volumes (rlnImageDimensionality"
             f" {dimensionality[dimensionality != 2][0]:g}), as in tomography: give two-dimensional images."
         )
-    premultiplied = columns.find("rlnCtfDataAreCtfPremultiplied")
-    if premultiplied is not None and premultiplied.any():
-        group = "" if columns.optics is None else f" in optics group {_group_name(columns, premultiplied)}"
-        raise UserError(
-            f"The images of {columns.source}{group} are already multiplied with their CTF"
-            " (rlnCtfDataAreCtfPremultiplied): extract them without that."
-        )
-
-
-def _group_name(columns: _Columns, values: np.ndarray) -> str:
-    assert columns.optics is not None and columns.optics_row is not None
-    return columns.optics.text("rlnOpticsGroup")[int(columns.optics_row[np.flatnonzero(values)[0]])]
-
-
-def _report_what_is_not_applied(columns: _Columns) -> None:
-    tables = [table for table in (columns.particles, columns.optics) if table is not None]
-    for effect, names in _NOT_APPLIED.items():
-        present = [name for name in names for table in tables if name in table and _has_effect(table, name)]
-        if present:
-            logger.warning("not corrected for, but kept in the output: %s (%s)", effect, ", ".join(present))
-
-
-def _has_effect(table: StarTable, column: str) -> bool:
-    """Whether a column, of numbers or of lists of numbers in brackets, has a value that changes images."""
-    neutral = _IDENTITY.get(column, 0.0)
-    for cell in set(table.cells(column)):
-        numbers = [float(text) for text in re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", cell)]
-        if any(number != neutral for number in numbers):
-            return True
-    return False

@@ -20,6 +20,7 @@ from solvar_engine.data.cryosparc.lists import CryosparcParticles, read_list
 from solvar_engine.data.images import ImageIndex
 from solvar_engine.data.metadata import ParticleMetadata, pose_columns, read_metadata
 from solvar_engine.data.stacks import StackReader
+from solvar_engine.imaging.aberrations import Aberrations
 from solvar_engine.imaging.types import Ctf, Pose
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,11 @@ class ParticleStack:
         return self.metadata.ctf
 
     @property
+    def aberrations(self) -> Aberrations:
+        """Odd aberrations and magnification of each optics group."""
+        return self.metadata.aberrations
+
+    @property
     def group(self) -> Tensor:
         """Optics group of each particle, shape (n,), int64, a place in `group_names`."""
         return self.metadata.group
@@ -161,6 +167,16 @@ class ParticleStack:
     def image_names(self) -> list[str]:
         """Column rlnImageName, by which particles of two files are matched."""
         return self.star.particles.text("rlnImageName")
+
+    def first_of_image(self) -> Tensor:
+        """First row with the same image, shift and transfer function as each row, (n,): these are prepared alike."""
+        names = np.stack([self.index.stack, self.index.image], axis=1)
+        if len(np.unique(names, axis=0)) == len(self):
+            return torch.arange(len(self))
+        ctf = np.stack([self.ctf.defocus_u, self.ctf.defocus_v, self.ctf.defocus_angle], axis=1)
+        alike = np.column_stack([names, self.group, self.pose.shift, ctf])
+        _, first, inverse = np.unique(alike, axis=0, return_index=True, return_inverse=True)
+        return torch.from_numpy(first[inverse.reshape(-1)])
 
     def images(self, indices: Sequence[int] | np.ndarray | Tensor | slice) -> Tensor:
         """Read images as they are on disk.
@@ -214,6 +230,11 @@ class ParticleStack:
         """Name the image of a row in a sentence: its number from 1, and its file."""
         return f"Image {self.index.image[row] + 1} of {self.index.paths[self.index.stack[row]]}"
 
+    def pose_columns(self, pose: Pose) -> dict[str, np.ndarray]:
+        """Poses as the columns of the file."""
+        sizes = np.array(self.pixel_sizes)[self.group.numpy()]
+        return pose_columns(pose, self.star, sizes, self.aberrations.magnification[self.group])
+
     def write_star(
         self,
         path: str | os.PathLike[str],
@@ -232,8 +253,7 @@ class ParticleStack:
         """
         columns: dict[str, Any] = {}
         if pose is not None:
-            sizes = np.array(self.pixel_sizes)[self.group.numpy()]
-            columns.update(pose_columns(pose, self.star, sizes))
+            columns.update(self.pose_columns(pose))
         for name, values in (extra_columns or {}).items():
             columns[name] = values.cpu().numpy() if isinstance(values, Tensor) else values
         table = self.star.particles

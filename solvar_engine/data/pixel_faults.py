@@ -40,6 +40,7 @@ _FOURTH_DIFFERENCE = np.array([1, -4, 6, -4, 1]) / 6.0  # 1 for a single pixel
 _SHOWN = 5
 _FEW = 4  # of the 24 pixels around, that may be faulty, too
 _FAR = 8.0  # standard deviations of an image
+_MOST_NEAR_ZEROS = 0.01  # of the power elsewhere: of images that were multiplied 0.001, of others 0.08
 _MANY = 0.01  # of the images
 CUT = 0.05
 """Of the box: images whose repeated edges are deeper may show a part of the particle only."""
@@ -158,7 +159,10 @@ def with_pixels_replaced(images: Tensor, fixed: Tensor) -> Tensor:
 
 
 def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
-    """Say which pixels of images were replaced, of single ones if many images have them; and which edges repeat."""
+    """Say which pixels of images were replaced, of single ones if many images have them; and which edges repeat.
+
+    Also if images do not look multiplied with their transfer functions, though they are said to be.
+    """
     if images.fixed_pixels is not None:
         yield _sentence_of_fixed(images.fixed_pixels, path)
     single = images.single_pixels
@@ -176,6 +180,13 @@ def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
             f"{len(deep)} of {len(images)} images of {path} repeat one row or column over {reach} at an edge, as boxes"
             " do that reach beyond the micrograph: "
             + ("left out, as outliers" if len(deep) <= MOST_CUT * len(images) else "too many to be left out")
+        )
+    power = images.near_zeros
+    if power is not None and float((power > _MOST_NEAR_ZEROS).float().mean()) > _MANY:
+        yield (
+            f"{int((power > _MOST_NEAR_ZEROS).sum())} of {len(images)} images of {path} are said to be multiplied with"
+            " their CTF (rlnCtfDataAreCtfPremultiplied), but hold more near its zeros than is left then: were they"
+            " multiplied at all, with this CTF, and in boxes no larger than these? Extract them without that"
         )
 
 

@@ -36,14 +36,11 @@ from solvar_engine.data.pixel_faults import (
 )
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import ALONE, Share, World
-from solvar_engine.imaging.fourier import (
-    HalfDisk,
-    images_to_disk,
-    images_to_scaled_disk,
-    shift_phases,
-)
+from solvar_engine.imaging.ctf import ctf_values, divided_by_ctf
+from solvar_engine.imaging.fourier import HalfDisk, shift_phases
 from solvar_engine.imaging.sampling import enlarged_groups, sample_of
-from solvar_engine.imaging.shells import shrunk_spectra
+from solvar_engine.imaging.shells import shell_means, shrunk_spectra
+from solvar_engine.imaging.types import Ctf
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +48,7 @@ _CHUNK_PIXELS = 2_000_000  # of images in flight
 _NOISE_IMAGES = 2_000  # per optics group, for the first noise spectrum
 _DIGEST_ROWS = 16
 _WIDE_DEVIATIONS = 10.0  # from the weakest to the strongest background of a group
+_LEAST_SEEN = 0.1  # of the coefficients of a shell
 _UNIT_IMAGES = 16  # to find the unit of grey values with
 _UNIT_RANGE = (1e-15, 1e15)  # results in units of the input would leave float32 beyond
 
@@ -70,8 +68,9 @@ def prepare_particles(
     share: Share | None = None,
     device: torch.device | str = "cpu",
     kept_on_device: bool = True,
+    shared: bool = True,
 ) -> PreparedParticles:
-    """Normalise, centre, transform and Fourier-crop all images, once; of several processes each does its share.
+    """Normalise, correct, centre and Fourier-crop all images, once; of several processes each does its share.
 
     Parameters
     ----------
@@ -90,6 +89,8 @@ def prepare_particles(
         Where images are transformed, and batches will be made.
     kept_on_device : bool
         Whether the result stays there; else it is in memory that the device reads quickly, or on disk.
+    shared : bool
+        Whether rows of one image share its coefficients, which then cannot be changed (`PreparedParticles.subtract`).
 
     Returns
     -------
@@ -113,10 +114,14 @@ def prepare_particles(
     count = len(stack)
     share = share or Share.of(ALONE, count)
     own, world = share.rows, share.world
-    coefficients = _allocate(len(own), len(disk), scratch, device, kept_on_device)
+    first_of_image = stack.first_of_image() if shared else torch.arange(count)
+    read, place_of_own = _distinct_images(first_of_image[own])
+    place, read = torch.full((count,), -1), own[read]
+    place[own] = place_of_own
+    coefficients = _allocate(len(read), len(disk), scratch, device, kept_on_device)
     unit = grey_unit(stack)
     fixed = find_fixed_pixels(stack, share)
-    deviation = torch.zeros(count)
+    deviation, near_zeros = torch.zeros(2, count)
     digest = torch.zeros(count, dtype=torch.int64)
     single, depth = torch.zeros(2, count, dtype=torch.int64)
     is_bad = torch.zeros(count, dtype=torch.bool)
@@ -125,15 +130,17 @@ def prepare_particles(
     spectra: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(groups)]
     group = torch.as_tensor(stack.group)
     chunk = max(1, _CHUNK_PIXELS // stack.box_size**2)
-    measured = _rows_for_noise(group, groups)
-    for start in range(0, len(own), chunk):
-        rows = own[start : start + chunk]
+    is_first = first_of_image == torch.arange(count)
+    measured, extent = _rows_for_noise(group, groups, is_first), stack.box_size * stack.pixel_size
+    for start in range(0, len(read), chunk):
+        rows = read[start : start + chunk]
         images, found = stack.images_with_faults(rows.numpy())
         digest[rows], depth[rows] = digests(images), repeated_edges(images)
         images = images.to(device) / unit
         if fixed is not None:
             images = with_pixels_replaced(images, fixed)
         single[rows] = replace_single_pixels(images)
+        images, near_zeros[rows] = _without_multiplication(images, stack, rows)
         images, deviations = flattened(images)
         deviation[rows] = deviations.cpu()
         empty = rows[deviation[rows] == 0].tolist()
@@ -143,14 +150,24 @@ def prepare_particles(
             members = group[rows] == g
             ratio = float(stack.pixel_sizes[g]) / stack.pixel_size
             shift_px = stack.pose.shift[rows[members]].to(device) / stack.pixel_size
-            centred = _centred_coefficients(images[members], disk, shift_px, ratio)
-            coefficients[share.places(rows[members])] = centred.to(coefficients.device)
+            centred = stack.aberrations.corrected(images[members], disk, g, ratio, extent)
+            if abs(ratio - 1.0) >= 1e-6:  # grey values are densities per area, so sums over coarser pixels count more
+                centred = centred * ratio**2
+            centred = centred * shift_phases(disk, shift_px, stack.box_size)
+            coefficients[place[rows[members]]] = centred.to(coefficients.device)
             members &= measured[rows] & ~is_bad[rows]
             if bool(members.any()):
-                spectra[g].append((rows[members], background_power(images[members], disk).cpu() * ratio**4))
+                power = background_power(images[members], disk).cpu() * ratio**4
+                spectra[g].append((rows[members], power / _seen_share(stack.ctf[rows[members]], disk, extent)))
         if progress is not None:
-            progress(min(start + chunk, len(own)), len(own))
-    deviation, digest, single, depth, bad = world.total(deviation, digest, single, depth, is_bad.long())
+            progress(min(start + chunk, len(read)), len(read))
+    for table in (deviation, near_zeros, digest, single, depth, is_bad):
+        table[own] = table[read][place_of_own]
+    images_of_rows = zip(own.tolist(), read[place_of_own].tolist(), strict=True)
+    faults = {row: faults[image] for row, image in images_of_rows if image in faults}
+    deviation, near_zeros, digest, single, depth, bad = world.total(
+        deviation, near_zeros, digest, single, depth, is_bad.long()
+    )
     is_bad = bad > 0
     depth = torch.where(is_bad | (depth <= CUT * stack.box_size), 0, depth)
     if bool((single > 0).any()):
@@ -173,6 +190,7 @@ def prepare_particles(
         pose=stack.pose,
         ctf=stack.ctf,
         group=group,
+        aberrations=stack.aberrations,
         frequency_ratio=torch.tensor([float(size) / stack.pixel_size for size in stack.pixel_sizes]),
         input_box=stack.box_size,
         noise_variance=repair_low_shells(noise).float(),
@@ -184,7 +202,9 @@ def prepare_particles(
         fixed_pixels=fixed,
         single_pixels=single,
         repeated_edges=depth,
+        near_zeros=near_zeros,
         share=share if world.size > 1 else None,
+        place=place if len(read) < len(own) else None,
     )
 
 
@@ -256,21 +276,45 @@ def _allocate(
         return torch.from_numpy(np.memmap(handle, dtype=np.complex64, mode="r+", shape=(count, pixels)))
 
 
-def _centred_coefficients(images: Tensor, disk: HalfDisk, shift_px: Tensor, ratio: float) -> Tensor:
-    """Coefficients of images moved to their centres, on the grid of the first optics group."""
-    if abs(ratio - 1.0) < 1e-6:
-        coefficients = images_to_disk(images, disk)
-    else:
-        # Grey values are densities per area, so sums over coarser pixels count for more.
-        coefficients = images_to_scaled_disk(images, disk, ratio) * ratio**2
-    return coefficients * shift_phases(disk, shift_px, images.shape[-1])
+def _without_multiplication(images: Tensor, stack: ParticleStack, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Images of some rows, divided by their transfer functions where they were multiplied with them.
+
+    Also the power (n,) that is left near zeros of these (`divided_by_ctf`); nought for images that were not multiplied.
+    """
+    flags, near_zeros = stack.ctf.is_premultiplied, torch.zeros(len(rows))
+    if flags is None or not bool(flags[rows].any()):
+        return images, near_zeros
+    images = images.clone()
+    group = torch.as_tensor(stack.group)[rows]
+    for g in group[flags[rows]].unique().tolist():
+        members = flags[rows] & (group == g)
+        ctf = stack.ctf[rows[members]].to(images.device)
+        own = members.to(images.device)
+        magnification = stack.aberrations.magnification[g]
+        images[own], power = divided_by_ctf(images[own], ctf, magnification, stack.pixel_sizes[g])
+        near_zeros[members] = power.cpu()
+    return images, near_zeros
 
 
-def _rows_for_noise(group: Tensor, groups: int) -> Tensor:
-    """Images, of all groups, that the first noise spectra are measured on; (n,), bool."""
+def _seen_share(ctf: Ctf, disk: HalfDisk, extent: float) -> Tensor:
+    """Share of the coefficients in each shell that hold something, (n, shells), float64."""
+    if ctf.is_premultiplied is None:
+        return torch.ones(len(ctf), disk.shell_max + 1, dtype=torch.float64)
+    on_cpu = disk.to("cpu")
+    return shell_means((ctf_values(ctf, on_cpu, extent / disk.box_size) != 0).double(), on_cpu).clamp_min(_LEAST_SEEN)
+
+
+def _distinct_images(first_of_image: Tensor) -> tuple[Tensor, Tensor]:
+    """First of the rows of each image, ascending, and the place among these of each row's image, (n,)."""
+    _, first, place = np.unique(first_of_image.numpy(), return_index=True, return_inverse=True)
+    return torch.from_numpy(first), torch.from_numpy(place.reshape(-1))
+
+
+def _rows_for_noise(group: Tensor, groups: int, is_first: Tensor) -> Tensor:
+    """Images, of all groups, that the first noise spectra are measured on, each once; (n,), bool."""
     measured = torch.zeros(len(group), dtype=torch.bool)
     for g in range(groups):
-        measured[sample_of(torch.nonzero(group == g).flatten(), _NOISE_IMAGES)] = True
+        measured[sample_of(torch.nonzero((group == g) & is_first).flatten(), _NOISE_IMAGES)] = True
     return measured
 
 

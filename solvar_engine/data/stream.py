@@ -10,9 +10,10 @@ from torch import Tensor
 
 from solvar_engine.data.transfers import brought_to
 from solvar_engine.distributed.world import ALONE, Share, World
+from solvar_engine.imaging.aberrations import Aberrations
 from solvar_engine.imaging.background import ORIGIN_WEIGHT, Background, background_columns, phases_of_centring, support
 from solvar_engine.imaging.ctf import ctf_values
-from solvar_engine.imaging.fourier import HalfDisk, scaled_disk_is_inside, shift_phases
+from solvar_engine.imaging.fourier import HalfDisk, distorted_disk_is_inside, shift_phases
 from solvar_engine.imaging.types import Batch, Ctf, Pose
 
 
@@ -24,7 +25,7 @@ class PreparedParticles:
     ----------
     coefficients : Tensor, shape (n, pixels), complex64
         Where batches are made, or else in memory or memory-mapped; orthonormal in the input box, not whitened, in
-        units of `grey_unit`. Only those of the share of this process.
+        units of `grey_unit`. Only those of the share of this process, and one for all rows of an image.
     disk : HalfDisk
         Of the working box, where batches are made; all tables of particles are best on the CPU.
     box_size : int
@@ -61,10 +62,16 @@ class PreparedParticles:
         How many pixels of each image alone were replaced.
     repeated_edges : Tensor or None, shape (n,), int64
         Depth, px, of edges that are not of the micrograph; zero where they leave the particle alone.
+    near_zeros : Tensor or None, shape (n,), float32
+        Power near zeros of the transfer function of images that were multiplied with it, see `divided_by_ctf`.
     grey_scale : Tensor or None, shape (n,), float32
         Scale of the signal in the part of the set that each image belongs to, beside its contrast; None for ones.
+    aberrations : Aberrations or None
+        Of each group, which the coefficients have been corrected for; None for none.
     share : Share or None
         Of this process, if several share the images; None if all are here.
+    place : Tensor or None, shape (n,), int64
+        Place of each row's coefficients, where rows share them.
     largest_batch : int or None
         Images that are yielded together at most, where memory is short.
     """
@@ -89,8 +96,11 @@ class PreparedParticles:
     fixed_pixels: Tensor | None = None
     single_pixels: Tensor | None = None
     repeated_edges: Tensor | None = None
+    near_zeros: Tensor | None = None
     grey_scale: Tensor | None = None
+    aberrations: Aberrations | None = None
     share: Share | None = None
+    place: Tensor | None = None
     largest_batch: int | None = None
     _columns: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -146,10 +156,12 @@ class PreparedParticles:
         Raises
         ------
         ValueError
-            If the images have been moved since they were read.
+            If the images have been moved since they were read, or rows share them.
         """
         if self.centring is not None:
             raise ValueError("images at other poses than those that they were read with cannot be subtracted from")
+        if self.place is not None:
+            raise ValueError("rows share their images, from which nothing can be subtracted for one of them")
         pixels = images.shape[1]
         whitening = self._whitening(self.disk)[:, :pixels][self.group[index]]
         taken = images / (whitening * self.image_scale[index, None].to(whitening.device))
@@ -182,6 +194,8 @@ class PreparedParticles:
             yield Batch(images, ctf * self.sign, self.pose.rotation[rows].to(device), contrast, rows, background)
 
     def _places(self, rows: Tensor) -> Tensor:
+        if self.place is not None:
+            return self.place[rows]
         return rows if self.share is None else self.share.places(rows)
 
     def _whitening(self, disk: HalfDisk) -> Tensor:
@@ -196,17 +210,24 @@ class PreparedParticles:
         if place not in self._columns:
             whitening = self._whitening(inner)
             ratio, noise = self.frequency_ratio, self.noise_variance[:, : inner.shell_max + 1]
-            kinds, member = torch.cat((ratio.to(noise)[:, None], noise), dim=1).unique(dim=0, return_inverse=True)
+            aberrations = self._aberrations()
+            table = torch.cat((ratio.to(noise)[:, None], noise, aberrations.table.to(noise)), dim=1)
+            kinds, member = table.unique(dim=0, return_inverse=True)
             first = [int((member == kind).nonzero()[0]) for kind in range(len(kinds))]
-            columns = [background_columns(inner, self.input_box, float(ratio[g]), whitening[g]) for g in first]
+            extent = self.box_size * self.pixel_size
+            columns = [
+                background_columns(inner, self.input_box, float(ratio[g]), whitening[g], aberrations, g, extent)
+                for g in first
+            ]
             self._columns[place] = torch.stack(columns), member
         return self._columns[place]
 
     def _seen_pixels(self, disk: HalfDisk) -> Tensor | None:
         """Pixels within each group's own Nyquist, or None if all groups see all."""
-        if bool((self.frequency_ratio <= 1).all()):
+        matrices = self._aberrations().sampling(self.frequency_ratio)
+        if bool((torch.linalg.matrix_norm(matrices, ord=2) <= 1).all()):
             return None
-        inside = [
-            scaled_disk_is_inside(disk, float(ratio), self.input_box) for ratio in self.frequency_ratio
-        ]
-        return torch.stack(inside).float()
+        return distorted_disk_is_inside(disk, matrices, self.input_box).float()
+
+    def _aberrations(self) -> Aberrations:
+        return Aberrations.none(len(self.frequency_ratio)) if self.aberrations is None else self.aberrations

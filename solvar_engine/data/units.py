@@ -96,6 +96,7 @@ SHIFT_COLUMNS = ("rlnOriginXAngst", "rlnOriginYAngst")
 SHIFT_COLUMNS_PX = ("rlnOriginX", "rlnOriginY")
 DEFOCUS_COLUMNS = ("rlnDefocusU", "rlnDefocusV")
 PHASE_FLIPPED = "rlnCtfDataArePhaseFlipped"
+PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
 LIMITS = {
     "rlnVoltage": Limits(10.0, 4000.0, "kV", "is it in MV?", "is it in V?"),
     # 1 to 5 mm in metres; correctors leave less than that, or much more
@@ -109,6 +110,7 @@ LIMITS = {
     "rlnDetectorPixelSize": Limits(0.01, 1000.0, "um", "is it in mm?", "is it in nm?"),
     "rlnMagnification": Limits(100.0, 1e8, "", "is it in thousands?"),
     PHASE_FLIPPED: Limits(0.0, 1.0, ""),
+    PREMULTIPLIED: Limits(0.0, 1.0, ""),
     **dict.fromkeys(DEFOCUS_COLUMNS, _DEFOCUS),
     "rlnDefocusAngle": _ANGLE,
     **dict.fromkeys(ANGLE_COLUMNS, _ANGLE),

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvar_engine.imaging.fourier import HalfDisk, images_to_disk, images_to_scaled_disk, shift_phases
+from solvar_engine.imaging.aberrations import Aberrations
+from solvar_engine.imaging.fourier import HalfDisk, shift_phases
 
 ORIGIN_WEIGHT = 0.01
 """Of the coefficient at the origin: as if its noise were 10,000 times as strong. Zero would leave it undetermined."""
@@ -111,7 +112,15 @@ def support(disk: HalfDisk) -> HalfDisk:
     return disk.prefix(min(_SUPPORT_SHELL, disk.shell_max))
 
 
-def background_columns(disk: HalfDisk, input_box: int, frequency_ratio: float, whitening: Tensor) -> Tensor:
+def background_columns(
+    disk: HalfDisk,
+    input_box: int,
+    frequency_ratio: float,
+    whitening: Tensor,
+    aberrations: Aberrations | None = None,
+    group: int = 0,
+    extent: float = 1.0,
+) -> Tensor:
     """Orthonormal columns that span all slow backgrounds of images as they are before they are centred.
 
     Parameters
@@ -124,18 +133,19 @@ def background_columns(disk: HalfDisk, input_box: int, frequency_ratio: float, w
         See :func:`~.fourier.images_to_scaled_disk`.
     whitening : Tensor, shape (pixels,)
         Factor on each coefficient.
+    aberrations : Aberrations, optional
+        What images, and their backgrounds with them, are corrected for; those of an optics ``group``, of images that
+        are ``extent`` Angstrom wide.
 
     Returns
     -------
     Tensor, shape (p, k), complex64
         k is 6, or fewer if the disk is too small to tell them apart.
     """
-    inner = support(disk)
-    images = polynomials(input_box, whitening.device)
-    if abs(frequency_ratio - 1) < 1e-6:
-        spectra = images_to_disk(images, inner)
-    else:
-        spectra = images_to_scaled_disk(images, inner, frequency_ratio)
+    inner, aberrations = support(disk), aberrations or Aberrations.none(1)
+    spectra = aberrations.corrected(
+        polynomials(input_box, whitening.device), inner, group, frequency_ratio, extent
+    )
     columns = spectra.T * torch.nan_to_num(whitening[: len(inner), None].double())
     gram = ((columns * inner.weight.to(columns.device)[:, None]).mH @ columns).real
     values, vectors = torch.linalg.eigh(gram)

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from solvar_engine.imaging.rotation import rotvec_to_rotation
+from solvar_engine.imaging.sampling import sample_of
 
 _GOLDEN = (1 + math.sqrt(5)) / 2
 _LARGEST = 60  # operators of a group: those of I
+_POINTS = 400  # of the sphere, that asymmetric units are tried around
+_SAMPLED_VOXELS = 50_000  # on which these are compared
+_NO_POWER = 1e-4  # of the largest
 _NAMES = "C1, C2, ..., D2, D3, ..., T, O, I or I1 to I4"
 
 Axis = tuple[float, tuple[float, float, float]]
@@ -45,6 +49,58 @@ def symmetry_operators(name: str) -> Tensor:
     [1, 3, 4, 12, 24, 60]
     """
     return _closed(torch.stack([_about(*axis) for axis in _generators(name.strip().upper())]))
+
+
+def asymmetric_unit(density: Tensor, operators: Tensor, edge: float) -> Tensor:
+    """Make a soft mask of a part of space of which the operators make all others, cut where there is least density.
+
+    The part is what lies nearer to a point than to those that are equal to it. Of many such points that one is taken
+    whose planes pass through the least power of the density.
+
+    Parameters
+    ----------
+    density : Tensor, shape (z, y, x)
+        Symmetric.
+    operators : Tensor, shape (g, 3, 3)
+        The identity first.
+    edge : float
+        Half the width of the soft edge, px.
+
+    Returns
+    -------
+    Tensor, shape (z, y, x), float32
+        From 0 to 1, one half on the planes; those of all parts add up to about 1.
+    """
+    box_size = density.shape[-1]
+    axis = torch.arange(box_size, dtype=torch.float64) - box_size // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    place, power = torch.stack((x, y, z), dim=-1).reshape(-1, 3), density.cpu().double().square().reshape(-1)
+    kept = sample_of(torch.nonzero(power > _NO_POWER * power.max()).flatten(), _SAMPLED_VOXELS)
+    points = _points_of_the_sphere(_POINTS)
+    apart = (points[:, None] - torch.einsum("gij,pj->pgi", operators[1:], points)).norm(dim=2).amin(dim=1)
+    points = points[apart > 0.5 * apart.max()]
+    cut = [
+        float(power[kept][_distance_inside(place[kept], point, operators).abs() < edge].sum()) for point in points
+    ]
+    inside = _distance_inside(place, points[int(torch.tensor(cut).argmin())], operators)
+    mask = 0.5 + 0.5 * torch.sin(torch.pi / 2 * (inside / edge).clamp(-1, 1))
+    return mask.reshape(density.shape).float()
+
+
+def _distance_inside(place: Tensor, point: Tensor, operators: Tensor) -> Tensor:
+    """Distance of places (n, 3) from the nearest plane between a point and an equal one; negative on the other side."""
+    distance = place.new_full((len(place),), torch.inf)
+    for normal in point - operators[1:] @ point:  # one by one: all of a large group at once would take much memory
+        distance = torch.minimum(distance, place @ (normal / normal.norm()))
+    return distance
+
+
+def _points_of_the_sphere(count: int) -> Tensor:
+    """Points (count, 3) on the unit sphere, spread evenly: Fibonacci's spiral."""
+    number = torch.arange(count, dtype=torch.float64) + 0.5
+    height, angle = 1 - 2 * number / count, 2 * torch.pi * number / _GOLDEN
+    radius = (1 - height**2).sqrt()
+    return torch.stack((radius * torch.cos(angle), radius * torch.sin(angle), height), dim=1)
 
 
 def _generators(name: str) -> list[Axis]:

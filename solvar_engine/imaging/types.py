@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Protocol, TypeVar
 
@@ -17,17 +17,21 @@ Self = TypeVar("Self", bound="_PerParticle")
 
 
 class _PerParticle:
-    """Frozen dataclass of tensors that share their first axis, indexable along it."""
+    """Frozen dataclass of tensors that share their first axis, indexable along it; some may be None."""
 
     def __getitem__(self: Self, index: Tensor | slice) -> Self:
-        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))  # type: ignore[arg-type]
+        return self._each(lambda values: values[index])
 
     def __len__(self) -> int:
         return int(getattr(self, fields(self)[0].name).shape[0])  # type: ignore[arg-type]
 
     def to(self: Self, device: torch.device | str) -> Self:
         """Copy to a device; tensors that are already there are shared."""
-        return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))  # type: ignore[arg-type]
+        return self._each(lambda values: values.to(device))
+
+    def _each(self: Self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+        return type(self)(*(None if value is None else change(value) for value in values))
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Pose(_PerParticle):
 
 @dataclass(frozen=True)
 class Ctf(_PerParticle):
-    """Parameters of the contrast transfer function, each of shape (n,), in the units of their files.
+    """Parameters of the contrast transfer function, of shape (n,) unless said, in the units of their files.
 
     Attributes
     ----------
@@ -70,6 +74,11 @@ class Ctf(_PerParticle):
         Factor on the whole function.
     is_phase_flipped : Tensor, bool
         The image was multiplied with the sign of its transfer function, whose absolute value is left.
+    even_zernike : Tensor or None, shape (n, terms)
+        Even aberrations, radian: coefficients of `solvar_engine.imaging.aberrations.even_zernike`.
+    is_premultiplied : Tensor or None, bool
+        The image was multiplied with its transfer function, and has been divided by it except near the zeros, of which
+        nothing is left.
     """
 
     defocus_u: Tensor
@@ -82,6 +91,8 @@ class Ctf(_PerParticle):
     b_factor: Tensor
     scale: Tensor
     is_phase_flipped: Tensor
+    even_zernike: Tensor | None = None
+    is_premultiplied: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -163,11 +174,14 @@ class Batch(_PerParticle):
         return images
 
     def kept_variance(self) -> Tensor:
-        """Share (n, pixels) of the noise's variance that is left beside the background."""
-        kept = torch.ones_like(self.ctf)
+        """Share (n, pixels) of the noise's variance that is left: without the background, and where there is any image.
+
+        Where the transfer function is nought, as beyond the Nyquist frequency of an optics group, nothing is.
+        """
+        kept = (self.ctf != 0).to(self.ctf.dtype)
         if self.background is not None:
             lost = self.background.variance()
-            kept[:, : lost.shape[1]] -= lost
+            kept[:, : lost.shape[1]] *= 1 - lost
         return kept
 
     def to(self, device: torch.device | str) -> Batch:

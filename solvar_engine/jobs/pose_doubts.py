@@ -76,7 +76,7 @@ _OTHER_TRANSFER = (
     ("better with those of another phase shift, 0 or 90 degrees", "check rlnPhaseShift"),
     (
         "better with their squares, as of images that were multiplied by them (rlnCtfDataAreCtfPremultiplied)",
-        "extract these without that",
+        "set that column to 1 for these",
     ),
 )
 

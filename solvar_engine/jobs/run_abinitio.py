@@ -87,6 +87,7 @@ def fit_params(params: AbinitioParams, run_dir: RunDir) -> FitParams:
         particles=str(run_dir.particles_cs if run_dir.particles_cs.exists() else run_dir.particles),
         output=str(run_dir.fit),
         rank=params.then_fit,
+        symmetry=params.symmetry,
         refine_poses=True,
         # images are where they were; names in the run's particles are those of the input
         root=params.root or _folder_of_stacks(params, run_dir),

@@ -67,7 +67,7 @@ def test_poses_and_ctf_in_the_units_of_the_file(write_particles, tmp_path):
     np.testing.assert_allclose(stack.ctf.voltage, 300)
     np.testing.assert_allclose(stack.ctf.cs, 2.7)
     np.testing.assert_allclose(stack.ctf.amplitude_contrast, 0.1)
-    dtypes = {name: tensor.dtype for name, tensor in vars(stack.ctf).items()}
+    dtypes = {name: tensor.dtype for name, tensor in vars(stack.ctf).items() if tensor is not None}
     assert dtypes.pop("is_phase_flipped") == torch.bool and set(dtypes.values()) == {torch.float32}
 
 
@@ -196,17 +196,67 @@ def test_absent_shifts_are_zero_with_a_notice(write_particles, tmp_path, caplog)
 
 
 def test_aberrations_are_announced_only_where_there_are_any(write_particles, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     neutral = {
         "rlnBeamTiltX": [0.0],
         "rlnOddZernike": ["[0,0,0]"],
         "rlnMagMat00": [1.0],
         "rlnMagMat01": [0.0],
     }
-    ParticleStack.from_star(write_particles(tmp_path, optics=neutral))
+    stack = ParticleStack.from_star(write_particles(tmp_path, optics=neutral))
     assert not caplog.records
-    ParticleStack.from_star(write_particles(tmp_path, optics={**neutral, "rlnOddZernike": ["[0,1.5,0]"]}))
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "not corrected for" in caplog.text and "rlnOddZernike" in caplog.text
+    assert stack.aberrations.odd_zernike.shape == (1, 0) and stack.ctf.even_zernike is None
+    stack = ParticleStack.from_star(write_particles(tmp_path, optics={**neutral, "rlnOddZernike": ["[0,1.5,-2e-1]"]}))
+    assert "Corrected for: higher-order aberrations" in caplog.text
+    assert stack.aberrations.odd_zernike.tolist() == [[0, 1.5, -0.2, 0, 0, 0]]
+
+
+def test_beam_tilt_takes_the_place_of_coma_as_in_relion(write_particles, tmp_path, caplog):
+    optics = {"rlnOddZernike": ["[0,1.5,-2,30,-40,5]"]}
+    odd = ParticleStack.from_star(write_particles(tmp_path, optics=optics)).aberrations.odd_zernike
+    assert odd.tolist() == [[0, 1.5, -2, 30, -40, 5]]
+    optics |= {"rlnBeamTiltX": [0.5], "rlnBeamTiltY": [-1.0]}
+    stack = ParticleStack.from_star(write_particles(tmp_path, optics=optics))
+    # mm and mrad in Angstrom; the wavelength of 300 kV
+    cubic = -2e4 * np.pi * 2.7 * 12.2643247**2 / (3e5 * 1.2935398) * np.array([-1.0, 0.5])
+    expected = [2 * cubic[0] / 3, 1.5 + 2 * cubic[1] / 3, -2, cubic[0] / 3, cubic[1] / 3, 5]
+    np.testing.assert_allclose(stack.aberrations.odd_zernike[0], expected, rtol=1e-6)
+    assert len(stack.cautions) == 1 and "coefficients 4 and 5 of rlnOddZernike" in stack.cautions[0]
+
+
+def test_beam_tilt_of_relion_30_makes_groups(write_particles, tmp_path):
+    path = write_particles(tmp_path, particles={"rlnBeamTiltX": [0.1, 0.2, 0.2, 0.1, 0.1, 0.2]})
+    as_relion_30(path)
+    stack = ParticleStack.from_star(path)
+    assert stack.group.tolist() == [0, 1, 1, 0, 0, 1] and len(set(stack.group_names)) == 2
+    assert float(stack.aberrations.odd_zernike[1, 1] / stack.aberrations.odd_zernike[0, 1]) == pytest.approx(2)
+
+
+def test_even_aberrations_and_matrices_are_those_of_the_particle_s_group(write_particles, tmp_path):
+    names = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnImagePixelSize", "rlnImageSize")
+    optics = {name: [value] * 3 for name, value in zip(names, (300.0, 2.7, 0.1, 3.0, 16), strict=True)}
+    optics |= {
+        "rlnImageDimensionality": [2] * 3, "rlnOpticsGroup": [3, 9, 5], "rlnOpticsGroupName": ["a", "unused", "b"],
+        "rlnEvenZernike": ["[1,2]", "[9]", "[0,0,4]"], "rlnMagMat00": [1.02, 1, 0.99], "rlnMagMat01": [0.01, 0, -0.02],
+        "rlnMagMat10": [0.03, 0, 0.04], "rlnMagMat11": [0.98, 1, 1.01],
+    }  # fmt: skip
+    path = write_particles(tmp_path, particles={"rlnOpticsGroup": [5, 3, 3, 5, 5, 3]}, optics=optics)
+    stack = ParticleStack.from_star(path)
+    assert stack.ctf.even_zernike[:2].tolist() == [[0, 0, 4], [1, 2, 0]]
+    matrix = np.array([[0.99, -0.02], [0.04, 1.01]])
+    np.testing.assert_allclose(stack.aberrations.magnification[stack.group[0]], matrix)
+    # origins are those of the distorted images, and are written back as they were
+    origin = StarFile.read(path).particles.numbers("rlnOriginXAngst", "rlnOriginYAngst")
+    origin = np.stack(list(origin.values()), axis=1)
+    np.testing.assert_allclose(stack.pose.shift[0], np.linalg.inv(matrix).T @ origin[0], rtol=1e-5)
+    stack.write_star(tmp_path / "back.star", pose=stack.pose)
+    back = StarFile.read(tmp_path / "back.star").particles.numbers("rlnOriginXAngst", "rlnOriginYAngst")
+    np.testing.assert_allclose(np.stack(list(back.values()), axis=1), origin, atol=1e-5)
+
+
+def test_values_that_a_group_has_two_of(write_particles, tmp_path):
+    path = write_particles(tmp_path, particles={"rlnBeamTiltX": [0.1, 0.1, 0.2, 0.1, 0.1, 0.1]})
+    assert "rlnBeamTiltX in row 3" in refusal(path)
 
 
 # ---------------------------------------------------------------- real metadata
@@ -237,7 +287,9 @@ def test_real_files(name, count, pixel_size, groups, shared_data, tmp_path):
     angles = frame[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy()
     expected = Rotation.from_euler("ZYZ", angles, degrees=True).as_matrix()
     np.testing.assert_allclose(stack.pose.rotation, expected, atol=1e-6)
-    np.testing.assert_allclose(stack.pose.shift, frame[["rlnOriginXAngst", "rlnOriginYAngst"]], rtol=1e-6)
+    origins = ["rlnOriginXAngst", "rlnOriginYAngst"]
+    found = np.stack([stack.pose_columns(stack.pose)[name] for name in origins], axis=1)
+    np.testing.assert_allclose(found, frame[origins], rtol=1e-6, atol=1e-5)
     np.testing.assert_allclose(stack.ctf.defocus_u, frame["rlnDefocusU"], rtol=1e-6)
 
 
@@ -497,7 +549,10 @@ def test_bad_cells(column, value, text, write_particles, tmp_path):
         ("rlnVoltage", 300_000.0, "300000 kV in row 1, column rlnVoltage"),
         ("rlnAmplitudeContrast", 10.0, "10 in row 1, column rlnAmplitudeContrast"),
         ("rlnImageDimensionality", 3, "are volumes (rlnImageDimensionality 3)"),
-        ("rlnCtfDataAreCtfPremultiplied", 1, "optics group 1 are already multiplied with their CTF"),
+        ("rlnCtfDataAreCtfPremultiplied", 2, "2 in row 1, column rlnCtfDataAreCtfPremultiplied"),
+        ("rlnMagMat00", 0.3, "magnification matrix 0.3, 0, 0, 1"),
+        ("rlnMagMat11", -1.0, "magnification matrix 1, 0, 0, -1"),
+        ("rlnEvenZernike", "[1,2,x]", "'[1,2,x]', column rlnEvenZernike of"),
         ("rlnCtfDataArePhaseFlipped", 2, "2 in row 1, column rlnCtfDataArePhaseFlipped"),
         ("rlnImageSize", 32, "has rlnImageSize 32, but its images have 16 px"),
     ],

@@ -133,9 +133,6 @@ def test_no_real_list_is_refused_for_its_values(shared_data):
         if not present & {"rlnImagePixelSize", "rlnPixelSize", "rlnMagnification"}:
             filled["rlnImagePixelSize"] = [4.4] * len(table)
         star = star.replace(table, table.with_columns(filled))
-        if star.optics is not None and "rlnCtfDataAreCtfPremultiplied" in star.optics:
-            plain = star.optics.with_columns({"rlnCtfDataAreCtfPremultiplied": [0] * len(star.optics)})
-            star = star.replace(star.optics, plain)
         assert len(read_metadata(star).group) == len(table)
         read += 1
     assert read >= 8

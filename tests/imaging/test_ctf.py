@@ -129,7 +129,8 @@ def test_particles_are_independent_and_unchanged() -> None:
 
 
 def _columns(ctf: Ctf) -> list[torch.Tensor]:
-    return [getattr(ctf, field.name) for field in fields(Ctf)]
+    columns = (getattr(ctf, field.name) for field in fields(Ctf))
+    return [column for column in columns if column is not None]
 
 
 def test_values_depend_on_the_frequency_only() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from solvar_engine.imaging.symmetry import symmetry_operators
+from solvar_engine.imaging.symmetry import asymmetric_unit, symmetry_operators
 
 ORDERS = {"C1": 1, "C2": 2, "C7": 7, "D2": 4, "D5": 10, "T": 12, "O": 24, "I": 60, "I1": 60, "I2": 60, "I4": 60}
 
@@ -67,3 +67,24 @@ def test_names_are_read_in_any_case() -> None:
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="symmetry is"):
         symmetry_operators(name)
+
+
+@pytest.mark.parametrize("name", ["C2", "C3", "D2", "D3", "T", "O"])
+def test_asymmetric_unit_is_cut_where_there_is_no_density(name: str) -> None:
+    """Subunits that do not touch are in one unit each, and units add up to all of space."""
+    operators, box_size = symmetry_operators(name), 40
+    centre = torch.tensor([11.0, 3.0, 7.0], dtype=torch.float64)
+    axis = torch.arange(box_size, dtype=torch.float64) - box_size // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+
+    def ball(place: torch.Tensor) -> torch.Tensor:
+        return torch.exp(-((x - place[0]) ** 2 + (y - place[1]) ** 2 + (z - place[2]) ** 2) / (2 * 1.2**2))
+
+    subunits = [ball(operator @ centre) for operator in operators]
+    unit = asymmetric_unit(torch.stack(subunits).sum(dim=0), operators, 2.0).double()
+    held = torch.stack([(unit * subunit).sum() / subunit.sum() for subunit in subunits])
+    assert float(held.max()) > 0.98 and float(held.sum() - held.max()) < 0.02
+    assert float(unit.min()) >= 0 and float(unit.max()) <= 1
+    # of the places of a spherical shell every unit has its part
+    shell = ((x**2 + y**2 + z**2).sqrt() - 12).abs() < 3
+    assert float(unit[shell].mean()) == pytest.approx(1 / len(operators), rel=0.05)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.params.fit import AUTO_RANK, MIN_PARTICLES, FitParams
+from solvar_engine.contract.params.fit import AUTO_RANK, MIN_PARTICLES, FitParams, check_symmetry
 from solvar_engine.contract.params.options import Params, option, options_of
 
 EM, SGD = "em", "sgd"
@@ -18,7 +17,6 @@ MOST_CLASSES = 6
 DEFAULT_ABINITIO_BOX = 64
 """Box, px, to which `abinitio` crops larger images, unless the resolution asked for needs a larger one."""
 
-_SYMMETRY_PATTERN = re.compile(r"[CD][1-9]\d?|T|O|I[1-4]?", re.IGNORECASE)
 _FIT = {spec.name: spec for spec in options_of(FitParams)}
 
 
@@ -87,10 +85,7 @@ class AbinitioParams(Params):
     def validate(self) -> None:
         """Check every value, and that options go together."""
         super().validate()
-        if not _SYMMETRY_PATTERN.fullmatch(self.symmetry):
-            raise UserError(
-                f"--symmetry is {self.symmetry!r} but must be a point group: C1, C2 and so on, D2 and so on, T, O or I."
-            )
+        check_symmetry(self.symmetry)
         if self.classes > 1 and self.method != EM:
             raise UserError(f"--classes {self.classes} needs --method {EM}: {self.method} finds one structure only.")
         if self.classes > 1 and self.then_fit is not None:

@@ -22,10 +22,22 @@ FIRST_AUTO_RANK = 10
 ALL_GPUS = "all"
 """Value of --gpus that stands for every GPU that the command can see."""
 
+_SYMMETRY_PATTERN = re.compile(r"[CD][1-9]\d?|T|O|I[1-4]?", re.IGNORECASE)
 _GPUS_PATTERN = re.compile(r"\d+(,\d+)*")
 
 DEFAULT_WORKING_BOX = 128
 """Box, px, to which a fit crops larger images."""
+
+
+def check_symmetry(name: str) -> None:
+    """Refuse what is no point group.
+
+    Raises
+    ------
+    UserError
+    """
+    if not _SYMMETRY_PATTERN.fullmatch(name):
+        raise UserError(f"--symmetry is {name!r} but must be a point group: C1, C2 and so on, D2 and so on, T, O or I.")
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,11 @@ class FitParams(Params):
         str, None, help="soft mask around the region whose motions are sought: components live inside both masks, the"
         " mean keeps the whole molecule; without it, motions are sought everywhere inside the mask",
         metavar="MASK.mrc", is_path=True,
+    )
+    symmetry: str = option(
+        str, "C1", help="point group of the molecule, such as C1, C3, D2, T, O or I; its axes lie as RELION's. Motions"
+        " are those of one asymmetric unit, and each image has a place along them for each of its units",
+        metavar="GROUP",
     )
     box: int | None = option(
         int, None, help="working box to which images are Fourier-cropped; without it, the input box or"
@@ -132,6 +149,7 @@ class FitParams(Params):
     def validate(self) -> None:
         """Check every value, and that no option is given that would be ignored."""
         super().validate()
+        check_symmetry(self.symmetry)
         if self.gpus not in (None, ALL_GPUS) and not _GPUS_PATTERN.fullmatch(self.gpus):
             raise UserError(f"--gpus is {self.gpus!r} but must be all, or numbers with commas, such as 0,1.")
         if self.gpus is not None and (self.processes is not None or self.changed("device")):

@@ -20,6 +20,7 @@ from solvar_engine.contract.params import (
 )
 from solvar_engine.contract.words import counted
 from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.symmetry import expanded
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.fourier import fourier_crop_volume
 from solvar_engine.jobs.fit.families import Families, families_of
@@ -74,7 +75,7 @@ def read_inputs(params: FitParams) -> FitInputs:
     focus_mask = None if params.focus_mask is None else read_focus_mask(params.focus_mask, stack, box_size)
     if mask is not None:
         focus(mask, focus_mask, params.focus_mask)  # refused now rather than after the images are read
-    families = find_families(stack)
+    families = find_families(stack, params.symmetry)
     halves = split_halves(HalfSplit(str(stack.path), len(stack), stack.random_subset, families), params.seed)
     if params.scratch is not None:
         scratch_folder(params.scratch)
@@ -83,12 +84,12 @@ def read_inputs(params: FitParams) -> FitInputs:
 
 
 def open_particles(params: FitParams) -> ParticleStack:
-    """Read the STAR file and check that it holds enough particles for the rank.
+    """Read the STAR file, check that it holds enough particles for the rank, and expand it by the symmetry.
 
     Raises
     ------
     UserError
-        For anything wrong with the file, or too few particles.
+        For anything wrong with the file, a symmetry that it does not fit, or too few particles.
     """
     stack = ParticleStack.from_star(
         params.particles, params.root, params.skip_bad_images, passthrough=params.passthrough
@@ -106,7 +107,7 @@ def open_particles(params: FitParams) -> ParticleStack:
             f"{counted(count // MIN_PARTICLES_PER_COMPONENT, 'component')} ({MIN_PARTICLES_PER_COMPONENT} particles "
             "each): lower --rank or give more particles."
         )
-    return stack
+    return expanded(stack, params.symmetry)
 
 
 def working_box(asked: int | None, stack: ParticleStack, default: int = DEFAULT_WORKING_BOX) -> int:
@@ -342,10 +343,10 @@ def refuse_small_half(path: str, halves: tuple[Tensor, Tensor]) -> None:
         )
 
 
-def find_families(stack: ParticleStack) -> Families:
-    """Find rows that show one particle, and say so."""
+def find_families(stack: ParticleStack, symmetry: str = "C1") -> Families:
+    """Find rows that show one particle, and say so unless they are those of the symmetry."""
     families = families_of(stack)
-    if families.reasons:
+    if families.reasons and symmetry.upper() == "C1":
         logger.warning(families.sentence(str(stack.path)))
     return families
 

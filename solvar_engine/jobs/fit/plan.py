@@ -43,6 +43,8 @@ class FitDemand:
         That share the images, and how many of them on one machine, which share the memory allowed for images.
     images_on_gpu : bool
         Whether the preprocessed images stay on a GPU.
+    images : int or None
+        Images, where rows share them; None for as many as particles.
     """
 
     particles: int
@@ -58,6 +60,7 @@ class FitDemand:
     processes: int = 1
     local_processes: int = 1
     images_on_gpu: bool = False
+    images: int | None = None
 
 
 def plan_within(demand: FitDemand, available_bytes: float) -> Plan:
@@ -117,7 +120,8 @@ def plan_gpu(demand: FitDemand, available_bytes: float) -> GpuPlan:
 
 def _images_bytes(demand: FitDemand) -> float:
     """Of the preprocessed images of one process."""
-    return float(cache_bytes(-(-demand.particles // demand.processes), demand.box_size))
+    images = demand.particles if demand.images is None else demand.images
+    return float(cache_bytes(-(-images // demand.processes), demand.box_size))
 
 
 def _judged(demand: FitDemand) -> int:

@@ -18,6 +18,7 @@ from solvar_engine.estimation.alternation.means import HalfSetEquations, density
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.given_poses import mean_and_error
 from solvar_engine.imaging.masks import automatic_mask, share_of_density, sphere_mask
+from solvar_engine.imaging.symmetry import asymmetric_unit, symmetry_operators
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.conventions import better_convention
 from solvar_engine.jobs.fit.families import with_equal_pixels
@@ -35,6 +36,7 @@ from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 logger = logging.getLogger(__name__)
 
 _ALL_DENSITY = 0.98  # that a mask holds
+_LEAST_EDGE_PX, _EDGE_ANGSTROM = 2.0, 6.0  # half the width of the edges of asymmetric units
 _RESOLVED = 5.0  # standard deviations of what half-maps of noise agree by
 
 
@@ -50,11 +52,14 @@ class SignAndMask:
         That is given, or made around the molecule.
     of_mean : Tensor, shape (z, y, x)
         The same, or more where the one that is given leaves density out.
+    unit : Tensor or None, shape (z, y, x)
+        Soft mask of an asymmetric unit of a symmetric molecule; None without symmetry, or with a focus mask.
     """
 
     sign: float
     mask: Tensor
     of_mean: Tensor
+    unit: Tensor | None = None
 
 
 def demand_of(job: FitJob) -> FitDemand:
@@ -72,6 +77,7 @@ def demand_of(job: FitJob) -> FitDemand:
         job.projector_options.device,
         job.world.size,
         job.world.local_size,
+        images=len(job.inputs.stack.first_of_image().unique()) if job.world.size == 1 else None,
     )
 
 
@@ -177,9 +183,10 @@ def settle_sign_and_masks(
         mean, equations = mean.scaled(sign), (first.scaled(sign), second.scaled(sign))
         decisions, cautions = _examined(job, source.with_sign(sign), mean, is_resolved)
         given, resolved = job.inputs.mask, mean.mean if is_resolved else None
-        mask = _made_mask(resolved, job) if given is None else given
-        of_mean = mask if given is None or resolved is None else _around_all(resolved, given, job)
-        settled = job.world.agreed(SignAndMask(sign, mask.to(mean.mean.device), of_mean.to(mean.mean.device)))
+        mask = (_made_mask(resolved, job) if given is None else given).to(mean.mean.device)
+        of_mean = mask if given is None or resolved is None else _around_all(resolved, mask, job)
+        unit = None if resolved is None else _asymmetric_unit(job, resolved * of_mean)
+        settled = job.world.agreed(SignAndMask(sign, mask, of_mean, unit))
         if job.world.is_first:
             write_decisions(job.run, decisions)
         job.add_cautions(cautions, come_first=True)
@@ -216,15 +223,27 @@ def _examined(
     return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence)), cautions
 
 
+def _asymmetric_unit(job: FitJob, mean: Tensor) -> Tensor | None:
+    """Where motions are sought in a symmetric molecule, unless a focus mask says that."""
+    operators = symmetry_operators(job.params.symmetry)
+    if len(operators) == 1 or job.inputs.focus_mask is not None:
+        return None
+    return asymmetric_unit(mean, operators, max(_LEAST_EDGE_PX, _EDGE_ANGSTROM / job.pixel_size)).to(mean.device)
+
+
 def _masks(job: FitJob, settled: SignAndMask) -> Masks:
     """Add the mask of the factors to that of the mean, and say so if it is another one."""
     path, focus_mask, mask = job.params.focus_mask, job.inputs.focus_mask, settled.mask
+    of_mean = mask if torch.equal(settled.of_mean, mask) else settled.of_mean
+    if settled.unit is not None:
+        logger.info("Variability is sought in one asymmetric unit of %s, in each position", job.params.symmetry)
+        return Masks(of_mean, mask * settled.unit.to(mask.device))
     focus_mask = None if focus_mask is None else focus_mask.to(mask.device)
     factors = focus(mask, focus_mask, path)
     if path is not None:
         share = float(factors.sum() / mask.sum())
         logger.info("Variability is sought inside the focus mask %s only: %.1f %% of the mask", path, 100 * share)
-    return Masks(mask if torch.equal(settled.of_mean, mask) else settled.of_mean, factors)
+    return Masks(of_mean, factors)
 
 
 def _sign(choice: str, mean: Tensor | None) -> float:
@@ -247,7 +266,7 @@ def _around_all(mean: Tensor, mask: Tensor, job: FitJob) -> Tensor:
 
     What is left out of the mean is in all images, at other places in each: factors inside the mask take it up.
     """
-    share = share_of_density(mean, mask.to(mean.device), job.pixel_size)
+    share = share_of_density(mean, mask, job.pixel_size)
     if share > _ALL_DENSITY:
         return mask
     logger.info(
@@ -255,7 +274,7 @@ def _around_all(mean: Tensor, mask: Tensor, job: FitJob) -> Tensor:
         job.params.mask,
         100 * share,
     )
-    return torch.maximum(mask.to(mean), _made_mask(mean, job).to(mean))
+    return torch.maximum(mask, _made_mask(mean, job).to(mask))
 
 
 def _made_mask(mean: Tensor | None, job: FitJob) -> Tensor:

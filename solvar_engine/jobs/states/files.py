@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from solvar_engine.contract.results import StateFolder
 from solvar_engine.contract.run import RunDir
 from solvar_engine.data.cryosparc.results import write_subset
-from solvar_engine.data.metadata import pose_columns
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.jobs.states.choice import States
 
@@ -36,9 +35,8 @@ def write_particles_of_states(
     is_outlier : ndarray of bool, shape (particles of the run,)
         Left out.
     """
-    sizes = np.array(stack.pixel_sizes)[stack.group.numpy()]
     table = stack.star.particles
-    columns: dict[str, Any] = {**pose_columns(stack.pose, stack.star, sizes)}
+    columns: dict[str, Any] = {**stack.pose_columns(stack.pose)}
     posed = table.with_columns(columns)
     for state in range(len(states.points)):
         owned = np.flatnonzero((states.owner == state) & ~is_outlier)

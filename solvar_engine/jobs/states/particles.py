@@ -26,6 +26,7 @@ from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.pixel_faults import sentences_of
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.data.symmetry import expanded
 from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit.inputs import HalfSplit, split_halves
@@ -61,6 +62,8 @@ class RunParticles:
         The fit has changed the poses.
     may_lack_images : bool
         Images that could not be used were left out of the fit.
+    symmetry : str
+        Point group by which the particles were expanded.
     changed_inputs : tuple of Path
         Files that are no more what they were when they were fitted.
     """
@@ -75,6 +78,7 @@ class RunParticles:
     root: str | None
     has_refined_poses: bool
     may_lack_images: bool
+    symmetry: str
     changed_inputs: tuple[Path, ...]
 
 
@@ -114,7 +118,7 @@ def read_run_particles(run: RunDir) -> RunParticles:
     lacks_images = len(halves[0]) + len(halves[1]) < len(is_outlier)
     return RunParticles(
         star, metadata, read_latents(run.latents), (first, second), is_outlier, path, passthrough, root,
-        bool(options.get("refine_poses")), lacks_images, tuple(changed_inputs(run)),
+        bool(options.get("refine_poses")), lacks_images, options.get("symmetry", "C1"), tuple(changed_inputs(run)),
     )  # fmt: skip
 
 
@@ -146,6 +150,7 @@ def open_stack(
         stack = ParticleStack.from_star(
             params.particles, params.root, params.skip_bad_images, passthrough=params.passthrough
         )
+    stack = expanded(stack, particles.symmetry)
     known = _list_of(particles.star, particles.metadata)
     row = match_rows(known, _list_of(stack.star, stack.metadata))
     pose = particles.metadata.pose
@@ -177,8 +182,9 @@ def _as_fitted(particles: RunParticles) -> ParticleList:
             f"{particles.stack_path} is gone or has changed since it was fitted, so that nothing tells how its images"
             " are centred compared with those of --particles: put it back, or leave --particles out."
         )
-    fitted = read_list(particles.stack_path, particles.passthrough)
-    return _list_of(particles.star, read_metadata(fitted.star))
+    shift = read_metadata(read_list(particles.stack_path, particles.passthrough).star).pose.shift.double().numpy()
+    # rows of symmetry follow each other
+    return dataclasses.replace(known, shift=np.repeat(shift, len(known.shift) // len(shift), axis=0))
 
 
 def _compare_orientations(particles: RunParticles, stack: ParticleStack, row: NDArray[np.int64]) -> list[str]:
@@ -233,7 +239,7 @@ def prepare(
     -------
     PreparedParticles
     """
-    prepared = prepare_particles(stack, box_size, scratch=scratch, bad_images=bad_images, device=device)
+    prepared = prepare_particles(stack, box_size, scratch=scratch, bad_images=bad_images, device=device, shared=False)
     for sentence in sentences_of(prepared, stack.path):
         logger.warning(sentence)
     noise = read_noise(run.noise)["noise_variance"]

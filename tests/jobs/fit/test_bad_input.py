@@ -290,7 +290,7 @@ def test_cell_that_is_no_finite_number(column, text, case, engine):
         ("rlnAmplitudeContrast", 7.0, ["7", "outside 0 to 1"]),
         ("rlnImageSize", 2 * BOX, [f"rlnImageSize {2 * BOX}", f"{BOX} px"]),
         ("rlnImageDimensionality", 3, ["are volumes"]),
-        ("rlnCtfDataAreCtfPremultiplied", 1, ["already multiplied with their CTF"]),
+        ("rlnCtfDataAreCtfPremultiplied", 2, ["2", "outside 0 to 1"]),
         ("rlnCtfDataArePhaseFlipped", "yes", ["'yes'"]),
     ],
 )

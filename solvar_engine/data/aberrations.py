@@ -1,0 +1,168 @@
+"""Beam tilt, higher-order aberrations and magnification matrices of a particle list, in RELION's columns."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.imaging.aberrations import Aberrations, beam_tilt_zernike
+from solvar_engine.imaging.ctf import electron_wavelength
+
+logger = logging.getLogger(__name__)
+
+TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
+ODD, EVEN = "rlnOddZernike", "rlnEvenZernike"
+MAGNIFICATION = ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
+_COMA = slice(3, 5)  # odd Zernike coefficients that a beam tilt has the place of
+_WIDEST = (0.5, 2.0)  # of the singular values of a magnification matrix
+_MOST_TERMS = 100
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+class ColumnsOfOptics(Protocol):
+    """Columns by name, and what is to be said of them."""
+
+    source: str
+
+    def get(self, column: str) -> NDArray[np.float64]:
+        """One value per particle, shape (n,); UserError if there are none."""
+
+    def doubt(self, sentence: str) -> None:
+        """Take note of a sentence, without full stop."""
+
+
+def kinds_without_optics(particles: StarTable) -> NDArray[np.float64]:
+    """Columns (n, k) by which lists without optics table differ beside the pixel size, as RELION converts them."""
+    names = [name for name in (*TILT, *MAGNIFICATION) if name in particles]
+    return np.column_stack([np.zeros(len(particles)), *particles.numbers(*names).values()])
+
+
+def read_aberrations(
+    star: StarFile, columns: ColumnsOfOptics, group: NDArray[np.int64], first_rows: NDArray[np.int64]
+) -> tuple[Aberrations, Tensor | None]:
+    """Read what RELION corrects for by optics group.
+
+    A beam tilt takes the place of the two odd Zernike coefficients of coma, as in RELION, whose files hold zeros there.
+
+    Parameters
+    ----------
+    star : StarFile
+    columns : ColumnsOfOptics
+    group : ndarray, shape (n,)
+        Optics group of each particle.
+    first_rows : ndarray, shape (groups,)
+        A particle of each group.
+
+    Returns
+    -------
+    aberrations : Aberrations
+    even : Tensor or None, shape (groups, terms), float64
+        Even Zernike coefficients; None if there are none.
+
+    Raises
+    ------
+    UserError
+        If a matrix or a list of coefficients cannot be, or values differ within a group.
+    """
+    table = _Values(star, columns.source, group, first_rows)
+    tilt, is_tilted = table.numbers(TILT, (0.0, 0.0))
+    odd, even = table.lists(ODD), table.lists(EVEN)
+    if is_tilted:
+        cs, voltage = (torch.from_numpy(columns.get(name)[first_rows]) for name in
+                       ("rlnSphericalAberration", "rlnVoltage"))  # fmt: skip
+        odd = np.pad(odd, ((0, 0), (0, max(0, 6 - odd.shape[1]))))
+        if (odd[:, _COMA] != 0).any():
+            columns.doubt(f"{columns.source} has both {TILT[0]} and coefficients 4 and 5 of {ODD}: the first are used")
+            odd[:, _COMA] = 0
+        odd[:, :6] += beam_tilt_zernike(torch.from_numpy(tilt), cs, electron_wavelength(voltage)).numpy()
+    matrix, _ = table.numbers(MAGNIFICATION, (1.0, 0.0, 0.0, 1.0))
+    matrix = matrix.reshape(-1, 2, 2)
+    _refuse_matrices(matrix, columns.source)
+    found = {"beam tilt": bool(tilt.any()), "higher-order aberrations": bool(odd.any() or even.any()),
+             "anisotropic magnification": bool((matrix != np.eye(2)).any())}  # fmt: skip
+    if any(found.values()):
+        logger.info("Corrected for: %s", ", ".join(name for name, is_there in found.items() if is_there))
+    if not odd.any():
+        odd = odd[:, :0]
+    of_group = Aberrations(torch.from_numpy(matrix), torch.from_numpy(odd))
+    return of_group, torch.from_numpy(even) if even.any() else None
+
+
+class _Values:
+    """Values of each optics group, wherever they are: in the optics table, or in that of the particles."""
+
+    def __init__(
+        self, star: StarFile, source: str, group: NDArray[np.int64], first_rows: NDArray[np.int64]
+    ) -> None:
+        self._tables = [table for table in (star.optics, star.particles) if table is not None]
+        self._source, self._group, self._first_rows = source, group, first_rows
+        self._optics_row = self._rows_of_optics(star)
+
+    def _rows_of_optics(self, star: StarFile) -> NDArray[np.int64]:
+        if star.optics is None or "rlnOpticsGroup" not in star.optics or "rlnOpticsGroup" not in star.particles:
+            return np.zeros(len(self._first_rows), dtype=np.int64)
+        known, asked = star.optics.text("rlnOpticsGroup"), star.particles.text("rlnOpticsGroup")
+        numbers = {float(name): row for row, name in enumerate(known)}
+        return np.array([numbers[float(asked[row])] for row in self._first_rows])
+
+    def _cells(self, column: str) -> list[str] | None:
+        """Text of each group; None if no table has the column."""
+        for table in self._tables:
+            if column in table:
+                cells = table.text(column)
+                if table is not self._tables[-1]:
+                    return [cells[row] for row in self._optics_row]
+                self._refuse_mixed(column, cells)
+                return [cells[row] for row in self._first_rows]
+        return None
+
+    def _refuse_mixed(self, column: str, cells: list[str]) -> None:
+        values = np.unique(np.array(cells, dtype=object), return_inverse=True)[1].reshape(-1)
+        mixed = np.flatnonzero(values != values[self._first_rows][self._group])
+        if len(mixed):
+            raise UserError(
+                f"{column} in row {mixed[0] + 1} of {self._source} differs from that of other particles of its optics"
+                " group: give each value an optics group of its own."
+            )
+
+    def numbers(self, names: tuple[str, ...], neutral: tuple[float, ...]) -> tuple[NDArray[np.float64], bool]:
+        """Values (groups, names), those of absent columns being neutral, and whether any is there."""
+        cells = [self._cells(name) for name in names]
+        given = [
+            np.full(len(self._first_rows), value) if column is None else self._parsed(name, column)[:, 0]
+            for name, column, value in zip(names, cells, neutral, strict=True)
+        ]
+        return np.stack(given, axis=1), any(column is not None for column in cells)
+
+    def lists(self, name: str) -> NDArray[np.float64]:
+        """Values (groups, terms) of a column of lists in brackets, zeros where a list ends before others."""
+        cells = self._cells(name)
+        return np.zeros((len(self._first_rows), 0)) if cells is None else self._parsed(name, cells)
+
+    def _parsed(self, name: str, cells: list[str]) -> NDArray[np.float64]:
+        numbers = [[float(text) for text in _NUMBER.findall(cell)] for cell in cells]
+        for cell, values in zip(cells, numbers, strict=True):
+            rest = _NUMBER.sub("", cell).strip("[], \t").replace(",", "")
+            if rest or not np.isfinite(values).all() or len(values) > _MOST_TERMS or not (values or "[" in cell):
+                raise UserError(f"{cell!r}, column {name} of {self._source}, is no number or list of some: correct it.")
+        found = np.zeros((len(cells), max(map(len, numbers))))
+        for row, values in enumerate(numbers):
+            found[row, : len(values)] = values
+        return found
+
+
+def _refuse_matrices(matrix: NDArray[np.float64], source: str) -> None:
+    lowest, highest = _WIDEST
+    values = np.linalg.svd(matrix, compute_uv=False)
+    for of_group, (largest, smallest) in zip(matrix, values, strict=True):
+        if not (lowest <= smallest and largest <= highest and np.linalg.det(of_group) > 0):
+            text = ", ".join(f"{value:g}" for value in of_group.ravel())
+            raise UserError(f"The magnification matrix {text} (rlnMagMat00 to 11) of {source} cannot be: correct it.")
