@@ -75,6 +75,7 @@ def read_aberrations(
     table = _Values(star, columns.source, group, first_rows)
     tilt, is_tilted = table.numbers(TILT, (0.0, 0.0))
     odd, even = table.lists(ODD), table.lists(EVEN)
+    has_coefficients = bool(odd.any() or even.any())
     if is_tilted:
         cs, voltage = (torch.from_numpy(columns.get(name)[first_rows]) for name in
                        ("rlnSphericalAberration", "rlnVoltage"))  # fmt: skip
@@ -86,7 +87,7 @@ def read_aberrations(
     matrix, _ = table.numbers(MAGNIFICATION, (1.0, 0.0, 0.0, 1.0))
     matrix = matrix.reshape(-1, 2, 2)
     _refuse_matrices(matrix, columns.source)
-    found = {"beam tilt": bool(tilt.any()), "higher-order aberrations": bool(odd.any() or even.any()),
+    found = {"beam tilt": bool(tilt.any()), "higher-order aberrations": has_coefficients,
              "anisotropic magnification": bool((matrix != np.eye(2)).any())}  # fmt: skip
     if any(found.values()):
         logger.info("Corrected for: %s", ", ".join(name for name, is_there in found.items() if is_there))
