@@ -95,6 +95,32 @@ def test_noise_of_premultiplied_images_is_that_before(write_particles, tmp_path)
     assert abs(float((multiplied[6:] / plain[6:] - 1).mean())) < 0.01
 
 
+def test_nyquist_lines_at_frequencies_of_either_sign_raise_no_doubt(write_particles, tmp_path):
+    """Of an astigmatic image the transfer function at N / 2 is not that at -N / 2."""
+    images, k = np.random.default_rng(2).normal(size=(100, 20, 20)), np.fft.fftfreq(20, PIXEL_SIZE)
+    options = {"pixel_size": PIXEL_SIZE, "optics": {"rlnCtfDataAreCtfPremultiplied": [1]}}
+    table = StarFile.read(write_particles(tmp_path, images.astype(np.float32), **options)).particles
+    defocus = np.stack([table.numbers(f"rlnDefocus{name}")[f"rlnDefocus{name}"] for name in ("U", "V", "Angle")], 1)
+    transfer = np.stack([Microscope().ctf(*np.meshgrid(k, k), values) for values in defocus])
+    multiplied = np.fft.ifft2(np.fft.fft2(images) * transfer).real.astype(np.float32)
+    path = write_particles(tmp_path, multiplied, **options)
+    source = prepare_particles(ParticleStack.from_star(path), 20, scratch=None)
+    assert 0 < float(source.near_zeros.max()) < 0.005
+    assert not list(sentences_of(source, ""))
+
+
+def test_only_what_is_there_is_said_to_be_corrected(write_particles, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    cases = {
+        "beam tilt": Microscope(tilt=(1.0, 0.0)), "higher-order aberrations": Microscope(odd=(0.0, 1.0)),
+        "beam tilt, anisotropic magnification": Microscope(tilt=(0.0, 1.0), magnification=((1.01, 0.0), (0.0, 1.0))),
+    }  # fmt: skip
+    for said, microscope in cases.items():
+        caplog.clear()
+        ParticleStack.from_star(write_particles(tmp_path, optics=microscope.columns()))
+        assert [record.getMessage() for record in caplog.records] == [f"Corrected for: {said}"]
+
+
 @pytest.mark.parametrize("wrong", ["not multiplied", "of another defocus", "in larger boxes"])
 def test_images_that_are_not_multiplied_as_is_said(write_particles, tmp_path, wrong):
     perfect = Microscope()

@@ -12,6 +12,7 @@ import torch
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarFile
+from solvar_engine.data.faults import BadImages
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.symmetry import expanded
@@ -102,6 +103,18 @@ def test_rows_of_an_image_share_its_coefficients(particles):
     assert torch.equal(shared.digest, copied.digest) and torch.equal(shared.image_scale, copied.image_scale)
     with pytest.raises(ValueError, match="rows share their images"):
         shared.subtract(rows, one.images)
+
+
+def test_images_that_cannot_be_used_are_rows_of_the_list(write_particles, tmp_path):
+    images = np.random.default_rng(1).normal(size=(6, 16, 16)).astype(np.float32)
+    images[[1, 4], 3, 3] = np.nan
+    stack = expanded(ParticleStack.from_star(write_particles(tmp_path, images)), "C3")
+    listing = tmp_path / "bad.csv"
+    with pytest.raises(UserError, match=r"^Image 2 of .*, and 2 of 6 images cannot be used \(rows 2, 5; all are in"):
+        prepare_particles(stack, 16, scratch=None, bad_images=BadImages(listing=listing))
+    assert [line.split(",")[0] for line in listing.read_text().splitlines()] == ["row", "2", "5"]
+    left = prepare_particles(stack, 16, scratch=None, bad_images=BadImages(leave_out=True))
+    assert torch.nonzero(left.is_bad).flatten().tolist() == [3, 4, 5, 12, 13, 14]
 
 
 def test_rows_of_an_image_at_other_shifts_do_not_share(particles, tmp_path):
