@@ -123,6 +123,13 @@ class ParticleStack:
         return len(self.metadata.group)
 
     @property
+    def count_in_words(self) -> str:
+        """How many particles there are, and in how many orientations if symmetry has made several of each."""
+        if self.list_row is None:
+            return counted(len(self), "particle")
+        return f"{counted(len(np.unique(self.list_row)), 'particle')} in {len(self)} orientations"
+
+    @property
     def box_size(self) -> int:
         """Edge of the images, px."""
         return self.index.headers[0].shape[-1]

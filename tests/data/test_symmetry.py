@@ -43,6 +43,7 @@ def test_each_particle_has_all_orientations_that_are_equal(particles, symmetry, 
     found, count = expanded(stack, symmetry), len(operators)
     assert f"each of 6 particles is seen in {count} orientations" in caplog.text
     assert len(found) == 6 * count == len(found.star.particles)
+    assert (stack.count_in_words, found.count_in_words) == ("6 particles", f"6 particles in {6 * count} orientations")
     expected = operators @ stack.pose.rotation[4].double()
     torch.testing.assert_close(found.pose.rotation[4 * count : 5 * count].double(), expected, atol=1e-6, rtol=0)
     for name in ("image_names", "group", "random_subset"):

@@ -251,4 +251,4 @@ def _lost(fields: Fields, source: str) -> list[str]:
         lost.append("beam tilt (ctf/tilt_A, which is no angle without spherical aberration)")
     if "ctf/scale" in fields and len(np.unique(fields.table["ctf/scale"])) > 1:
         lost.append("scale of the CTF (ctf/scale)")
-    return [f"not corrected for, but kept in the .cs output: {', '.join(lost)} of {source}"] if lost else []
+    return [f"not corrected for, and no more than kept in .cs output: {', '.join(lost)} of {source}"] if lost else []

@@ -109,8 +109,8 @@ def read_images(job: FitJob) -> PreparedParticles:
     plan = plan_within(demand, available_bytes() / job.world.local_size)
     FreedMemory.of_fit(plan.memory_bytes).govern(job.progress)
     logger.info(
-        "%d particles of %d px, %.3f Angstrom/px, working box %d px",
-        count,
+        "%s of %d px, %.3f Angstrom/px, working box %d px",
+        stack.count_in_words,
         stack.box_size,
         stack.pixel_size,
         box_size,
