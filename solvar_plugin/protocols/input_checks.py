@@ -28,7 +28,7 @@ def particle_problems(particles: Any, needs_poses: bool = True, original: Path |
         )
     if not particles.hasCTF():
         problems.append("The particles have no CTF: estimate it and assign it to the particles first.")
-    if particles.isAmplitudeCorrected() and not are_premultiplied(particles, original):
+    if particles.isAmplitudeCorrected() and not _can_be_undone(particles, original):
         problems.append(
             "The particles are corrected for the amplitude of the CTF, and their optics groups do not say that they "
             "are premultiplied (rlnCtfDataAreCtfPremultiplied), which alone can be undone: use particles extracted "
@@ -37,6 +37,13 @@ def particle_problems(particles: Any, needs_poses: bool = True, original: Path |
     if not particles.getSamplingRate():
         problems.append("The particles have no sampling rate: import them with one.")
     return problems + _stack_problems(particles)
+
+
+def _can_be_undone(particles: Any, original: Path | None) -> bool:
+    try:
+        return are_premultiplied(particles, original)
+    except UserError:  # what is wrong with the file is said by `optics_problems`
+        return False
 
 
 def full_size_problems(full: Any, analysed: Any, n_particles: int) -> list[str]:

@@ -213,8 +213,11 @@ class TestMadeSets(BaseTest):
         self.assertEqual(optics.text("rlnOddZernike"), ["[0,0,1.5,0,0,-2]"])
         names = ("rlnVoltage", "rlnBeamTiltX", "rlnBeamTiltY", "rlnMagMat00", "rlnCtfDataAreCtfPremultiplied")
         self.assertEqual([values[0] for values in optics.numbers(*names).values()], [300, 0.3, -0.2, 1.01, 1])
-        self.assertTrue(are_premultiplied(particles))
-        self.assertFalse(are_premultiplied(self.made(name="plain")))
+        plain = self.made(name="plain")
+        self.assertEqual([are_premultiplied(particles), are_premultiplied(plain)], [True, False])
+        for one, is_refused in ((particles, False), (plain, True)):
+            one.setIsAmplitudeCorrected(True)
+            self.assertEqual("amplitude" in " ".join(particle_problems(one)), is_refused)
 
     def test_phase_flipped_particles_say_so(self):
         particles = self.made(name="flipped")
