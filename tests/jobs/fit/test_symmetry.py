@@ -20,7 +20,7 @@ from tests.conftest import _write_particles
 from tests.imaging.closed_form import Atoms, random_rotations
 from tests.imaging.microscope import Microscope
 
-BOX, PIXEL_SIZE, COUNT, NOISE = 32, 4.0, 300, 1.2
+BOX, PIXEL_SIZE, COUNT, NOISE = 28, 4.0, 200, 1.0
 _RANDOM = np.random.default_rng(5)
 _SUBUNIT = np.array([8.0, 1.0, 4.5]) + _RANDOM.normal(size=(14, 3)) * [1.5, 1.5, 1.5]
 _MOVED = np.where(_SUBUNIT[:, :1] > 8.3, _SUBUNIT + [1.0, 2.0, 0.5], _SUBUNIT)
