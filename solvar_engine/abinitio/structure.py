@@ -164,6 +164,7 @@ def find_structure(
     *,
     slices: SliceOptions = DEFAULT_OPTIONS,
     low_search: LowSearch | None = None,
+    is_usable: Tensor | None = None,
 ) -> Structure:
     """Find the structure that images show, whose poses are not looked at.
 
@@ -179,6 +180,8 @@ def find_structure(
         How slices are taken, and where.
     low_search : callable, optional
         In place of online expectation maximisation.
+    is_usable : Tensor, optional, shape (n,), bool
+        Without it, all; the others are junk that nothing is learnt from.
 
     Returns
     -------
@@ -194,13 +197,14 @@ def find_structure(
         raise ValueError("several processes share the images, expected one")
     if options.classes < 1:
         raise ValueError(f"classes is {options.classes}, expected at least 1")
-    if len(source) < _LEAST_IMAGES * options.classes:
-        raise ValueError(f"there are {len(source)} images, expected at least {_LEAST_IMAGES * options.classes}")
+    usable = torch.arange(len(source)) if is_usable is None else torch.nonzero(is_usable).flatten()
+    if len(usable) < _LEAST_IMAGES * options.classes:
+        raise ValueError(f"there are {len(usable)} images, expected at least {_LEAST_IMAGES * options.classes}")
     limit = source.disk.shell_max if options.max_shell is None else options.max_shell
     if not LEVELS[0].shell <= limit <= source.disk.shell_max:
         raise ValueError(f"the last shell is {limit}, expected {LEVELS[0].shell} to {source.disk.shell_max}")
-    work = _Work(source, options, symmetry_operators(options.symmetry), limit, slices, report, checkpoint, low_search)
-    return work.structure()
+    operators = symmetry_operators(options.symmetry)
+    return _Work(source, usable, options, operators, limit, slices, report, checkpoint, low_search).structure()
 
 
 class _Work:
@@ -209,6 +213,7 @@ class _Work:
     def __init__(
         self,
         source: ParticleSource,
+        usable: Tensor,
         options: AbinitioOptions,
         operators: Tensor,
         limit: int,
@@ -219,13 +224,13 @@ class _Work:
     ) -> None:
         count = len(source)
         nowhere = Pose(torch.eye(3).expand(count, 3, 3).contiguous(), torch.zeros(count, 2))
-        self.source = source.with_pose(nowhere)
+        self.source, self.usable = source.with_pose(nowhere), usable
         self.options, self.operators, self.limit, self.slices = options, operators, limit, slices
         self.report, self.checkpoint, self.low_search = report, checkpoint, low_search
         self.levels = [level for level in LEVELS if level.shell <= limit]
         self.shell = self.levels[-1].shell
-        order = torch.randperm(count, generator=self._generator(0))
-        held_out = min(_MOST_HELD_OUT, max(_LEAST_HELD_OUT, count // 10))
+        order = usable[torch.randperm(len(usable), generator=self._generator(0))]
+        held_out = min(_MOST_HELD_OUT, max(_LEAST_HELD_OUT, len(usable) // 10))
         self.held_out, self.training = order[:held_out], order[held_out:]
 
     def structure(self) -> Structure:
@@ -234,7 +239,7 @@ class _Work:
         self.source = self.source.with_sign(sign)
         self.report("global search", _AFTER_LEVELS, "Scoring all images at all poses")
         modes = self._modes(mixture)
-        is_far = far_in_power(self._power())
+        is_far = self._is_far()
         is_junk = (modes.not_junk < _JUNK) | is_far
         verdict = self._verdict(modes, is_far, is_junk)
         saved = self._load(_FIT)
@@ -333,11 +338,12 @@ class _Work:
         self._save(_LOW, _tensors_of(mixture))
         return mixture
 
-    def _power(self) -> Tensor:
-        power = torch.zeros(len(self.source))
-        for index, images in low_batches(self.source, torch.arange(len(self.source)), self.shell):
-            power[index] = images.power().cpu()
-        return power
+    def _is_far(self) -> Tensor:
+        """Images of a power that decides alone, and those that cannot be used."""
+        parts = [images.power().cpu() for _, images in low_batches(self.source, self.usable, self.shell)]
+        is_far = torch.ones(len(self.source), dtype=torch.bool)
+        is_far[self.usable] = far_in_power(torch.cat(parts))
+        return is_far
 
     def _verdict(self, modes: Modes, is_far: Tensor, is_junk: Tensor) -> Verdict:
         """What held-out images say, but for those of a power that decides alone."""
@@ -361,7 +367,7 @@ class _Work:
         return max(float(shift_px.square().mean().sqrt()), _LEAST_SHIFT_PX) if len(shift_px) else _LEAST_SHIFT_PX
 
     def _halves(self, is_junk: Tensor) -> tuple[Tensor, Tensor]:
-        order = torch.randperm(len(self.source), generator=self._generator(3))
+        order = self.usable[torch.randperm(len(self.usable), generator=self._generator(3))]
         good = order[~is_junk[order]]
         if len(good) < _LEAST_IMAGES:
             good = order
