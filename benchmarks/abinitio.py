@@ -1,6 +1,6 @@
 """Structures from images without poses: how often, how sharp, how fast.
 
-    python benchmarks/abinitio.py FOLDER [FOLDER ...] --seeds 3 [--symmetry C3] [--extra-shift 3.7] [--planar 10]
+    python benchmarks/abinitio.py FOLDER [FOLDER ...] --seeds 3 [--sgd] [--symmetry C3] [--extra-shift 3.7] ...
 
 Each folder is a data set of `solvar-engine simulate`. Of each start one line: resolution where the FSC with the true
 map falls below 0.5, after the better hand was turned onto it; mean error of the orientations, and the share that is off
@@ -22,6 +22,7 @@ from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from solvar_engine.abinitio.sgd.search import find_structure_by_sgd
 from solvar_engine.abinitio.structure import AbinitioOptions, Structure, find_structure
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import prepare_particles
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--dark", action="store_true", help="turn the contrast")
     parser.add_argument("--most", type=int, default=100_000, help="images")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sgd", action="store_true", help="by stochastic gradient descent")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -186,11 +188,14 @@ def main() -> None:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             start = time.process_time()
 
-            def report(stage: str, share: float, sentence: str, start: float = start) -> None:
+            def report(
+                stage: str, share: float, sentence: str, shell: int | None = None, start: float = start
+            ) -> None:
                 if sentence and options.verbose:
                     print(f"  {time.process_time() - start:5.0f} s {stage} {100 * share:.0f} %: {sentence}", flush=True)
 
-            found = find_structure(source, AbinitioOptions(symmetry=options.symmetry, seed=seed), report)
+            search = find_structure_by_sgd if options.sgd else find_structure
+            found = search(source, AbinitioOptions(symmetry=options.symmetry, seed=seed), report)
             seconds = time.process_time() - start
             row = line(
                 folder.name, seed, found, rotation, shows, truth, source.pixel_size, operators, seconds
