@@ -21,6 +21,7 @@ from solvar_engine.abinitio.marching import (
 from solvar_engine.abinitio.mixture import LowImages, Mixture, far_in_power, low_batches, read_low
 from solvar_engine.abinitio.online_em import LEVELS, Level, contrast_sign, first_mixture, improved, recentred
 from solvar_engine.abinitio.search import Modes, is_real, missing_views, search_all, views_suffice
+from solvar_engine.estimation.model.bands import change_box
 from solvar_engine.imaging.symmetry import symmetry_operators
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
@@ -32,7 +33,7 @@ _MOST_IMAGES = 20_000  # for the search at low resolution
 _AFTER_LEVELS, _OF_SEARCH, _AFTER_MODES = 0.4, 0.2, 0.7  # of the work
 _JUNK = 0.5  # probability of showing a map below which an image shows none
 _LEAST_SHIFT_PX = 0.3
-_LOW, _MODES, _FIT = "low_search", "modes", "poses"  # checkpoints
+_LOW, _MODES, _BETTER_MODES, _FIT = "low_search", "modes", "better_modes", "poses"  # checkpoints
 
 class Report(Protocol):
     """Is told how far a search is."""
@@ -235,6 +236,7 @@ class _Work:
 
     def structure(self) -> Structure:
         """All steps."""
+        options = self.options
         sign, mixture = self._low_resolution()
         self.source = self.source.with_sign(sign)
         self.report("global search", _AFTER_LEVELS, "Scoring all images at all poses")
@@ -246,9 +248,17 @@ class _Work:
         if saved is not None:
             fit, shift_std = Fit.of(saved), float(saved["shift_std"])
         else:
-            fit = best_of_modes(
-                self.source, modes, mixture.volumes, self.shell, mixture.shift_std_px, self.slices
-            )
+            fit = self._best(modes, mixture)
+            if verdict.found:
+                # the map of all images at these poses is better than that of batches: some find another mode under it
+                means = reconstructed(
+                    self.source, fit, self._halves(is_junk), options.classes, self.operators, self.slices
+                )
+                volumes = torch.stack([masked(mean, self.source.pixel_size) for mean in means])
+                mixture = replace(mixture, volumes=change_box(volumes, mixture.volumes.shape[-1], self.shell))
+                done = _AFTER_LEVELS + _OF_SEARCH
+                modes = self._modes(mixture, _BETTER_MODES, (done, _AFTER_MODES - done))
+                fit = self._best(modes, mixture)
             shift_std = self._shift_std(fit, is_junk)
         reached = (self.shell, 0) if saved is None else (int(saved["at"][0]), int(saved["at"][1]))
         if verdict.found:
@@ -307,16 +317,21 @@ class _Work:
             self._save(name, _tensors_of(mixture))
         return sign, mixture
 
-    def _modes(self, mixture: Mixture) -> Modes:
+    def _best(self, modes: Modes, mixture: Mixture) -> Fit:
+        return best_of_modes(self.source, modes, mixture.volumes, self.shell, mixture.shift_std_px, self.slices)
+
+    def _modes(
+        self, mixture: Mixture, name: str = _MODES, work: tuple[float, float] = (_AFTER_LEVELS, _OF_SEARCH)
+    ) -> Modes:
         """The likeliest poses of all images."""
-        saved = self._load(_MODES)
+        saved = self._load(name)
         if saved is not None:
             return Modes(**saved)
         modes = search_all(
             self.source, mixture, self.shell, self.operators, self.slices,
-            lambda share: self.report("global search", _AFTER_LEVELS + share * _OF_SEARCH, ""),
+            lambda share: self.report("global search", work[0] + share * work[1], ""),
         )  # fmt: skip
-        self._save(_MODES, vars(modes))
+        self._save(name, vars(modes))
         return modes
 
     def _load(self, name: str) -> Mapping[str, Tensor] | None:

@@ -156,13 +156,13 @@ def test_a_killed_run_goes_on_and_ends_the_same(monkeypatch: pytest.MonkeyPatch)
         stages.append(stage)
         reached.extend([] if shell is None else [shell])
 
-    for memory.most in (1, 3, 4):  # in the first search, after that of all poses, and after the first refinement
+    for memory.most in (1, 3, 4, 5):  # in the first search, after both of all poses, and after the first refinement
         with pytest.raises(KeyboardInterrupt):
             find_structure(source, options, report, memory)
     memory.most = 0
     stages.clear()
     resumed = find_structure(source, options, report, memory)
-    assert list(memory.saved) == ["level_5", "level_6", "modes", "poses"]
+    assert list(memory.saved) == ["level_5", "level_6", "modes", "better_modes", "poses"]
     assert set(stages) <= {"global search", "verdict", "refinement"} and reached[:2] == [5, 6]
     assert torch.equal(resumed.pose.rotation, whole.pose.rotation) and torch.equal(resumed.volumes, whole.volumes)
 
