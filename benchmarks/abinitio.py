@@ -1,6 +1,6 @@
 """Structures from images without poses: how often, how sharp, how fast.
 
-    python benchmarks/abinitio.py FOLDER [FOLDER ...] --seeds 3 [--symmetry C3] [--extra-shift 3.7] [--planar 10]
+    python benchmarks/abinitio.py FOLDER [FOLDER ...] --seeds 3 [--sgd] [--symmetry C3] [--classes 3] ...
 
 Each folder is a data set of `solvar-engine simulate`. Of each start one line: resolution where the FSC with the true
 map falls below 0.5, after the better hand was turned onto it; mean error of the orientations, and the share that is off
@@ -18,16 +18,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.ndimage import map_coordinates, spline_filter
-from scipy.optimize import minimize
+from scipy.optimize import linear_sum_assignment, minimize
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from solvar_engine.abinitio.sgd.search import find_structure_by_sgd
 from solvar_engine.abinitio.structure import AbinitioOptions, Structure, find_structure
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.imaging.fourier import shift_phases
+from solvar_engine.imaging.fourier import fourier_crop_volume, shift_phases
 from solvar_engine.imaging.gauge import best_global_rotation
 from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.imaging.shells import fsc, resolution_at
@@ -35,7 +36,7 @@ from solvar_engine.imaging.symmetry import symmetry_operators
 
 _INLIER_DEG = 20.0
 _TRIES = 100
-_SHELLS = 24  # that the polish looks at
+_POLISHED_BOX = 40  # px
 _HALF_TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
 
 
@@ -98,31 +99,37 @@ def align(rotation: Tensor, truth: Tensor, operators: Tensor) -> tuple[Tensor, b
 
 
 def resolution(volume: Tensor, truth: Tensor, turn: Tensor, is_mirrored: bool, pixel_size: float) -> float:
-    """Where the FSC with the truth falls below 0.5, Angstrom, after a polish of rotation and shift."""
+    """Where the FSC with the truth falls below 0.5, Angstrom, after a polish of rotation and shift on cropped maps."""
     box_size = len(truth)
-    centre = box_size // 2
-    spline = spline_filter(volume.double().numpy(), order=3)
-    z, y, x = np.meshgrid(*[np.arange(box_size) - centre] * 3, indexing="ij")
-    grid = np.stack((x, y, z), axis=-1).reshape(-1, 3)
-
-    def brought(parameters: np.ndarray) -> Tensor:
-        points = grid @ Rotation.from_rotvec(parameters[:3]).as_matrix().T + parameters[3:]
-        points = (-points if is_mirrored else points)[:, ::-1].T + centre
-        values = map_coordinates(spline, points, order=3, prefilter=False)
-        return torch.from_numpy(values.reshape((box_size,) * 3)).float()
+    crop = min(_POLISHED_BOX, box_size - box_size % 2)
+    small, target = fourier_crop_volume(volume, crop), fourier_crop_volume(truth, crop)
+    spline = spline_filter(small.double().numpy(), order=3)
 
     def cost(parameters: np.ndarray) -> float:
-        return -float(fsc(brought(parameters), truth)[1:_SHELLS].sum())
+        return -float(fsc(_brought(spline, parameters, is_mirrored), target)[1:].sum())
 
     start = np.concatenate((Rotation.from_matrix(turn.double().numpy()).as_rotvec(), np.zeros(3)))
-    at_start = brought(start).double().numpy()
-    spectrum = np.fft.rfftn(truth.double().numpy()).conj() * np.fft.rfftn(at_start)
-    peak = np.unravel_index(np.fft.irfftn(spectrum, s=truth.shape, axes=(0, 1, 2)).argmax(), truth.shape)
-    lag = (np.array(peak)[::-1] + centre) % box_size - centre
+    at_start = _brought(spline, start, is_mirrored).double().numpy()
+    spectrum = np.fft.rfftn(target.double().numpy()).conj() * np.fft.rfftn(at_start)
+    peak = np.unravel_index(np.fft.irfftn(spectrum, s=target.shape, axes=(0, 1, 2)).argmax(), target.shape)
+    lag = (np.array(peak)[::-1] + crop // 2) % crop - crop // 2
     start[3:] = Rotation.from_rotvec(start[:3]).as_matrix() @ lag
-    simplex = np.vstack((start, start + np.diag([0.05, 0.05, 0.05, 0.7, 0.7, 0.7])))
-    found = minimize(cost, start, method="Nelder-Mead", options={"maxfev": 150, "initial_simplex": simplex})
-    return resolution_at(fsc(brought(found.x), truth), 0.5, box_size, pixel_size)
+    simplex = np.vstack((start, start + np.diag([0.05, 0.05, 0.05, 0.5, 0.5, 0.5])))
+    found = minimize(cost, start, method="Nelder-Mead", options={"maxfev": 150, "initial_simplex": simplex}).x
+    found[3:] *= box_size / crop
+    brought = _brought(spline_filter(volume.double().numpy(), order=3), found, is_mirrored)
+    return resolution_at(fsc(brought, truth), 0.5, box_size, pixel_size)
+
+
+def _brought(spline: np.ndarray, parameters: np.ndarray, is_mirrored: bool) -> Tensor:
+    """Map of spline coefficients (z, y, x), turned by a rotation vector and moved (px), its hand changed if need be."""
+    centre = len(spline) // 2
+    z, y, x = np.meshgrid(*[np.arange(len(spline)) - centre] * 3, indexing="ij")
+    grid = np.stack((x, y, z), axis=-1).reshape(-1, 3)
+    points = grid @ Rotation.from_rotvec(parameters[:3]).as_matrix().T + parameters[3:]
+    points = (-points if is_mirrored else points)[:, ::-1].T + centre
+    values = map_coordinates(spline, points, order=3, prefilter=False)
+    return torch.from_numpy(values.reshape(spline.shape)).float()
 
 
 def line(
@@ -144,6 +151,13 @@ def line(
     )
 
 
+def share_right(class_of: Tensor, state: Tensor) -> float:
+    """Share of the images whose class is that of their state, classes matched to states as fits best."""
+    count = np.zeros((int(class_of.max()) + 1, int(state.max()) + 1))
+    np.add.at(count, (class_of.numpy(), state.numpy()), 1)
+    return float(count[linear_sum_assignment(count, maximize=True)].sum() / len(state))
+
+
 def main() -> None:
     """Make the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -158,6 +172,8 @@ def main() -> None:
     parser.add_argument("--dark", action="store_true", help="turn the contrast")
     parser.add_argument("--most", type=int, default=100_000, help="images")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--classes", type=int, default=1, help="only their shares are looked at")
+    parser.add_argument("--sgd", action="store_true", help="by stochastic gradient descent")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -186,12 +202,22 @@ def main() -> None:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             start = time.process_time()
 
-            def report(stage: str, share: float, sentence: str, start: float = start) -> None:
+            def report(
+                stage: str, share: float, sentence: str, shell: int | None = None, start: float = start
+            ) -> None:
                 if sentence and options.verbose:
                     print(f"  {time.process_time() - start:5.0f} s {stage} {100 * share:.0f} %: {sentence}", flush=True)
 
-            found = find_structure(source, AbinitioOptions(symmetry=options.symmetry, seed=seed), report)
+            search = find_structure_by_sgd if options.sgd else find_structure
+            wanted = AbinitioOptions(symmetry=options.symmetry, classes=options.classes, seed=seed)
+            found = search(source, wanted, report)
             seconds = time.process_time() - start
+            if options.classes > 1:
+                states = np.genfromtxt(folder / "truth" / "states.csv", delimiter=",", names=True)
+                share = share_right(found.class_of, torch.from_numpy(states["state"].astype(int))[rows])
+                name = f"{folder.name:>12} seed {seed}"
+                print(f"{name}: {100 * share:.2f} % in the right class, {seconds:.0f} s", flush=True)
+                continue
             row = line(
                 folder.name, seed, found, rotation, shows, truth, source.pixel_size, operators, seconds
             )

@@ -21,6 +21,7 @@ from solvar_engine.abinitio.marching import (
 from solvar_engine.abinitio.mixture import LowImages, Mixture, far_in_power, low_batches, read_low
 from solvar_engine.abinitio.online_em import LEVELS, Level, contrast_sign, first_mixture, improved, recentred
 from solvar_engine.abinitio.search import Modes, is_real, missing_views, search_all, views_suffice
+from solvar_engine.estimation.model.bands import change_box
 from solvar_engine.imaging.symmetry import symmetry_operators
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
@@ -32,7 +33,7 @@ _MOST_IMAGES = 20_000  # for the search at low resolution
 _AFTER_LEVELS, _OF_SEARCH, _AFTER_MODES = 0.4, 0.2, 0.7  # of the work
 _JUNK = 0.5  # probability of showing a map below which an image shows none
 _LEAST_SHIFT_PX = 0.3
-_LOW, _MODES, _FIT = "low_search", "modes", "poses"  # checkpoints
+_LOW, _MODES, _BETTER_MODES, _FIT = "low_search", "modes", "better_modes", "poses"  # checkpoints
 
 class Report(Protocol):
     """Is told how far a search is."""
@@ -164,6 +165,7 @@ def find_structure(
     *,
     slices: SliceOptions = DEFAULT_OPTIONS,
     low_search: LowSearch | None = None,
+    is_usable: Tensor | None = None,
 ) -> Structure:
     """Find the structure that images show, whose poses are not looked at.
 
@@ -179,6 +181,8 @@ def find_structure(
         How slices are taken, and where.
     low_search : callable, optional
         In place of online expectation maximisation.
+    is_usable : Tensor, optional, shape (n,), bool
+        Without it, all; the others are junk that nothing is learnt from.
 
     Returns
     -------
@@ -194,13 +198,14 @@ def find_structure(
         raise ValueError("several processes share the images, expected one")
     if options.classes < 1:
         raise ValueError(f"classes is {options.classes}, expected at least 1")
-    if len(source) < _LEAST_IMAGES * options.classes:
-        raise ValueError(f"there are {len(source)} images, expected at least {_LEAST_IMAGES * options.classes}")
+    usable = torch.arange(len(source)) if is_usable is None else torch.nonzero(is_usable).flatten()
+    if len(usable) < _LEAST_IMAGES * options.classes:
+        raise ValueError(f"there are {len(usable)} images, expected at least {_LEAST_IMAGES * options.classes}")
     limit = source.disk.shell_max if options.max_shell is None else options.max_shell
     if not LEVELS[0].shell <= limit <= source.disk.shell_max:
         raise ValueError(f"the last shell is {limit}, expected {LEVELS[0].shell} to {source.disk.shell_max}")
-    work = _Work(source, options, symmetry_operators(options.symmetry), limit, slices, report, checkpoint, low_search)
-    return work.structure()
+    operators = symmetry_operators(options.symmetry)
+    return _Work(source, usable, options, operators, limit, slices, report, checkpoint, low_search).structure()
 
 
 class _Work:
@@ -209,6 +214,7 @@ class _Work:
     def __init__(
         self,
         source: ParticleSource,
+        usable: Tensor,
         options: AbinitioOptions,
         operators: Tensor,
         limit: int,
@@ -219,31 +225,40 @@ class _Work:
     ) -> None:
         count = len(source)
         nowhere = Pose(torch.eye(3).expand(count, 3, 3).contiguous(), torch.zeros(count, 2))
-        self.source = source.with_pose(nowhere)
+        self.source, self.usable = source.with_pose(nowhere), usable
         self.options, self.operators, self.limit, self.slices = options, operators, limit, slices
         self.report, self.checkpoint, self.low_search = report, checkpoint, low_search
         self.levels = [level for level in LEVELS if level.shell <= limit]
         self.shell = self.levels[-1].shell
-        order = torch.randperm(count, generator=self._generator(0))
-        held_out = min(_MOST_HELD_OUT, max(_LEAST_HELD_OUT, count // 10))
+        order = usable[torch.randperm(len(usable), generator=self._generator(0))]
+        held_out = min(_MOST_HELD_OUT, max(_LEAST_HELD_OUT, len(usable) // 10))
         self.held_out, self.training = order[:held_out], order[held_out:]
 
     def structure(self) -> Structure:
         """All steps."""
+        options = self.options
         sign, mixture = self._low_resolution()
         self.source = self.source.with_sign(sign)
         self.report("global search", _AFTER_LEVELS, "Scoring all images at all poses")
         modes = self._modes(mixture)
-        is_far = far_in_power(self._power())
+        is_far = self._is_far()
         is_junk = (modes.not_junk < _JUNK) | is_far
         verdict = self._verdict(modes, is_far, is_junk)
         saved = self._load(_FIT)
         if saved is not None:
             fit, shift_std = Fit.of(saved), float(saved["shift_std"])
         else:
-            fit = best_of_modes(
-                self.source, modes, mixture.volumes, self.shell, mixture.shift_std_px, self.slices
-            )
+            fit = self._best(modes, mixture)
+            if verdict.found:
+                # the map of all images at these poses is better than that of batches: some find another mode under it
+                means = reconstructed(
+                    self.source, fit, self._halves(is_junk), options.classes, self.operators, self.slices
+                )
+                volumes = torch.stack([masked(mean, self.source.pixel_size) for mean in means])
+                mixture = replace(mixture, volumes=change_box(volumes, mixture.volumes.shape[-1], self.shell))
+                done = _AFTER_LEVELS + _OF_SEARCH
+                modes = self._modes(mixture, _BETTER_MODES, (done, _AFTER_MODES - done))
+                fit = self._best(modes, mixture)
             shift_std = self._shift_std(fit, is_junk)
         reached = (self.shell, 0) if saved is None else (int(saved["at"][0]), int(saved["at"][1]))
         if verdict.found:
@@ -302,16 +317,21 @@ class _Work:
             self._save(name, _tensors_of(mixture))
         return sign, mixture
 
-    def _modes(self, mixture: Mixture) -> Modes:
+    def _best(self, modes: Modes, mixture: Mixture) -> Fit:
+        return best_of_modes(self.source, modes, mixture.volumes, self.shell, mixture.shift_std_px, self.slices)
+
+    def _modes(
+        self, mixture: Mixture, name: str = _MODES, work: tuple[float, float] = (_AFTER_LEVELS, _OF_SEARCH)
+    ) -> Modes:
         """The likeliest poses of all images."""
-        saved = self._load(_MODES)
+        saved = self._load(name)
         if saved is not None:
             return Modes(**saved)
         modes = search_all(
             self.source, mixture, self.shell, self.operators, self.slices,
-            lambda share: self.report("global search", _AFTER_LEVELS + share * _OF_SEARCH, ""),
+            lambda share: self.report("global search", work[0] + share * work[1], ""),
         )  # fmt: skip
-        self._save(_MODES, vars(modes))
+        self._save(name, vars(modes))
         return modes
 
     def _load(self, name: str) -> Mapping[str, Tensor] | None:
@@ -333,11 +353,12 @@ class _Work:
         self._save(_LOW, _tensors_of(mixture))
         return mixture
 
-    def _power(self) -> Tensor:
-        power = torch.zeros(len(self.source))
-        for index, images in low_batches(self.source, torch.arange(len(self.source)), self.shell):
-            power[index] = images.power().cpu()
-        return power
+    def _is_far(self) -> Tensor:
+        """Images of a power that decides alone, and those that cannot be used."""
+        parts = [images.power().cpu() for _, images in low_batches(self.source, self.usable, self.shell)]
+        is_far = torch.ones(len(self.source), dtype=torch.bool)
+        is_far[self.usable] = far_in_power(torch.cat(parts))
+        return is_far
 
     def _verdict(self, modes: Modes, is_far: Tensor, is_junk: Tensor) -> Verdict:
         """What held-out images say, but for those of a power that decides alone."""
@@ -361,7 +382,7 @@ class _Work:
         return max(float(shift_px.square().mean().sqrt()), _LEAST_SHIFT_PX) if len(shift_px) else _LEAST_SHIFT_PX
 
     def _halves(self, is_junk: Tensor) -> tuple[Tensor, Tensor]:
-        order = torch.randperm(len(self.source), generator=self._generator(3))
+        order = self.usable[torch.randperm(len(self.usable), generator=self._generator(3))]
         good = order[~is_junk[order]]
         if len(good) < _LEAST_IMAGES:
             good = order

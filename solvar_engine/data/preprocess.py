@@ -40,12 +40,13 @@ from solvar_engine.imaging.ctf import ctf_values, divided_by_ctf
 from solvar_engine.imaging.fourier import HalfDisk, shift_phases
 from solvar_engine.imaging.sampling import enlarged_groups, sample_of
 from solvar_engine.imaging.shells import shell_means, shrunk_spectra
-from solvar_engine.imaging.types import Ctf
+from solvar_engine.imaging.types import Ctf, MicrographNoise
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_PIXELS = 2_000_000  # of images in flight
 _NOISE_IMAGES = 2_000  # per optics group, for the first noise spectrum
+_FEWEST_OF_MICROGRAPH = 10  # particles on average, of which a spectrum can be told from the others
 _DIGEST_ROWS = 16
 _WIDE_DEVIATIONS = 10.0  # from the weakest to the strongest background of a group
 _LEAST_SEEN = 0.1  # of the coefficients of a shell
@@ -195,6 +196,7 @@ def prepare_particles(
         input_box=stack.box_size,
         noise_variance=repair_low_shells(noise).float(),
         image_scale=scale,
+        micrographs=micrographs_of(stack),
         sign=1.0,
         grey_unit=unit,
         digest=digest,
@@ -206,6 +208,20 @@ def prepare_particles(
         share=share if world.size > 1 else None,
         place=place if len(read) < len(own) else None,
     )
+
+
+def micrographs_of(stack: ParticleStack) -> MicrographNoise | None:
+    """Tell the micrographs of particles apart, by their names; None where there are too few particles of each."""
+    table = stack.star.particles
+    if "rlnMicrographName" not in table:
+        return None
+    name = np.unique(np.array(table.text("rlnMicrographName"), dtype=object), return_inverse=True)[1].reshape(-1)
+    both = np.stack([name, stack.group.numpy()])
+    _, micrograph = np.unique(both, axis=1, return_inverse=True)
+    count = int(micrograph.max()) + 1
+    if count == 1 or len(stack) < _FEWEST_OF_MICROGRAPH * count:
+        return None
+    return MicrographNoise(torch.from_numpy(micrograph.reshape(-1)))
 
 
 def digests(images: Tensor) -> Tensor:

@@ -11,10 +11,17 @@ from torch import Tensor
 from solvar_engine.data.transfers import brought_to
 from solvar_engine.distributed.world import ALONE, Share, World
 from solvar_engine.imaging.aberrations import Aberrations
-from solvar_engine.imaging.background import ORIGIN_WEIGHT, Background, background_columns, phases_of_centring, support
+from solvar_engine.imaging.background import (
+    ORIGIN_WEIGHT,
+    Background,
+    background_columns,
+    orthonormalized,
+    phases_of_centring,
+    support,
+)
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, distorted_disk_is_inside, shift_phases
-from solvar_engine.imaging.types import Batch, Ctf, Pose
+from solvar_engine.imaging.types import Batch, Ctf, MicrographNoise, Pose
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class PreparedParticles:
         Box of the images on disk, px.
     noise_variance : Tensor, shape (groups, shells), float32
         In units of `grey_unit` squared.
+    micrographs : MicrographNoise or None
+        How the noise differs between micrographs; None where the list does not tell them apart.
     image_scale : Tensor, shape (n,), float32
         Factor that brings each image to the common background deviation, negative where it is turned as well.
     sign : float
@@ -98,6 +107,7 @@ class PreparedParticles:
     repeated_edges: Tensor | None = None
     near_zeros: Tensor | None = None
     grey_scale: Tensor | None = None
+    micrographs: MicrographNoise | None = None
     aberrations: Aberrations | None = None
     share: Share | None = None
     place: Tensor | None = None
@@ -114,9 +124,12 @@ class PreparedParticles:
         """Processes that share the images."""
         return ALONE if self.share is None else self.share.world
 
-    def with_noise(self, noise_variance: Tensor) -> PreparedParticles:
-        """Same particles, whitened by another spectrum (groups, shells)."""
-        return replace(self, noise_variance=noise_variance.float())
+    def with_noise(self, noise_variance: Tensor, ratio: Tensor | None = None) -> PreparedParticles:
+        """Same particles, whitened by another spectrum (groups, shells), times a ``ratio`` (micrographs, shells)."""
+        micrographs = self.micrographs
+        if micrographs is not None:
+            micrographs = replace(micrographs, ratio=None if ratio is None else ratio.float().cpu())
+        return replace(self, noise_variance=noise_variance.float(), micrographs=micrographs)
 
     def in_less_memory(self, largest_batch: int) -> PreparedParticles:
         """Same particles, so many of them at once at most, and off the device: batches are brought there."""
@@ -164,6 +177,8 @@ class PreparedParticles:
             raise ValueError("rows share their images, from which nothing can be subtracted for one of them")
         pixels = images.shape[1]
         whitening = self._whitening(self.disk)[:, :pixels][self.group[index]]
+        if self.micrographs is not None:
+            whitening = whitening / self.micrographs.deviation_of(index, self.disk.shell[:pixels])
         taken = images / (whitening * self.image_scale[index, None].to(whitening.device))
         self.coefficients[self._places(index), :pixels] -= taken.to(self.coefficients.device)
 
@@ -179,6 +194,8 @@ class PreparedParticles:
         for rows, images in zip(chunks, brought_to(device, read), strict=True):
             group = self.group[rows]
             whitening = inverse_deviation[group]
+            if self.micrographs is not None:
+                whitening = whitening / self.micrographs.deviation_of(rows, disk.shell)
             images = images * (whitening * self.image_scale[rows, None].to(device))
             if self.centring is not None:
                 moved_px = (self.pose.shift[rows] - self.centring[rows]) / self.pixel_size
@@ -190,7 +207,7 @@ class PreparedParticles:
             if self.grey_scale is not None:
                 contrast = contrast * self.grey_scale[rows].to(device)
             phases = phases_of_centring(disk, self.pose.shift[rows].to(device) / self.pixel_size)
-            background = Background.removed_from(images, columns[member[group]] * phases[:, :, None], disk.weight)
+            background = Background.removed_from(images, columns[member[rows]] * phases[:, :, None], disk.weight)
             yield Batch(images, ctf * self.sign, self.pose.rotation[rows].to(device), contrast, rows, background)
 
     def _places(self, rows: Tensor) -> Tensor:
@@ -204,7 +221,7 @@ class PreparedParticles:
         return torch.where(disk.shell == 0, ORIGIN_WEIGHT, 1.0) * inverse_deviation
 
     def _background_columns(self, disk: HalfDisk) -> tuple[Tensor, Tensor]:
-        """Columns (kinds, p, k) of the slow background, and which kind each optics group has (groups,)."""
+        """Columns (kinds, p, k) of the slow background, and which kind each particle has (n,)."""
         inner = support(disk)
         place = (inner.shell_max, inner.weight.device)
         if place not in self._columns:
@@ -219,8 +236,19 @@ class PreparedParticles:
                 background_columns(inner, self.input_box, float(ratio[g]), whitening[g], aberrations, g, extent)
                 for g in first
             ]
-            self._columns[place] = torch.stack(columns), member
+            self._columns[place] = self._columns_of_micrographs(inner, torch.stack(columns), member[self.group])
         return self._columns[place]
+
+    def _columns_of_micrographs(self, inner: HalfDisk, columns: Tensor, member: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of each micrograph, where these differ in noise; of optics groups, and of each particle (n,)."""
+        if self.micrographs is None or self.micrographs.ratio is None:
+            return columns, member
+        micrograph = self.micrographs.micrograph
+        first = torch.full((len(self.micrographs.ratio),), len(self)).scatter_reduce(
+            0, micrograph, torch.arange(len(self)), "amin"
+        )
+        deviation = self.micrographs.deviation_of(first, inner.shell)
+        return orthonormalized(columns[member[first]] / deviation[:, :, None], inner.weight), micrograph
 
     def _seen_pixels(self, disk: HalfDisk) -> Tensor | None:
         """Pixels within each group's own Nyquist, or None if all groups see all."""

@@ -153,6 +153,14 @@ def background_columns(
     return (columns @ (vectors[:, kept] / values[kept].sqrt()).to(columns.dtype)).to(torch.complex64)
 
 
+def orthonormalized(columns: Tensor, weight: Tensor) -> Tensor:
+    """Columns (n, p, k) of the same spans, orthonormal as those of :func:`background_columns`."""
+    gram = ((columns * weight[:, None]).mH @ columns).real.double()
+    lower = torch.linalg.cholesky(gram)
+    inverse = torch.linalg.inv(lower).mT
+    return columns @ inverse.to(columns.dtype)
+
+
 def phases_of_centring(disk: HalfDisk, shift_px: Tensor) -> Tensor:
     """What centring images by shifts (n, 2), px of the disk's box, multiplies their backgrounds by, (n, p)."""
     return shift_phases(support(disk), shift_px, disk.box_size)

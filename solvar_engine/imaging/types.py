@@ -193,6 +193,28 @@ class Batch(_PerParticle):
         return Batch(images, ctf, rotation, contrast, self.index, background)
 
 
+@dataclass(frozen=True)
+class MicrographNoise:
+    """How the noise of each micrograph differs from that of its optics group: ice is thicker here than there.
+
+    Attributes
+    ----------
+    micrograph : Tensor, shape (n,), int64
+        Of each particle.
+    ratio : Tensor or None, shape (micrographs, shells), float32
+        Of the noise variance over that of the group; None before it was measured.
+    """
+
+    micrograph: Tensor
+    ratio: Tensor | None = None
+
+    def deviation_of(self, rows: Tensor, shell: Tensor) -> Tensor:
+        """Standard deviation of the noise of rows (n,) at pixels of shells (p,), over that of the group; or one."""
+        if self.ratio is None:
+            return torch.ones((), device=shell.device)
+        return self.ratio.sqrt()[self.micrograph[rows]].to(shell.device)[:, shell]
+
+
 class BatchSource(Protocol):
     """A set of images that can be read again and again: all that an algorithm knows about files."""
 
@@ -253,8 +275,13 @@ class ParticleSource(BatchSource, Protocol):
         """Known scale of the signal in each image, (n,); None if they are taken to be alike."""
         ...
 
-    def with_noise(self, noise_variance: Tensor) -> ParticleSource:
-        """Same particles, whitened by another spectrum (groups, shells)."""
+    @property
+    def micrographs(self) -> MicrographNoise | None:
+        """How the noise differs between micrographs; None where the list does not tell them apart."""
+        ...
+
+    def with_noise(self, noise_variance: Tensor, ratio: Tensor | None = None) -> ParticleSource:
+        """Same particles, whitened by another spectrum (groups, shells), times a ``ratio`` (micrographs, shells)."""
         ...
 
     def with_sign(self, sign: float) -> ParticleSource:

@@ -25,7 +25,7 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.jobs import run_fit
 from solvar_engine.jobs.abinitio.checkpoint import TensorFolder
 from solvar_engine.jobs.abinitio.inputs import AbinitioInputs, read_inputs
-from solvar_engine.jobs.abinitio.results import Search, write_search
+from solvar_engine.jobs.abinitio.results import Search, usable, write_search
 from solvar_engine.jobs.decisions import add_cautions, record_cautions
 from solvar_engine.jobs.fit.inputs import scratch_folder
 from solvar_engine.jobs.running.devices import compute_device, device_name
@@ -126,7 +126,9 @@ def _search(
             logger.info("%s: %s", stage, sentence)
 
     try:
-        structure = find(images, inputs.options, report, TensorFolder(run_dir.checkpoint), slices=options)
+        structure = find(
+            images, inputs.options, report, TensorFolder(run_dir.checkpoint), slices=options, is_usable=usable(images)
+        )
     except ValueError as error:
         raise UserError(f"{params.particles}: {error}.") from error
     progress.to(_READING_STEPS + _SEARCH_STEPS)

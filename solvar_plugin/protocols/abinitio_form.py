@@ -8,9 +8,11 @@ import pyworkflow.protocol.params as params
 from pyworkflow.utils import Message
 
 from solvar_engine.contract.params import MIN_PARTICLES, AbinitioParams, Option, options_of
+from solvar_engine.contract.params.abinitio import EM, SGD
 from solvar_plugin.protocols.form_options import LABELS, help_of
 from solvar_plugin.protocols.form_parts import (
     add_bad_images,
+    add_choice,
     add_computing,
     add_number,
     add_optics,
@@ -22,6 +24,9 @@ from solvar_plugin.protocols.form_parts import (
 
 ABINITIO: dict[str, Option] = {option.name: option for option in options_of(AbinitioParams)}
 """The options of the engine's command, by name."""
+
+SEARCHES = {EM: "online expectation maximisation", SGD: "stochastic gradient descent"}
+"""What the methods do, by name."""
 
 AUTOMATIC = 0
 """Box and finest detail that the engine chooses."""
@@ -75,6 +80,7 @@ def define_form(protocol: Any, form: Any) -> None:
     _add_switch(
         form, "flipHand", "flip_hand", "Say Yes if helices of the result are left-handed, and run the protocol again."
     )
+    add_choice(form, "method", ABINITIO["method"], "Try the other one if the first finds no structure.")
     add_optics(form)
     add_bad_images(form, ABINITIO)
     add_computing(form)
@@ -107,6 +113,7 @@ def abinitio_params(protocol: Any) -> AbinitioParams:
     return AbinitioParams(
         particles=str(protocol.getStarPath()),
         output=str(protocol.getRunDir().path),
+        method=ABINITIO["method"].choices[protocol.method.get()],
         max_resolution=_unless(protocol.maxResolution.get(), AUTOMATIC),
         shift_std=_unless(protocol.shiftStd.get(), ESTIMATED),
         symmetry=symmetry_of(protocol),

@@ -40,6 +40,7 @@ LABELS = {
     "symmetry": "Symmetry",
     "classes": "Number of structures",
     "flip_hand": "Other hand",
+    "method": "Method",
 }
 """What the form calls the engine's options."""
 
@@ -47,6 +48,7 @@ RANK_CHOICES = ("automatic", "fixed")
 """The two ways to a number of components."""
 
 _CHOICES = {
+    "method": {"em": "expectation maximisation (em)", "sgd": "stochastic gradient descent (sgd)"},
     "pose_schedule": {"newton": "Gauss-Newton steps", "paper": "as published"},
     "objective": {"ml": "maximum likelihood", "ls": "least squares"},
     "invert_contrast": {"auto": "find out", "yes": "yes", "no": "no"},

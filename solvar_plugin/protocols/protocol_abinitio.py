@@ -10,7 +10,7 @@ from solvar_engine.contract.results import read_structure
 from solvar_engine.contract.run import read_record
 from solvar_engine.contract.status import read_status
 from solvar_plugin.protocols import abinitio_outputs as outputs
-from solvar_plugin.protocols.abinitio_form import ABINITIO, abinitio_params, define_form, size_problems
+from solvar_plugin.protocols.abinitio_form import ABINITIO, SEARCHES, abinitio_params, define_form, size_problems
 from solvar_plugin.protocols.form_options import in_form_words, option_problems
 from solvar_plugin.protocols.protocol_particles import SolvarProtParticles
 from solvar_plugin.protocols.summaries import cost_lines, message_lines, outlier_lines
@@ -115,8 +115,9 @@ class SolvarProtAbinitio(SolvarProtParticles):
         record = read_record(run)
         options = record["options"]
         return [
-            "Orientations and shifts of the particles were found without a reference by online expectation "
-            f"maximisation and refined by Gauss-Newton steps (SOLVAR engine {record['versions']['solvar_engine']}, "
-            f"[Yadgar2026]), from images Fourier-cropped to {record['resolved']['box']} px, in point group "
-            f"{options['symmetry']}, with random seed {options['seed']}; {structure.evidence()}."
+            "Orientations and shifts of the particles were found without a reference by "
+            f"{SEARCHES[options['method']]} and refined by Gauss-Newton steps (SOLVAR engine "
+            f"{record['versions']['solvar_engine']}, [Yadgar2026]), from images Fourier-cropped to "
+            f"{record['resolved']['box']} px, in point group {options['symmetry']}, with random seed "
+            f"{options['seed']}; {structure.evidence()}."
         ]

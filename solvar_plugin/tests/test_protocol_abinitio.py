@@ -166,8 +166,9 @@ class TestAbinitioOutcomes(StandInProject, BaseTest):
 
     def test_without_structure_there_is_a_warning_and_no_output(self):
         protocol = self.protocol(
-            symmetry=" D2", shiftStd=4.5, maxResolution=15.0, boxSize=16, flipHand=True, seed=3, skipBadImages=True
-        )
+            symmetry=" D2", shiftStd=4.5, maxResolution=15.0, boxSize=16, flipHand=True, seed=3, skipBadImages=True,
+            method=1,
+        )  # fmt: skip
         self.record.write_text("")
         self.assertFalse(self.run_to_the_end(protocol, SOLVAR_STAND_IN_STRUCTURE="none"))
         self.assertTrue(protocol.isFinished())
@@ -175,7 +176,8 @@ class TestAbinitioOutcomes(StandInProject, BaseTest):
         self.assertIn("WARNING: no structure was found", protocol.summary()[0])
         self.assertEqual(protocol._methods(), [])
         call = " ".join(json.loads(self.record.read_text().splitlines()[0])["arguments"])
-        for words in ("symmetry D2", "shift-std 4.5", "max-resolution 15.0", "box 16", "flip-hand", "seed 3"):
+        expected = "method sgd", "symmetry D2", "shift-std 4.5", "max-resolution 15.0", "box 16", "flip-hand", "seed 3"
+        for words in expected:
             self.assertIn(f"--{words}", call)
 
     def test_what_is_wrong_is_said_in_words_of_the_form(self):
@@ -183,6 +185,7 @@ class TestAbinitioOutcomes(StandInProject, BaseTest):
             ({"symmetry": "X7"}, "'Symmetry' is 'X7'"),
             ({"numberOfStructures": 3}, "at least 300 are needed"),
             ({"numberOfStructures": 2, "symmetry": "C3"}, "'Number of structures' 2 needs 'Symmetry' C1"),
+            ({"numberOfStructures": 2, "method": 1}, "'Number of structures' 2 needs 'Method' em"),
             ({"maxResolution": 4.0}, "nothing finer than 5 Å"),
             ({"boxSize": 18}, "'Working box (px)' is 18"),
         ):

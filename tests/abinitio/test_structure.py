@@ -117,6 +117,26 @@ def test_the_map_belongs_to_the_poses_in_either_hand(solved: tuple[PoselessSourc
     assert correlation(found.volumes[0], other_hand(found).volumes[0]) < 0.9
 
 
+def test_nothing_is_learnt_from_images_that_cannot_be_used(
+    solved: tuple[PoselessSource, Pose, Tensor, Structure],
+) -> None:
+    source, _, _, alone = solved
+    count = len(source)
+    more = replace(
+        source,
+        images=torch.cat((source.images, source.images[:60])),  # as good as the others, but for what is said of them
+        transfer=torch.cat((source.transfer, source.transfer[:60])),
+        pose=Pose(torch.eye(3).expand(count + 60, 3, 3), torch.zeros(count + 60, 2)),
+        contrast=torch.ones(count + 60),
+    )
+    is_usable = torch.arange(count + 60) < count
+    found = find_structure(more, AbinitioOptions(seed=3), silent, is_usable=is_usable)
+    assert found.is_junk.tolist() == (~is_usable).tolist()
+    assert float(angular_distance_deg(found.pose.rotation[:count], alone.pose.rotation).median()) < 0.05
+    assert correlation(found.volumes[0], alone.volumes[0]) > 0.999
+    assert found.verdict.gain == pytest.approx(alone.verdict.gain, rel=1e-3)
+
+
 def test_noise_has_no_structure() -> None:
     source, _, _ = simulated(300, signal=1e-6)
     found = find_structure(source, AbinitioOptions(), silent)
@@ -136,13 +156,13 @@ def test_a_killed_run_goes_on_and_ends_the_same(monkeypatch: pytest.MonkeyPatch)
         stages.append(stage)
         reached.extend([] if shell is None else [shell])
 
-    for memory.most in (1, 3, 4):  # in the first search, after that of all poses, and after the first refinement
+    for memory.most in (1, 3, 4, 5):  # in the first search, after both of all poses, and after the first refinement
         with pytest.raises(KeyboardInterrupt):
             find_structure(source, options, report, memory)
     memory.most = 0
     stages.clear()
     resumed = find_structure(source, options, report, memory)
-    assert list(memory.saved) == ["level_5", "level_6", "modes", "poses"]
+    assert list(memory.saved) == ["level_5", "level_6", "modes", "better_modes", "poses"]
     assert set(stages) <= {"global search", "verdict", "refinement"} and reached[:2] == [5, 6]
     assert torch.equal(resumed.pose.rotation, whole.pose.rotation) and torch.equal(resumed.volumes, whole.volumes)
 

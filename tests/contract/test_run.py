@@ -92,6 +92,7 @@ def test_names_are_those_of_the_contract(tmp_path):
         "particles_cs": "particles.cs",
         "particles_csg": "particles.csg",
         "noise": "noise.csv",
+        "noise_ratio": "noise_of_micrographs.npz",
         "fsc": "fsc.csv",
         "bad_images": "bad_images.csv",
         "metrics": "metrics.csv",

@@ -15,7 +15,7 @@ from solvar_engine.imaging.background import background_columns
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import HalfDisk, images_to_disk, shift_phases
 from solvar_engine.imaging.rotation import random_rotations
-from solvar_engine.imaging.types import Batch, Ctf, Pose
+from solvar_engine.imaging.types import Batch, Ctf, MicrographNoise, Pose
 
 COUNT, BOX, PIXEL_SIZE = 23, 16, 3.0
 DISK = HalfDisk.create(BOX)
@@ -271,3 +271,52 @@ def test_grey_scale_is_one_of_the_signal_and_its_sign_turns_the_image(prepared: 
     source = replace(prepared, coefficients=prepared.coefficients.clone()).with_grey_scale(scale)
     source.subtract(torch.arange(COUNT), everything(source).images)
     assert float(everything(source).images.abs().max()) < 1e-4
+
+
+def test_noise_of_micrographs_whitens_and_is_measured(prepared) -> None:
+    """Images are whitened by the noise of their micrograph, backgrounds are removed as if it was that of a group."""
+    count, micrographs = 600, 6
+    of_row, group = torch.arange(count) % micrographs, torch.arange(count) % 2
+    truth = torch.stack([torch.linspace(1 + 0.2 * number, 1.0, DISK.shell_max + 1) for number in range(micrographs)])
+    truth = truth / truth.mean(dim=0)  # both groups differ from all by as much
+    white = images_to_disk(torch.randn(count, BOX, BOX, generator=random(7)), DISK)
+    plain = PreparedParticles(
+        coefficients=white * truth.sqrt()[of_row][:, DISK.shell],
+        disk=DISK,
+        box_size=BOX,
+        pixel_size=PIXEL_SIZE,
+        pose=Pose(random_rotations(count, random(2)), torch.zeros(count, 2)),
+        ctf=make_ctf(count),
+        group=group,
+        frequency_ratio=torch.ones(2),
+        input_box=BOX,
+        noise_variance=torch.ones(2, DISK.shell_max + 1),
+        image_scale=torch.ones(count),
+        sign=1.0,
+        micrographs=MicrographNoise(of_row),
+    )
+    source = plain.with_noise(plain.noise_variance, truth)
+    as_groups = replace(
+        plain, group=of_row, noise_variance=truth, frequency_ratio=torch.ones(micrographs), micrographs=None
+    )
+    (found,), (expected,) = (each.batches(torch.arange(count), DISK, count) for each in (source, as_groups))
+    torch.testing.assert_close(found.images, expected.images, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.ctf, expected.ctf)
+    torch.testing.assert_close(found.kept_variance(), expected.kept_variance(), rtol=1e-4, atol=1e-4)
+    for known in (plain, source):
+        noise = ResidualNoise(2, DISK, known.micrographs)
+        for batch in known.batches(torch.arange(count), DISK, 100):
+            noise.add(batch.images.abs().square(), group[batch.index], batch.kept_variance(), batch.index)
+        ratio, of_groups = noise.ratio(group), noise.update(known.noise_variance)
+        assert ratio is not None
+        measured = ratio * of_groups[torch.arange(micrographs) % 2]
+        torch.testing.assert_close(measured[:, 1:], truth[:, 1:].float(), rtol=0.12, atol=0)
+
+
+def test_images_without_a_measured_micrograph_stay_as_they_are(prepared) -> None:
+    unmeasured = replace(prepared, micrographs=MicrographNoise(torch.arange(COUNT) % 4))
+    assert torch.equal(left_of(unmeasured), left_of(prepared))
+    one = unmeasured.with_noise(prepared.noise_variance, torch.ones(4, DISK.shell_max + 1))
+    torch.testing.assert_close(left_of(one), left_of(prepared), rtol=1e-4, atol=1e-5)
+    four = unmeasured.with_noise(prepared.noise_variance, torch.full((4, DISK.shell_max + 1), 4.0))
+    torch.testing.assert_close(left_of(four), 0.5 * left_of(prepared), rtol=1e-4, atol=1e-5)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import pytest
 import torch
@@ -58,9 +60,10 @@ class TrueStructure:
         self.given: Pose | None = None
 
     def __call__(
-        self, source: ParticleSource, options: AbinitioOptions, report: Any, checkpoint: Any, *, slices: Any
-    ) -> Structure:
-        self.options, self.given = options, source.pose
+        self, source: ParticleSource, options: AbinitioOptions, report: Any, checkpoint: Any, *, slices: Any,
+        is_usable: Tensor,
+    ) -> Structure:  # fmt: skip
+        self.options, self.given, self.is_usable = options, source.pose, is_usable
         report("coarse search", 0.2, "", 5)
         report("coarse search", 0.5, "half of it is done", shell=6)
         checkpoint.save("state", {"shift": self.pose.shift})
@@ -351,6 +354,17 @@ def test_what_cannot_be_is_said_before_the_work(values, text, hinge, tmp_path):
     assert not list((tmp_path).rglob("*.mrc"))
 
 
+def test_the_search_is_told_which_images_cannot_be_used(hinge, tmp_path):
+    shutil.copytree(hinge.path, tmp_path / "data")
+    (stacks,) = (tmp_path / "data").glob("*.mrcs")
+    with mrcfile.open(stacks, "r+") as images:
+        images.data[[4, 7]] = 0
+    search = TrueStructure(hinge)
+    particles = str(tmp_path / "data" / hinge.particles.name)
+    run(AbinitioParams(particles=particles, output=str(tmp_path / "run"), threads=1, skip_bad_images=True), search)
+    assert torch.nonzero(~search.is_usable).flatten().tolist() == [4, 7]
+
+
 def test_a_search_that_refuses_is_an_error_of_the_user(hinge, tmp_path):
     def refuse(*arguments: Any, **options: Any) -> Structure:
         raise ValueError("there is nothing to find")
@@ -364,16 +378,16 @@ def test_a_killed_search_goes_on_from_its_checkpoint(hinge, tmp_path):
     class Killed(Exception):
         pass
 
-    def killed(source: Any, options: Any, report: Any, checkpoint: Any, *, slices: Any) -> Structure:
+    def killed(source: Any, options: Any, report: Any, checkpoint: Any, *, slices: Any, is_usable: Any) -> Structure:
         assert checkpoint.load("state") is None
         checkpoint.save("state", {"shift": torch.arange(3.0), "step": torch.tensor(4)})
         raise Killed
 
-    def resumed(source: Any, options: Any, report: Any, checkpoint: Any, *, slices: Any) -> Structure:
+    def resumed(source: Any, options: Any, report: Any, checkpoint: Any, *, slices: Any, is_usable: Any) -> Structure:
         kept = checkpoint.load("state")
         torch.testing.assert_close(kept["shift"], torch.arange(3.0))
         assert int(kept["step"]) == 4
-        return TrueStructure(hinge)(source, options, report, checkpoint, slices=slices)
+        return TrueStructure(hinge)(source, options, report, checkpoint, slices=slices, is_usable=is_usable)
 
     params = AbinitioParams(particles=str(hinge.particles), output=str(tmp_path / "run"), threads=1)
     with pytest.raises(Killed):

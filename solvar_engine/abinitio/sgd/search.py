@@ -284,6 +284,7 @@ def find_structure_by_sgd(
     *,
     slices: SliceOptions = DEFAULT_OPTIONS,
     sgd: SgdOptions | None = None,
+    is_usable: Tensor | None = None,
 ) -> Structure:
     """Find the structure that images show, starting by stochastic gradient descent.
 
@@ -298,6 +299,7 @@ def find_structure_by_sgd(
     checkpoint : Checkpoint, optional
     slices : SliceOptions
     sgd : SgdOptions, optional
+    is_usable : Tensor, optional, shape (n,), bool
 
     Raises
     ------
@@ -328,4 +330,6 @@ def find_structure_by_sgd(
         noise = torch.ones(disk.shell_max + 1, dtype=torch.float64)
         return recentred(Mixture(volume[None], shares, noise, shift_std_px), operators)
 
-    return find_structure(source, options, report, checkpoint, slices=slices, low_search=low_search)
+    return find_structure(
+        source, options, report, checkpoint, slices=slices, low_search=low_search, is_usable=is_usable
+    )

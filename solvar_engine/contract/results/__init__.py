@@ -55,9 +55,11 @@ from solvar_engine.contract.results.spectra import (
     read_fsc,
     read_metrics,
     read_noise,
+    read_noise_ratio,
     resolution_at_threshold,
     write_fsc,
     write_noise,
+    write_noise_ratio,
 )
 from solvar_engine.contract.results.states import (
     EXTRAPOLATED,

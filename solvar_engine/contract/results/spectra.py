@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import zipfile
 
 import numpy as np
 
-from solvar_engine.contract.files import append_csv, as_text
+from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import append_csv, as_text, atomic_path
 from solvar_engine.contract.results.tables import Table, read_columns, write_columns
 
 NOISE_COLUMNS = ("shell", "frequency", "noise_variance", "group")
@@ -26,6 +28,28 @@ def read_noise(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read noise.csv by columns; ``group`` is text, "1" where the table does not tell."""
     table = read_columns(path, ("frequency", "noise_variance"))
     return {**table, "group": as_text(table.get("group", np.full(len(table["frequency"]), "1")))}
+
+
+def write_noise_ratio(path: str | os.PathLike[str], micrograph: np.ndarray, ratio: np.ndarray) -> None:
+    """Write the number of each particle's micrograph (n,), and noise variances over those of the groups (m, shells)."""
+    arrays = {"micrograph": np.asarray(micrograph, dtype=np.int32), "ratio": np.asarray(ratio, dtype=np.float32)}
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def read_noise_ratio(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Read what :func:`write_noise_ratio` wrote.
+
+    Raises
+    ------
+    UserError
+        If the file does not hold it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return archive["micrograph"], archive["ratio"]
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} does not hold the noise of micrographs ({error}): fit the run again.") from error
 
 
 def write_fsc(path: str | os.PathLike[str], columns: Table) -> None:

@@ -106,6 +106,9 @@ class RunDir:
     particles_cs = FileIn("particles.cs", "The same for cryoSPARC; only of particles that came in a .cs file")
     particles_csg = FileIn("particles.csg", "With this file cryoSPARC imports particles.cs")
     noise = FileIn("noise.csv", "Table of the noise spectrum")
+    noise_ratio = FileIn(
+        "noise_of_micrographs.npz", "Noise of each micrograph over that of its optics group; only if they are known"
+    )
     fsc = FileIn("fsc.csv", "Table of half-set Fourier shell correlations")
     metrics = FileIn("metrics.csv", "Table of the progress of the optimisation")
     bad_images = FileIn("bad_images.csv", "Table of the images that could not be used; only if there are several")

@@ -17,6 +17,7 @@ from solvar_engine.imaging.types import ParticleSource
 
 _NOISE_PARTICLES = 5_000
 _NOISE_PARTICLES_PER_GROUP = 500  # at least, as far as an optics group has them
+_NOISE_PARTICLES_OF_MICROGRAPHS, _LEAST_OF_MICROGRAPH = 25_000, 10  # of a half-set
 _JUDGED_SHELL = 16  # what particles look like is decided below; all shells found the same outliers
 _MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
 
@@ -91,21 +92,28 @@ def judge_images(
     if not is_doubted:
         outlier[used] = found
     band = problem.band(shell_max)
-    noise = ResidualNoise(source.noise_variance.shape[0], source.disk)
+    noise = ResidualNoise(source.noise_variance.shape[0], source.disk, source.micrographs)
     for index, factors in judged:
         sample = _noise_sample(source, index[~outlier[index]])
         for rows, power, kept in residual_power(source, sample, band, change_box(factors.volumes, band.box_size)):
-            noise.add(power, group[rows], kept)
+            noise.add(power, group[rows], kept, rows)
     noise.complete(source.world)
     if source.contrast is not None:
         contrast = contrast * source.contrast.cpu()
     contrast = (contrast / contrast[~outlier].mean()).clamp_min(LEAST_CONTRAST)
     measured = noise.update(source.noise_variance).to(source.noise_variance.device)
-    return JudgedImages(measured, outlier, contrast.float(), share if is_doubted else 0.0)
+    return JudgedImages(measured, outlier, contrast.float(), share if is_doubted else 0.0, noise.ratio(group))
 
 
 def _noise_sample(source: ParticleSource, index: Tensor) -> Tensor:
-    """Some particles of a half-set, as many of each optics group as its noise needs."""
+    """Some particles of a half-set, as many of each optics group, and of each micrograph, as its noise needs."""
+    if source.micrographs is not None:
+        of_row = source.micrographs.micrograph[index]
+        order = torch.argsort(of_row, stable=True)
+        size = torch.bincount(of_row)
+        number = torch.arange(len(index)) - (size.cumsum(0) - size)[of_row[order]]
+        most = max(_LEAST_OF_MICROGRAPH, _NOISE_PARTICLES_OF_MICROGRAPHS // int((size > 0).sum()))
+        return index[order[number < most]].sort().values
     groups, group_of = source.noise_variance.shape[0], source.group.cpu()[index]
     wanted = max(_NOISE_PARTICLES // groups, _NOISE_PARTICLES_PER_GROUP) // 2
     members = [index[group_of == group] for group in range(groups)]

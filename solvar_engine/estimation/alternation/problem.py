@@ -118,7 +118,7 @@ class AlternationProblem:
         """The images at the noise, contrasts and poses of a state."""
         source = self.source
         if state.judged is not None:
-            source = source.with_noise(state.judged.noise)
+            source = source.with_noise(state.judged.noise, state.judged.noise_ratio)
             if self.refines_contrast:
                 source = source.with_contrast(state.judged.contrast)
         return source if state.pose is None else source.with_pose(state.pose)

@@ -36,12 +36,15 @@ class JudgedImages:
         Of mean 1 without outliers.
     doubted_share : float
         Share of images that look like outliers, if it is so large that none is left out; else 0.
+    noise_ratio : Tensor or None, shape (micrographs, shells), float32
+        Variance in each micrograph over that of its group.
     """
 
     noise: Tensor
     outlier: Tensor
     contrast: Tensor
     doubted_share: float
+    noise_ratio: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass
 from solvar_engine.imaging.fourier import HalfDisk
 from solvar_engine.imaging.shells import shell_means, shrunk_spectra
-from solvar_engine.imaging.types import BatchSource
+from solvar_engine.imaging.types import BatchSource, MicrographNoise
+
+_LIMITS_OF_RATIO = (0.1, 10.0)  # between the noise of micrographs and that of all
 
 
 def residual_power(
@@ -50,28 +52,39 @@ def residual_power(
 
 
 class ResidualNoise:
-    """Collects residual powers and turns them into a noise spectrum per optics group.
+    """Collects residual powers and turns them into a noise spectrum per optics group, and one per micrograph.
 
     Parameters
     ----------
     groups : int
     disk : HalfDisk
+    micrographs : MicrographNoise, optional
+        What whitened the images beside the spectra of the groups.
     """
 
-    def __init__(self, groups: int, disk: HalfDisk) -> None:
-        self._disk = disk
+    def __init__(self, groups: int, disk: HalfDisk, micrographs: MicrographNoise | None = None) -> None:
+        self._disk, self._micrographs = disk, micrographs
+        count = 0 if micrographs is None else int(micrographs.micrograph.max()) + 1
+        self._of_micrographs = torch.zeros(2, count, disk.shell_max + 1, dtype=torch.float64)
         self._power = torch.zeros(groups, len(disk), dtype=torch.float64, device=disk.weight.device)
         self._kept = torch.zeros_like(self._power)
 
-    def add(self, power: Tensor, group: Tensor, kept: Tensor) -> None:
-        """Add powers (n, pixels) of whitened images of some groups (n,), and what they are if that of noise is 1."""
+    def add(self, power: Tensor, group: Tensor, kept: Tensor, rows: Tensor | None = None) -> None:
+        """Add powers (n, pixels) of whitened images of some groups (n,), and what they are if that of noise is 1.
+
+        ``rows`` (n,) says which ones they are, where micrographs are told apart.
+        """
+        if self._micrographs is not None and rows is not None:
+            own = self._micrographs.micrograph[rows]
+            for table, values in zip(self._of_micrographs, (power, torch.where(power > 0, kept, 0.0)), strict=True):
+                table.index_add_(0, own, shell_means(values, self._disk).cpu())
         group = group.to(self._power.device)
         self._power.index_add_(0, group, power.double())
         self._kept.index_add_(0, group, kept.double())
 
     def complete(self, world: World) -> None:
         """Take in what other processes have added."""
-        self._power, self._kept = world.total(self._power, self._kept)
+        self._power, self._kept, self._of_micrographs = world.total(self._power, self._kept, self._of_micrographs)
 
     def update(self, noise_variance: Tensor) -> Tensor:
         """Correct the noise variance (groups, shells) that whitened the images.
@@ -87,3 +100,26 @@ class ResidualNoise:
         power = torch.where(kept > 0, noise_variance * power / kept, noise_variance.double())
         measured = kept * torch.bincount(self._disk.shell, minlength=kept.shape[1])
         return torch.where(kept > 0, shrunk_spectra(power, measured), noise_variance.double()).float()
+
+    def ratio(self, group: Tensor) -> Tensor | None:
+        """Noise variance (micrographs, shells) over that of the optics group, once `complete`.
+
+        ``group`` (n,) is that of all particles.
+
+        What few images say of a shell is brought near what all have in common, as between groups. None where
+        micrographs are not told apart.
+        """
+        if self._micrographs is None:
+            return None
+        power, kept = self._of_micrographs
+        own_group = torch.zeros(len(kept), dtype=torch.int64).index_put((self._micrographs.micrograph,), group.cpu())
+        kept_of_group = torch.where(self._power > 0, self._kept, 0.0)
+        of_group = (shell_means(self._power, self._disk) / shell_means(kept_of_group, self._disk)).cpu()[own_group]
+        there = (kept > 0) & (of_group > 0)
+        relative = torch.where(there, power / kept / of_group, 1.0)
+        before = 1.0 if self._micrographs.ratio is None else self._micrographs.ratio.double()
+        measured = kept * torch.bincount(self._disk.shell.cpu(), minlength=kept.shape[1])
+        measured[:, 0] = 0
+        found = shrunk_spectra(torch.where(there, relative * before, before), measured)
+        found[:, 0] = 1
+        return torch.where(there, found, before).clamp(*_LIMITS_OF_RATIO).float()

@@ -81,8 +81,12 @@ class Search:
     @property
     def is_usable(self) -> Tensor:
         """Images with content, shape (n,), bool."""
-        is_bad = self.images.is_bad
-        return torch.ones(len(self.images), dtype=torch.bool) if is_bad is None else ~is_bad
+        return usable(self.images)
+
+
+def usable(images: PreparedParticles) -> Tensor:
+    """Tell which images (n,) have content; bool."""
+    return torch.ones(len(images), dtype=torch.bool) if images.is_bad is None else ~images.is_bad
 
 
 def write_search(search: Search) -> str:

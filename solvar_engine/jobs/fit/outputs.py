@@ -21,6 +21,7 @@ from solvar_engine.contract.results import (
     write_fsc,
     write_latents,
     write_noise,
+    write_noise_ratio,
     write_rank,
 )
 from solvar_engine.contract.run import RunDir
@@ -195,6 +196,9 @@ def write_spectra(
             "group": np.repeat(list(stack.group_names), len(shells)),
         },
     )
+    micrographs = source.micrographs
+    if micrographs is not None and micrographs.ratio is not None:
+        write_noise_ratio(run.noise_ratio, micrographs.micrograph.numpy(), micrographs.ratio.numpy())
     write_fsc(
         run.fsc,
         {

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import ReconstructParams
-from solvar_engine.contract.results import GREY_SCALE, HALF_SET, OUTLIER, Latents, read_latents, read_noise
+from solvar_engine.contract.results import (
+    GREY_SCALE,
+    HALF_SET,
+    OUTLIER,
+    Latents,
+    read_latents,
+    read_noise,
+    read_noise_ratio,
+)
 from solvar_engine.contract.run import RunDir, changed_inputs, read_record
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.words import counted
@@ -245,11 +253,20 @@ def prepare(
     noise = read_noise(run.noise)["noise_variance"]
     if params.particles is None and noise.size == prepared.noise_variance.numel():
         measured = torch.from_numpy(noise.reshape(prepared.noise_variance.shape))
-        prepared = prepared.with_noise(measured / prepared.grey_unit**2)
+        prepared = prepared.with_noise(measured / prepared.grey_unit**2, _noise_ratio(run, prepared))
     # what the images were scaled by is part of the contrast that the run has written
     relative = torch.ones(len(stack))
     relative[row] = torch.as_tensor(contrast).float() * prepared.image_scale[row]
     return prepared.with_contrast(relative / relative[row].mean())
+
+
+def _noise_ratio(run: RunDir, prepared: PreparedParticles) -> Tensor | None:
+    """Noise of micrographs as the fit measured it, if they are the same."""
+    if prepared.micrographs is None or not run.noise_ratio.exists():
+        return None
+    micrograph, ratio = read_noise_ratio(run.noise_ratio)
+    same = np.array_equal(micrograph, prepared.micrographs.micrograph.numpy())
+    return torch.from_numpy(ratio) if same and ratio.shape[1] == prepared.noise_variance.shape[1] else None
 
 
 def grey_scales_of(table: StarTable, row: NDArray[np.int64], count: int) -> Tensor | None:
