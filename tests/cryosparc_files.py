@@ -72,9 +72,14 @@ def fields_of(star_path: Path, stack: str, shift_pixel: float = 2.0) -> np.ndarr
     origins = np.stack([column("rlnOriginXAngst"), column("rlnOriginYAngst")], axis=1)
     numbers = [int(name.partition("@")[0]) - 1 for name in rows.text("rlnImageName")]
     box = int(group.numbers("rlnImageSize")["rlnImageSize"][0])
+    micrographs = {}
+    if "rlnMicrographName" in rows:
+        names = [f">J2/{name}".encode() for name in rows.text("rlnMicrographName")]
+        micrographs["location/micrograph_path"] = np.array(names)
     return table(
         {
             "uid": np.random.default_rng(1).permutation(count).astype(np.uint64) + np.uint64(2**63),
+            **micrographs,
             "blob/path": np.full(count, stack.encode()),
             "blob/idx": np.array(numbers, dtype=np.uint32),
             "blob/shape": np.full((count, 2), box, dtype=np.uint32),
