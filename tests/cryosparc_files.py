@@ -58,17 +58,28 @@ def fields_of(star_path: Path, stack: str, shift_pixel: float = 2.0) -> np.ndarr
     def column(name: str) -> np.ndarray:
         return rows.numbers(name)[name]
 
+    def of_group(name: str, without: float = 0.0) -> float:
+        return float(group.numbers(name)[name][0]) if name in group else without
+
     def of_all(name: str) -> np.ndarray:
-        return np.full(count, group.numbers(name)[name][0], dtype=np.float32)
+        return np.full(count, of_group(name), dtype=np.float32)
+
+    tilt = 1e-3 * np.array([of_group("rlnBeamTiltX"), of_group("rlnBeamTiltY")])
+    matrix = np.array([of_group(f"rlnMagMat{i}{j}", float(i == j)) for i in range(2) for j in range(2)])
 
     angles = np.stack([column(f"rlnAngle{name}") for name in ("Rot", "Tilt", "Psi")], axis=1)
     matrices = Rotation.from_euler("ZYZ", angles, degrees=True).as_matrix()
     origins = np.stack([column("rlnOriginXAngst"), column("rlnOriginYAngst")], axis=1)
     numbers = [int(name.partition("@")[0]) - 1 for name in rows.text("rlnImageName")]
     box = int(group.numbers("rlnImageSize")["rlnImageSize"][0])
+    micrographs = {}
+    if "rlnMicrographName" in rows:
+        names = [f">J2/{name}".encode() for name in rows.text("rlnMicrographName")]
+        micrographs["location/micrograph_path"] = np.array(names)
     return table(
         {
             "uid": np.random.default_rng(1).permutation(count).astype(np.uint64) + np.uint64(2**63),
+            **micrographs,
             "blob/path": np.full(count, stack.encode()),
             "blob/idx": np.array(numbers, dtype=np.uint32),
             "blob/shape": np.full((count, 2), box, dtype=np.uint32),
@@ -84,8 +95,9 @@ def fields_of(star_path: Path, stack: str, shift_pixel: float = 2.0) -> np.ndarr
             "ctf/df2_A": column("rlnDefocusV").astype(np.float32),
             "ctf/df_angle_rad": np.deg2rad(column("rlnDefocusAngle")).astype(np.float32),
             "ctf/phase_shift_rad": np.zeros(count, dtype=np.float32),
-            "ctf/tilt_A": np.zeros((count, 2), dtype=np.float32),
-            "ctf/anisomag": np.zeros((count, 4), dtype=np.float32),
+            # Cs in Angstrom times the sine; what is more than the identity
+            "ctf/tilt_A": np.tile(1e7 * of_group("rlnSphericalAberration") * np.sin(tilt), (count, 1)).astype("f4"),
+            "ctf/anisomag": np.tile(matrix - [1, 0, 0, 1], (count, 1)).astype(np.float32),
             "alignments3D/split": (column("rlnRandomSubset") - 1).astype(np.uint32)
             if "rlnRandomSubset" in rows
             else np.arange(count, dtype=np.uint32) % 2,

@@ -18,13 +18,18 @@ from solvar_engine.imaging.ctf import electron_wavelength
 
 logger = logging.getLogger(__name__)
 
+_ODD_LENGTHS = tuple(q * (q + 1) for q in range(1, 10))  # of lists with all orders up to n = 2 q - 1
+_EVEN_LENGTHS = tuple(q * q for q in range(1, 11))
 TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
 ODD, EVEN = "rlnOddZernike", "rlnEvenZernike"
 MAGNIFICATION = ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
 _COMA = slice(3, 5)  # odd Zernike coefficients that a beam tilt has the place of
 _WIDEST = (0.5, 2.0)  # of the singular values of a magnification matrix
-_MOST_TERMS = 100
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_MOST_TERMS, _SHOWN = 100, 40  # numbers of a list, and characters of one that is shown
+_MOST_TILT = 20.0  # mrad, that a microscope may have
+_USUAL = (0.92, 1.08)  # singular values of the magnification matrices of microscopes
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_ONE, _LIST = re.compile(_NUMBER), re.compile(rf"\[\s*(?:{_NUMBER}(?:\s*[,\s]\s*{_NUMBER})*)?\s*\]|{_NUMBER}")
 
 
 class ColumnsOfOptics(Protocol):
@@ -75,6 +80,13 @@ def read_aberrations(
     table = _Values(star, columns.source, group, first_rows)
     tilt, is_tilted = table.numbers(TILT, (0.0, 0.0))
     odd, even = table.lists(ODD), table.lists(EVEN)
+    has_coefficients = bool(odd.any() or even.any())
+    _doubt_lengths(columns, (ODD, odd.shape[1], _ODD_LENGTHS), (EVEN, even.shape[1], _EVEN_LENGTHS))
+    if np.abs(tilt).max() > _MOST_TILT:
+        columns.doubt(
+            f"{columns.source} has a beam tilt of {np.abs(tilt).max():g} mrad, more than microscopes have: check"
+            f" {TILT[0]} and {TILT[1]}"
+        )
     if is_tilted:
         cs, voltage = (torch.from_numpy(columns.get(name)[first_rows]) for name in
                        ("rlnSphericalAberration", "rlnVoltage"))  # fmt: skip
@@ -85,8 +97,8 @@ def read_aberrations(
         odd[:, :6] += beam_tilt_zernike(torch.from_numpy(tilt), cs, electron_wavelength(voltage)).numpy()
     matrix, _ = table.numbers(MAGNIFICATION, (1.0, 0.0, 0.0, 1.0))
     matrix = matrix.reshape(-1, 2, 2)
-    _refuse_matrices(matrix, columns.source)
-    found = {"beam tilt": bool(tilt.any()), "higher-order aberrations": bool(odd.any() or even.any()),
+    _refuse_matrices(matrix, columns)
+    found = {"beam tilt": bool(tilt.any()), "higher-order aberrations": has_coefficients,
              "anisotropic magnification": bool((matrix != np.eye(2)).any())}  # fmt: skip
     if any(found.values()):
         logger.info("Corrected for: %s", ", ".join(name for name, is_there in found.items() if is_there))
@@ -148,21 +160,37 @@ class _Values:
         return np.zeros((len(self._first_rows), 0)) if cells is None else self._parsed(name, cells)
 
     def _parsed(self, name: str, cells: list[str]) -> NDArray[np.float64]:
-        numbers = [[float(text) for text in _NUMBER.findall(cell)] for cell in cells]
+        numbers = [[float(text) for text in _ONE.findall(cell)] for cell in cells]
         for cell, values in zip(cells, numbers, strict=True):
-            rest = _NUMBER.sub("", cell).strip("[], \t").replace(",", "")
-            if rest or not np.isfinite(values).all() or len(values) > _MOST_TERMS or not (values or "[" in cell):
-                raise UserError(f"{cell!r}, column {name} of {self._source}, is no number or list of some: correct it.")
+            if not _LIST.fullmatch(cell.strip()) or not np.isfinite(values).all() or len(values) > _MOST_TERMS:
+                shown = repr(cell) if len(cell) < _SHOWN else f"{cell[:_SHOWN]!r}..."
+                raise UserError(f"{shown}, column {name} of {self._source}, is no number or list of some: correct it.")
         found = np.zeros((len(cells), max(map(len, numbers))))
         for row, values in enumerate(numbers):
             found[row, : len(values)] = values
         return found
 
 
-def _refuse_matrices(matrix: NDArray[np.float64], source: str) -> None:
+def _doubt_lengths(columns: ColumnsOfOptics, *lists: tuple[str, int, tuple[int, ...]]) -> None:
+    for name, length, complete in lists:
+        if length and length not in complete:
+            orders = ", ".join(map(str, complete[:3]))
+            columns.doubt(
+                f"{name} of {columns.source} has {length} coefficients, where RELION writes {orders} and so on: are"
+                " they those of this column?"
+            )
+
+
+def _refuse_matrices(matrix: NDArray[np.float64], columns: ColumnsOfOptics) -> None:
     lowest, highest = _WIDEST
     values = np.linalg.svd(matrix, compute_uv=False)
     for of_group, (largest, smallest) in zip(matrix, values, strict=True):
         if not (lowest <= smallest and largest <= highest and np.linalg.det(of_group) > 0):
             text = ", ".join(f"{value:g}" for value in of_group.ravel())
-            raise UserError(f"The magnification matrix {text} (rlnMagMat00 to 11) of {source} cannot be: correct it.")
+            found = f"The magnification matrix {text} (rlnMagMat00 to 11) of {columns.source}"
+            raise UserError(f"{found} cannot be: correct it.")
+    if values.min() < _USUAL[0] or values.max() > _USUAL[1]:
+        columns.doubt(
+            f"The magnification matrices (rlnMagMat00 to 11) of {columns.source} scale images by {values.min():.3g} to"
+            f" {values.max():.3g}, more than microscopes do: check them"
+        )

@@ -53,17 +53,23 @@ class BadImages:
         UserError
             If there are any that matter, unless they are to be left out; or if they are most of all.
         """
+        list_row = np.arange(len(stack)) if stack.list_row is None else stack.list_row
         rows = sorted(row for row in faults if self.unused is None or not self.unused[row])
+        # each row of the list once, whatever symmetry has made of it
+        listed = list_row[rows]
+        rows = [rows[first] for first in np.unique(listed, return_index=True)[1]]
         if not rows:
             return
-        where = self._list(stack, rows, faults)
+        number, count = (list_row + 1).tolist(), len(np.unique(list_row))
+        where = self._list(stack, rows, number, faults)
         first = f"{stack.name_of_image(rows[0])} {faults[rows[0]]}"
-        is_most = len(rows) > _MOST_LEFT_OUT * len(stack)
+        is_most = len(rows) > _MOST_LEFT_OUT * count
         remedy = "give unmasked images" if faults[rows[0]] == MASKED else "extract it again"
         remedy += ", or leave it out with --skip-bad-images"
         if len(rows) > 1:
-            shown = ", ".join(str(row + 1) for row in rows[:_SHOWN_ROWS]) + (" ..." if len(rows) > _SHOWN_ROWS else "")
-            first += f", and {len(rows)} of {len(stack)} images cannot be used (rows {shown}{where})"
+            shown = ", ".join(str(number[row]) for row in rows[:_SHOWN_ROWS])
+            shown += " ..." if len(rows) > _SHOWN_ROWS else ""
+            first += f", and {len(rows)} of {count} images cannot be used (rows {shown}{where})"
             remedy = "extract them again" + ("" if is_most else ", or leave them out with --skip-bad-images")
         if not self.leave_out:
             raise UserError(f"{first}: {remedy}.")
@@ -71,11 +77,11 @@ class BadImages:
             raise UserError(f"{first}: too many to leave out; extract them again.")
         logger.warning("%s: left out, as outliers", first)
 
-    def _list(self, stack: ParticleStack, rows: list[int], faults: Mapping[int, str]) -> str:
+    def _list(self, stack: ParticleStack, rows: list[int], number: list[int], faults: Mapping[int, str]) -> str:
         if self.listing is None or len(rows) < 2:
             return ""
         names = stack.image_names
-        columns = {"row": [row + 1 for row in rows], "image": [names[row] for row in rows]}
+        columns = {"row": [number[row] for row in rows], "image": [names[row] for row in rows]}
         write_csv(self.listing, {**columns, "fault": [faults[row] for row in rows]})
         return f"; all are in {self.listing}"
 

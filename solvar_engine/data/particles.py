@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
@@ -52,6 +53,8 @@ class ParticleStack:
         That were read, images aside.
     cryosparc : CryosparcParticles or None
         All fields of a `.cs` file.
+    list_row : ndarray of int64, shape (n,), or None
+        Row of the list that symmetry has made each row from; None if they are the same.
 
     Examples
     --------
@@ -68,6 +71,7 @@ class ParticleStack:
     cautions: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     cryosparc: CryosparcParticles | None = None
+    list_row: NDArray[np.int64] | None = None
 
     @classmethod
     def from_star(
@@ -117,6 +121,13 @@ class ParticleStack:
 
     def __len__(self) -> int:
         return len(self.metadata.group)
+
+    @property
+    def count_in_words(self) -> str:
+        """How many particles there are, and in how many orientations if symmetry has made several of each."""
+        if self.list_row is None:
+            return counted(len(self), "particle")
+        return f"{counted(len(np.unique(self.list_row)), 'particle')} in {len(self)} orientations"
 
     @property
     def box_size(self) -> int:

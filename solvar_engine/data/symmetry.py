@@ -92,6 +92,7 @@ def _repeated(stack: ParticleStack, row: NDArray[np.int64], rotation: Tensor) ->
         metadata=metadata,
         index=dataclasses.replace(stack.index, stack=stack.index.stack[row], image=stack.index.image[row]),
         cryosparc=None,
+        list_row=row,
     )
 
 

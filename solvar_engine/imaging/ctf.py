@@ -132,7 +132,8 @@ def divided_by_ctf(
     Returns
     -------
     images : Tensor, shape (n, y, x)
-        y without its coefficients near zeros of C.
+        y without its coefficients near zeros of C, and without the unpaired Nyquist lines of even boxes, where programs
+        differ in the sign of the frequency at which they take C.
     power : Tensor, shape (n,)
         Of C y near zeros of C, over that of y elsewhere: a third of `LEAST_PREMULTIPLIED` squared of such images, and a
         hundred times that of others.
@@ -144,10 +145,12 @@ def divided_by_ctf(
     )  # fmt: skip
     own = torch.stack((kx, ky), dim=-1).reshape(-1, 2).double() / (box_size * pixel_size)
     values = ctf_at(ctf, own @ magnification.to(own).T).reshape(-1, *ky.shape)
-    is_near = values == 0
-    divided = filter_images(images, torch.where(is_near, 0.0, 1 / values))
+    is_paired = 2 * torch.maximum(kx, ky.abs()) < box_size
+    is_near = (values == 0) & is_paired
+    is_kept = (values != 0) & is_paired
+    divided = filter_images(images, torch.where(is_kept, 1 / values, 0.0))
     near, elsewhere = (
         part.square().sum(dim=(1, 2)) / where.sum(dim=(1, 2)).clamp_min(1)
-        for part, where in ((filter_images(images, is_near.to(values.dtype)), is_near), (divided, ~is_near))
+        for part, where in ((filter_images(images, is_near.to(values.dtype)), is_near), (divided, is_kept))
     )
     return divided, near / elsewhere.clamp_min(torch.finfo(values.dtype).tiny)

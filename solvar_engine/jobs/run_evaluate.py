@@ -125,6 +125,10 @@ def run(params: EvaluateParams) -> None:
         logger.info("Leaving out %s not show the molecule", junk)
     estimate = _read_estimate(run_dir, truth_files, star, names)
     metadata, meanings = read_metadata(star), _MEANINGS
+    if len(symmetry_operators(read_record(run_dir)["options"].get("symmetry", "C1"))) > 1:
+        rows = np.sort(np.unique(names, return_index=True)[1])  # at their own orientations
+        star = star.replace(star.particles, star.particles.only(rows.tolist()))
+        estimate, truth, metadata = estimate.of(rows), truth.of(rows), _metadata_of(metadata, rows)
     of_frame: Scores = {}
     if params.align or read_structure(run_dir) is not None:
         meanings = _MEANINGS | _ALIGNED_MEANINGS

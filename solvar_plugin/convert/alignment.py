@@ -1,4 +1,4 @@
-"""Orientations and shifts that the engine has refined or found, as Scipion's transforms."""
+"""Orientations and shifts that the engine has refined, found or added, as Scipion's transforms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
 
 @dataclass(frozen=True)
 class RefinedPoses:
-    """Refined or found orientations and shifts, row by row.
+    """Orientations and shifts that were refined, found, or added by symmetry, row by row.
 
     Attributes
     ----------
@@ -50,8 +50,11 @@ class RefinedPoses:
 
 def refined_poses_of(table: StarTable) -> RefinedPoses | None:
     """Return the poses of a table of particles; None if the engine has taken them as they were."""
-    if ROTATION_STD not in table:
-        return None
+    return poses_of(table) if ROTATION_STD in table else None
+
+
+def poses_of(table: StarTable) -> RefinedPoses:
+    """Return the poses of a table of particles."""
     numbers = table.numbers(*_ANGLES, *_ORIGINS)
     known = table.numbers(*(name for name in POSE_CHANGE_COLUMNS if name in table))
     rotation = relion_to_rotation(*(numbers[name] for name in _ANGLES))

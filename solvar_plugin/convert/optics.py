@@ -17,6 +17,13 @@ from solvar_plugin.convert.locations import image_name, split_image_name
 
 GROUP_ATTRIBUTE = "_rlnOpticsGroup"
 _PIXEL_SIZE_TOLERANCE = 1e-4
+_PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
+# columns that the engine reads, and that Scipion keeps in the text of the table alone
+_TEXT_ONLY = (
+    *("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike"),
+    *("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11"),
+    _PREMULTIPLIED,
+)
 
 
 class Optics:
@@ -37,11 +44,14 @@ class Optics:
 
 
 class AcquisitionOptics(Optics):
-    """One group for each distinct microscope setting of the particles."""
+    """One group for each distinct microscope setting of the particles; what one stored group says holds for all."""
 
     def __init__(self, particles: Any) -> None:
         self._default = particles.getAcquisition()
         self._common = _common_columns(particles)
+        table = stored_table(particles)
+        if table is not None and len(table) == 1:
+            self._common.update({name: table.text(name)[0] for name in _TEXT_ONLY if name in table})
         self._groups: dict[tuple[float, float, float], int] = {}
 
     def group_of(self, particle: Any) -> int:
@@ -193,6 +203,12 @@ def lost_groups(particles: Any) -> int:
     """Return how many optics groups the particles had before an import forgot who is in which; 0 if none were lost."""
     table = stored_table(particles)
     return len(table) if table is not None and len(table) > 1 and not _knows_group(particles) else 0
+
+
+def are_premultiplied(particles: Any, original: Path | None = None) -> bool:
+    """Whether the optics groups say that the images are multiplied with their CTF."""
+    table = stored_table(particles) if original is None else StarFile.read(original).optics
+    return table is not None and _PREMULTIPLIED in table and bool(table.integers(_PREMULTIPLIED).any())
 
 
 def stored_table(particles: Any) -> StarTable | None:

@@ -22,12 +22,15 @@ from solvar_engine.contract.results import (
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_plugin.constants import FLEX_PROGRAM
-from solvar_plugin.convert.alignment import RefinedPoses, refined_poses_of
+from solvar_plugin.convert.alignment import RefinedPoses, poses_of, refined_poses_of
 from solvar_plugin.convert.attributes import csv_list
-from solvar_plugin.convert.particles import ID_COLUMN, enabled_items
+from solvar_plugin.convert.particles import enabled_items, item_ids, rows_of_particles
 
 RUN_ATTRIBUTE = "_solvarRun"
 """Attribute of a flexible set's information: the run directory that its coordinates come from."""
+
+PARTICLE_ATTRIBUTE = "_solvarParticleId"
+"""Attribute of the items of a symmetric molecule: id of the particle whose orientations they are."""
 
 FLEX_ATTRIBUTES = ("_flexInfo", "_zFlex", "_zRed")
 """What makes a particle flexible."""
@@ -47,17 +50,23 @@ class ParticleResults:
     ----------
     run : RunDir
     row_of_id : dict
-        Row of each particle, by its id in Scipion; rows are never found by their order.
+        Row of each item of the output, by its id in Scipion; rows are never found by their order.
+    rows_of_particle : dict
+        Rows of each particle of the input, by its id: several with symmetry, its own orientation first.
+    item_id : ndarray, shape (n,)
+        Id of the item that each row is in the output.
     latents : Latents
     log_likelihood : ndarray, shape (n,), or None
         How well the model explains each image; None if the run does not say.
     is_outlier : ndarray of bool, shape (n,), or None
     poses : RefinedPoses or None
-        None if the run has taken the poses as they were.
+        None if the run has taken the poses as they were, and added none.
     """
 
     run: RunDir
     row_of_id: dict[int, int]
+    rows_of_particle: dict[int, list[int]]
+    item_id: np.ndarray
     latents: Latents
     log_likelihood: np.ndarray | None
     is_outlier: np.ndarray | None
@@ -73,9 +82,11 @@ class ParticleResults:
             If a file is absent or damaged.
         """
         table = StarFile.read(run.particles).particles
-        row_of_id = {int(identity): row for row, identity in enumerate(table.integers(ID_COLUMN))}
+        ids, rows = item_ids(table), rows_of_particles(table)
+        row_of_id = {identity: row for row, identity in enumerate(ids.tolist())}
         images, latents = image_results(table), read_latents(run.latents)
-        return cls(run, row_of_id, latents, images.log_likelihood, images.is_outlier, refined_poses_of(table))
+        poses = poses_of(table) if len(rows) < len(ids) else refined_poses_of(table)
+        return cls(run, row_of_id, rows, ids, latents, images.log_likelihood, images.is_outlier, poses)
 
     @property
     def rank(self) -> int:
@@ -87,21 +98,26 @@ class ParticleResults:
         """Number of particles that are flagged."""
         return 0 if self.is_outlier is None else int(self.is_outlier.sum())
 
-    def row_of(self, particle: Any) -> int:
-        """Return the row of a particle.
+    @property
+    def is_expanded(self) -> bool:
+        """Whether symmetry has given particles several rows."""
+        return len(self.rows_of_particle) < len(self.item_id)
+
+    def rows_of(self, particle: Any) -> list[int]:
+        """Return the rows of a particle of the input, its own orientation first.
 
         Raises
         ------
         UserError
             If the run does not know it, because the set has changed since.
         """
-        row = self.row_of_id.get(particle.getObjId())
-        if row is None:
+        rows = self.rows_of_particle.get(particle.getObjId())
+        if rows is None:
             raise UserError(
                 f"Particle {particle.getObjId()} is not in {self.run.particles}: the input has changed, run the "
                 "protocol again."
             )
-        return row
+        return rows
 
     def annotate(self, item: Any, row: int) -> None:
         """Give an item what is known of the particle of a row, its place in the latent space aside."""
@@ -118,6 +134,8 @@ class ParticleResults:
 
 def fill_particles(output: Any, particles: Any, found: ParticleResults, only_outliers: bool = False) -> None:
     """Append a copy of the particles with what the run found; ids, CTF and all other attributes stay.
+
+    With symmetry, each is followed by its other orientations, items with ids of their own.
 
     Parameters
     ----------
@@ -138,14 +156,17 @@ def fill_particles(output: Any, particles: Any, found: ParticleResults, only_out
     upper = np.triu_indices(found.rank)
     is_flexible = isinstance(output, SetOfParticlesFlex)
     for particle in enabled_items(particles):
-        row = found.row_of(particle)
-        if only_outliers and (found.is_outlier is None or not found.is_outlier[row]):
-            continue
-        item = ParticleFlex(progName=FLEX_PROGRAM) if is_flexible else Particle()
-        # without what an earlier analysis knew of it
-        item.copy(particle, ignoreAttrs=[*FLEX_ATTRIBUTES, *_RUN_ATTRIBUTES])
-        if is_flexible:
-            item.setZFlex([float(value) for value in found.latents.z[row]])
-            item._solvarPrecision = csv_list(found.latents.precision[row][upper])
-        found.annotate(item, row)
-        output.append(item)
+        for row in found.rows_of(particle):
+            if only_outliers and (found.is_outlier is None or not found.is_outlier[row]):
+                continue
+            item = ParticleFlex(progName=FLEX_PROGRAM) if is_flexible else Particle()
+            # without what an earlier analysis knew of it
+            item.copy(particle, ignoreAttrs=[*FLEX_ATTRIBUTES, *_RUN_ATTRIBUTES])
+            item.setObjId(int(found.item_id[row]))
+            if is_flexible:
+                item.setZFlex([float(value) for value in found.latents.z[row]])
+                item._solvarPrecision = csv_list(found.latents.precision[row][upper])
+            found.annotate(item, row)
+            if found.is_expanded:
+                setattr(item, PARTICLE_ATTRIBUTE, Integer(particle.getObjId()))
+            output.append(item)

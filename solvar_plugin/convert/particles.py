@@ -32,6 +32,25 @@ def enabled_items(particles: Any) -> Iterator[Any]:
     return (particle for particle in particles.iterItems() if particle.isEnabled())
 
 
+def rows_of_particles(table: StarTable) -> dict[int, list[int]]:
+    """Return the rows of a run by the id of their particle: one, or with symmetry one for each equal orientation."""
+    rows: dict[int, list[int]] = {}
+    for row, identity in enumerate(table.integers(ID_COLUMN).tolist()):
+        rows.setdefault(identity, []).append(row)
+    return rows
+
+
+def item_ids(table: StarTable) -> np.ndarray:
+    """Return the id of the item that each row of a run is in sets of Scipion, shape (n,).
+
+    The first row of a particle has the particle's id; those that symmetry has added have ids beyond all of these.
+    """
+    ids = table.integers(ID_COLUMN).copy()
+    added = [row for rows in rows_of_particles(table).values() for row in rows[1:]]
+    ids[added] = ids.max(initial=0) + 1 + np.arange(len(added))
+    return ids
+
+
 def write_particles(
     particles: Any,
     path: Path,

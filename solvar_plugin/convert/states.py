@@ -14,7 +14,7 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_plugin.convert.attributes import csv_list
 from solvar_plugin.convert.particle_results import FLEX_ATTRIBUTES
-from solvar_plugin.convert.particles import ID_COLUMN, enabled_items
+from solvar_plugin.convert.particles import enabled_items, item_ids
 from solvar_plugin.convert.volumes import volume_of
 
 
@@ -61,7 +61,7 @@ def local_resolutions(folder: StateFolder, kind: str) -> list[Volume]:
 
 
 def state_of_particles(folder: StateFolder, run: RunDir) -> dict[int, int]:
-    """Return the state (from 1) of every particle of a run that belongs to one, by its id; outliers belong to none.
+    """Return the state (from 1) of every item of a run that belongs to one, by its id; outliers belong to none.
 
     Raises
     ------
@@ -71,13 +71,20 @@ def state_of_particles(folder: StateFolder, run: RunDir) -> dict[int, int]:
     if not folder.owners.exists():
         raise UserError(f"{folder.owners} does not exist: run the protocol again.")
     rows, states = read_owners(folder)
-    ids = StarFile.read(run.particles).particles.integers(ID_COLUMN)
+    ids = item_ids(StarFile.read(run.particles).particles)
     if rows.max(initial=-1) >= len(ids):
         raise UserError(f"{folder.owners} has other particles than {run.particles}: run the protocol again.")
     return dict(zip(ids[rows].tolist(), states.tolist()))
 
 
-def fill_classes(output: Any, images: Any, owner: dict[int, int], volumes: list[Volume], alignment: Any = None) -> None:
+def fill_classes(
+    output: Any,
+    images: Any,
+    owner: dict[int, int],
+    volumes: list[Volume],
+    alignment: Any = None,
+    items: dict[int, list[int]] | None = None,
+) -> None:
     """Append one class for each state that has particles, with its volume as the representative.
 
     Parameters
@@ -87,25 +94,30 @@ def fill_classes(output: Any, images: Any, owner: dict[int, int], volumes: list[
     images : SetOfParticles
         The particles of the classes.
     owner : dict
-        State (from 1) of each particle, by its id.
+        State (from 1) of each item, by its id.
     volumes : list of Volume
         Of the states.
     alignment : callable, optional
-        Gives the transform of a particle by its id; without it, particles keep theirs.
+        Gives the transform of an item by its id; without it, particles keep theirs.
+    items : dict, optional
+        Ids of the items that each image is in, by the image's; without it, each is one itself.
     """
     classes: dict[int, Class3D] = {}
     for particle in enabled_items(images):
-        state = owner.get(particle.getObjId())
-        if state is None:
-            continue
-        if state not in classes:
-            classes[state] = _new_class(output, images, volumes[state - 1], state)
-        item = Particle()
-        item.copy(particle, ignoreAttrs=FLEX_ATTRIBUTES)
-        item.setClassId(state)
-        if alignment is not None:
-            item.setTransform(alignment(particle.getObjId()))
-        classes[state].append(item)
+        own = particle.getObjId()
+        for identity in [own] if items is None else items.get(own, []):
+            state = owner.get(identity)
+            if state is None:
+                continue
+            if state not in classes:
+                classes[state] = _new_class(output, images, volumes[state - 1], state)
+            item = Particle()
+            item.copy(particle, ignoreAttrs=FLEX_ATTRIBUTES)
+            item.setObjId(identity)
+            item.setClassId(state)
+            if alignment is not None:
+                item.setTransform(alignment(identity))
+            classes[state].append(item)
     for one in _by_number(classes):
         output.update(one)
 

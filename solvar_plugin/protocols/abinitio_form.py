@@ -17,7 +17,9 @@ from solvar_plugin.protocols.form_parts import (
     add_number,
     add_optics,
     add_particles,
+    add_symmetry,
     image_storage_options,
+    symmetry_of,
 )
 
 ABINITIO: dict[str, Option] = {option.name: option for option in options_of(AbinitioParams)}
@@ -42,7 +44,9 @@ def define_form(protocol: Any, form: Any) -> None:
         "that they have are ignored.",
         pointerCondition=None,
     )
-    _add_text(form, "symmetry", "If you do not know it, leave C1: the structure shows it, and is found without it.")
+    add_symmetry(
+        form, ABINITIO["symmetry"], "If you do not know it, leave C1: the structure shows it, and is found without it."
+    )
     add_number(
         form,
         "numberOfStructures",
@@ -83,13 +87,6 @@ def define_form(protocol: Any, form: Any) -> None:
     protocol._addThreads(form)
 
 
-def _add_text(form: Any, name: str, advice: str) -> None:
-    option = ABINITIO[name]
-    form.addParam(
-        name, params.StringParam, default=option.default, label=LABELS[name], help=f"{help_of(option)}\n\n{advice}"
-    )
-
-
 def _add_real(form: Any, name: str, option: str, default: float, advice: str) -> None:
     form.addParam(
         name,
@@ -119,7 +116,7 @@ def abinitio_params(protocol: Any) -> AbinitioParams:
         method=ABINITIO["method"].choices[protocol.method.get()],
         max_resolution=_unless(protocol.maxResolution.get(), AUTOMATIC),
         shift_std=_unless(protocol.shiftStd.get(), ESTIMATED),
-        symmetry=(protocol.symmetry.get() or "").strip(),
+        symmetry=symmetry_of(protocol),
         classes=protocol.numberOfStructures.get(),
         flip_hand=protocol.flipHand.get(),
         box=_unless(protocol.boxSize.get(), AUTOMATIC),

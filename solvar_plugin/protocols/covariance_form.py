@@ -20,8 +20,10 @@ from solvar_plugin.protocols.form_parts import (
     add_number,
     add_optics,
     add_particles,
+    add_symmetry,
     computing_options,
     image_options,
+    symmetry_of,
 )
 
 AUTOMATIC_RANK, FIXED_RANK = range(len(RANK_CHOICES))
@@ -43,8 +45,15 @@ def _define_input(protocol: Any, form: Any) -> None:
     add_particles(
         form,
         "Particles of a finished homogeneous 3-D refinement, with orientations, shifts and CTF, in MRC stacks. At "
-        "least 100, and 20 for each component; thousands are needed to see anything.\n\nThe molecule is taken to have "
-        "no symmetry (C1). If the refinement imposed a symmetry, give symmetry-expanded particles.",
+        "least 100, and 20 for each component; thousands are needed to see anything.",
+    )
+    add_symmetry(
+        form,
+        FIT["symmetry"],
+        "Give the one that the refinement imposed; particles need not be expanded by it, and are recognised if they "
+        "are. The output then has an item for each orientation of a particle: the first has the id of the particle, "
+        "the others have new ones, and all have the attribute _solvarParticleId.\n\nWith C1, motions are sought in "
+        "the whole molecule.",
     )
     add_mask(
         form,
@@ -148,6 +157,7 @@ def fit_params(protocol: Any) -> FitParams:
         rank=AUTO_RANK if protocol.rankChoice.get() == AUTOMATIC_RANK else protocol.rank.get(),
         mask=path_of(protocol.inputMask.get()),
         focus_mask=path_of(protocol.inputFocusMask.get()),
+        symmetry=symmetry_of(protocol),
         box=protocol.boxSize.get() if protocol.boxSize.get() != AUTOMATIC_BOX else None,
         objective=FIT["objective"].choices[protocol.objective.get()],
         resume=True,

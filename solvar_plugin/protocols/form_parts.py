@@ -47,7 +47,8 @@ def add_optics(form: Any, which: str = "particles", **details: Any) -> None:
         label="STAR file for the optics",
         help=f"Only for {which} of several optics groups that were imported from RELION: the STAR file that was "
         "imported. The import gives all particles one voltage, spherical aberration and amplitude contrast and "
-        "forgets their groups; with this file they are found again, image by image.",
+        "forgets their groups, with their beam tilts, higher aberrations and magnification matrices; with this file "
+        "they are found again, image by image.",
         **details,
     )
 
@@ -63,6 +64,22 @@ def add_number(
         expertLevel=level,
         help=_with_advice(option, advice),
     )
+
+
+def add_symmetry(form: Any, option: Option, advice: str) -> None:
+    """Add the point group; `advice` follows the help of the command's option."""
+    form.addParam(
+        "symmetry",
+        params.StringParam,
+        default=option.default,
+        label=LABELS["symmetry"],
+        help=_with_advice(option, advice),
+    )
+
+
+def symmetry_of(protocol: Any) -> str:
+    """Return in the engine's terms what `add_symmetry` has asked."""
+    return (protocol.symmetry.get() or "").strip()
 
 
 def add_choice(form: Any, name: str, option: Option, advice: str = "", level: int = params.LEVEL_ADVANCED) -> None:

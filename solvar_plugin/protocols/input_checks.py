@@ -8,14 +8,17 @@ from typing import Any
 
 from solvar_engine.contract.errors import UserError
 from solvar_plugin.convert.locations import MRC_SUFFIXES, file_name, is_mrc
-from solvar_plugin.convert.optics import lost_groups, read_optics
+from solvar_plugin.convert.optics import are_premultiplied, lost_groups, read_optics
 
 _SAMPLING_TOLERANCE = 0.01
 _EXTENT_TOLERANCE = 0.02
 
 
-def particle_problems(particles: Any, needs_poses: bool = True) -> list[str]:
-    """Return what keeps a set of particles from being analysed, for want of poses too if they are needed."""
+def particle_problems(particles: Any, needs_poses: bool = True, original: Path | None = None) -> list[str]:
+    """Return what keeps a set of particles from being analysed, for want of poses too if they are needed.
+
+    `original` is the STAR file that knows the optics groups, if it was given and is there.
+    """
     if not particles.getSize():
         return ["The set of particles is empty: choose one with particles."]
     problems = []
@@ -25,24 +28,36 @@ def particle_problems(particles: Any, needs_poses: bool = True) -> list[str]:
         )
     if not particles.hasCTF():
         problems.append("The particles have no CTF: estimate it and assign it to the particles first.")
-    if particles.isAmplitudeCorrected():
+    if particles.isAmplitudeCorrected() and not _can_be_undone(particles, original):
         problems.append(
-            "The particles are corrected for the amplitude of the CTF (Wiener-filtered or premultiplied), which the "
-            "method cannot undo: use particles extracted without that."
+            "The particles are corrected for the amplitude of the CTF, and their optics groups do not say that they "
+            "are premultiplied (rlnCtfDataAreCtfPremultiplied), which alone can be undone: use particles extracted "
+            "without that."
         )
     if not particles.getSamplingRate():
         problems.append("The particles have no sampling rate: import them with one.")
     return problems + _stack_problems(particles)
 
 
-def full_size_problems(full: Any, analysed: Any) -> list[str]:
-    """Return why particles cannot stand for those that were analysed, only with larger images."""
+def _can_be_undone(particles: Any, original: Path | None) -> bool:
+    try:
+        return are_premultiplied(particles, original)
+    except UserError:  # what is wrong with the file is said by `optics_problems`
+        return False
+
+
+def full_size_problems(full: Any, analysed: Any, n_particles: int) -> list[str]:
+    """Return why particles cannot stand for those that were analysed, only with larger images.
+
+    Those of the run were `n_particles`; the analysed set has more items if it holds several orientations of each.
+    """
     if not full.getSize():
         return ["The set of particles at full size is empty: choose one with particles."]
     problems = []
-    if full.getSize() < analysed.getSize():
+    needed = min(analysed.getSize(), n_particles)
+    if full.getSize() < needed:
         problems.append(
-            f"There are {full.getSize():,} particles at full size, but {analysed.getSize():,} were analysed: give the "
+            f"There are {full.getSize():,} particles at full size, but {needed:,} were analysed: give the "
             "same particles, with the same ids."
         )
     if not full.hasCTF():

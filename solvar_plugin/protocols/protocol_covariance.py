@@ -31,8 +31,9 @@ class SolvarProtCovariance(SolvarProtParticles):
     If the particles do not show any motion that can be reproduced, the protocol says so: there are then no
     eigenvolumes and no states, and the particles have no latent coordinates.
 
-    The molecule is taken to have no symmetry. If the refinement imposed one, expand the particles by it first (with a
-    symmetry expansion of your refinement package) and use the expanded set.
+    The molecule may be symmetric: give the point group that the refinement imposed. Each particle is then used in all
+    orientations that are equal by it, motions are those of one asymmetric unit, and the output particles have an item
+    for each orientation. The particle's own one keeps its id, the others have new ones.
     """
 
     _label = "covariance analysis"

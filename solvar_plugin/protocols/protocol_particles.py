@@ -115,11 +115,13 @@ class SolvarProtParticles(SolvarProtBase):
     def _inputProblems(self) -> list[str]:
         """Return what is wrong with the particles, the masks, and the files beside them."""
         particles = self.inputParticles.get()
-        problems = particle_problems(particles, self.NEEDS_POSES)
+        original = Path(self.opticsStar.get()) if self.opticsStar.get() else None
+        known = original if original is not None and original.is_file() else None
+        problems = particle_problems(particles, self.NEEDS_POSES, known)
         for name, mask in self._masks().items():
             problems += mask_problems(mask, particles, self.MASKS[name])
-        if self.opticsStar.get() and not problems:
-            problems += optics_problems(particles, Path(self.opticsStar.get()))
+        if original is not None and not problems:
+            problems += optics_problems(particles, original)
         return problems
 
     def _warnings(self) -> list[str]:

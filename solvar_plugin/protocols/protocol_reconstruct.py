@@ -19,7 +19,7 @@ from solvar_engine.contract.selections import PATH, POINTS, read_selection
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status, status_path
 from solvar_engine.contract.words import counted
-from solvar_plugin.convert.particles import ID_COLUMN, write_particles
+from solvar_plugin.convert.particles import rows_of_particles, write_particles
 from solvar_plugin.protocols import reconstruct_form as form_of
 from solvar_plugin.protocols import state_outputs as outputs
 from solvar_plugin.protocols.form_options import in_form_words, option_problems
@@ -123,6 +123,10 @@ class SolvarProtReconstruct(SolvarProtFromRun):
     def _takesPoints(self) -> bool:
         return self.states.get() in (form_of.POINTS, form_of.TRAJECTORY)
 
+    def _rowsOfParticles(self) -> dict[int, list[int]]:
+        """Return the rows of the run by the ids of its particles."""
+        return rows_of_particles(StarFile.read(self.getRunDir().particles).particles)
+
     def _fullParticles(self) -> Any:
         """Return the particles at full size; None if there are none, or the method does not look at images."""
         return self.fullParticles.get() if self.method.get() == form_of.KERNEL else None
@@ -136,8 +140,7 @@ class SolvarProtReconstruct(SolvarProtFromRun):
         if full is not None:
             original = Path(self.opticsStar.get()) if self.opticsStar.get() else None
             # the engine tells by its row which particle is which
-            ids = StarFile.read(self.getRunDir().particles).particles.integers(ID_COLUMN).tolist()
-            write_particles(full, self.getFullStarPath(), original, ids)
+            write_particles(full, self.getFullStarPath(), original, list(self._rowsOfParticles()))
             made.append(str(self.getFullStarPath()))
         return made
 
@@ -187,7 +190,7 @@ class SolvarProtReconstruct(SolvarProtFromRun):
             problems = [str(error)]
         full = self._fullParticles()
         if full is not None:
-            problems += full_size_problems(full, self.inputParticles.get())
+            problems += full_size_problems(full, self.inputParticles.get(), len(self._rowsOfParticles()))
             if self.opticsStar.get() and not problems:
                 problems += optics_problems(full, Path(self.opticsStar.get()))
         return problems + self._computerProblems()

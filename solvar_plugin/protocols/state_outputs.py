@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from pwem.objects import SetOfClasses3D, SetOfVolumes, Transform
 
-from solvar_plugin.convert.particles import enabled_items
+from solvar_engine.contract.star import StarFile
+from solvar_plugin.convert.particles import enabled_items, item_ids, rows_of_particles
 from solvar_plugin.convert.states import fill_classes, local_resolutions, state_of_particles, state_volumes
 from solvar_plugin.protocols.covariance_outputs import volume_set
 
@@ -59,7 +60,7 @@ def classes_of(protocol: Any, full: Any, owner: dict[int, int], volumes: list[An
     protocol : SolvarProtReconstruct
     full : SetOfParticles or None
     owner : dict
-        State (from 1) of each particle, by its id.
+        State (from 1) of each item of the run, by its id.
     volumes : list of Volume
         Of the states.
     """
@@ -72,7 +73,10 @@ def classes_of(protocol: Any, full: Any, owner: dict[int, int], volumes: list[An
     matrices = {item.getObjId(): item.getTransform().getMatrix().copy() for item in enabled_items(source)}
     scale = source.getSamplingRate() / full.getSamplingRate()
     known = {identity: state for identity, state in owner.items() if identity in matrices}
-    fill_classes(output, full, known, volumes, lambda identity: _scaled(matrices[identity], scale))
+    table = StarFile.read(protocol.getRunDir().particles).particles
+    ids = item_ids(table)
+    items = {particle: ids[rows].tolist() for particle, rows in rows_of_particles(table).items()}
+    fill_classes(output, full, known, volumes, lambda identity: _scaled(matrices[identity], scale), items)
     return output
 
 

@@ -97,6 +97,8 @@ def methods_text(run: RunDir) -> str:
     mask = "a mask made from the mean volume" if params.mask is None else f"the mask {params.mask}"
     if params.focus_mask is not None:
         mask += f", with variability confined to the focus mask {params.focus_mask}"
+    if params.symmetry.upper() != "C1":
+        mask += f", with variability of one asymmetric unit of {params.symmetry}"
     found = f"{counted(rank, 'component')}{chosen}"
     outcome = (
         "Eigenvalues were measured on half-sets that had no part in finding the eigenvolumes, and components that the "

@@ -160,7 +160,7 @@ def _write_structure(run: RunDir, params: AbinitioParams, is_found: bool) -> Non
 
 
 def _write_fit(run: RunDir, params: FitParams) -> None:
-    star = StarFile.read(params.particles)
+    star = _in_equal_orientations(StarFile.read(params.particles), params.symmetry)
     count = len(star.particles)
     rank = int(os.environ.get("SOLVAR_STAND_IN_RANK", 0)) if params.rank == AUTO_RANK else params.rank
     random = np.random.default_rng(params.seed)
@@ -192,6 +192,15 @@ def _write_particles(run: RunDir, star: StarFile, random: np.random.Generator, r
     flags = (np.arange(count) < outliers).astype(int)
     columns = {"solvarLogLikelihood": random.normal(size=count) - 50 * flags, "solvarOutlier": flags}
     _with_columns(star, columns).write(run.particles)
+
+
+def _in_equal_orientations(star: StarFile, symmetry: str) -> StarFile:
+    """Each row followed by those that a group C n makes equal."""
+    order = int(symmetry[1:])
+    table = star.particles.only([row for row in range(len(star.particles)) for _ in range(order)])
+    turn = np.tile(360.0 / order * np.arange(order), len(star.particles))
+    rot = table.numbers("rlnAngleRot")["rlnAngleRot"] + turn
+    return star.replace(star.particles, table.with_columns({"rlnAngleRot": rot}))
 
 
 def _refined(star: StarFile, random: np.random.Generator) -> dict:

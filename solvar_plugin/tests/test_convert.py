@@ -12,7 +12,7 @@ from pyworkflow.tests import BaseTest, setupTestProject
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarFile, relion_to_rotation
 from solvar_plugin.convert.locations import file_name, is_mrc, split_image_name
-from solvar_plugin.convert.optics import AcquisitionOptics, StoredOptics, lost_groups, read_optics
+from solvar_plugin.convert.optics import AcquisitionOptics, StoredOptics, are_premultiplied, lost_groups, read_optics
 from solvar_plugin.convert.particles import write_particles
 from solvar_plugin.protocols.input_checks import optics_problems, optics_warnings, particle_problems
 from solvar_plugin.tests.data_sets import (
@@ -201,6 +201,23 @@ class TestMadeSets(BaseTest):
         star = self.written(particles)
         self.assertEqual(per_particle_optics(star)[:, 0].tolist(), [300, 300, 120, 120])
         self.assertEqual(star.optics.numbers("rlnImagePixelSize")["rlnImagePixelSize"].tolist(), [2.0, 2.0])
+
+    def test_aberrations_of_one_stored_group_reach_the_engine(self):
+        particles = self.made(name="aberrations")
+        particles.getAcquisition().opticsGroupInfo.set(
+            "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnVoltage #2\n_rlnBeamTiltX #3\n_rlnBeamTiltY #4\n"
+            "_rlnOddZernike #5\n_rlnMagMat00 #6\n_rlnCtfDataAreCtfPremultiplied #7\n"
+            "1 200 0.3 -0.2 [0,0,1.5,0,0,-2] 1.01 1\n"
+        )
+        optics = self.written(particles).optics
+        self.assertEqual(optics.text("rlnOddZernike"), ["[0,0,1.5,0,0,-2]"])
+        names = ("rlnVoltage", "rlnBeamTiltX", "rlnBeamTiltY", "rlnMagMat00", "rlnCtfDataAreCtfPremultiplied")
+        self.assertEqual([values[0] for values in optics.numbers(*names).values()], [300, 0.3, -0.2, 1.01, 1])
+        plain = self.made(name="plain")
+        self.assertEqual([are_premultiplied(particles), are_premultiplied(plain)], [True, False])
+        for one, is_refused in ((particles, False), (plain, True)):
+            one.setIsAmplitudeCorrected(True)
+            self.assertEqual("amplitude" in " ".join(particle_problems(one)), is_refused)
 
     def test_phase_flipped_particles_say_so(self):
         particles = self.made(name="flipped")

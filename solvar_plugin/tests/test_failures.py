@@ -19,10 +19,13 @@ from pyworkflow import Config
 from pyworkflow.tests import BaseTest, setupTestProject
 from pyworkflow.viewer import DESKTOP_TKINTER
 
+from solvar_engine.contract.results import read_latents
+from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status
-from solvar_plugin.protocols import SolvarProtCovariance
+from solvar_plugin.protocols import SolvarProtCovariance, SolvarProtReconstruct, SolvarProtSelectParticles
 from solvar_plugin.protocols.covariance_form import AUTOMATIC_RANK, FIT, FIXED_RANK, fit_params
 from solvar_plugin.protocols.form_options import in_form_words
+from solvar_plugin.protocols.select_form import BY_FLAG, GOOD
 from solvar_plugin.tests import stand_in_engine
 from solvar_plugin.tests.data_sets import PIXEL_SIZE, import_particles, two_optics_groups
 from solvar_plugin.tests.stand_in_project import (
@@ -234,6 +237,61 @@ class TestFailures(StandInProject, BaseTest):
         particle = again.outputParticles.getFirstItem()
         self.assertFalse(particle.hasAttribute("_solvarOutlier") or particle.hasAttribute("_solvarLogLikelihood"))
         self.assertFalse(hasattr(again, "outputOutliers"))
+
+    # ------------------------------------------------------------ symmetry
+
+    def test_symmetric_molecule_has_an_item_for_each_equal_orientation(self):
+        protocol = self.protocol(symmetry=" C3")
+        self.record.write_text("")
+        self.assertFalse(self.run_to_the_end(protocol, SOLVAR_STAND_IN_OUTLIERS=str(OUTLIERS)))
+        arguments = self.calls()[0]["arguments"]
+        self.assertEqual(arguments[arguments.index("--symmetry") + 1], "C3")
+        self.assertIn("one asymmetric unit of C3", " ".join(protocol.methods()))
+        before = {item.getObjId(): item.getTransform().getMatrix().copy() for item in self.imported.outputParticles}
+        after = {item.getObjId(): item.clone() for item in protocol.outputParticles}
+        self.assertEqual((len(after), protocol.outputParticles.getSize()), (3 * PARTICLES, 3 * PARTICLES))
+        latents = read_latents(protocol.getRunDir().latents).z
+        for identity, item in after.items():
+            particle = item._solvarParticleId.get()
+            copy = 0 if identity == particle else 1 + (identity - PARTICLES - 1) % 2
+            self.assertEqual(particle, identity if copy == 0 else 1 + (identity - PARTICLES - 1) // 2)
+            np.testing.assert_allclose(item.getZFlex(), latents[3 * (particle - 1) + copy], rtol=1e-6)
+            angle = np.radians(120 * copy)
+            turn = np.eye(4)
+            turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+            np.testing.assert_allclose(item.getTransform().getMatrix(), turn @ before[particle], atol=2e-5)
+        outliers = {item.getObjId(): item._solvarParticleId.get() for item in protocol.outputOutliers}
+        self.assertEqual(list(outliers.values()).count(1), 3)  # the first seven rows
+        self.assertEqual(set(outliers), {identity for identity, item in after.items() if item._solvarOutlier.get()})
+        self.look_at_states_and_selection_of(protocol, after)
+
+    def look_at_states_and_selection_of(self, protocol, items):
+        """States from the particles, also at full size, and a selection among them, have these items."""
+        chosen = self.newProtocol(SolvarProtSelectParticles, way=BY_FLAG, flag=GOOD)
+        volumes, full = (
+            self.newProtocol(SolvarProtReconstruct, numberOfStates=2, numberOfThreads=1) for _ in range(2)
+        )
+        full.fullParticles.set(self.imported)
+        full.fullParticles.setExtended("outputParticles")
+        for one in (chosen, volumes, full):
+            one.inputParticles.set(protocol)
+            one.inputParticles.setExtended("outputParticles")
+            self.assertEqual(one.validate(), [])
+            self.assertFalse(self.run_to_the_end(one))
+        self.assertSetSize(chosen.outputParticles, 3 * PARTICLES - OUTLIERS)
+        self.assertEqual(len(StarFile.read(full.getFullStarPath()).particles), PARTICLES)
+        for one in (volumes, full):
+            found = {item.getObjId(): item.clone() for state in one.outputClasses for item in state}
+            self.assertEqual(set(found), set(items))
+            for identity, item in found.items():
+                self.assertEqual(item.getLocation()[0], items[identity].getLocation()[0])
+                np.testing.assert_allclose(
+                    item.getTransform().getMatrix(), items[identity].getTransform().getMatrix(), atol=1e-6
+                )
+
+    def test_what_is_no_symmetry(self):
+        for name in ("", "X7", "C3x"):
+            self.assertIn(f"'Symmetry' is {name!r}", self.problems(symmetry=name))
 
     # ------------------------------------------------------------ the form
 

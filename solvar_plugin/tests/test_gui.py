@@ -157,7 +157,7 @@ class TestGui(BaseTest):
                 # the help of a line is beside its head, not beside its parts
                 if row["buttons"]:
                     self.assertIn("Help", row["buttons"], f"{section}, {name}")
-        self.assertIn("The molecule is taken to have no symmetry.", self.facts["help"])
+        self.assertIn("The molecule may be symmetric:", self.facts["help"])
         self.assertEqual([line for line in self.facts["help"].splitlines() if line.startswith(" ")], [])
 
     def test_nothing_is_cut_off(self):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import numpy as np
 import pytest
 import torch
 
 from solvar_engine.contract.angles import relion_to_rotation
+from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarFile
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.pixel_faults import sentences_of
@@ -93,6 +95,65 @@ def test_noise_of_premultiplied_images_is_that_before(write_particles, tmp_path)
     assert not list(sentences_of(noise[0], "")) and not list(sentences_of(noise[1], ""))
     plain, multiplied = (source.noise_variance[0] * source.grey_unit**2 for source in noise)
     assert abs(float((multiplied[6:] / plain[6:] - 1).mean())) < 0.01
+
+
+def test_nyquist_lines_at_frequencies_of_either_sign_raise_no_doubt(write_particles, tmp_path):
+    """Of an astigmatic image the transfer function at N / 2 is not that at -N / 2."""
+    images, k = np.random.default_rng(2).normal(size=(100, 20, 20)), np.fft.fftfreq(20, PIXEL_SIZE)
+    options = {"pixel_size": PIXEL_SIZE, "optics": {"rlnCtfDataAreCtfPremultiplied": [1]}}
+    table = StarFile.read(write_particles(tmp_path, images.astype(np.float32), **options)).particles
+    defocus = np.stack([table.numbers(f"rlnDefocus{name}")[f"rlnDefocus{name}"] for name in ("U", "V", "Angle")], 1)
+    transfer = np.stack([Microscope().ctf(*np.meshgrid(k, k), values) for values in defocus])
+    multiplied = np.fft.ifft2(np.fft.fft2(images) * transfer).real.astype(np.float32)
+    path = write_particles(tmp_path, multiplied, **options)
+    source = prepare_particles(ParticleStack.from_star(path), 20, scratch=None)
+    assert 0 < float(source.near_zeros.max()) < 0.005
+    assert not list(sentences_of(source, ""))
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        ({"rlnOddZernike": ["[1,x,3]"]}, r"'\[1,x,3\]', column rlnOddZernike of .*, is no number or list of some"),
+        ({"rlnEvenZernike": ["[1.2.3,4]"]}, "is no number or list of some"),
+        ({"rlnEvenZernike": ["[1,nan]"]}, "is no number or list of some"),
+        ({"rlnEvenZernike": ["[1,,2]"]}, "is no number or list of some"),
+        ({"rlnBeamTiltX": ["[1]x"]}, "column rlnBeamTiltX of .*, is no number or list of some"),
+        ({"rlnMagMat11": [0]}, r"The magnification matrix 1, 0, 0, 0 \(rlnMagMat00 to 11\) of .* cannot be"),
+        ({"rlnMagMat00": [-1]}, "cannot be: correct it"),
+    ],
+)
+def test_aberrations_that_cannot_be_are_refused(columns, text, write_particles, tmp_path):
+    with pytest.raises(UserError, match=text):
+        ParticleStack.from_star(write_particles(tmp_path, optics=columns))
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        ({"rlnOddZernike": ["[0,0,0,0,0,0,0,0,1]"]}, "rlnOddZernike of .* has 9 coefficients, where RELION writes 2,"),
+        ({"rlnEvenZernike": ["[0, 0, 0, 0, 0, 1]"]}, "rlnEvenZernike of .* has 6 coefficients, where RELION writes 1,"),
+        ({"rlnBeamTiltX": [0], "rlnBeamTiltY": [-50]}, "has a beam tilt of 50 mrad, more than microscopes have"),
+        ({"rlnMagMat00": [1.1], "rlnMagMat11": [1.1]}, r"\(rlnMagMat00 to 11\) of .* scale images by 1.1 to 1.1, more"),
+        ({"rlnOddZernike": ["[0 1]"], "rlnEvenZernike": ["[1,0,0,0]"], "rlnMagMat00": [1.05]}, None),
+    ],
+)
+def test_aberrations_that_hardly_can_be_are_doubted(columns, text, write_particles, tmp_path):
+    stack = ParticleStack.from_star(write_particles(tmp_path, optics=columns))
+    assert len(stack.cautions) == (text is not None)
+    assert text is None or re.search(text, stack.cautions[0])
+
+
+def test_only_what_is_there_is_said_to_be_corrected(write_particles, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    cases = {
+        "beam tilt": Microscope(tilt=(1.0, 0.0)), "higher-order aberrations": Microscope(odd=(0.0, 1.0)),
+        "beam tilt, anisotropic magnification": Microscope(tilt=(0.0, 1.0), magnification=((1.01, 0.0), (0.0, 1.0))),
+    }  # fmt: skip
+    for said, microscope in cases.items():
+        caplog.clear()
+        ParticleStack.from_star(write_particles(tmp_path, optics=microscope.columns()))
+        assert [record.getMessage() for record in caplog.records] == [f"Corrected for: {said}"]
 
 
 @pytest.mark.parametrize("wrong", ["not multiplied", "of another defocus", "in larger boxes"])

@@ -12,6 +12,7 @@ import torch
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarFile
+from solvar_engine.data.faults import BadImages
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.symmetry import expanded
@@ -42,6 +43,7 @@ def test_each_particle_has_all_orientations_that_are_equal(particles, symmetry, 
     found, count = expanded(stack, symmetry), len(operators)
     assert f"each of 6 particles is seen in {count} orientations" in caplog.text
     assert len(found) == 6 * count == len(found.star.particles)
+    assert (stack.count_in_words, found.count_in_words) == ("6 particles", f"6 particles in {6 * count} orientations")
     expected = operators @ stack.pose.rotation[4].double()
     torch.testing.assert_close(found.pose.rotation[4 * count : 5 * count].double(), expected, atol=1e-6, rtol=0)
     for name in ("image_names", "group", "random_subset"):
@@ -102,6 +104,18 @@ def test_rows_of_an_image_share_its_coefficients(particles):
     assert torch.equal(shared.digest, copied.digest) and torch.equal(shared.image_scale, copied.image_scale)
     with pytest.raises(ValueError, match="rows share their images"):
         shared.subtract(rows, one.images)
+
+
+def test_images_that_cannot_be_used_are_rows_of_the_list(write_particles, tmp_path):
+    images = np.random.default_rng(1).normal(size=(6, 16, 16)).astype(np.float32)
+    images[[1, 4], 3, 3] = np.nan
+    stack = expanded(ParticleStack.from_star(write_particles(tmp_path, images)), "C3")
+    listing = tmp_path / "bad.csv"
+    with pytest.raises(UserError, match=r"^Image 2 of .*, and 2 of 6 images cannot be used \(rows 2, 5; all are in"):
+        prepare_particles(stack, 16, scratch=None, bad_images=BadImages(listing=listing))
+    assert [line.split(",")[0] for line in listing.read_text().splitlines()] == ["row", "2", "5"]
+    left = prepare_particles(stack, 16, scratch=None, bad_images=BadImages(leave_out=True))
+    assert torch.nonzero(left.is_bad).flatten().tolist() == [3, 4, 5, 12, 13, 14]
 
 
 def test_rows_of_an_image_at_other_shifts_do_not_share(particles, tmp_path):

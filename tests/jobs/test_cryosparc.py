@@ -16,6 +16,7 @@ from solvar_engine.contract.run import RunDir, read_record
 from solvar_engine.contract.selections import PARTICLES, Selection, write_selection
 from solvar_engine.contract.star import StarFile
 from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit.outputs import write_cryosparc
 from solvar_engine.jobs.run_abinitio import fit_params
@@ -66,6 +67,35 @@ def test_the_run_has_particles_for_cryosparc(cs_run, project):
         assert (written[f"components_mode_{mode}/value"] == latents.z[:, mode]).all()
     assert "metafile: '>particles.cs'" in cs_run.particles_csg.read_text()
     assert StarFile.read(cs_run.particles).particles.text("ucsfUid") == [str(uid) for uid in written["uid"]]
+
+
+@pytest.mark.slow
+def test_beam_tilt_and_magnification_are_corrected_for_as_from_the_star_file(hinge, fitted, tmp_path):
+    """Both by the fit, whose results they change, and in the images of states."""
+    star = StarFile.read(hinge.particles)
+    optics = {"rlnBeamTiltX": [9.0], "rlnBeamTiltY": [-30.0], "rlnMagMat00": [1.05], "rlnMagMat01": [0.02],
+              "rlnMagMat10": [-0.01], "rlnMagMat11": [0.96]}  # fmt: skip
+    halves = {"rlnRandomSubset": StarFile.read(fitted.particles).particles.integers("solvarHalfSet")}
+    tables = (star.optics.with_columns(optics), star.particles.with_columns(halves))
+    (tmp_path / "particles.mrcs").symlink_to(hinge.particles.parent / "particles.mrcs")
+    path = tmp_path / "particles.star"
+    StarFile(tables).write(path)
+    project = make_project(tmp_path / "project", path)
+    z, volumes = [], []
+    for name, particles in (("star", path), ("cs", project.particles)):
+        run, states = RunDir(tmp_path / name), tmp_path / f"states_{name}"
+        assert run_in_process("fit", particles, "--output", run.path, "--rank", RANK) == 0
+        assert run_in_process("reconstruct", run.path, "--output", states, "--clusters", 1) == 0
+        z.append(read_latents(run.latents).z)
+        volumes.append(read_volume(states / "state_001.mrc").data)
+    spread = z[0].std(axis=0)
+    assert (np.abs(z[1] - z[0]).max(axis=0) < 5e-3 * spread).all()
+    # windows are chosen place by place: one may fall the other way
+    assert float((volumes[1] - volumes[0]).norm()) < 1e-2 * float(volumes[0].norm())
+    ignored = read_latents(fitted.latents).z
+    assert (np.abs(np.abs(ignored) - np.abs(z[0])).max(axis=0) > 0.1 * spread).all()
+    written = np.load(RunDir(tmp_path / "cs").particles_cs)
+    assert all(written[name].tobytes() == project.fields[name].tobytes() for name in ("ctf/tilt_A", "ctf/anisomag"))
 
 
 def test_a_run_of_a_star_file_has_none(fitted):

@@ -12,7 +12,7 @@ import torch
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
 from solvar_engine.contract.params import EvaluateParams, FitParams, SimulateParams
-from solvar_engine.contract.results import Latents, write_eigenvalues, write_latents, write_noise
+from solvar_engine.contract.results import Latents, read_latents, write_eigenvalues, write_latents, write_noise
 from solvar_engine.contract.run import RunDir, write_params
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import FINISHED, Status, write_status
@@ -102,6 +102,24 @@ def test_a_perfect_run_scores_perfectly(
     table = capsys.readouterr().out
     assert all(key in table for key in KEYS)
     assert "contrast_r2                                      -" in table
+
+
+def test_rows_of_a_symmetry_count_at_their_own_orientations(tmp_path: Path, data_set: Path) -> None:
+    run_dir, out = make_run(tmp_path / "run", data_set), tmp_path / "scores.json"
+    z, star = read_latents(run_dir.latents).z.repeat(2, axis=0), StarFile.read(run_dir.particles)
+    z[1::2] = 0  # of another subunit
+    table = star.particles.only(np.repeat(np.arange(120), 2).tolist())
+    rot = table.numbers("rlnAngleRot")["rlnAngleRot"] + np.tile([0, 180], 120)
+    star.replace(star.particles, table.with_columns({"rlnAngleRot": rot})).write(run_dir.particles)
+    write_latents(run_dir.latents, Latents(z, np.zeros((240, 4, 4)), np.ones(240)))
+    given = data_set / "particles.star"
+    params = FitParams(particles=str(given), output=str(run_dir.path), rank=4, symmetry="C2")
+    write_params(run_dir, params, inputs=[given])
+    evaluate.run(EvaluateParams(run=str(run_dir.path), truth=str(data_set / "truth"), json=str(out)))
+    scores = json.loads(out.read_text())
+    assert scores["rotation_error_deg"] < 1e-3
+    assert scores["rotation_error_start_deg"] == pytest.approx(2.0 * np.sqrt(8 / np.pi), rel=0.2)
+    assert scores["state_accuracy"] > 0.5
 
 
 def test_the_information_limit_does_not_depend_on_box_and_units(tmp_path: Path, data_set: Path) -> None:

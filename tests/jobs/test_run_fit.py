@@ -502,7 +502,9 @@ def test_mask_of_another_box_is_brought_to_the_working_box(box_size, pixel_size,
     assert f"it is {text}" in run.log.read_text()
     grid = np.sqrt((((np.indices((BOX,) * 3) - BOX // 2) * PIXEL_SIZE) ** 2).sum(axis=0))
     expected = np.clip((72.0 - grid) / 16.0, 0, 1)
-    assert np.abs(read_volume(run.mask).data.numpy() - expected).mean() < 0.02
+    # that of the mean is larger where the mask leaves density out
+    path = run.focus_mask if run.focus_mask.exists() else run.mask
+    assert np.abs(read_volume(path).data.numpy() - expected).mean() < 0.02
 
 
 def test_dark_particles_are_inverted_and_it_is_said(fitted, hinge, relabelled, engine, tmp_path):

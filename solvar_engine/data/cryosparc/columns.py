@@ -198,16 +198,15 @@ def _has_tilt(fields: Fields) -> bool:
 
 def _location(fields: Fields) -> dict[str, Any]:
     """Micrograph, and centre in it, px: shares of its width and height, and its shape is (rows, columns)."""
-    if any(name not in fields for name in (*_LOCATION, _MICROGRAPH_SHAPE)):
-        return {}
     path, *shares = _LOCATION
+    if path not in fields:
+        return {}
+    names = {"rlnMicrographName": _paths(fields.table[path])}
+    if any(name not in fields for name in (*shares, _MICROGRAPH_SHAPE)):
+        return names
     shape = fields.table[_MICROGRAPH_SHAPE].astype(np.float64)
     x, y = (fields.numbers(share) * shape[:, axis] for share, axis in zip(shares, (1, 0), strict=True))
-    return {
-        "rlnMicrographName": _paths(fields.table[path]),
-        "rlnCoordinateX": x,
-        "rlnCoordinateY": y,
-    }
+    return {**names, "rlnCoordinateX": x, "rlnCoordinateY": y}
 
 
 def _alignments(fields: Fields, with_poses: bool) -> tuple[dict[str, Any], list[str]]:
@@ -251,4 +250,4 @@ def _lost(fields: Fields, source: str) -> list[str]:
         lost.append("beam tilt (ctf/tilt_A, which is no angle without spherical aberration)")
     if "ctf/scale" in fields and len(np.unique(fields.table["ctf/scale"])) > 1:
         lost.append("scale of the CTF (ctf/scale)")
-    return [f"not corrected for, but kept in the .cs output: {', '.join(lost)} of {source}"] if lost else []
+    return [f"not corrected for, and no more than kept in .cs output: {', '.join(lost)} of {source}"] if lost else []

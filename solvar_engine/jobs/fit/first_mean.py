@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.alternation.means import half_set_equations
 from solvar_engine.estimation.judging.given_poses import PoseEvidence, mean_and_error, pose_evidence
 from solvar_engine.imaging.masks import distance_of_centres, grown, largest_turned_share, share_of_density, sphere_mask
+from solvar_engine.imaging.shells import fsc
+from solvar_engine.imaging.symmetry import symmetry_operators
+from solvar_engine.imaging.types import BatchSource
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.pose_doubts import (
     SIGNIFICANT,
@@ -18,7 +23,8 @@ from solvar_engine.jobs.pose_doubts import (
     foreign_parts,
     reading_doubts,
 )
-from solvar_engine.reconstruction.mean import MeanEstimate, filtered_halves
+from solvar_engine.projectors.options import SliceOptions
+from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean, filtered_halves
 
 BALL = 0.42
 """Radius of the mask over the box where there is no density to make one from."""
@@ -28,6 +34,8 @@ _TURNED, _MOSTLY_HELD = 0.05, 0.8  # of the density, that a mask holds more once
 _NEAR_PX, _NEAR_ANGSTROM = 2.0, 8.0  # around a mask: tight ones, at a high level of the density, leave that much out
 _BESIDE, _BESIDE_IN_BOTH = 0.05, 0.02  # of the density, and of what the half-maps share
 _WHOLE = 0.47  # radius over the box
+_RESOLVED_SHELL = 0.3  # correlation of half-maps, of shells that tell of symmetry
+_SYMMETRIC = 0.9  # correlation of a mean with that of all equal orientations: 0.99 and more if it is, up to 0.7 if not
 
 
 def unresolved_mean(job: FitJob) -> str:
@@ -92,6 +100,55 @@ def _share_beside(mean: MeanEstimate, mask: Tensor, pixel_size: float) -> float:
     if float((common * (1 - near)).sum()) < _BESIDE_IN_BOTH * float(common.sum()):
         return 0.0
     return 1 - share_of_density(mean.mean.cpu(), near, pixel_size)
+
+
+def agreement_with_symmetry(
+    source: BatchSource, own: tuple[Tensor, Tensor], options: SliceOptions, mean: MeanEstimate
+) -> float | None:
+    """Correlation of the mean without symmetry, of images at one orientation each, with the symmetric one.
+
+    Each is compared with the other across half-sets, and so are their own half-maps, which divides their noise out:
+    sqrt(FSC(A1, S2) FSC(A2, S1) / (FSC(A1, A2) FSC(S1, S2))), averaged over the shells that A resolves.
+
+    Parameters
+    ----------
+    source : BatchSource
+    own : tuple of two Tensors, int64
+        One row of each image, of each half-set.
+    options : SliceOptions
+    mean : MeanEstimate
+        Of all rows.
+
+    Returns
+    -------
+    float or None
+        1 of a symmetric molecule; None if the mean without symmetry is not resolved.
+    """
+    alone = estimate_mean(*half_set_equations(source, own, options), world=source.world)
+    ball = sphere_mask(source.box_size, BALL * source.box_size).to(mean.half1.device)
+    pairs = (alone.half1, mean.half2), (mean.half1, alone.half2), (alone.half1, alone.half2), (mean.half1, mean.half2)
+    crossed, back, of_alone, of_mean = (fsc(first, second, ball)[2:].clamp_min(0) for first, second in pairs)
+    is_resolved = (of_alone > _RESOLVED_SHELL) & (of_mean > _RESOLVED_SHELL)
+    if not bool(is_resolved.any()):
+        return None
+    squared = crossed * back / (of_alone * of_mean)
+    return float(squared[is_resolved].sqrt().mean())
+
+
+def symmetry_cautions(job: FitJob, source: PreparedParticles, mean: MeanEstimate) -> list[str]:
+    """Say if the mean does not have the symmetry that the rows of each image were made by."""
+    if len(symmetry_operators(job.params.symmetry)) == 1:
+        return []
+    is_first = job.inputs.stack.first_of_image() == torch.arange(len(source))
+    first, second = (half[is_first[half]] for half in job.inputs.halves)
+    agreement = agreement_with_symmetry(source, (first, second), job.projector_options, mean)
+    if agreement is None or agreement > _SYMMETRIC:
+        return []
+    return [
+        f"The molecule in {job.inputs.stack.path} does not have the symmetry {job.params.symmetry}: its mean without it"
+        f" agrees with the symmetric one by {agreement:.2f} only (correlation); leave --symmetry out, or give the one"
+        " that the refinement imposed, with axes as in RELION"
+    ]
 
 
 def evidence_of_poses(job: FitJob, source: PreparedParticles, mean: MeanEstimate) -> PoseEvidence:

@@ -100,7 +100,7 @@ def write_results(
     write_cryosparc(run, stack, source.pose, job.params.refine_poses, columns[HALF_SET])
     halves = replace(halves, mean=mean)
     job.add_cautions(cautions_of(job, images, halves, components, contrast))
-    summary = _summarise(halves, components, labels, scale, job.params.focus_mask, decided.pose_gain is not None)
+    summary = _summarise(job, halves, components, labels, scale, decided.pose_gain is not None)
     return with_cautions(summary, read_cautions(run))
 
 
@@ -137,10 +137,9 @@ def _half_set_numbers(job: FitJob) -> torch.Tensor:
 
 
 def _summarise(
-    halves: HalfSetFit, components: Components, labels: list[str], scale: OutputScale, focus_mask: str | None,
-    is_resolved: bool,
+    job: FitJob, halves: HalfSetFit, components: Components, labels: list[str], scale: OutputScale, is_resolved: bool
 ) -> str:
-    source = halves.source
+    source, focus_mask = halves.source, job.params.focus_mask
     resolution = resolution_at(halves.mean.fsc, 0.143, source.box_size, source.pixel_size)
     reproducible = sum(label != NOT_REPRODUCIBLE for label in labels)
     outliers = int(halves.outlier.sum())
@@ -153,7 +152,7 @@ def _summarise(
     found += f" inside the focus mask {focus_mask}" if focus_mask and not reproducible else ""
     mean = f"mean at {resolution:.1f} Angstrom" + (" (Nyquist)" if resolution <= 2 * source.pixel_size else "")
     mean = mean if is_resolved else "mean not resolved"
-    summary = f"{len(source)} particles{left_out}, {mean}, {found}"
+    summary = f"{job.inputs.stack.count_in_words}{left_out}, {mean}, {found}"
     logger.info(summary)
     logger.info("contrast: standard deviation %.3f between images", halves.contrast_variance() ** 0.5)
     eigenvalues = components.eigenvalues * scale.volume**2

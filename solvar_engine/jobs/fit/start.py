@@ -22,7 +22,14 @@ from solvar_engine.imaging.symmetry import asymmetric_unit, symmetry_operators
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.conventions import better_convention
 from solvar_engine.jobs.fit.families import with_equal_pixels
-from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_cautions, pose_cautions, unresolved_mean
+from solvar_engine.jobs.fit.first_mean import (
+    BALL,
+    evidence_of_poses,
+    mask_cautions,
+    pose_cautions,
+    symmetry_cautions,
+    unresolved_mean,
+)
 from solvar_engine.jobs.fit.inputs import focus, refuse_small_half, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit.plan import FitDemand, plan_gpu, plan_within
@@ -102,8 +109,8 @@ def read_images(job: FitJob) -> PreparedParticles:
     plan = plan_within(demand, available_bytes() / job.world.local_size)
     FreedMemory.of_fit(plan.memory_bytes).govern(job.progress)
     logger.info(
-        "%d particles of %d px, %.3f Angstrom/px, working box %d px",
-        count,
+        "%s of %d px, %.3f Angstrom/px, working box %d px",
+        stack.count_in_words,
         stack.box_size,
         stack.pixel_size,
         box_size,
@@ -219,7 +226,7 @@ def _examined(
     if job.world.agreed(may_be_of_another_convention(evidence)):
         convention = better_convention(source, job.inputs.halves, job.projector_options)
     of_poses = pose_cautions(evidence, job.inputs.stack, convention)
-    cautions = [*of_poses, *mask_cautions(job, mean)]
+    cautions = [*symmetry_cautions(job, source, mean), *of_poses, *mask_cautions(job, mean)]
     return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence)), cautions
 
 

@@ -123,11 +123,10 @@ def match_rows(known: ParticleList, other: ParticleList) -> Rows:
 
 
 def _by_uid(known: StarTable, other: StarTable) -> Rows:
-    """Rows by uid; -1 for a particle that is not found."""
+    """Rows by uid, which rows of symmetry share; -1 for a particle that is not found."""
     if UID_COLUMN not in known or UID_COLUMN not in other:
         return np.full(len(known), -1)
-    row = {uid: number for number, uid in enumerate(other.cells(UID_COLUMN))}
-    return np.array([row.get(uid, -1) for uid in known.cells(UID_COLUMN)], dtype=np.int64)
+    return _by_keys(known.text(UID_COLUMN), other.text(UID_COLUMN))
 
 
 def _are_at_one_place(known: ParticleList, other: ParticleList, row: Rows) -> bool:

@@ -80,6 +80,12 @@ def test_right_poses_and_masks_raise_no_doubt(hinge, tmp_path):
     assert decided.pose_gain > 20 * decided.pose_gain_error and not decided.poses_are_foreign
 
 
+def test_a_symmetry_that_the_molecule_does_not_have_is_told(hinge, tmp_path):
+    cautions = settled(hinge.particles, tmp_path, symmetry="C2")[1]
+    text = r"does not have the symmetry C2: its mean without it agrees with the symmetric one by 0\.[3-8]\d only"
+    assert re.search(text, cautions[0])
+
+
 def test_poses_of_other_images_are_told(hinge, tmp_path):
     """In the list, and in a part of it that was joined from elsewhere."""
     names = shuffled_names(hinge.particles, np.arange(PARTICLES))

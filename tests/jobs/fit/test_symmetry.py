@@ -16,6 +16,7 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.symmetry import symmetry_operators
+from solvar_engine.jobs.decisions import read_cautions
 from tests.conftest import _write_particles
 from tests.imaging.closed_form import Atoms, random_rotations
 from tests.imaging.microscope import Microscope
@@ -113,6 +114,7 @@ def test_motion_of_a_subunit_however_the_list_was_expanded(case, engine, tmp_pat
     ours = fit(case.path, "ours")
     cosine, correlation, latents = case.scores(ours, np.arange(count))
     assert cosine > 0.9 and correlation > 0.8
+    assert not read_cautions(ours)
     # all rows of an image are in one half-set
     half = StarFile.read(ours.particles).particles.integers("solvarHalfSet").reshape(COUNT, -1)
     assert (half == half[:, :1]).all() and len(np.unique(half)) == 2

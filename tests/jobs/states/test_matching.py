@@ -95,6 +95,9 @@ def test_a_name_that_is_missing_is_told():
 def test_rows_of_one_image_are_matched_in_turn():
     known = make(rlnImageName=["1@a", "1@a", "2@a", "2@a"])
     assert match_rows(known, make(rlnImageName=["2@a", "1@a", "2@a", "1@a"])).tolist() == [1, 3, 0, 2]
+    by_uid = make(rlnImageName=["1@b", "1@b", "2@b", "2@b"], ucsfUid=["7", "7", "9", "9"])
+    other = make(rlnImageName=["1@c", "2@c", "3@c", "4@c"], ucsfUid=["9", "7", "9", "7"])
+    assert match_rows(by_uid, other).tolist() == [1, 3, 0, 2]
 
 
 @pytest.mark.parametrize("digits", [0, 1, 2, 6])
