@@ -88,7 +88,8 @@ def test_every_file_of_the_run_directory_is_there_and_nothing_else(fitted):
         "eigenvolumes/eigenvolume_001.mrc", "eigenvolumes/eigenvolume_002.mrc", "eigenvalues.csv", "rank.csv",
         "eigenvolumes/eigenvolume_001_half1.mrc", "eigenvolumes/eigenvolume_001_half2.mrc",
         "eigenvolumes/eigenvolume_002_half1.mrc", "eigenvolumes/eigenvolume_002_half2.mrc",
-        "latents.npz", "density.csv", "particles.star", "noise.csv", "fsc.csv", "metrics.csv",
+        "latents.npz", "density.csv", "particles.star", "noise.csv", "noise_of_micrographs.npz", "fsc.csv",
+        "metrics.csv",
     }  # fmt: skip
     assert fitted.checkpoint.is_dir()
 
