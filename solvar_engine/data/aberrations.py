@@ -81,7 +81,7 @@ def read_aberrations(
     tilt, is_tilted = table.numbers(TILT, (0.0, 0.0))
     odd, even = table.lists(ODD), table.lists(EVEN)
     has_coefficients = bool(odd.any() or even.any())
-    _doubt_lengths(columns, (ODD, odd.shape[1], _ODD_LENGTHS), (EVEN, even.shape[1], _EVEN_LENGTHS))
+    _doubt_lengths(columns, (ODD, odd, _ODD_LENGTHS), (EVEN, even, _EVEN_LENGTHS))
     if np.abs(tilt).max() > _MOST_TILT:
         columns.doubt(
             f"{columns.source} has a beam tilt of {np.abs(tilt).max():g} mrad, more than microscopes have: check"
@@ -171,9 +171,9 @@ class _Values:
         return found
 
 
-def _doubt_lengths(columns: ColumnsOfOptics, *lists: tuple[str, int, tuple[int, ...]]) -> None:
-    for name, length, complete in lists:
-        if length and length not in complete:
+def _doubt_lengths(columns: ColumnsOfOptics, *lists: tuple[str, NDArray[np.float64], tuple[int, ...]]) -> None:
+    for name, values, complete in lists:
+        if values.any() and (length := values.shape[1]) not in complete:
             orders = ", ".join(map(str, complete[:3]))
             columns.doubt(
                 f"{name} of {columns.source} has {length} coefficients, where RELION writes {orders} and so on: are"
