@@ -129,6 +129,7 @@ class TestGui(BaseTest):
         self.assertEqual(form["suggested"], "import.outputParticles")
         labels = {
             "inputParticles": "Input particles",
+            "symmetry": "Symmetry",
             "inputMask": "Mask (optional)",
             "inputFocusMask": "Focus mask (optional)",
             "rankChoice": "Number of components",
