@@ -17,7 +17,7 @@ from solvar_engine.imaging.types import ParticleSource
 
 _NOISE_PARTICLES = 5_000
 _NOISE_PARTICLES_PER_GROUP = 500  # at least, as far as an optics group has them
-_NOISE_PARTICLES_OF_MICROGRAPHS, _LEAST_OF_MICROGRAPH = 4_000, 10  # of a half-set
+_NOISE_PARTICLES_OF_MICROGRAPHS, _LEAST_OF_MICROGRAPH = 2_500, 10  # of a half-set
 _JUDGED_SHELL = 16  # what particles look like is decided below; all shells found the same outliers
 _MOST_OUTLIERS = 0.5  # of the particles: beyond that it is the model that is doubtful
 
