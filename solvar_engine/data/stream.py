@@ -176,9 +176,7 @@ class PreparedParticles:
         if self.place is not None:
             raise ValueError("rows share their images, from which nothing can be subtracted for one of them")
         pixels = images.shape[1]
-        whitening = self._whitening(self.disk)[:, :pixels][self.group[index]]
-        if self.micrographs is not None:
-            whitening = whitening / self.micrographs.deviation_of(index, self.disk.shell[:pixels])
+        whitening = self._whitening_of(index, self._whitening(self.disk)[:, :pixels], self.disk.shell[:pixels])
         taken = images / (whitening * self.image_scale[index, None].to(whitening.device))
         self.coefficients[self._places(index), :pixels] -= taken.to(self.coefficients.device)
 
@@ -193,9 +191,7 @@ class PreparedParticles:
         read = (self.coefficients[self._places(rows), : len(disk)] for rows in chunks)
         for rows, images in zip(chunks, brought_to(device, read), strict=True):
             group = self.group[rows]
-            whitening = inverse_deviation[group]
-            if self.micrographs is not None:
-                whitening = whitening / self.micrographs.deviation_of(rows, disk.shell)
+            whitening = self._whitening_of(rows, inverse_deviation, disk.shell)
             images = images * (whitening * self.image_scale[rows, None].to(device))
             if self.centring is not None:
                 moved_px = (self.pose.shift[rows] - self.centring[rows]) / self.pixel_size
@@ -219,6 +215,11 @@ class PreparedParticles:
         """Factors (groups, pixels) on the coefficients of each optics group."""
         inverse_deviation = self.noise_variance.to(disk.shell.device).rsqrt()[:, disk.shell]
         return torch.where(disk.shell == 0, ORIGIN_WEIGHT, 1.0) * inverse_deviation
+
+    def _whitening_of(self, rows: Tensor, of_groups: Tensor, shell: Tensor) -> Tensor:
+        """Factors (n, pixels) on the coefficients of some rows, from those of the optics groups."""
+        whitening = of_groups[self.group[rows]]
+        return whitening if self.micrographs is None else whitening / self.micrographs.deviation_of(rows, shell)
 
     def _background_columns(self, disk: HalfDisk) -> tuple[Tensor, Tensor]:
         """Columns (kinds, p, k) of the slow background, and which kind each particle has (n,)."""

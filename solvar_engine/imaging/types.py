@@ -212,7 +212,7 @@ class MicrographNoise:
         """Standard deviation of the noise of rows (n,) at pixels of shells (p,), over that of the group; or one."""
         if self.ratio is None:
             return torch.ones((), device=shell.device)
-        return self.ratio.sqrt()[self.micrograph[rows]].to(shell.device)[:, shell]
+        return self.ratio[self.micrograph[rows]].sqrt().to(shell.device)[:, shell]
 
 
 class BatchSource(Protocol):

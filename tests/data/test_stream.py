@@ -54,6 +54,25 @@ def prepared() -> PreparedParticles:
     )
 
 
+def noisy(coefficients: Tensor, group: Tensor, noise_variance: Tensor) -> PreparedParticles:
+    """Particles of two optics groups whose images are known, as they are said to be."""
+    count = len(group)
+    return PreparedParticles(
+        coefficients=coefficients,
+        disk=DISK,
+        box_size=BOX,
+        pixel_size=PIXEL_SIZE,
+        pose=Pose(random_rotations(count, random(2)), torch.zeros(count, 2)),
+        ctf=make_ctf(count),
+        group=group,
+        frequency_ratio=torch.ones(2),
+        input_box=BOX,
+        noise_variance=noise_variance,
+        image_scale=torch.ones(count),
+        sign=1.0,
+    )
+
+
 def everything(prepared: PreparedParticles, disk: HalfDisk = DISK, batch_size: int = COUNT) -> Batch:
     """All particles in one batch, with the backgrounds that they came with."""
     parts = list(prepared.batches(torch.arange(len(prepared)), disk, batch_size))
@@ -159,20 +178,7 @@ def test_noise_measured_on_batches_whitens_them() -> None:
     group = torch.arange(count) % 2
     truth = torch.stack((torch.linspace(4.0, 1.0, DISK.shell_max + 1), torch.linspace(0.5, 3.0, DISK.shell_max + 1)))
     white = images_to_disk(torch.randn(count, BOX, BOX, generator=random(7)), DISK)
-    source = PreparedParticles(
-        coefficients=white * truth.sqrt()[group][:, DISK.shell],
-        disk=DISK,
-        box_size=BOX,
-        pixel_size=PIXEL_SIZE,
-        pose=Pose(random_rotations(count, random(2)), torch.zeros(count, 2)),
-        ctf=make_ctf(count),
-        group=group,
-        frequency_ratio=torch.ones(2),
-        input_box=BOX,
-        noise_variance=1.08 * truth,
-        image_scale=torch.ones(count),
-        sign=1.0,
-    )
+    source = noisy(white * truth.sqrt()[group][:, DISK.shell], group, 1.08 * truth)
     noise = ResidualNoise(2, DISK)
     for batch in source.batches(torch.arange(count), DISK, 100):
         noise.add(batch.images.abs().square(), source.group[batch.index], batch.kept_variance())
@@ -280,19 +286,8 @@ def test_noise_of_micrographs_whitens_and_is_measured(prepared) -> None:
     truth = torch.stack([torch.linspace(1 + 0.2 * number, 1.0, DISK.shell_max + 1) for number in range(micrographs)])
     truth = truth / truth.mean(dim=0)  # both groups differ from all by as much
     white = images_to_disk(torch.randn(count, BOX, BOX, generator=random(7)), DISK)
-    plain = PreparedParticles(
-        coefficients=white * truth.sqrt()[of_row][:, DISK.shell],
-        disk=DISK,
-        box_size=BOX,
-        pixel_size=PIXEL_SIZE,
-        pose=Pose(random_rotations(count, random(2)), torch.zeros(count, 2)),
-        ctf=make_ctf(count),
-        group=group,
-        frequency_ratio=torch.ones(2),
-        input_box=BOX,
-        noise_variance=torch.ones(2, DISK.shell_max + 1),
-        image_scale=torch.ones(count),
-        sign=1.0,
+    plain = replace(
+        noisy(white * truth.sqrt()[of_row][:, DISK.shell], group, torch.ones(2, DISK.shell_max + 1)),
         micrographs=MicrographNoise(of_row),
     )
     source = plain.with_noise(plain.noise_variance, truth)

@@ -93,8 +93,7 @@ class ResidualNoise:
         of its own (`solvar_engine.imaging.background`). What few images say of a shell is brought near the shape of all
         spectra.
         """
-        # Beyond a group's own Nyquist its images hold nothing, and its noise is measured on the rest of the shell.
-        kept = shell_means(torch.where(self._power > 0, self._kept, 0.0), self._disk)
+        kept = self._kept_of_groups()
         kept[:, 0] = 0
         power, noise_variance = shell_means(self._power, self._disk), noise_variance.to(kept.device)
         power = torch.where(kept > 0, noise_variance * power / kept, noise_variance.double())
@@ -113,8 +112,7 @@ class ResidualNoise:
             return None
         power, kept = self._of_micrographs
         own_group = torch.zeros(len(kept), dtype=torch.int64).index_put((self._micrographs.micrograph,), group.cpu())
-        kept_of_group = torch.where(self._power > 0, self._kept, 0.0)
-        of_group = (shell_means(self._power, self._disk) / shell_means(kept_of_group, self._disk)).cpu()[own_group]
+        of_group = (shell_means(self._power, self._disk) / self._kept_of_groups()).cpu()[own_group]
         there = (kept > 0) & (of_group > 0)
         relative = torch.where(there, power / kept / of_group, 1.0)
         before = 1.0 if self._micrographs.ratio is None else self._micrographs.ratio.double()
@@ -123,3 +121,10 @@ class ResidualNoise:
         found = shrunk_spectra(torch.where(there, relative * before, before), measured)
         found[:, 0] = 1
         return torch.where(there, found, before).clamp(*_LIMITS_OF_RATIO).float()
+
+    def _kept_of_groups(self) -> Tensor:
+        """What powers of groups are by shell (groups, shells) if that of noise is 1.
+
+        Beyond a group's own Nyquist its images hold nothing, and its noise is measured on the rest of the shell.
+        """
+        return shell_means(torch.where(self._power > 0, self._kept, 0.0), self._disk)
