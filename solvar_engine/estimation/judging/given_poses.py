@@ -175,9 +175,9 @@ def _gains_with_free_scales(
         deviation = source.noise_variance.sqrt()[source.group[own.index].to(source.noise_variance.device)]
         squared = own.ctf.square() * deviation.to(own.ctf.device)[:, shell]  # whitened once
         batches = [own, *batches, replace(own, ctf=squared)]
-        known = None
+        known, of_mean = None, projector.project(grid, own.rotation)  # all are seen from where they are
         for number, batch in enumerate(batches):
-            slices = _slices(projector, grid, batch)
+            slices = _as_seen(of_mean, batch, projector)
             products = (batch.images.conj() * slices).real, slices.abs().square()
             for table, values in zip((cross, power), products, strict=True):
                 by_shell = torch.zeros(len(slices), shells, dtype=torch.float64, device=slices.device)
@@ -234,14 +234,13 @@ def _gain_of_places(
 def _gain_of_turns(source: ParticleSource, index: Tensor, projector: Projector, grid: Tensor) -> Tensor:
     """Gain (n,) at the given orientations over the best of some nearby."""
     axes = radians(TURN_DEG) * torch.cat((torch.eye(3), -torch.eye(3)))
-    rotation, shift = source.pose.rotation, source.pose.shift
-    turns = rotvec_to_rotation(axes).to(rotation)
-    views = [source, *(source.with_pose(Pose(rotation @ turn, shift)) for turn in turns)]
-    likelihood = torch.zeros(len(index), 2, len(views), dtype=torch.float64)
+    turns = [torch.eye(3), *rotvec_to_rotation(axes)]
+    likelihood = torch.zeros(len(index), 2, len(turns), dtype=torch.float64)
     places, is_even = _places_in(index, len(source)), _is_even(projector)
-    for number, view in enumerate(views):
-        for batch in view.batches(index, projector.disk, images_per_call(projector, 2)):
-            slices = _slices(projector, grid, batch)
+    for batch in source.batches(index, projector.disk, images_per_call(projector, 2)):
+        for number, turn in enumerate(turns):
+            slices = projector.project(grid, batch.rotation @ turn.to(batch.rotation))
+            slices = _as_seen(slices, batch, projector)
             found = (batch.images.conj() * slices).real - 0.5 * slices.abs().square()
             found = found * projector.disk.weight.to(found.device)
             halves = [found[:, half].sum(dim=1) for half in (is_even, ~is_even)]
@@ -282,9 +281,12 @@ def _places_in(index: Tensor, count: int) -> Tensor:
     return places
 
 
-def _slices(projector: Projector, grid: Tensor, batch: Batch) -> Tensor:
-    """What a mean makes of a batch, (n, pixels), without its background."""
-    return batch.contrast[:, None] * slices_of_batch(projector, grid, batch)[0][:, :, 0]
+def _as_seen(of_mean: Tensor, batch: Batch, projector: Projector) -> Tensor:
+    """What slices (n, pixels, 1) of a mean make of a batch, (n, pixels), without its background."""
+    slices = of_mean * batch.ctf[:, :, None]
+    if batch.background is not None:
+        batch.background.take_from(slices, projector.disk.weight.to(slices.device))
+    return batch.contrast[:, None] * slices[:, :, 0]
 
 
 def _log_likelihood(source: ParticleSource, index: Tensor, projector: Projector, grid: Tensor) -> Tensor:
