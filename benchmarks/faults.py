@@ -356,6 +356,8 @@ _SOLVER = [
          "prior of all images by their density"),
         ("extend_shells(starting_precision(band), shells)[known:]",
          "0 * extend_shells(starting_precision(band), shells)[known:]", "no prior beyond the measured shells"),
+        ("factor_precision(trusted, density)", "factor_precision(correlation[:, :known], density)",
+         "prior of what half-sets have hardly found yet"),
         ("1.0 / (_START_SHARE * power)", "1.0 / (power)", "random start as strong as the mean"),
         ("average = 0.5 * (first.volumes + second.volumes)", "average = first.volumes + second.volumes",
          "all images start from the sum of the halves"),
@@ -382,6 +384,8 @@ _SOLVER = [
         ("_shell_fields(2 * mixed, self._box_size)", "_shell_fields(mixed, self._box_size)",
          "curvature of the weighted prior halved"),
         ("self._root * mix(self._root * factors_ft", "mix(self._root * factors_ft", "weighted prior with one root"),
+        ("(1 - share)[:, None] * best", "share[:, None] * best", "components that were hardly found trusted least"),
+        ("weight = coefficients.to(own) * best", "weight = best", "agreement averaged over shells, not coefficients"),
     ),
 ]
 

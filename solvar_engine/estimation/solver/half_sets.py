@@ -18,10 +18,15 @@ from solvar_engine.estimation.solver.density import under_density
 from solvar_engine.estimation.solver.epochs import Factors, random_factors, run_epoch
 from solvar_engine.estimation.solver.gauge import align_halves, fix_gauge
 from solvar_engine.estimation.solver.preconditioner import Preconditioner
-from solvar_engine.estimation.solver.priors import extend_shells, factor_precision, starting_precision
+from solvar_engine.estimation.solver.priors import (
+    extend_shells,
+    factor_precision,
+    starting_precision,
+    trusted_agreement,
+)
 from solvar_engine.estimation.solver.problem import CovarianceProblem
 from solvar_engine.estimation.solver.schedule import Unit
-from solvar_engine.imaging.shells import radial_average
+from solvar_engine.imaging.shells import coefficients_per_shell, radial_average
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,8 @@ def _precision(band: Band, preconditioner: Preconditioner, correlation: Tensor, 
     known = min(correlation.shape[1], shells)
     density = radial_average(preconditioner.density, band.box_size)[:known]
     unknown = extend_shells(starting_precision(band), shells)[known:]
-    return torch.cat((factor_precision(correlation[:, :known], density), unknown.expand(rank, -1)), dim=1)
+    trusted = trusted_agreement(correlation[:, :known], coefficients_per_shell(band.box_size)[:known])
+    return torch.cat((factor_precision(trusted, density), unknown.expand(rank, -1)), dim=1)
 
 
 def _compare(state: HalfSetState, band: Band) -> HalfSetState:

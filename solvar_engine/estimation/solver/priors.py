@@ -2,7 +2,8 @@
 
 At a stationary point mean(S_i + m_i m_i^T) = I + V^T T^-1 V / n: an eigenvalue above one of that matrix measures how
 much a prior has shrunk V. A prior variance that is estimated from the shrunken V feeds back and collapses. The Fourier
-shell correlation of two independent half-sets ignores the scale of a shell, so a prior made from it cannot.
+shell correlation of two independent half-sets ignores the scale of a shell, so a prior made from it cannot. What it can
+do is to lose what the half-sets have hardly found yet: see `trusted_agreement`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,41 @@ def starting_precision(band: Band) -> Tensor:
     power = radial_average(volume_to_ft(band.mean).abs() ** 2, band.box_size) / band.box_size
     power = power[: band.shell_max + 1]
     return 1.0 / (_START_SHARE * power).clamp_min(1e-6 * float(power.max()))
+
+
+def trusted_agreement(correlation: Tensor, coefficients: Tensor) -> Tensor:
+    """Raise the correlation of components that half-sets hardly agree on towards that of the best one in each shell.
+
+    That versions of a weak component agree little says that they were not found, not that images know nothing of it: at
+    the threshold of detection both are mostly noise. What they agree on then is what both half-sets have in common
+    besides motions, in the innermost shells; by a prior made of that, a component is drawn there, away from the shells
+    that show it, and lost. So a component that agrees by a share a as well as the best one does in each shell, on
+    average over coefficients, is held to agree by no less than 1 - a of the best: one that was found keeps its own.
+
+    Parameters
+    ----------
+    correlation : Tensor, shape (r, shells)
+    coefficients : Tensor, shape (shells,)
+        Number of them in each shell.
+
+    Returns
+    -------
+    Tensor, shape (r, shells)
+        Nowhere smaller than the positive part of ``correlation``.
+
+    Examples
+    --------
+    >>> trusted_agreement(torch.tensor([[0.8, 0.4], [0.6, 0.0]]), torch.tensor([1.0, 2.0]))
+    tensor([[0.8000, 0.4000],
+            [0.6000, 0.2000]])
+    """
+    own = correlation.clamp_min(0)
+    if not own.numel():
+        return own
+    best = own.amax(dim=0)
+    weight = coefficients.to(own) * best
+    share = (own @ weight) / (best @ weight).clamp_min(1e-300)
+    return torch.maximum(own, (1 - share)[:, None] * best)
 
 
 def factor_precision(correlation: Tensor, half_density: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.model.penalties import WeightedPrior
 from solvar_engine.estimation.solver.agreement import factor_fsc
-from solvar_engine.estimation.solver.priors import extend_shells, factor_precision
+from solvar_engine.estimation.solver.priors import extend_shells, factor_precision, trusted_agreement
 from solvar_engine.imaging.fourier import low_pass, volume_to_ft
 from solvar_engine.imaging.linear_algebra import mix
 from solvar_engine.imaging.shells import shells_to_volume
@@ -38,6 +38,28 @@ def test_prior_stays_finite_without_agreement() -> None:
     precision = factor_precision(correlation, torch.full((3,), 10.0))
     assert float(precision.min()) > 0
     assert float(precision[0, 0]) == float(precision[0, 1]) == pytest.approx(490, rel=0.01)
+
+
+def test_components_that_were_found_keep_what_their_halves_agree_on() -> None:
+    """In every shell, however fast their agreement falls, if it is half of the best one's on average."""
+    best = torch.linspace(0.95, 0.2, 10, dtype=torch.float64)
+    correlation = torch.stack((best, best.flip(0) * best, 0.6 * best))
+    trusted = trusted_agreement(correlation, torch.ones(10))
+    torch.testing.assert_close(trusted[0], correlation[0])
+    torch.testing.assert_close(trusted[2], correlation[2])
+    assert float((trusted - correlation).min()) == 0
+
+
+def test_components_that_were_hardly_found_are_held_to_agree_as_the_best_one_does() -> None:
+    """Not in the shells only in which all half-sets agree: there a component would be drawn."""
+    coefficients = torch.tensor([1.0, 10.0, 30.0], dtype=torch.float64)
+    correlation = torch.tensor([[0.9, 0.8, 0.5], [0.9, 0.1, -0.1], [0.0, 0.0, -0.2]], dtype=torch.float64)
+    share = (0.9 * 0.9 + 10 * 0.1 * 0.8) / (0.9**2 + 10 * 0.8**2 + 30 * 0.5**2)
+    trusted = trusted_agreement(correlation, coefficients)
+    expected = [[0.9, 0.8, 0.5], [0.9, (1 - share) * 0.8, (1 - share) * 0.5], [0.9, 0.8, 0.5]]
+    torch.testing.assert_close(trusted, torch.tensor(expected, dtype=torch.float64))
+    assert trusted_agreement(correlation[:, :0], coefficients[:0]).shape == (3, 0)
+    assert float(trusted_agreement(-correlation.abs(), coefficients).abs().max()) == 0
 
 
 def test_shrinking_every_shell_does_not_change_the_prior(factors) -> None:
