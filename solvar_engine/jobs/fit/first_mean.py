@@ -14,6 +14,7 @@ from solvar_engine.imaging.masks import distance_of_centres, grown, largest_turn
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.symmetry import symmetry_operators
 from solvar_engine.imaging.types import BatchSource
+from solvar_engine.jobs.fit.conventions import gain_without_even_aberrations
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.pose_doubts import (
     SIGNIFICANT,
@@ -156,6 +157,20 @@ def evidence_of_poses(job: FitJob, source: PreparedParticles, mean: MeanEstimate
     mask = sphere_mask(source.box_size, BALL * source.box_size)
     first, second = (half * mask.to(half.device) for half in filtered_halves(mean))
     return pose_evidence(source, job.inputs.halves, (first, second), job.projector_options, job.params.seed)
+
+
+def aberration_cautions(job: FitJob, source: PreparedParticles) -> list[str]:
+    """Say if the images rather are without the even aberrations of their list, which may turn the sign of the mean."""
+    if source.ctf.even_zernike is None:
+        return []
+    found = gain_without_even_aberrations(source, job.inputs.halves, job.projector_options)
+    if found is None:
+        return []
+    gain, error = found
+    return [
+        f"The images of {job.inputs.stack.path} agree better without even aberrations (log-likelihood gain {gain:.2f}"
+        f" +- {error:.2f} an image): check rlnEvenZernike, that it is of these images"
+    ]
 
 
 def pose_cautions(
