@@ -163,11 +163,19 @@ def _first_doubt(evidence: PoseEvidence, stack: ParticleStack) -> tuple[str, Ten
         found = [(name, members, better(members, SIGNIFICANT_PART)) for name, members in parts]
         doubtful = [finding for finding in found if finding[2]]
         others = ~np.any([members for _, members, _ in doubtful], axis=0)
-        if doubtful and len(doubtful) < len(parts) and not better(others, SIGNIFICANT):
-            (name, members, finding), more = doubtful[0], len(doubtful) - 1
+        if not 0 < len(doubtful) < len(parts):
+            continue
+        (name, members, finding), more = doubtful[0], len(doubtful) - 1
+        if _differ(finding[0].gain, members, others) and not better(others, SIGNIFICANT):
             return f"of {name}{f' and {more} more' if more else ''} in ", torch.from_numpy(members), finding
     everything = np.ones(len(evidence.index), dtype=bool)
     return "", torch.from_numpy(everything), better(everything, SIGNIFICANT)
+
+
+def _differ(gain: Tensor, part: NDArray[np.bool_], others: NDArray[np.bool_]) -> bool:
+    """Whether a part of the images surely gains more than others: where all gain, some may do so surely alone."""
+    (own, error), (of_others, their_error) = (mean_and_error(gain[torch.from_numpy(rows)]) for rows in (part, others))
+    return own - of_others > SIGNIFICANT * (error**2 + their_error**2) ** 0.5
 
 
 def _better(

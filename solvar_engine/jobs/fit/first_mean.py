@@ -204,6 +204,7 @@ def pose_cautions(
     if explain_little(evidence):  # origins seem wrong, too, where orientations are
         found = f"{comparison(gain, error)}, where the molecule in any has {float(evidence.signal.mean()):.2f}"
         return [
-            f"The orientations in {stack.path} explain much less of its images than right ones do ({found}): {check}"
+            f"The orientations in {stack.path} explain much less of its images than right ones do, unless these show"
+            f" very many different states ({found}): {check}"
         ]
     return reading_doubts(evidence, stack)

@@ -126,12 +126,13 @@ def test_a_part_is_cut_where_its_signal_changes() -> None:
     [
         (lambda row: torch.where((row > 299) & (row < 600), 0.4, 1.0), [300, 300, 400]),
         (lambda row: torch.where(row < 200, 3.0, torch.where(row < 500, 1.0, 0.0)), [200, 300, 500]),
+        (lambda row: torch.where(row < 300, 3.0, torch.where(row < 650, 1.0, 0.8)), [300, 700]),
         (lambda row: torch.where(row < 500, -2.0, -1.0), [500, 500]),
-        (lambda row: torch.where(row < 90, 0.4, 1.0), [1000]),  # too few
+        (lambda row: torch.where(row < 30, 0.4, 1.0), [1000]),  # too few
         (lambda row: torch.where(row < 500, 0.7, 1.0), [1000]),  # too little
         (lambda row: torch.linspace(0.8, 1.2, 1000), [1000]),
         (lambda row: torch.where(row % 2 < 1, 0.4, 1.0), [1000]),
-        (lambda row: torch.where(row < 500, -1.0, 1.0), [1000]),  # two states, perhaps, whose mean was subtracted
+        (lambda row: torch.where(row < 500, -1.0, 2.0), [1000]),  # two states, perhaps, whose mean was subtracted
         (lambda row: torch.zeros(1000), [1000]),
     ],
 )

@@ -187,6 +187,7 @@ def test_the_reading_that_explains_most_is_named():
     )
     (doubt,) = pose_cautions(evidence_of(rows, *gains, place_gain=-6.0 + scatter[:, 0], pixel_gain=pixels), ListOf800())
     assert doubt.startswith("The images of list.star agree better with other places, 3.0 Angstrom from their origins")
+    assert doubt.endswith("accurate they are, unless all that is left in the images is a part that moves")
     assert "pixel" not in doubt
     around = 3 * (scatter - scatter.mean(dim=0))[:, 0]
     as_good = evidence_of(rows, *gains, place_gain=-5.1 + around, pixel_gain=pixels)
@@ -202,6 +203,18 @@ def test_rows_are_those_of_the_list_where_symmetry_has_made_several_of_each():
     assert doubt.startswith("The orientations of rows 1 to 200 in list.star do not seem to belong")
 
 
+def test_a_part_is_not_named_alone_where_the_others_are_hardly_better():
+    """Both halves gain, the first by seven standard errors, the second by less than four."""
+    rows, gains = torch.arange(800), torch.full((2, 800), 10.0).double()
+    scatter = 0.58 * noise(400, seed=1).double()
+    loss = (scatter - scatter.mean()).repeat(2) - torch.where(rows < 400, 0.21, 0.11)
+    doubts = pose_cautions(evidence_of(rows, *gains, pixel_gain=torch.stack([loss] * 6, dim=1)), ListOf800())
+    assert len(doubts) == 1 and doubts[0].startswith("The images of list.star agree better with a pixel size of 1 ")
+    loss[400:] = 1.0
+    (doubt,) = pose_cautions(evidence_of(rows, *gains, pixel_gain=torch.stack([loss] * 6, dim=1)), ListOf800())
+    assert doubt.startswith("The images of rows 1 to 400 in list.star agree better")
+
+
 def test_noise_is_no_proof_that_poses_are_foreign():
     """Where images hardly show the molecule, they cannot show how it is turned; what is said is less then."""
     rows = torch.arange(800)
@@ -213,7 +226,9 @@ def test_noise_is_no_proof_that_poses_are_foreign():
         assert are_foreign(evidence) is is_foreign and said in doubt
     for gain, doubts in ((3.0, 1), (7.0, 0)):  # even of balls, right ones gain 0.7 of the signal or more
         seen = evidence_of(rows, torch.full((800,), 9.0).double(), gain + scatter)
-        assert not are_foreign(seen) and len(pose_cautions(seen, ListOf800())) == doubts
+        found = pose_cautions(seen, ListOf800())
+        assert not are_foreign(seen) and len(found) == doubts
+        assert all("than right ones do, unless these show very many different states (log" in doubt for doubt in found)
 
 
 @pytest.mark.parametrize(
@@ -300,6 +315,8 @@ def test_other_transfer_functions_are_told_of_all_images_and_of_a_part(change, t
     assert doubts(known) == []
     (doubt,) = doubts(change(known, row >= 0))
     assert doubt.startswith("The transfer functions in /") and text in doubt
+    if change is _shuffled:  # whose images still have transfer functions of this kind: half of so few do not tell
+        return
     (doubt,) = doubts(change(known, row >= len(known) // 2))
     assert doubt.startswith("The transfer functions of rows 301 to 600 in /") and text in doubt
 
