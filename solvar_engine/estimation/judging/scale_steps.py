@@ -77,7 +77,6 @@ def _largest_step(evidence: Tensor, least: int) -> int | None:
     scales = torch.stack((scaled_before / before, scaled_after / after))
     error = (1 / before + 1 / after).sqrt()
     weak, strong = scales.amin(dim=0), scales.amax(dim=0)
+    best = int(((strong - weak) / error).argmax())
     is_step = (strong - weak > _SURE * error) & (weak > -_SURE * error)
-    if not bool(is_step.any()):
-        return None
-    return least + int(torch.where(is_step, (strong - weak) / error, 0.0).argmax())
+    return least + best if bool(is_step[best]) else None
