@@ -141,6 +141,9 @@ _MODEL = [
         ("weight = ~is_dark / (1 / power + spread * centre.square())", "weight = ~is_dark * power",
          "spread of contrasts ignored in the error of a scale"),
         ("is_reference[:] = True", "pass", "scales relative to a part of a few images"),
+        ("& (weak > -_SURE * error)", "& (weak > -9.0)", "steps between signs"),
+        ("if float(ratios.min()) > _LEAST_RATIO", "if float(ratios.max()) > _LEAST_RATIO",
+         "small steps beside large ones"),
         ("is_turned = usual * average < -_CLEAR * magnitude", "is_turned = usual * average < 0",
          "sign of a part of either sign by chance"),
     ),
@@ -154,6 +157,8 @@ _MODEL = [
         "tests/jobs/fit/test_first_mean.py",
         ("Pose(pose.rotation, pose.shift / factor)", "pose", "shifts in pixels of another size as they were"),
         ("if by < SIGNIFICANT * error", "if by < 0", "readings that may be as good not named"),
+        ("return own - of_others > SIGNIFICANT * (error**2", "return own > SIGNIFICANT * (error**2",
+         "one of two alike parts named alone"),
     ),
     *_of(
         "tests/jobs/fit/test_families.py",
@@ -501,7 +506,7 @@ _DATA = [
     ),
     *_of(
         "tests/imaging/test_aberrations.py",
-        ("torch.polar(torch.ones_like(phase), -phase)", "torch.polar(torch.ones_like(phase), phase)",
+        ("factors.conj().to(coefficients.dtype)", "factors.to(coefficients.dtype)",
          "odd aberrations doubled instead of taken back"),
         ("torch.linalg.solve(magnification.mT, shift", "torch.linalg.solve(magnification, shift",
          "origins by the matrix instead of its transpose"),

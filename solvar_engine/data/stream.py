@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solvar_engine.data.transfers import brought_to
 from solvar_engine.distributed.world import ALONE, Share, World
-from solvar_engine.imaging.aberrations import Aberrations
+from solvar_engine.imaging.aberrations import Aberrations, odd_phase_factors
 from solvar_engine.imaging.background import (
     ORIGIN_WEIGHT,
     Background,
@@ -77,6 +77,8 @@ class PreparedParticles:
         Scale of the signal in the part of the set that each image belongs to, beside its contrast; None for ones.
     aberrations : Aberrations or None
         Of each group, which the coefficients have been corrected for; None for none.
+    shows_odd_aberrations : bool
+        They are seen as they were before that.
     share : Share or None
         Of this process, if several share the images; None if all are here.
     place : Tensor or None, shape (n,), int64
@@ -109,6 +111,7 @@ class PreparedParticles:
     grey_scale: Tensor | None = None
     micrographs: MicrographNoise | None = None
     aberrations: Aberrations | None = None
+    shows_odd_aberrations: bool = False
     share: Share | None = None
     place: Tensor | None = None
     largest_batch: int | None = None
@@ -153,6 +156,10 @@ class PreparedParticles:
         """Same particles, taken to have been seen through other transfer functions."""
         return replace(self, ctf=ctf)
 
+    def with_odd_aberrations(self) -> PreparedParticles:
+        """Same particles, as they are without the correction for odd aberrations."""
+        return replace(self, shows_odd_aberrations=self._aberrations().odd_zernike.shape[1] > 0)
+
     def with_contrast(self, contrast: Tensor) -> PreparedParticles:
         """Same particles, with a known scale (n,) of the signal in each image."""
         return replace(self, contrast=contrast.float())
@@ -185,6 +192,7 @@ class PreparedParticles:
         device, inverse_deviation = disk.weight.device, self._whitening(disk)
         columns, member = self._background_columns(disk)
         seen = self._seen_pixels(disk)
+        phases_of_groups = self._odd_phase_factors(disk) if self.shows_odd_aberrations else None
         index = index if self.share is None else self.share.own(index)
         batch_size = min(batch_size, self.largest_batch or batch_size)
         chunks = index.split(batch_size) if len(index) else ()
@@ -193,6 +201,8 @@ class PreparedParticles:
             group = self.group[rows]
             whitening = self._whitening_of(rows, inverse_deviation, disk.shell)
             images = images * (whitening * self.image_scale[rows, None].to(device))
+            if phases_of_groups is not None:
+                images = images * phases_of_groups[group.to(device)]
             if self.centring is not None:
                 moved_px = (self.pose.shift[rows] - self.centring[rows]) / self.pixel_size
                 images = images * shift_phases(disk, moved_px.to(device), disk.box_size)
@@ -257,6 +267,10 @@ class PreparedParticles:
         if bool((torch.linalg.matrix_norm(matrices, ord=2) <= 1).all()):
             return None
         return distorted_disk_is_inside(disk, matrices, self.input_box).float()
+
+    def _odd_phase_factors(self, disk: HalfDisk) -> Tensor:
+        factors = odd_phase_factors(self._aberrations().odd_zernike, disk, self.box_size * self.pixel_size)
+        return factors.to(disk.weight.device, self.coefficients.dtype)
 
     def _aberrations(self) -> Aberrations:
         return Aberrations.none(len(self.frequency_ratio)) if self.aberrations is None else self.aberrations

@@ -83,8 +83,8 @@ class Aberrations:
             coefficients = images_to_distorted_disk(images, disk, matrix)
         odd = self.odd_zernike[group]
         if bool((odd != 0).any()):
-            phase = odd.to(images.device) @ odd_zernike(disk.pixels.double() / extent, len(odd)).to(images.device)
-            coefficients = coefficients * torch.polar(torch.ones_like(phase), -phase).to(coefficients.dtype)
+            factors = odd_phase_factors(odd.to(images.device), disk, extent)
+            coefficients = coefficients * factors.conj().to(coefficients.dtype)
         return coefficients
 
 
@@ -117,6 +117,12 @@ def odd_zernike(frequency: Tensor, terms: int) -> Tensor:
         n = 1 if not orders else orders[-1][0] + 2
         orders.extend((n, m) for m in range(-n, n + 1, 2))
     return _polynomials(frequency, orders[:terms])
+
+
+def odd_phase_factors(odd: Tensor, disk: HalfDisk, extent: float) -> Tensor:
+    """What odd coefficients (..., terms) multiply the pixels of a disk with, of a box of some extent in Angstrom."""
+    phase = odd @ odd_zernike(disk.pixels.double().to(odd.device) / extent, odd.shape[-1])
+    return torch.polar(torch.ones_like(phase), phase)
 
 
 def beam_tilt_zernike(tilt_mrad: Tensor, cs_mm: Tensor, wavelength: Tensor) -> Tensor:

@@ -301,6 +301,10 @@ class ParticleSource(BatchSource, Protocol):
         """Parameters of the transfer function of each image."""
         ...
 
+    def with_odd_aberrations(self) -> ParticleSource:
+        """Same images, not corrected for odd aberrations."""
+        ...
+
     def with_ctf(self, ctf: Ctf) -> ParticleSource:
         """Same particles, taken to have been seen through other transfer functions."""
         ...

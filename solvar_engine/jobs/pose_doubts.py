@@ -38,6 +38,7 @@ _LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
 _LEAST_OF_CTF = 50  # the same where the scale in each shell is found, too
 _BLOCKS = (2, 4, 8)  # of rows
 _TRANSFER = "transfer functions"
+_UNLESS = ", unless all that is left in the images is a part that moves"  # which is displaced as a whole
 
 
 def comparison(gain: float, error: float) -> str:
@@ -74,6 +75,8 @@ _OTHER_TRANSFER = (
     ("better with the opposite of what the list says of phase-flipping", "check rlnCtfDataArePhaseFlipped"),
     ("better with those of another voltage, 200 or 300 kV", "check rlnVoltage"),
     ("better with those of another phase shift, 0 or 90 degrees", "check rlnPhaseShift"),
+    ("better without even aberrations", "check rlnEvenZernike, that it is of these images"),
+    ("better without odd aberrations", "check rlnBeamTiltX and rlnOddZernike, that they are of these images"),
     (
         "better with their squares, as of images that were multiplied by them (rlnCtfDataAreCtfPremultiplied)",
         "set that column to 1 for these",
@@ -101,10 +104,10 @@ def _alternatives(evidence: PoseEvidence, stack: ParticleStack) -> Iterator[_Alt
         check = "check their unit and sign, that they are of these images, and how accurate they are"
         what = f"better with {factor:g} times their origins"
         yield _Alternative("origins", -loss, what, check, _NOTABLE, _LEAST_MEMBERS)
-    check = "check that the list has the origins of these images, and how accurate they are"
+    check = f"check that the list has the origins of these images, and how accurate they are{_UNLESS}"
     what = "better with other places, {move:.1f} Angstrom from their origins"
     yield _Alternative("origins", -evidence.place_gain, what, check, _NOTABLE, _LEAST_MEMBERS)
-    check = "they are inaccurate, refine them further"
+    check = f"they are inaccurate, refine them further{_UNLESS}"
     what = f"better with orientations turned by {TURN_DEG:g} degrees, each in a direction of its own"
     yield _Alternative("orientations", -evidence.turn_gain, what, check, _NOTABLE, _LEAST_MEMBERS)
     for factor, loss in zip(PIXEL_FACTORS, evidence.pixel_gain.T, strict=True):
@@ -160,11 +163,19 @@ def _first_doubt(evidence: PoseEvidence, stack: ParticleStack) -> tuple[str, Ten
         found = [(name, members, better(members, SIGNIFICANT_PART)) for name, members in parts]
         doubtful = [finding for finding in found if finding[2]]
         others = ~np.any([members for _, members, _ in doubtful], axis=0)
-        if doubtful and len(doubtful) < len(parts) and not better(others, SIGNIFICANT):
-            (name, members, finding), more = doubtful[0], len(doubtful) - 1
+        if not 0 < len(doubtful) < len(parts):
+            continue
+        (name, members, finding), more = doubtful[0], len(doubtful) - 1
+        if _differ(finding[0].gain, members, others) and not better(others, SIGNIFICANT):
             return f"of {name}{f' and {more} more' if more else ''} in ", torch.from_numpy(members), finding
     everything = np.ones(len(evidence.index), dtype=bool)
     return "", torch.from_numpy(everything), better(everything, SIGNIFICANT)
+
+
+def _differ(gain: Tensor, part: NDArray[np.bool_], others: NDArray[np.bool_]) -> bool:
+    """Whether a part of the images surely gains more than others: where all gain, some may do so surely alone."""
+    (own, error), (of_others, their_error) = (mean_and_error(gain[torch.from_numpy(rows)]) for rows in (part, others))
+    return own - of_others > SIGNIFICANT * (error**2 + their_error**2) ** 0.5
 
 
 def _better(
@@ -216,7 +227,9 @@ def partitions(stack: ParticleStack, rows: NDArray[np.int64]) -> Iterator[list[t
     folders = np.array([str(path.parent) for path in paths])[stack.index.stack[rows]]
     for names in (folders, files):
         yield [(str(name), names == name) for name in np.unique(names)]
+    row = rows if stack.list_row is None else stack.list_row[rows]
+    length = len(stack) if stack.list_row is None else int(stack.list_row.max()) + 1
     for count in _BLOCKS:
-        edges = np.linspace(0, len(stack), count + 1).astype(int)
+        edges = np.linspace(0, length, count + 1).astype(int)
         pairs = zip(edges[:-1], edges[1:], strict=True)
-        yield [(f"rows {first + 1} to {last}", (first <= rows) & (rows < last)) for first, last in pairs]
+        yield [(f"rows {first + 1} to {last}", (first <= row) & (row < last)) for first, last in pairs]

@@ -61,6 +61,9 @@ class PoselessSource:
     def ctf(self) -> Ctf:
         raise AssertionError("the transfer functions are known")
 
+    def with_odd_aberrations(self) -> PoselessSource:
+        raise AssertionError("there are none")
+
     def with_ctf(self, ctf: Ctf) -> PoselessSource:
         raise AssertionError("the transfer functions are known")
 

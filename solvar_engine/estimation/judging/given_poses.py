@@ -31,7 +31,7 @@ TURN_DEG = 8.0
 """By which orientations are turned where they may be inaccurate: more than those of refined images are wrong."""
 
 _PLACES = 13  # to each side and in between, along each axis, up to an eighth of the box from the given one
-_SHARE, _FEWEST, _MOST = 0.1, 500, 2_000  # of the images are looked at
+_SHARE, _FEWEST, _MOST = 0.1, 1_000, 2_000  # of the images are looked at
 _OWN_SHARE = 0.5  # of the expected gain over other transfer functions; of right ones 0.8 to 1.1 at any noise
 _VOLTAGES_KV = (200.0, 300.0)  # of nearly all microscopes, between which voltages are confused
 _FEWEST_OTHERS = 10  # of a group whose images are compared among themselves: a few may all be seen from one side
@@ -53,11 +53,11 @@ class PoseEvidence:
     shift_gain : Tensor, shape (m, factors), float64
         The same, the slices' scale in each shell being free, less that at the given shift times each of
         `SHIFT_FACTORS`.
-    ctf_gain : Tensor, shape (m, 5), float64
+    ctf_gain : Tensor, shape (m, 7), float64
         The same less that under other transfer functions: that of the other
         image, which right ones have more than a share of the expected gain over; one of images that are phase-flipped
-        if these are not, or the other way round; of another voltage; without a phase plate, or with one; of images that
-        were multiplied by theirs.
+        if these are not, or the other way round; of another voltage; without a phase plate, or with one; without even
+        aberrations, and without odd ones; of images that were multiplied by theirs.
     pixel_gain : Tensor, shape (m, factors), float64
         The same less that under the pixel size times each of `PIXEL_FACTORS`.
     place_gain : Tensor, shape (m,), float64
@@ -161,7 +161,8 @@ def _gains_with_free_scales(
     sized = [_of_pixel_size(source, factor) for factor in PIXEL_FACTORS]
     flipped = replace(ctf, is_phase_flipped=~ctf.is_phase_flipped)
     plate = replace(ctf, phase_shift=torch.where(ctf.phase_shift > 0, 0.0, 90.0).to(ctf.phase_shift))
-    transferred = [source.with_ctf(one) for one in (others, flipped, replace(ctf, voltage=voltage), plate)]
+    changed = others, flipped, replace(ctf, voltage=voltage), plate, replace(ctf, even_zernike=None)
+    transferred = [*(source.with_ctf(one) for one in changed), source.with_odd_aberrations()]
     views = [source, *moved, *sized, *transferred]
     shell, shells = projector.disk.shell, projector.disk.shell_max + 1
     cross, power = torch.zeros(2, len(index), len(views) + 1, shells, dtype=torch.float64)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.distributed.world import World
+from solvar_engine.estimation.judging.scale_steps import cut_at_steps
 from solvar_engine.estimation.model.bands import band_box
 from solvar_engine.estimation.model.contrast import contrast_variance
 from solvar_engine.estimation.model.slices import slices_of_batch
@@ -51,10 +52,13 @@ class GreyScales:
     is_dark : Tensor, shape (n,), bool
         Images that show the molecule with the other sign than the rest of their part; if that has nearly as many of one
         as of the other, than most of all.
+    part : Tensor, shape (n,), int64
+        Part of each image, which may be a piece of those that were asked for.
     """
 
     scale: Tensor
     is_dark: Tensor
+    part: Tensor
 
 
 def find_grey_scales(
@@ -63,7 +67,7 @@ def find_grey_scales(
     """Find the scale of the signal in each part, and the images of the other sign, with a mean of low frequencies.
 
     The mean of all images may vanish if parts have opposite signs. So the first one is that of the largest part, unless
-    that has a tenth of the images only.
+    that has a tenth of the images only. Parts are cut where the scale changes from one row to the next.
 
     Parameters
     ----------
@@ -78,11 +82,21 @@ def find_grey_scales(
     -------
     GreyScales
     """
-    used, low = torch.cat(halves), LowBand.of(source)
+    low = LowBand.of(source)
+    found, evidence = _scales_in_rounds(low, halves, part, options)
+    cut = source.world.agreed(cut_at_steps(evidence, part, torch.cat(halves)))
+    return found if torch.equal(cut, part) else _scales_in_rounds(low, halves, cut, options)[0]
+
+
+def _scales_in_rounds(
+    low: LowBand, halves: tuple[Tensor, Tensor], part: Tensor, options: SliceOptions
+) -> tuple[GreyScales, Tensor]:
+    """Scales of parts, and the evidence of each image (n, 2), from means that are made with the scales before."""
+    used = torch.cat(halves)
     size = torch.bincount(part[used], minlength=int(part.max()) + 1)
     reference = int(size.argmax())
-    found = GreyScales(torch.ones(len(size), dtype=torch.float64), torch.zeros(len(source), dtype=torch.bool))
-    evidence = torch.zeros(len(source), 2, dtype=torch.float64)
+    found = GreyScales(torch.ones(len(size), dtype=torch.float64), torch.zeros(len(low), dtype=torch.bool), part)
+    evidence = torch.zeros(len(low), 2, dtype=torch.float64)
     starts_with_part = all(int((part[half] == reference).sum()) >= _LEAST_SHARE * len(half) for half in halves)
     for number in range(_ROUNDS):
         of_first = starts_with_part and number == 0
@@ -91,11 +105,11 @@ def find_grey_scales(
         means = _filtered_means(scaled, [half[kept[half]] for half in halves], options)
         for half, of_half in zip(halves, _evidence_of_halves(low, halves, means, options), strict=True):
             evidence[half] = of_half
-        before, found = found, source.world.agreed(scales_of_parts(evidence, part, used, len(size)))
+        before, found = found, low.world.agreed(scales_of_parts(evidence, part, used, len(size)))
         change = (found.scale / before.scale - 1).abs().max()
         if float(change) < _CHANGE and torch.equal(found.is_dark, before.is_dark) and not (of_first and len(size) > 1):
             break
-    return found
+    return found, evidence
 
 
 def _filtered_means(source: BatchSource, halves: Sequence[Tensor], options: SliceOptions) -> tuple[Tensor, Tensor]:
@@ -179,7 +193,7 @@ def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) ->
     average = usual * _sums(weight * own, of_image, parts) / precision.clamp_min(1e-30)
     whole, dark = _pooled(average, precision, is_reference), torch.zeros(len(part), dtype=torch.bool)
     if not whole > _SURE * float(precision[is_reference].sum()) ** -0.5:
-        return GreyScales(torch.ones(parts, dtype=torch.float64), dark)  # there is no mean to compare with
+        return GreyScales(torch.ones(parts, dtype=torch.float64), dark, part)  # there is no mean to compare with
     dark[used] = is_dark
     is_reference &= average > -_SURE * precision.clamp_min(1e-30) ** -0.5
     whole = _pooled(average, precision, is_reference)
@@ -188,7 +202,7 @@ def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) ->
     sign = torch.where((ratio < -_SURE * error) & (size > 0), -1.0, 1.0)
     ratio = (sign * ratio).clamp_min(LEAST_SCALE)
     differs = ((ratio - 1).abs() > (_SURE * error).clamp_min(_LEAST_DIFFERENCE)) & (size > 0)
-    return GreyScales(sign * torch.where(differs, ratio, 1.0), dark)
+    return GreyScales(sign * torch.where(differs, ratio, 1.0), dark, part)
 
 
 def _pooled(average: Tensor, precision: Tensor, chosen: Tensor) -> float:

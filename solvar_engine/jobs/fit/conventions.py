@@ -1,12 +1,13 @@
 """Whether angles are of another convention: under which of them a mean explains images that have not made it best.
 
 A sign of one angle may turn wrong poses out consistent enough for a mean, to which alone they cannot be compared: each
-convention gets a mean of its own.
+convention gets a mean of its own. So do even aberrations, most of which are alike in all directions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -67,6 +68,24 @@ def better_convention(
         if gain > max(_SURE * error, _NOTABLE * float(other.mean())) and (best is None or gain > best[1]):
             best = name, gain, error
     return best
+
+
+def gain_without_even_aberrations(
+    source: ParticleSource, halves: tuple[Tensor, Tensor], options: SliceOptions
+) -> tuple[float, float] | None:
+    """Log-likelihood of an image without even aberrations over that with them, and its error; None if surely no more.
+
+    Parameters
+    ----------
+    source : ParticleSource
+    halves : tuple of two Tensors, int64
+    options : SliceOptions
+    """
+    rows = sample_of(halves[0], _MOST), sample_of(halves[1], _MOST)
+    without = source.with_ctf(replace(source.ctf, even_zernike=None))
+    own, other = (_explained(view, rows, options) for view in (source, without))
+    gain, error = mean_and_error(other - own)
+    return (gain, error) if gain > _SURE * error else None
 
 
 def _explained(source: ParticleSource, rows: tuple[Tensor, Tensor], options: SliceOptions) -> Tensor:

@@ -14,6 +14,7 @@ from solvar_engine.imaging.masks import distance_of_centres, grown, largest_turn
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.symmetry import symmetry_operators
 from solvar_engine.imaging.types import BatchSource
+from solvar_engine.jobs.fit.conventions import gain_without_even_aberrations
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.pose_doubts import (
     SIGNIFICANT,
@@ -158,6 +159,20 @@ def evidence_of_poses(job: FitJob, source: PreparedParticles, mean: MeanEstimate
     return pose_evidence(source, job.inputs.halves, (first, second), job.projector_options, job.params.seed)
 
 
+def aberration_cautions(job: FitJob, source: PreparedParticles) -> list[str]:
+    """Say if the images rather are without the even aberrations of their list, which may turn the sign of the mean."""
+    if source.ctf.even_zernike is None:
+        return []
+    found = gain_without_even_aberrations(source, job.inputs.halves, job.projector_options)
+    if found is None:
+        return []
+    gain, error = found
+    return [
+        f"The images of {job.inputs.stack.path} agree better without even aberrations (log-likelihood gain {gain:.2f}"
+        f" +- {error:.2f} an image): check rlnEvenZernike, that it is of these images"
+    ]
+
+
 def pose_cautions(
     evidence: PoseEvidence, stack: ParticleStack, convention: tuple[str, float, float] | None = None
 ) -> list[str]:
@@ -189,6 +204,7 @@ def pose_cautions(
     if explain_little(evidence):  # origins seem wrong, too, where orientations are
         found = f"{comparison(gain, error)}, where the molecule in any has {float(evidence.signal.mean()):.2f}"
         return [
-            f"The orientations in {stack.path} explain much less of its images than right ones do ({found}): {check}"
+            f"The orientations in {stack.path} explain much less of its images than right ones do, unless these show"
+            f" very many different states ({found}): {check}"
         ]
     return reading_doubts(evidence, stack)

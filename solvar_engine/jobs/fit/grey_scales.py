@@ -38,6 +38,7 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
         job.progress.stage("grey scales")
         found = find_grey_scales(source, job.inputs.halves, part, job.projector_options)
         job.checkpoint.save("grey_scales", found)
+    part, names = found.part, names_of_pieces(found.part, part, names, job.inputs.stack)
     dark_share = float(found.is_dark[torch.cat(job.inputs.halves)].float().mean())
     if dark_share > _MOST_DARK:
         caution = (
@@ -78,6 +79,23 @@ def parts_of(stack: ParticleStack) -> tuple[Tensor, list[str]]:
         for group, where in found.T.tolist()
     ]
     return part, names
+
+
+def names_of_pieces(piece: Tensor, part: Tensor, names: list[str], stack: ParticleStack) -> list[str]:
+    """Name pieces (n,) of parts (n,) that have names: by their rows in the list, where a part was cut."""
+    if torch.equal(piece, part):
+        return names
+    row = torch.arange(len(stack)) if stack.list_row is None else torch.from_numpy(stack.list_row)
+    count = int(piece.max()) + 1
+    first, last, whole = (
+        torch.zeros(count, dtype=torch.int64).scatter_reduce(0, piece, values, how, include_self=False)
+        for values, how in ((row + 1, "amin"), (row + 1, "amax"), (part, "amin"))
+    )
+    is_cut = torch.bincount(whole)[whole] > 1
+    return [
+        f"rows {first[number]} to {last[number]} of {names[whole[number]]}" if is_cut[number] else names[whole[number]]
+        for number in range(count)
+    ]
 
 
 def sentence_of_dark_images(is_dark: Tensor, part: Tensor, names: list[str]) -> str:

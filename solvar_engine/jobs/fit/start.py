@@ -24,6 +24,7 @@ from solvar_engine.jobs.fit.conventions import better_convention
 from solvar_engine.jobs.fit.families import with_equal_pixels
 from solvar_engine.jobs.fit.first_mean import (
     BALL,
+    aberration_cautions,
     evidence_of_poses,
     mask_cautions,
     pose_cautions,
@@ -226,7 +227,8 @@ def _examined(
     if job.world.agreed(may_be_of_another_convention(evidence)):
         convention = better_convention(source, job.inputs.halves, job.projector_options)
     of_poses = pose_cautions(evidence, job.inputs.stack, convention)
-    cautions = [*symmetry_cautions(job, source, mean), *of_poses, *mask_cautions(job, mean)]
+    of_aberrations = aberration_cautions(job, source)
+    cautions = [*symmetry_cautions(job, source, mean), *of_aberrations, *of_poses, *mask_cautions(job, mean)]
     return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence)), cautions
 
 

@@ -21,12 +21,13 @@ from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.judging.grey_scales import scale_evidence, scales_of_parts
+from solvar_engine.estimation.judging.scale_steps import cut_at_steps
 from solvar_engine.estimation.model.half_models import HalfModel, explain, scale_to_images
 from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.shells import shells_to_volume
 from solvar_engine.jobs.decisions import read_decisions
-from solvar_engine.jobs.fit.grey_scales import parts_of, sentences_of_scales
+from solvar_engine.jobs.fit.grey_scales import names_of_pieces, parts_of, sentences_of_scales
 from solvar_engine.jobs.fit.inputs import scratch_folder
 from solvar_engine.jobs.fit.outputs import OutputScale
 from solvar_engine.jobs.running.allocator import FreedMemory
@@ -250,6 +251,8 @@ def _on_one_scale(
     evidence[used] = scale_evidence(source, used, disk, mean, options)
     if float(evidence[used, 1].sum()) < 0:
         evidence[:, 1] *= -1  # the sign of all is found later
+    piece = cut_at_steps(evidence, part, used)
+    part, names = piece, names_of_pieces(piece, part, names, stack)
     scale = scales_of_parts(evidence, part, used, len(names)).scale
     if bool((scale == 1).all()):
         return source, []

@@ -16,7 +16,7 @@ from solvar_engine.projectors.torch_ref import TorchProjector
 from tests.jobs.prepared import particles_of
 from tests.reconstruction.simulated import LinearPhantom, noise
 
-BOX, IMAGES = 16, 1000
+BOX, IMAGES = 16, 1200
 PHANTOM = LinearPhantom.create(1, sigma=0.09)
 MEAN = PHANTOM.mean(BOX)
 HALVES = torch.arange(0, IMAGES, 2), torch.arange(1, IMAGES, 2)
@@ -36,7 +36,7 @@ def test_gain_is_half_the_squared_distance_of_the_slices() -> None:
     """Y = P mu + noise: the expectation of log p(Y | own) - log p(Y | other) is |P mu - P' mu|^2 / 2."""
     source = particles(3.0)
     found = evidence_of(source, 3.0 * MEAN)
-    assert len(found.index.unique()) == 500 and int((found.index % 2).sum()) == 250
+    assert len(found.index.unique()) == 1000 and int((found.index % 2).sum()) == 500
     projector = TorchProjector(BOX, source.disk)
     grid = projector.to_grid(3.0 * MEAN[None])
     distances = []

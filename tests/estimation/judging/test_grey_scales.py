@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.judging.grey_scales import find_grey_scales, scale_evidence, scales_of_parts
+from solvar_engine.estimation.judging.scale_steps import cut_at_steps
 from tests.estimation.problems import DenseModel, full_band, in_double
 from tests.reconstruction.simulated import LinearPhantom, MemorySource, simulate
 
@@ -108,6 +109,41 @@ def test_a_part_without_the_molecule_keeps_a_small_scale_and_its_sign() -> None:
     part = parts(250, 150)
     found = find_grey_scales(images_of(torch.tensor([1.0, 0.0])[part]), HALVES, part)
     assert float(found.scale[1]) == 0.05
+
+
+def test_a_part_is_cut_where_its_signal_changes() -> None:
+    """The first 240 rows of one part; the others, in between, are whole; images that are not used belong to a piece."""
+    part = (torch.arange(IMAGES) % 4 == 3).long()
+    is_weak = (torch.arange(IMAGES) < 240) & (part == 0)
+    halves = HALVES[0][:-1], HALVES[1]
+    found = find_grey_scales(images_of(torch.where(is_weak, 0.4, 1.0)), halves, part)
+    assert torch.equal(found.part, torch.where(is_weak, 0, 1 + part))
+    assert found.scale.tolist() == pytest.approx([1.0, 1 / 0.4, 1 / 0.4], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("scale", "pieces"),
+    [
+        (lambda row: torch.where((row > 299) & (row < 600), 0.4, 1.0), [300, 300, 400]),
+        (lambda row: torch.where(row < 200, 3.0, torch.where(row < 500, 1.0, 0.0)), [200, 300, 500]),
+        (lambda row: torch.where(row < 300, 3.0, torch.where(row < 650, 1.0, 0.8)), [300, 700]),
+        (lambda row: torch.where(row < 500, -2.0, -1.0), [500, 500]),
+        (lambda row: torch.where(row < 30, 0.4, 1.0), [1000]),  # too few
+        (lambda row: torch.where(row < 500, 0.7, 1.0), [1000]),  # too little
+        (lambda row: torch.linspace(0.8, 1.2, 1000), [1000]),
+        (lambda row: torch.where(row % 2 < 1, 0.4, 1.0), [1000]),
+        (lambda row: torch.where(row < 500, -1.0, 2.0), [1000]),  # two states, perhaps, whose mean was subtracted
+        (lambda row: torch.zeros(1000), [1000]),
+    ],
+)
+def test_pieces_are_long_and_differ_clearly(scale, pieces: list[int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = scale(torch.arange(1000)) * (1 + 0.2 * torch.randn(1000, generator=generator))
+    power = torch.full((1000,), 100.0, dtype=torch.float64)
+    cross = power * true + 10 * torch.randn(1000, generator=generator)
+    cut = cut_at_steps(torch.stack((power, cross), dim=1), torch.zeros(1000, dtype=torch.int64), torch.arange(1000))
+    assert bool((cut.diff() >= 0).all())
+    assert torch.bincount(cut).tolist() == pytest.approx(pieces, abs=3)
 
 
 def test_evidence_is_that_of_the_dense_slices() -> None:

@@ -27,6 +27,7 @@ from solvar_engine.estimation.judging.given_poses import (
     SHIFT_FACTORS,
     PoseEvidence,
 )
+from solvar_engine.imaging.aberrations import Aberrations, odd_phase_factors
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import low_pass
 from solvar_engine.imaging.masks import automatic_mask, grown, share_of_density, soft_edge, sphere_mask
@@ -115,6 +116,7 @@ class ListOf800:
     group = torch.arange(800) % 2
     index = Index([Path(f"{folder}/{name}.mrcs") for folder in "AB" for name in "xy"], np.arange(800) // 2 % 4)
     pose: Pose = Pose(torch.eye(3).expand(800, 3, 3), torch.zeros(800, 2))
+    list_row: np.ndarray | None = None
 
     def __len__(self) -> int:
         return 800
@@ -126,7 +128,7 @@ def evidence_of(rows: torch.Tensor, signal: torch.Tensor, orientation_gain: torc
     def one(*shape: int) -> torch.Tensor:
         return torch.ones(len(rows), *shape).double()
 
-    losses = dict(shift_gain=one(len(SHIFT_FACTORS)), ctf_gain=one(5), pixel_gain=one(len(PIXEL_FACTORS)))
+    losses = dict(shift_gain=one(len(SHIFT_FACTORS)), ctf_gain=one(7), pixel_gain=one(len(PIXEL_FACTORS)))
     losses |= dict(place_gain=one(), turn_gain=one(), move=9 * one())
     return PoseEvidence(rows, signal, orientation_gain, **{**losses, **gains})
 
@@ -162,7 +164,7 @@ def test_the_part_whose_origins_are_wrong_is_named(factor):
     shift_gain = torch.full((len(rows), len(SHIFT_FACTORS)), 4.0).double() + scatter
     shift_gain[:, SHIFT_FACTORS.index(factor)] -= 8.0 * is_wrong
     gains = torch.full((2, len(rows)), 10.0).double()
-    evidence = evidence_of(rows, *gains, shift_gain=shift_gain, ctf_gain=shift_gain.abs())
+    evidence = evidence_of(rows, *gains, shift_gain=shift_gain)
     moved = replace(ListOf800(), pose=Pose(torch.eye(3).expand(800, 3, 3), torch.full((800, 2), 5.0)))
     (doubt,) = pose_cautions(evidence, moved)
     assert doubt.startswith(f"The images of rows 1 to 400 in list.star agree better with {factor:g} times their")
@@ -177,7 +179,7 @@ def test_the_reading_that_explains_most_is_named():
     rows, gains, scatter = torch.arange(800), torch.full((2, 800), 10.0).double(), noise(800, 1, seed=1).double()
     pixels = torch.full((800, len(PIXEL_FACTORS)), -3.0).double()
     pixels[:, PIXEL_FACTORS.index(1.25)] = -5.0
-    flipped = torch.tensor([1.0, -3.0, 1.0, 1.0, 1.0]).double() + scatter
+    flipped = torch.tensor([1.0, -3.0, 1.0, 1.0, 1.0, 1.0, 1.0]).double() + scatter
     (doubt,) = pose_cautions(evidence_of(rows, *gains, pixel_gain=pixels, ctf_gain=flipped), ListOf800())
     assert doubt == (
         "The images of list.star agree better with a pixel size of 2.5 than with 2 Angstrom (log-likelihood gain 5.00"
@@ -185,11 +187,32 @@ def test_the_reading_that_explains_most_is_named():
     )
     (doubt,) = pose_cautions(evidence_of(rows, *gains, place_gain=-6.0 + scatter[:, 0], pixel_gain=pixels), ListOf800())
     assert doubt.startswith("The images of list.star agree better with other places, 3.0 Angstrom from their origins")
+    assert doubt.endswith("accurate they are, unless all that is left in the images is a part that moves")
     assert "pixel" not in doubt
     around = 3 * (scatter - scatter.mean(dim=0))[:, 0]
     as_good = evidence_of(rows, *gains, place_gain=-5.1 + around, pixel_gain=pixels)
     (doubt,) = pose_cautions(as_good, ListOf800())
     assert "other places" in doubt and "; or else better with a pixel size of 2.5" in doubt
+
+
+def test_rows_are_those_of_the_list_where_symmetry_has_made_several_of_each():
+    rows = torch.arange(800)
+    expanded = replace(ListOf800(), list_row=np.repeat(np.arange(400), 2))
+    gain = torch.where(rows < 400, 0.0, 10.0) + 3 * noise(800, seed=1).double()
+    (doubt,) = pose_cautions(evidence_of(rows, torch.full((800,), 9.0).double(), gain), expanded)
+    assert doubt.startswith("The orientations of rows 1 to 200 in list.star do not seem to belong")
+
+
+def test_a_part_is_not_named_alone_where_the_others_are_hardly_better():
+    """Both halves gain, the first by seven standard errors, the second by less than four."""
+    rows, gains = torch.arange(800), torch.full((2, 800), 10.0).double()
+    scatter = 0.58 * noise(400, seed=1).double()
+    loss = (scatter - scatter.mean()).repeat(2) - torch.where(rows < 400, 0.21, 0.11)
+    doubts = pose_cautions(evidence_of(rows, *gains, pixel_gain=torch.stack([loss] * 6, dim=1)), ListOf800())
+    assert len(doubts) == 1 and doubts[0].startswith("The images of list.star agree better with a pixel size of 1 ")
+    loss[400:] = 1.0
+    (doubt,) = pose_cautions(evidence_of(rows, *gains, pixel_gain=torch.stack([loss] * 6, dim=1)), ListOf800())
+    assert doubt.startswith("The images of rows 1 to 400 in list.star agree better")
 
 
 def test_noise_is_no_proof_that_poses_are_foreign():
@@ -203,7 +226,9 @@ def test_noise_is_no_proof_that_poses_are_foreign():
         assert are_foreign(evidence) is is_foreign and said in doubt
     for gain, doubts in ((3.0, 1), (7.0, 0)):  # even of balls, right ones gain 0.7 of the signal or more
         seen = evidence_of(rows, torch.full((800,), 9.0).double(), gain + scatter)
-        assert not are_foreign(seen) and len(pose_cautions(seen, ListOf800())) == doubts
+        found = pose_cautions(seen, ListOf800())
+        assert not are_foreign(seen) and len(found) == doubts
+        assert all("than right ones do, unless these show very many different states (log" in doubt for doubt in found)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +239,14 @@ def test_transfer_functions_that_are_not_those_of_the_images_are_told(column, va
     particles = with_changed_rows(hinge.particles, tmp_path / "x.star", **{column: np.full(PARTICLES, value)})
     (doubt,) = [doubt for doubt in settled(particles, tmp_path)[1] if "transfer functions" in doubt]
     assert doubt.startswith(f"The transfer functions in {particles} are not those of its images") and text in doubt
+
+
+def test_even_aberrations_that_are_not_those_of_the_images_are_told(hinge, tmp_path):
+    """Alike in all directions, they make a mean that agrees with them, of the other sign even."""
+    changed = {"rlnEvenZernike": np.full(PARTICLES, "[0.3]")}
+    particles = with_changed_rows(hinge.particles, tmp_path / "x.star", **changed)
+    doubt = settled(particles, tmp_path)[1][0]
+    assert doubt.startswith(f"The images of {particles} agree better without even aberrations (log-likelihood gain")
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +278,22 @@ def _of_200_kv(source, is_wrong):
     return source.with_ctf(replace(source.ctf, voltage=voltage))
 
 
+def _with_even_aberration(source, is_wrong):
+    even = torch.zeros(len(source), 4)
+    even[is_wrong, 1] = 300.0  # of (x y), 1 radian at the edge
+    return source.with_ctf(replace(source.ctf, even_zernike=even))
+
+
+def _corrected_for_odd_aberration(source, is_wrong):
+    odd = torch.tensor([[0.0, 0.0, 4000.0, 0.0, 0.0, 0.0]]).double()  # three-fold, 1 radian at the edge
+    factors = odd_phase_factors(odd, source.disk, source.box_size * source.pixel_size).conj().to(torch.complex64)
+    return replace(
+        source,
+        coefficients=source.coefficients * torch.where(is_wrong[:, None], factors, 1.0),
+        aberrations=Aberrations(torch.eye(2).double()[None], odd),
+    )
+
+
 def _multiplied(source, is_wrong):
     ctf = ctf_values(source.ctf, source.disk, source.pixel_size)
     return replace(source, coefficients=source.coefficients * torch.where(is_wrong[:, None], 1.5 * ctf, 1.0))
@@ -255,6 +304,8 @@ def _multiplied(source, is_wrong):
     [
         (_shuffled, "as well with those of other images"),
         (_of_200_kv, "better with those of another voltage, 200 or 300 kV: check rlnVoltage"),
+        (_with_even_aberration, "better without even aberrations: check rlnEvenZernike"),
+        (_corrected_for_odd_aberration, "better without odd aberrations: check rlnBeamTiltX and rlnOddZernike"),
         (_multiplied, "better with their squares, as of images that were multiplied by them (rlnCtfDataAreCtfPrem"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
+from dataclasses import replace
 
 import mrcfile
 import numpy as np
@@ -10,12 +12,24 @@ import pytest
 import torch
 
 from solvar_engine.contract.files import read_json
+from solvar_engine.contract.params import FitParams
 from solvar_engine.contract.results import GREY_SCALE, read_components, read_latents
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.jobs.fit.grey_scales import parts_of, sentence_of_dark_images, sentences_of_scales
+from solvar_engine.jobs.decisions import read_cautions
+from solvar_engine.jobs.fit.grey_scales import (
+    names_of_pieces,
+    parts_of,
+    sentence_of_dark_images,
+    sentences_of_scales,
+    settle_grey_scales,
+)
+from solvar_engine.jobs.fit.inputs import read_inputs
+from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.jobs.fit.start import read_images
 from tests.jobs.conftest import PARTICLES, RANK, run_in_process
 
 FACTOR, FIRST = -3.0, 170  # of the second group, which begins there
@@ -126,6 +140,38 @@ def test_parts_are_stacks_of_many_images_and_folders_of_few(write_particles, tmp
     sizes = dict(zip(found, torch.bincount(part).tolist(), strict=True))
     group = "optics group opticsGroup1 in"
     assert sizes == {f"{group} {tmp_path}/b/2.mrcs": 120, f"{group} {tmp_path}/a": 90, f"{group} {tmp_path}/b": 60}
+
+
+def test_pieces_are_named_by_their_rows(write_particles, tmp_path):
+    """Of the list, where symmetry has made several of each; parts that were not cut keep their names."""
+    path = write_particles(tmp_path, np.random.default_rng(0).normal(size=(60, 4, 4)))
+    stack, part = ParticleStack.from_star(path), torch.arange(60) % 3 // 2
+    piece = torch.where(part == 1, 2, torch.arange(60) // 31)
+    assert names_of_pieces(piece, part, ["a", "b"], stack) == ["rows 1 to 31 of a", "rows 32 to 59 of a", "b"]
+    expanded = replace(stack, list_row=np.arange(60) // 2)
+    assert names_of_pieces(piece, part, ["a", "b"], expanded) == ["rows 1 to 16 of a", "rows 16 to 30 of a", "b"]
+    assert names_of_pieces(part, part, ["a", "b"], stack) == ["a", "b"]
+
+
+def test_rows_of_weaker_signal_are_named_and_brought_to_one_scale(hinge, tmp_path):
+    """The second half of a stack, with as much noise as the first."""
+    shutil.copytree(hinge.path, tmp_path / "data")
+    with mrcfile.open(tmp_path / "data" / "particles.mrcs", mode="r+") as stack:
+        shape = stack.data[PARTICLES // 2 :].shape
+        white = stack.data[:, :3].std() * np.random.default_rng(1).normal(size=shape)
+        stack.data[PARTICLES // 2 :] = 0.4 * stack.data[PARTICLES // 2 :] + 0.92 * white
+    params = FitParams(particles=str(tmp_path / "data" / "particles.star"), output=str(tmp_path / "run"), rank=1)
+    run = RunDir(params.output)
+    with prepared(run, params, resume=False):
+        write_params(run, params)
+        for _ in range(2):  # the second time from the checkpoint
+            job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
+            with closing(job.progress):
+                source = settle_grey_scales(job, read_images(job))[1]
+            half = source.grey_scale.reshape(2, -1).mean(dim=1)
+            assert float(half[1] / half[0]) == pytest.approx(0.4, abs=0.04)
+    (caution,) = read_cautions(run)
+    assert "rows 151 to 300 of optics group" in caution or "rows 1 to 150 of optics group" in caution
 
 
 def test_sentences_count_images_and_name_the_largest_parts():
