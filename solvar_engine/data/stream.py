@@ -156,9 +156,9 @@ class PreparedParticles:
         """Same particles, taken to have been seen through other transfer functions."""
         return replace(self, ctf=ctf)
 
-    def with_odd_aberrations(self) -> PreparedParticles:
-        """Same particles, as they are without the correction for odd aberrations."""
-        return replace(self, shows_odd_aberrations=self._aberrations().odd_zernike.shape[1] > 0)
+    def with_odd_aberrations(self) -> PreparedParticles | None:
+        """Same particles, as they are without the correction for odd aberrations; None where there is none."""
+        return replace(self, shows_odd_aberrations=True) if self._aberrations().odd_zernike.shape[1] else None
 
     def with_contrast(self, contrast: Tensor) -> PreparedParticles:
         """Same particles, with a known scale (n,) of the signal in each image."""

@@ -301,8 +301,8 @@ class ParticleSource(BatchSource, Protocol):
         """Parameters of the transfer function of each image."""
         ...
 
-    def with_odd_aberrations(self) -> ParticleSource:
-        """Same images, not corrected for odd aberrations."""
+    def with_odd_aberrations(self) -> ParticleSource | None:
+        """Same images, not corrected for odd aberrations; None where there is nothing to correct for."""
         ...
 
     def with_ctf(self, ctf: Ctf) -> ParticleSource:

@@ -161,8 +161,10 @@ def _gains_with_free_scales(
     sized = [_of_pixel_size(source, factor) for factor in PIXEL_FACTORS]
     flipped = replace(ctf, is_phase_flipped=~ctf.is_phase_flipped)
     plate = replace(ctf, phase_shift=torch.where(ctf.phase_shift > 0, 0.0, 90.0).to(ctf.phase_shift))
-    changed = others, flipped, replace(ctf, voltage=voltage), plate, replace(ctf, even_zernike=None)
-    transferred = [*(source.with_ctf(one) for one in changed), source.with_odd_aberrations()]
+    changed = others, flipped, replace(ctf, voltage=voltage), plate
+    without_even = None if ctf.even_zernike is None else source.with_ctf(replace(ctf, even_zernike=None))
+    possible = [*(source.with_ctf(one) for one in changed), without_even, source.with_odd_aberrations()]
+    transferred = [view for view in possible if view is not None]
     views = [source, *moved, *sized, *transferred]
     shell, shells = projector.disk.shell, projector.disk.shell_max + 1
     cross, power = torch.zeros(2, len(index), len(views) + 1, shells, dtype=torch.float64)
@@ -190,7 +192,9 @@ def _gains_with_free_scales(
     scale = cross.sum(dim=0) / power.sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
     found = (scale * cross - 0.5 * scale.square() * power).sum(dim=2)
     gain = found[:, :1] - found[:, 1:]
-    shifts, pixels, transfers = gain.split([len(moved), len(sized), len(transferred) + 1], dim=1)
+    shifts, pixels, found = gain.split([len(moved), len(sized), len(transferred) + 1], dim=1)
+    transfers = found.new_zeros(len(found), len(possible) + 1)
+    transfers[:, [number for number, view in enumerate((*possible, source)) if view is not None]] = found
     # of an image whose signal is weaker, as those of an optics group may be, as much less is expected
     contrast = cross[:, 0].sum(dim=1) / power[:, 0].sum(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
     transfers[:, 0] -= _OWN_SHARE * contrast * expected
