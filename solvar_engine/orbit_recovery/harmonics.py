@@ -20,11 +20,11 @@ def bessel_zeros(degree: int, count: int) -> NDArray[np.float64]:
     >>> bessel_zeros(1, 2).round(4).tolist()
     [4.4934, 7.7253]
     """
-    zeros = np.pi * np.arange(1, count + degree + 1)
+    zeros = [math.pi * number for number in range(1, count + degree + 1)]
     for order in range(1, degree + 1):
         pairs = zip(zeros[:-1], zeros[1:], strict=True)
-        zeros = np.fromiter((brentq(lambda x, order=order: spherical_jn(order, x), *pair) for pair in pairs), np.float64)
-    return zeros[:count]
+        zeros = [brentq(lambda x, order=order: spherical_jn(order, x), *pair) for pair in pairs]
+    return np.array(zeros[:count], dtype=np.float64)
 
 
 def radial_functions(radius: Tensor, degree: int, count: int) -> Tensor:

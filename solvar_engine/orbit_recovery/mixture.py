@@ -1,4 +1,4 @@
-"""Noisy observations of an unknown at random ones of finitely many group elements: likelihood, gradient, Hessian, EM."""
+"""Noisy observations of an unknown at random group elements: likelihood, gradient, Hessian and step of EM."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class OrbitMixture:
     ) -> None:
         self._observations, self._operators, self._variance = observations, operators, sigma**2
         self._square = observations.square().sum(dim=1)
+        self._rows = operators.flatten(0, 1)  # a view: products of all operators without a copy of them
         self._normal = operators.mT @ operators
         self._log_density = None if density is None else density.log()
 
@@ -82,7 +83,7 @@ class OrbitMixture:
             weight += posterior.sum(dim=0)
             images += posterior.T @ observed
         count = self.count if rows is None else len(rows)
-        projected = torch.einsum("lmd,lm->d", self._operators, images)
+        projected = self._rows.T @ images.flatten()
         return value / count, torch.cat((weight, projected)) / count
 
     def maximise(self, statistics: Tensor) -> Tensor:
@@ -128,11 +129,11 @@ class OrbitMixture:
         return point[self.dimension :].log_softmax(0) if self._log_density is None else self._log_density
 
     def _normal_matrix(self, weight: Tensor) -> Tensor:
-        return torch.einsum("l,lde->de", weight, self._normal)
+        return (weight @ self._normal.flatten(1)).unflatten(0, (self.dimension, self.dimension))
 
     def _posteriors(self, point: Tensor, rows: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Chunks of rows: observations (b, m), posterior weights (b, l) (eq. 4.20), log of their sum before (b,)."""
-        images = self._operators @ point[: self.dimension]
+        images = (self._rows @ point[: self.dimension]).unflatten(0, self._operators.shape[:2])
         constant = self._log_rho(point) - images.square().sum(dim=1) / (2 * self._variance)
         scaled = images.T / self._variance
         observations = self._observations if rows is None else self._observations[rows]
