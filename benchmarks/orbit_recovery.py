@@ -118,13 +118,13 @@ def cryo_em(seed: int) -> Model:
     instance = cryo_instance(seed=seed)
     problem, start = instance.problem, instance.start
     unit = 1 / problem.steepest(start)
-    gradient = _first_order(problem, start, unit, batch=360) | {
-        "SVRG": lambda: VarianceReduction(GradientField(problem), start, unit, 10, 360),
+    gradient = _first_order(problem, start, unit, batch=720) | {
+        "SVRG": lambda: VarianceReduction(GradientField(problem), start, unit, 5, 720),
         "SVRG+II": lambda: VarianceReduction(
-            GradientField(problem), start, 0.5, 10, 360, LimitedMemory(unit, 20, 1000)
+            GradientField(problem), start, 0.5, 5, 720, LimitedMemory(unit, 20, 1000)
         ),
     }
-    return Model("Cryo-EM", problem, start, 200, 300, gradient, _em(problem, start, 360, 360), {"4.6": "gradient"})
+    return Model("Cryo-EM", problem, start, 160, 200, gradient, _em(problem, start, 360, 720), {"4.6": "gradient"})
 
 
 def _first_order(problem: Any, start: Any, unit: float, batch: int) -> dict[str, Callable[[], AnySolver]]:
@@ -231,8 +231,9 @@ def main() -> None:
     arguments = parse_arguments()
     use_threads(1)
     made = {"alignment": alignment, "cryo_em": cryo_em}
-    tables = [measure(made[name](arguments.seed), arguments.figures) for name in arguments.models]
-    finish("orbit_recovery", "\n\n".join([provenance(1), *tables]), arguments)
+    for name in arguments.models:
+        text = measure(made[name](arguments.seed), arguments.figures)
+        finish(f"orbit_recovery_{name}", f"{text}\n\n{provenance(1)}", arguments)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from solvar_engine.solvers.base import Solver, is_no_worse
@@ -20,11 +22,17 @@ class Squarem(Solver):
     field : Field
         w - Psi(w).
     start : Tensor, shape (d,)
+
+    Attributes
+    ----------
+    value : float
+        At the point, once there has been a step; the last evaluation of the field was there.
     """
 
     def __init__(self, field: Field, start: Tensor) -> None:
         super().__init__(field, start)
         self._known: tuple[float, Tensor] | None = None
+        self.value = math.inf
 
     def step(self) -> None:
         """One iteration."""
@@ -38,4 +46,4 @@ class Squarem(Solver):
         if not is_no_worse(self._known[0], value):
             candidate = once - second
             self._known = self._field(candidate)
-        self.point = candidate
+        self.point, self.value = candidate, self._known[0]

@@ -115,6 +115,9 @@ def test_instance_has_the_noise_that_it_says() -> None:
     assert instance.problem.positions == 1200
     assert instance.problem.dimension == 64
     value = instance.problem.value_and_gradient(instance.coefficients)[0]
+    predicted = instance.problem._operators @ instance.coefficients
+    power = float(predicted.square().sum()) / (1200 * 15**2)
+    assert power / instance.problem._variance == pytest.approx(0.34, rel=0.05)
     # of noise: 177 / 2 for the residuals, and the logarithm of the share of orientations that fit
     assert 177 / 2 - 5 < value < 177 / 2 + math.log(1200)
     step = 1e-5 * torch.randn(64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -34,8 +34,9 @@ class FactorSum:
 class FactorField(Field):
     """V - Psi(V), Psi(V) = V less its preconditioned step; points are factors (r, z, y, x) in one row, float64.
 
-    The value is the mean of the objective, with a quarter of V^T W V, W the prior's weight, for the prior: W grows with
-    the square of the factors, so that its gradient is W V.
+    The value is the mean of the objective, with a quarter of V^T W V for the prior of weight W. Its gradient is that of
+    the steps, W V, where W grows with the square of the factors: for least squares, and where images know little of a
+    component. Elsewhere it is near that, and good enough to tell whether an extrapolation has gone too far.
 
     Parameters
     ----------
@@ -43,18 +44,18 @@ class FactorField(Field):
 
     Attributes
     ----------
-    factors : Factors or None
+    factors : Factors
         Of the last evaluation, with what the images say under them.
     """
 
     def __init__(self, problem: FactorSum) -> None:
         super().__init__(len(problem.index))
         self._problem = problem
-        self.factors: Factors | None = None
+        self.factors: Factors
 
     def _evaluate(self, point: Tensor, rows: Tensor | None) -> tuple[float, Tensor]:
         this, box_size = self._problem, self._problem.preconditioner.box_size
-        volumes = point.reshape(-1, box_size, box_size, box_size).float()
+        volumes = this.source.world.agreed(point.reshape(-1, box_size, box_size, box_size).float())
         index = this.index if rows is None else this.index[rows]
         found = expectation_pass(this.source, index, this.band, volumes, this.objective)
         information, second_moment = found.information / found.count, found.second_moment / found.count
@@ -72,5 +73,5 @@ class FactorField(Field):
         return found.objective / found.count + held / self.count, step.double().flatten()
 
     def canonical(self, point: Tensor) -> Tensor:
-        """The point itself; steps keep to the band and the mask."""
-        return point
+        """The point in the precision in which states are saved: a fit that is resumed goes on from the same one."""
+        return point.float().double()

@@ -16,13 +16,14 @@ from solvar_engine.estimation.model.expectation import contrast_variance_without
 from solvar_engine.estimation.solver.agreement import factor_fsc
 from solvar_engine.estimation.solver.density import under_density
 from solvar_engine.estimation.solver.epochs import Factors, random_factors, run_epoch
-from solvar_engine.estimation.solver.fixed_point import FactorSum
+from solvar_engine.estimation.solver.fixed_point import FactorField, FactorSum
 from solvar_engine.estimation.solver.gauge import align_halves, fix_gauge
 from solvar_engine.estimation.solver.preconditioner import Preconditioner
 from solvar_engine.estimation.solver.priors import extend_shells, factor_precision, starting_precision
 from solvar_engine.estimation.solver.problem import CovarianceProblem
 from solvar_engine.estimation.solver.schedule import Unit
 from solvar_engine.imaging.shells import radial_average
+from solvar_engine.solvers.extrapolation import Squarem
 
 
 @dataclass(frozen=True)
@@ -172,12 +173,15 @@ def fit_full_set(
     FullSetState
         A finished one at once if the half-sets kept no component.
     """
-    epochs = problem.schedule.full_epochs()
     if not problem.rank:
-        yield FullSetState(len(epochs), halves.factors[0], 0.0)
+        yield FullSetState(problem.schedule.full_steps, halves.factors[0], 0.0)
         return
     this, start = full_set_start(problem, halves)
     state = state or FullSetState(0, start, 0.0)
+    if problem.schedule.accelerated:
+        yield from _accelerate(this, state, problem.schedule.accelerated)
+        return
+    epochs = problem.schedule.full_epochs()
     for number in range(state.done, len(epochs)):
         factors, objective = run_epoch(
             this.source,
@@ -192,6 +196,15 @@ def fit_full_set(
         )
         state = FullSetState(number + 1, factors, objective)
         yield state
+
+
+def _accelerate(this: FactorSum, state: FullSetState, iterations: int) -> Iterator[FullSetState]:
+    """SQUAREM from where a state stands, which holds all that it needs to go on."""
+    field = FactorField(this)
+    solver = Squarem(field, state.factors.volumes.double().flatten())
+    for number in range(state.done, iterations):
+        solver.step()
+        yield FullSetState(number + 1, field.factors, solver.value)
 
 
 def full_set_start(problem: CovarianceProblem, halves: HalfSetState) -> tuple[FactorSum, Factors]:
