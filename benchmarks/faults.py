@@ -775,6 +775,11 @@ _SOLVERS = [
         ("self._done**-self._power", "self._done**-0.5", "weights of online EM that do not follow the power"),
     ),
     *_of(
+        "tests/estimation/solver/test_half_sets.py",
+        ("found.gradient * (self.count / found.count)", "found.gradient", "batch not scaled to all images"),
+        ("held = 0.25 * float", "held = 0.5 * float", "prior of a quartic weight counted twice"),
+    ),
+    *_of(
         "tests/orbit_recovery/test_mixture.py",
         ("self._log_rho(point).exp() - weight", "weight - self._log_rho(point).exp()",
          "gradient by the density with the sign of the thesis"),

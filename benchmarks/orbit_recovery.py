@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from benchmarks.common import finish, provenance, script_parser, table, use_threads
 
 TOLERANCES = (1e-4, 1e-6)
-_RECORDED = 1.02  # growth of passes from one value to the next, at least half a pass
+_RECORDED = 1.03  # growth of passes from one value to the next, at least one pass
 
 
 class AnySolver(Protocol):
@@ -124,7 +124,7 @@ def cryo_em(seed: int) -> Model:
             GradientField(problem), start, 0.5, 5, 720, LimitedMemory(unit, 20, 1000)
         ),
     }
-    return Model("Cryo-EM", problem, start, 160, 200, gradient, _em(problem, start, 360, 720), {"4.6": "gradient"})
+    return Model("Cryo-EM", problem, start, 120, 100, gradient, _em(problem, start, 360, 720), {"4.6": "gradient"})
 
 
 def _first_order(problem: Any, start: Any, unit: float, batch: int) -> dict[str, Callable[[], AnySolver]]:
@@ -178,7 +178,7 @@ def run(model: Model, make: Callable[[], AnySolver], enough: float) -> Curve:
         curve.values.append(model.problem.expectation(solver.point)[0])
         if curve.values[-1] <= enough or solver.passes >= model.limit:
             return curve
-        upto = min(model.limit, max(solver.passes + 0.5, _RECORDED * solver.passes))
+        upto = min(model.limit, max(solver.passes + 1, _RECORDED * solver.passes))
         begin = time.process_time()
         while solver.passes < upto:
             solver.step()
