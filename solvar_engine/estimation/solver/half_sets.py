@@ -148,7 +148,16 @@ def _compare(state: HalfSetState, band: Band) -> HalfSetState:
 
 @dataclass(frozen=True)
 class FullSetState:
-    """Where the fit of all images stands."""
+    """Where the fit of all images stands.
+
+    Attributes
+    ----------
+    done : int
+        Epochs finished, or iterations of SQUAREM.
+    factors : Factors
+    objective : float
+        Mean per image in the last epoch; of SQUAREM at the factors, with the prior.
+    """
 
     done: int
     factors: Factors
