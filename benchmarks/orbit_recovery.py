@@ -119,9 +119,9 @@ def cryo_em(seed: int) -> Model:
     problem, start = instance.problem, instance.start
     unit = 1 / problem.steepest(start)
     gradient = _first_order(problem, start, unit, batch=720) | {
-        "SVRG": lambda: VarianceReduction(GradientField(problem), start, unit, 5, 720),
+        "SVRG": lambda: VarianceReduction(GradientField(problem), start, unit, 15, 240),
         "SVRG+II": lambda: VarianceReduction(
-            GradientField(problem), start, 0.5, 5, 720, LimitedMemory(unit, 20, 1000)
+            GradientField(problem), start, 0.5, 15, 240, LimitedMemory(unit, 20, 1000)
         ),
     }
     return Model("Cryo-EM", problem, start, 120, 100, gradient, _em(problem, start, 360, 720), {"4.6": "gradient"})
