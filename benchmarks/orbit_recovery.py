@@ -222,7 +222,7 @@ def draw(path: Path, curves: dict[str, Curve], optimum: float) -> None:
         axes[0].plot(curve.passes, differences, label=name)
         axes[1].plot(curve.seconds, differences)
     axes[0].set(xlabel="passes", ylabel="F - optimum", xscale="symlog", yscale="log", ylim=(1e-8, None))
-    axes[1].set(xlabel="seconds", xscale="symlog")
+    axes[1].set(xlabel="seconds", xscale="log")
     axes[0].legend()
     figure.savefig(path, dpi=80)
 
