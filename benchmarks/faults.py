@@ -766,8 +766,49 @@ _STOCHASTIC_DESCENT = [
     ),
 ]
 
+_SOLVERS = [
+    *_of(
+        "tests/solvers/test_solvers.py",
+        ("return value, point - self._problem.maximise(statistics)",
+         "return value, self._problem.maximise(statistics) - point", "EM goes the other way"),
+        ("len(point) * len(rows) / self.count", "len(rows) / self.count", "a Hessian as cheap as a gradient"),
+        ("self._rate / (1 + self._done / self._decay)", "self._rate", "SGD without decaying steps"),
+        ("- self._field(self.point, rows)[1] + field", "- 0 * field", "batches whose variance is not reduced"),
+        ("mean += point / self._iterations", "mean = point", "last point of an epoch for its mean"),
+        ("sizes.clamp_min(float(", "sizes.clamp_max(float(", "large singular values cut, small ones kept"),
+        ("direction + (weight - (changed @ direction)", "direction + (weight + (changed @ direction)",
+         "second loop of L-BFGS with the wrong sign"),
+        ("direction = self._scale * direction\n", "direction = self._scale**2 * direction\n",
+         "first estimate of L-BFGS squared"),
+        ("self.point - 2 * length * first[1]", "self.point - length * first[1]", "SQUAREM without its factor 2"),
+        ("self._done**-self._power", "self._done**-0.5", "weights of online EM that do not follow the power"),
+    ),
+    *_of(
+        "tests/estimation/solver/test_half_sets.py",
+        ("found.gradient * (self.count / found.count)", "found.gradient", "batch not scaled to all images"),
+        ("held = 0.25 * float", "held = 0.5 * float", "prior of a quartic weight counted twice"),
+    ),
+    *_of(
+        "tests/orbit_recovery/test_mixture.py",
+        ("self._log_rho(point).exp() - weight", "weight - self._log_rho(point).exp()",
+         "gradient by the density with the sign of the thesis"),
+        ("images.square().sum(dim=1) / (2 * self._variance)", "images.square().sum(dim=1) / self._variance",
+         "twice the norms of predicted observations"),
+        ("mean.T @ mean - torch", "mean.T @ mean + torch", "covariance of gradients added to the Hessian"),
+        ("self._normal_matrix(weight / count) / self._variance", "self._normal_matrix(weight / count)",
+         "Hessian without the variance of the noise"),
+    ),
+    *_of(
+        "tests/orbit_recovery/test_cryo_em.py",
+        ("math.sqrt(2) * slices[:, 1:].imag", "slices[:, 1:].imag", "imaginary parts counted half"),
+        ("(count * box_size**2 * snr)", "(count * snr)", "noise of an image for that of a pixel"),
+        ("-sine * first[:, None] + cosine", "sine * first[:, None] + cosine", "axes of images not orthogonal"),
+        ("(math.sqrt(2) if m else 1.0) * norm", "norm", "harmonics without their factor 2"),
+    ),
+]
+
 FAULTS: tuple[Fault, ...] = (
     *_JUDGING, *_MODEL, *_POSES, *_SOLVER, *_ALTERNATION, *_RECONSTRUCTION, *_DATA, *_JOBS, *_PROJECTORS,
-    *_ABINITIO, *_STOCHASTIC_DESCENT,
+    *_ABINITIO, *_STOCHASTIC_DESCENT, *_SOLVERS,
 )  # fmt: skip
 """Grouped by room."""

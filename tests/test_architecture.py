@@ -19,7 +19,7 @@ ENGINE = "solvar_engine"
 PLUGIN = "solvar_plugin"
 
 # From the physics of one image up to the command line: a room may import what stands before it.
-CHAIN = ("distributed", "imaging", "projectors", "reconstruction", "estimation", "abinitio", "jobs", "cli")
+CHAIN = ("distributed", "solvers", "imaging", "projectors", "reconstruction", "estimation", "abinitio", "jobs", "cli")
 # Rooms beside the chain, with what they may import. Only `jobs` enters them, and the plugin those in `SHARED_ROOMS`.
 SIDE_ROOMS = {
     "contract": set(),
@@ -30,6 +30,7 @@ SIDE_ROOMS = {
     "latent": {"imaging"},
     "evaluation": {"imaging"},
     "explorer": {"contract", "data", "imaging"},
+    "orbit_recovery": {"imaging"},
 }
 ALLOWED_ROOMS = {
     **{room: set(CHAIN[:position]) for position, room in enumerate(CHAIN)},
@@ -44,7 +45,7 @@ ESTIMATION_CHAIN = ("pose_scores", "model", "poses", "solver", "judging", "alter
 # Rooms whose `__init__` names every module that others use.
 DESCRIBED_ROOMS = (
     "distributed", "contract", "data", "explorer", "imaging", "latent", "evaluation", "simulation", "reconstruction",
-    "abinitio",
+    "abinitio", "solvers", "orbit_recovery",
 )
 
 # What Scipion's own Python imports too, with the libraries that it has.

@@ -86,6 +86,12 @@ class FitParams(Params):
         " the covariance of the images and the model's",
         choices=("ml", "ls"),
     )
+    solver: str = option(
+        str, "batches", help="how the components of all images are found from those of the half-sets: batches, by three"
+        " epochs of fewer and fewer mini-batches; em, by twelve of all images; squarem, by as many that are"
+        " extrapolated, which come nearest to the optimum and need more memory",
+        choices=("batches", "em", "squarem"),
+    )
     projector: str = option(
         str, "trilinear", help="interpolation in Fourier space; nufft does without: exact, some three times slower",
         choices=("trilinear", "nearest", "nufft"),

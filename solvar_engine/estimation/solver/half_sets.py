@@ -16,6 +16,7 @@ from solvar_engine.estimation.model.expectation import contrast_variance_without
 from solvar_engine.estimation.solver.agreement import factor_fsc
 from solvar_engine.estimation.solver.density import under_density
 from solvar_engine.estimation.solver.epochs import Factors, random_factors, run_epoch
+from solvar_engine.estimation.solver.fixed_point import FactorField, FactorSum
 from solvar_engine.estimation.solver.gauge import align_halves, fix_gauge
 from solvar_engine.estimation.solver.preconditioner import Preconditioner
 from solvar_engine.estimation.solver.priors import (
@@ -27,6 +28,7 @@ from solvar_engine.estimation.solver.priors import (
 from solvar_engine.estimation.solver.problem import CovarianceProblem
 from solvar_engine.estimation.solver.schedule import Unit
 from solvar_engine.imaging.shells import coefficients_per_shell, radial_average
+from solvar_engine.solvers.extrapolation import Squarem
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,16 @@ def _compare(state: HalfSetState, band: Band) -> HalfSetState:
 
 @dataclass(frozen=True)
 class FullSetState:
-    """Where the fit of all images stands."""
+    """Where the fit of all images stands.
+
+    Attributes
+    ----------
+    done : int
+        Epochs finished, or iterations of SQUAREM.
+    factors : Factors
+    objective : float
+        Mean per image in the last epoch; of SQUAREM at the factors, with the prior.
+    """
 
     done: int
     factors: Factors
@@ -177,10 +188,42 @@ def fit_full_set(
     FullSetState
         A finished one at once if the half-sets kept no component.
     """
-    epochs = problem.schedule.full_epochs()
     if not problem.rank:
-        yield FullSetState(len(epochs), halves.factors[0], 0.0)
+        yield FullSetState(problem.schedule.full_steps, halves.factors[0], 0.0)
         return
+    this, start = full_set_start(problem, halves)
+    state = state or FullSetState(0, start, 0.0)
+    if problem.schedule.accelerated:
+        yield from _accelerate(this, state, problem.schedule.accelerated)
+        return
+    epochs = problem.schedule.full_epochs()
+    for number in range(state.done, len(epochs)):
+        factors, objective = run_epoch(
+            this.source,
+            this.index,
+            this.band,
+            this.preconditioner,
+            state.factors,
+            this.precision,
+            epochs[number],
+            problem.generator(2, number),
+            this.objective,
+        )
+        state = FullSetState(number + 1, factors, objective)
+        yield state
+
+
+def _accelerate(this: FactorSum, state: FullSetState, iterations: int) -> Iterator[FullSetState]:
+    """SQUAREM from where a state stands, which holds all that it needs to go on."""
+    field = FactorField(this)
+    solver = Squarem(field, state.factors.volumes.double().flatten())
+    for number in range(state.done, iterations):
+        solver.step()
+        yield FullSetState(number + 1, field.factors, solver.value)
+
+
+def full_set_start(problem: CovarianceProblem, halves: HalfSetState) -> tuple[FactorSum, Factors]:
+    """What the fit of all images is about, and where it starts: the average of the aligned half-sets."""
     shell_max = problem.source.disk.shell_max
     band, preconditioner = problem.band(shell_max), problem.preconditioner(shell_max, 1.0)
     # The correlation is that of half-sets, so the signal is measured against the noise of one of them.
@@ -189,20 +232,7 @@ def fit_full_set(
     first, second = halves.factors
     average = 0.5 * (first.volumes + second.volumes)
     start = Factors(average, first.second_moment, halves.contrast_variance)
-    state = state or FullSetState(0, start, 0.0)
     index = torch.cat(problem.halves).sort().values
-    objective_of_all = under_density(problem, band, index, start)
-    for number in range(state.done, len(epochs)):
-        factors, objective = run_epoch(
-            problem.source,
-            index,
-            band,
-            preconditioner,
-            state.factors,
-            precision,
-            epochs[number],
-            problem.generator(2, number),
-            objective_of_all,
-        )
-        state = FullSetState(number + 1, factors, objective)
-        yield state
+    objective = under_density(problem, band, index, start)
+    band = replace(band, contrast_variance=halves.contrast_variance)
+    return FactorSum(problem.source, index, band, preconditioner, precision, objective), start

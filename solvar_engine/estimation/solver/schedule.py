@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from solvar_engine.imaging.fourier import nyquist_shell
 
 _MEMORY = 0.6
+_OF_SOLVERS: Mapping[str, Mapping[str, Any]] = {
+    "batches": {}, "em": {"full": " ".join(["1x1"] * 12)}, "squarem": {"accelerated": 6},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Schedule:
         are aligned and the prior is renewed. If there is one band only, it has those of the first and the last.
     full : str
         Epochs of the fit of all images.
+    accelerated : int
+        Iterations of SQUAREM with all images in a batch, two epochs each, in place of ``full``; zero for none.
     first_shell : int
         Last shell of the first band.
     memory : float
@@ -59,6 +65,7 @@ class Schedule:
     middle: tuple[str, ...] = ("4x0.7 2x0.7",)
     last: tuple[str, ...] = ("4x0.6 2x0.7", "1x1")
     full: str = "4x0.5 2x0.7 1x1"
+    accelerated: int = 0
     first_shell: int = 8
     memory: float = _MEMORY
 
@@ -104,6 +111,15 @@ class Schedule:
         """
         shells = [unit.shell_max for unit in self.units(box_size)]
         return [number for number in range(1, len(shells) + 1) if shells[number : number + 1] != [shells[number - 1]]]
+
+    def with_solver(self, name: str) -> Schedule:
+        """The same with the fit of all images by a solver, named as in the options of `fit`."""
+        return replace(self, **_OF_SOLVERS[name])
+
+    @property
+    def full_steps(self) -> int:
+        """States of the fit of all images."""
+        return self.accelerated or len(self.full_epochs())
 
     def full_epochs(self) -> list[Epoch]:
         """All epochs of the fit of all images."""

@@ -68,8 +68,9 @@ class FitJob:
         world: World = ALONE,
     ) -> FitJob:
         """Make the folder of the checkpoints and count the steps."""
+        schedule = schedule.with_solver(params.solver)
         rounds = rounds_of(schedule, inputs.box_size, params.refine_poses)
-        steps = READING_STEPS + rounds[-1] + len(schedule.full_epochs()) + len(rounds) + _OTHER_STEPS
+        steps = READING_STEPS + rounds[-1] + schedule.full_steps + len(rounds) + _OTHER_STEPS
         if params.refine_poses:
             steps += POSE_STEPS * len(rounds)
         checkpoint = Checkpoint(run.checkpoint, world, compute_device(params))

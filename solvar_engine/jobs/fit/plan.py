@@ -20,6 +20,8 @@ _GPU_LIBRARIES_BYTES = 700e6  # context, kernels and workspaces of the libraries
 _COPIES_OF_SLICES = 6  # of a batch: as they are read, weighted, and what is computed of them
 _LEAST_BATCH, _LARGEST_BATCH = 16, 8192  # images
 _FULL_PASSES = 12  # passes over all images at full band that all stages together amount to
+_MORE_PASSES = {"batches": 0, "em": 9, "squarem": 10}  # of the fit of all images, beside those three
+_VECTORS = {"batches": 0, "em": 0, "squarem": 14}  # sets of factors that a solver holds, of single precision
 _POSE_PASSES = {"newton": 12, "paper": 140}  # that a round of refinement of the poses amounts to; measured
 
 
@@ -43,6 +45,8 @@ class FitDemand:
         That share the images, and how many of them on one machine, which share the memory allowed for images.
     images_on_gpu : bool
         Whether the preprocessed images stay on a GPU.
+    solver : str
+        Of the fit of all images.
     images : int or None
         Images, where rows share them; None for as many as particles.
     """
@@ -60,6 +64,7 @@ class FitDemand:
     processes: int = 1
     local_processes: int = 1
     images_on_gpu: bool = False
+    solver: str = "batches"
     images: int | None = None
 
 
@@ -141,7 +146,8 @@ def _volumes_bytes(demand: FitDemand) -> float:
     projector = create_projector(box_size, HalfDisk.create(box_size).to(demand.device), options)
     passes_bytes = 2 * projector.grid_bytes(rank + 1) + projector.accumulator_bytes(rank, demand.threads)
     grids = max(passes_bytes, projector.grid_bytes(rank + 1 + DECOYS))
-    return projector.buffer_bytes + grids + 4 * box_size**3 * max(12 * rank, 3 * (rank + DECOYS))
+    sets = (12 + _VECTORS[demand.solver]) * rank
+    return projector.buffer_bytes + grids + 4 * box_size**3 * max(sets, 3 * (rank + DECOYS))
 
 
 def plan_fit(demand: FitDemand) -> Plan:
@@ -157,7 +163,8 @@ def plan_fit(demand: FitDemand) -> Plan:
     memory = LIBRARIES_BYTES + metadata + (_volumes_bytes(demand) + _judging_bytes(demand) if on_cpu else 0)
     results = 4 * box_size**3 * (rank + 4) + particles * (METADATA_BYTES + 4 * (rank + 1) ** 2)
     checkpoint = 4 * box_size**3 * 3 * rank
-    fitted = particles * (rank + 2) * (_FULL_PASSES + demand.pose_rounds * _POSE_PASSES[demand.pose_schedule])
+    full_passes = _FULL_PASSES + _MORE_PASSES[demand.solver]
+    fitted = particles * (rank + 2) * (full_passes + demand.pose_rounds * _POSE_PASSES[demand.pose_schedule])
     passes = len(disk) * (fitted + _judged(demand) * (rank + 2 + DECOYS)) * _SECONDS_PER_SAMPLE / threads
     passes *= (_NUFFT_SLOWDOWN if is_nufft else 1.0) / demand.processes
     transforms = (40 * rank + 2 * DECOYS) * 8e-8 * (oversampling * box_size) ** 3 / threads

@@ -85,6 +85,7 @@ def demand_of(job: FitJob) -> FitDemand:
         job.projector_options.device,
         job.world.size,
         job.world.local_size,
+        solver=job.params.solver,
         images=len(job.inputs.stack.first_of_image().unique()) if job.world.size == 1 else None,
     )
 

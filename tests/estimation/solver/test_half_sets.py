@@ -9,13 +9,22 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.judging.components import Components, measure_components
+from solvar_engine.estimation.model.expectation import expectation_pass
 from solvar_engine.estimation.model.objectives import OBJECTIVES
+from solvar_engine.estimation.model.penalties import WeightedPrior
 from solvar_engine.estimation.solver import half_sets as covariance
-from solvar_engine.estimation.solver.epochs import Factors
-from solvar_engine.estimation.solver.half_sets import FullSetState, HalfSetState, fit_full_set, fit_half_sets
+from solvar_engine.estimation.solver.epochs import Factors, run_epoch
+from solvar_engine.estimation.solver.fixed_point import FactorField
+from solvar_engine.estimation.solver.half_sets import (
+    FullSetState,
+    HalfSetState,
+    fit_full_set,
+    fit_half_sets,
+    full_set_start,
+)
 from solvar_engine.estimation.solver.priors import starting_precision
 from solvar_engine.estimation.solver.problem import CovarianceProblem
-from solvar_engine.estimation.solver.schedule import Schedule
+from solvar_engine.estimation.solver.schedule import Epoch, Schedule
 from solvar_engine.imaging.fourier import ft_to_volume, low_pass, volume_to_ft
 from solvar_engine.imaging.linear_algebra import inner_products
 from solvar_engine.imaging.masks import sphere_mask
@@ -249,6 +258,56 @@ def test_finished_fit_has_nothing_left_to_do(fit) -> None:
 def test_interrupted_full_set_goes_on_to_the_same_numbers(fit) -> None:
     *_, last = fit_full_set(fit.problem, fit.halves[-1], fit.full[0])
     assert relative_error(last.factors.volumes, fit.full[-1].factors.volumes) < 1e-4
+
+
+# --- solvers of all images
+
+
+def test_the_step_of_all_images_is_that_of_an_epoch_without_batches(fit) -> None:
+    this, start = full_set_start(fit.problem, fit.halves[-1])
+    field = FactorField(this)
+    point = start.volumes.double().flatten()
+    value, residual = field(point)
+    epoch = (this.precision, Epoch(1, 1.0), torch.Generator(), this.objective)
+    state, objective = run_epoch(this.source, this.index, this.band, this.preconditioner, start, *epoch)
+    assert relative_error((point - residual).reshape(start.volumes.shape).float(), state.volumes) < 1e-5
+    assert value > objective and field.passes == 1
+    # of some rows: scaled to all images, so that those of all of them are the same again
+    torch.testing.assert_close(field(point, torch.arange(IMAGES))[1], residual, atol=1e-6, rtol=1e-3)
+    first, second = (field(point, torch.arange(half, IMAGES, 2))[1] for half in (0, 1))
+    assert float(((first + second) / 2 - residual).norm() / (first - residual).norm()) < 0.2
+
+
+def test_value_of_the_field_falls_along_its_gradient(fit) -> None:
+    """Of least squares, where the prior's weight grows with the square of the factors: by finite differences."""
+    this, start = full_set_start(fit.problem, fit.halves[-1])
+    this = replace(this, objective=OBJECTIVES["ls"])
+    field, point = FactorField(this), start.volumes.double().flatten()
+    slope = (field(1.02 * point)[0] - field(0.98 * point)[0]) / 0.04
+    found = expectation_pass(this.source, this.index, this.band, start.volumes, this.objective)
+    prior = WeightedPrior(this.precision, BOX, found.information / IMAGES)
+    pulled = ft_to_volume(prior.gradient(volume_to_ft(start.volumes)), BOX)
+    of_prior = float((pulled * start.volumes).sum()) / IMAGES
+    expected = float((found.gradient * start.volumes).sum()) / IMAGES + of_prior
+    assert abs(slope - expected) < 0.1 * of_prior
+
+
+def test_squarem_comes_nearer_to_the_optimum_and_goes_on_from_any_state(fit) -> None:
+    problem = replace(fit.problem, schedule=SCHEDULE.with_solver("squarem"))
+    states = list(fit_full_set(problem, fit.halves[-1]))
+    assert [state.done for state in states] == [1, 2, 3, 4, 5, 6]
+    values = [state.objective for state in states]
+    assert all(after <= before + 1e-6 for before, after in zip(values, values[1:], strict=False))
+    field = FactorField(full_set_start(problem, fit.halves[-1])[0])
+    assert values[-1] < field(fit.full[-1].factors.volumes.double().flatten())[0]
+    *_, last = fit_full_set(problem, fit.halves[-1], states[4])
+    assert relative_error(last.factors.volumes, states[-1].factors.volumes) < 1e-4
+    assert list(fit_full_set(problem, fit.halves[-1], states[-1])) == []
+
+
+def test_em_is_a_dozen_full_steps() -> None:
+    assert SCHEDULE.with_solver("em").full_epochs() == [Epoch(1, 1.0)] * 12
+    assert SCHEDULE.with_solver("batches") == SCHEDULE
 
 
 # --- result

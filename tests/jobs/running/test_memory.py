@@ -73,6 +73,16 @@ def test_plan_stays_as_it_is_where_memory_suffices(caplog):
     assert not caplog.records
 
 
+def test_solvers_of_all_images_are_in_the_plan() -> None:
+    """Beside the default: ten passes more, and for SQUAREM seven sets of factors in double precision."""
+    batches, em, squarem = (plan_fit(replace(DEMAND, solver=name)) for name in ("batches", "em", "squarem"))
+    assert em.memory_bytes == batches.memory_bytes
+    factors = DEMAND.rank * DEMAND.box_size**3 * 8
+    # a little less where decoys need more than the default's factors
+    assert 6 * factors < squarem.memory_bytes - batches.memory_bytes <= 7 * factors
+    assert batches.seconds < em.seconds < squarem.seconds < 2 * batches.seconds
+
+
 def test_images_go_to_a_scratch_file_where_memory_is_short(caplog):
     smaller = plan_fit(replace(DEMAND, cache_mb=0))
     with caplog.at_level(logging.WARNING):
