@@ -346,6 +346,7 @@ def test_options_reach_the_search_in_the_units_of_the_working_box(hinge, tmp_pat
         ({"classes": 2, "symmetry": "C3"}, "--classes 2 needs --symmetry C1"),
         ({"method": "moments"}, "--method is 'moments'"),
         ({"method": "sgd", "classes": 2}, "--classes 2 needs --method em: sgd finds one structure only"),
+        ({"method": "moments", "classes": 2}, "--classes 2 needs --method em: moments finds one structure only"),
     ],
 )
 def test_what_cannot_be_is_said_before_the_work(values, text, hinge, tmp_path):

@@ -141,5 +141,5 @@ class MapMoments:
         phi = angles_of(2 * last + 1)
         circle = torch.stack((phi.cos(), phi.sin(), torch.zeros_like(phi)))
         values = real_harmonics(last, (rotations_to(self._direction) @ circle).mT)
-        phase = torch.arange(last + 1)[:, None] * phi
-        return torch.einsum("qp,vpn->qvn", torch.polar(torch.ones_like(phase), -phase) / len(phi), values + 0j)
+        phase = -torch.arange(last + 1)[:, None] * phi
+        return torch.einsum("qp,vpn->qvn", torch.polar(torch.ones_like(phase), phase) / len(phi), values + 0j)

@@ -52,6 +52,8 @@ def test_spectral_inversion_returns_signal_and_density_up_to_a_shift(seed: int) 
     assert float(aligned_error(found_signal, signal)) < 1e-6 and float(aligned_error(found_density, density)) < 1e-6
     errors = moment_errors(found_signal, found_density, *moments_of_signal(signal, density))
     assert max(map(float, errors)) < 1e-6  # both are moved alike
+    dark, _ = spectral_inversion(*moments_of_signal(-signal, density))
+    assert float(aligned_error(dark, -signal)) < 1e-6
 
 
 def test_errors_do_not_see_shifts_and_see_all_else() -> None:

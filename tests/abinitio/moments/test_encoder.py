@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from solvar_engine.abinitio.moments.alignment import moments_of_signal
+from solvar_engine.abinitio.moments.alignment import moment_errors, moments_of_signal
 from solvar_engine.abinitio.moments.encoder import (
     MomentEncoder,
     fitted,
@@ -49,6 +49,9 @@ def test_weights_are_fitted_to_moments() -> None:
     _, _, first, second = random_pairs(1, 1, POINTS, torch.Generator().manual_seed(2))
     steps = list(fitted(encoder(False), encoder(True, 1), first[0], second[0], iterations=150, rate=1e-3))
     assert len(steps) == 150
+    _, signal, density = steps[0]
+    moved = [sum(map(float, moment_errors(signal.roll(by), density, first[0], second[0]))) for by in range(POINTS)]
+    assert steps[0][0] == pytest.approx(min(moved), rel=1e-4) and max(moved) > min(moved)
     error, signal, density = steps[-1]
     assert error < 0.3 * steps[0][0]
     mine = moments_of_signal(signal, density)
