@@ -107,10 +107,10 @@ def resolution(volume: Tensor, truth: Tensor, turn: Tensor, is_mirrored: bool, p
     spline = spline_filter(small.double().numpy(), order=3)
 
     def cost(parameters: np.ndarray) -> float:
-        return -float(fsc(_brought(spline, parameters, is_mirrored), target)[1:].sum())
+        return -float(fsc(brought(spline, parameters, is_mirrored), target)[1:].sum())
 
     start = np.concatenate((Rotation.from_matrix(turn.double().numpy()).as_rotvec(), np.zeros(3)))
-    at_start = _brought(spline, start, is_mirrored).double().numpy()
+    at_start = brought(spline, start, is_mirrored).double().numpy()
     spectrum = np.fft.rfftn(target.double().numpy()).conj() * np.fft.rfftn(at_start)
     peak = np.unravel_index(np.fft.irfftn(spectrum, s=target.shape, axes=(0, 1, 2)).argmax(), target.shape)
     lag = (np.array(peak)[::-1] + crop // 2) % crop - crop // 2
@@ -118,11 +118,11 @@ def resolution(volume: Tensor, truth: Tensor, turn: Tensor, is_mirrored: bool, p
     simplex = np.vstack((start, start + np.diag([0.05, 0.05, 0.05, 0.5, 0.5, 0.5])))
     found = minimize(cost, start, method="Nelder-Mead", options={"maxfev": 150, "initial_simplex": simplex}).x
     found[3:] *= box_size / crop
-    brought = _brought(spline_filter(volume.double().numpy(), order=3), found, is_mirrored)
-    return resolution_at(fsc(brought, truth), 0.5, box_size, pixel_size)
+    whole = brought(spline_filter(volume.double().numpy(), order=3), found, is_mirrored)
+    return resolution_at(fsc(whole, truth), 0.5, box_size, pixel_size)
 
 
-def _brought(spline: np.ndarray, parameters: np.ndarray, is_mirrored: bool) -> Tensor:
+def brought(spline: np.ndarray, parameters: np.ndarray, is_mirrored: bool) -> Tensor:
     """Map of spline coefficients (z, y, x), turned by a rotation vector and moved (px), its hand changed if need be."""
     centre = len(spline) // 2
     z, y, x = np.meshgrid(*[np.arange(len(spline)) - centre] * 3, indexing="ij")

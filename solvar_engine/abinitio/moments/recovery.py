@@ -19,7 +19,6 @@ from solvar_engine.imaging.rotation import random_rotations
 
 _BLOBS, _BLOB_WIDTH, _BLOBS_WITHIN = 12, 0.3, 0.6  # of a random start; shares of the radius of the ball
 _UNEVEN = 0.1  # logarithm of the density of views at the start
-_NEGATIVE = 10.0  # weight of the negative density
 
 
 def relative_errors(model: MomentPair, data: MomentPair, ring: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,12 +60,16 @@ class RecoveryOptions:
         Of the spherical harmonics whose sum is the logarithm of the density of views; 0 takes views for uniform.
     fits_shifts : bool
         Whether the spread of the shifts is open.
+    positivity : float
+        Weight of the negative density, whose share of the squared density is added to the squared errors. A map that
+        is cut to few shells has some itself.
     """
 
     starts: int = 4
     iterations: int = 300
     views_degree: int = 0
     fits_shifts: bool = False
+    positivity: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class MomentObjective:
 
     def __init__(
         self, data: EmpiricalMoments, basis: BallBasis, views_degree: int = 0, fits_shifts: bool = False,
-        shift_std: float = 0.0, operators: Tensor | None = None, positivity: float = _NEGATIVE,
+        shift_std: float = 0.0, operators: Tensor | None = None, positivity: float = RecoveryOptions.positivity,
     ) -> None:  # fmt: skip
         self.data, self.basis, self.shift_std, self._positivity = data, basis, shift_std, positivity
         everything = torch.eye(len(basis), dtype=torch.float64)
@@ -200,12 +203,15 @@ def recovered(
     operators : Tensor, shape (g, 3, 3), optional
         Of the point group of the map.
     """
-    objective = MomentObjective(data, basis, options.views_degree, options.fits_shifts, shift_std, operators)
+    objective = MomentObjective(
+        data, basis, options.views_degree, options.fits_shifts, shift_std, operators, options.positivity
+    )
     for _ in range(options.starts):
         start = objective.random_start(generator).numpy()
         found = minimize(
             objective.value_and_gradient, start, jac=True, method="L-BFGS-B",
-            options={"maxiter": options.iterations, "maxcor": 20, "ftol": 1e-10, "gtol": 0.0},
+            options={"maxiter": options.iterations, "maxfun": 2 * options.iterations, "maxcor": 20, "ftol": 1e-10,
+                     "gtol": 0.0},
         )  # fmt: skip
         parameters = torch.from_numpy(found.x)
         first, second = relative_errors(objective.moments(parameters), data.moments, data.ring, data.weight)
