@@ -772,7 +772,7 @@ _STOCHASTIC_DESCENT = [
         ("power, once = to.coefficients(transfer.square())", "power, once = to.coefficients(transfer.abs())",
          "moments over the transfer functions' moduli"),
         ("= 1j * _real_product(half_rings.imag", "= _real_product(half_rings.imag", "odd angular frequencies turned"),
-        ("(direct - mirrored).to(disk.weight)", "(direct + mirrored).to(disk.weight)",
+        ("* (weight / 2), direct - mirrored", "* (weight / 2), direct + mirrored",
          "imaginary parts alike at opposite frequencies"),
     ),
     *_of(

@@ -81,17 +81,23 @@ class RingInterpolation:
         places = (self.ring[:, None, None] * circle).reshape(-1, 2)
         pixels = disk.pixels.to("cpu", torch.float64)
         direct, mirrored = (_transform_of_mask(places, sign * pixels, disk.box_size) for sign in (1, -1))
-        mirrored[:, (disk.pixels == 0).all(dim=1).cpu()] = 0
-        # images are conjugate at opposite frequencies
-        self._even, self._odd = (direct + mirrored).to(disk.weight), (direct - mirrored).to(disk.weight)
-        self._noise = self._noise_at_angles(direct, mirrored)
+        # images are conjugate at opposite frequencies; the origin is its own
+        weight = disk.weight.to("cpu", torch.float64)
+        even, odd = (direct + mirrored) * (weight / 2), direct - mirrored
+        self._even, self._odd = even.to(disk.weight), odd.to(disk.weight)
         frequency = torch.arange(self.angles // 2 + 1)[:, None] * phi
         dft = torch.polar(torch.ones_like(frequency), -frequency) * (2 / self.angles)
         self._dft = dft.to(disk.weight.device, torch.complex64)
+        by_angle = (part.unflatten(0, (len(self.ring), -1)).transpose(0, 1).flatten(1) for part in (even, odd))
+        blocks = torch.empty(len(dft), len(self.ring), len(self.ring), dtype=torch.complex128)
+        for parity, part in enumerate(by_angle):
+            coefficients = _real_product(part.T, dft[parity::2]).unflatten(0, (len(self.ring), -1)).movedim(2, 0)
+            blocks[parity::2] = (coefficients / weight) @ coefficients.mH
+        self._noise = at_angles(blocks, angles_of(self.angles))
 
     @property
     def noise(self) -> Tensor:
-        """Covariance of white noise of variance one on the rings, (rings, rings, angles), mean over directions."""
+        """Covariance of white noise of variance one on rings, (rings, rings, angles), mean over directions."""
         return self._noise
 
     def images(self, half_disk: Tensor) -> Tensor:
@@ -112,15 +118,6 @@ class RingInterpolation:
             return found
         found = half_rings.new_zeros(*half_rings.shape[:2], len(self._dft), dtype=torch.complex64)
         found[..., ::2] = _real_product(half_rings, self._dft[::2])
-        return found
-
-    def _noise_at_angles(self, direct: Tensor, mirrored: Tensor) -> Tensor:
-        rows = torch.cat((direct, mirrored), dim=1).unflatten(0, (len(self.ring), -1))
-        # the other half of the circle is at opposite frequencies
-        rows = torch.cat((rows, torch.cat((mirrored, direct), dim=1).unflatten(0, (len(self.ring), -1))), dim=1)
-        found = torch.empty(len(self.ring), len(self.ring), self.angles, dtype=torch.float64)
-        for angle in range(self.angles):
-            found[:, :, angle] = torch.einsum("kax,lax->kl", rows.roll(-angle, 1), rows) / self.angles
         return found
 
 
