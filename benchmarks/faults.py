@@ -788,6 +788,12 @@ _STOCHASTIC_DESCENT = [
         ("phase[0].conj() * torch.sgn(first[0].real)", "phase[0].conj()", "sign of the signal not looked at"),
     ),
     *_of(
+        "tests/abinitio/moments/test_moments_search.py",
+        ("if best is None or found.objective < best.objective", "if best is None or found.objective > best.objective",
+         "the worst start of the moments taken"),
+        ("yield images[~far_in_power(images.power())]", "yield images", "moments of ice"),
+    ),
+    *_of(
         "tests/abinitio/moments/test_encoder.py",
         ("shift = int((of_first + of_second).argmin())", "shift = int((of_first + of_second).argmax())",
          "the signal moved to where its moments fit worst"),

@@ -53,13 +53,6 @@ class EmpiricalMoments:
     weight: Tensor
     count: int
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All of it, by name."""
-        return {
-            "ring": self.ring, "first": self.moments.first, "second": self.moments.second, "weight": self.weight,
-            "count": torch.tensor(self.count),
-        }  # fmt: skip
-
 
 class RingInterpolation:
     """From half-disk pixels to rings, for images that end within a ball of the box.

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from solvar_engine.abinitio import structure
 from solvar_engine.abinitio.moments import search
-from solvar_engine.abinitio.moments.recovery import RecoveryOptions
+from solvar_engine.abinitio.moments.basis import BallBasis
+from solvar_engine.abinitio.moments.recovery import Recovered, RecoveryOptions
 from solvar_engine.abinitio.moments.search import find_structure_by_moments, map_of_moments
+from solvar_engine.abinitio.moments.steerable import EmpiricalMoments
 from solvar_engine.abinitio.online_em import Level
 from solvar_engine.abinitio.structure import AbinitioOptions
 from solvar_engine.estimation.model.bands import change_box
@@ -30,6 +34,27 @@ def test_the_map_of_moments_is_as_strong_and_as_wide_as_that_of_the_images() -> 
     assert float(made.sum() / truth.sum()) == pytest.approx(1, abs=0.25)
     assert float(made.norm() / truth.norm()) == pytest.approx(1, abs=0.1)
     assert float(made.clamp_max(0).norm()) < 0.1 * float(made.norm())
+
+
+def test_the_best_start_counts_and_ice_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, _, _ = simulated(100, signal=1.0)
+    source.images[:3] *= 30
+    sentences: list[str] = []
+
+    def report(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
+        sentences.append(sentence)
+
+    def recovered(data: EmpiricalMoments, basis: BallBasis, *_: object) -> Iterator[Recovered]:
+        for objective in (2.0, 1.0, 3.0):
+            yield Recovered(torch.full((len(basis),), objective).double(), torch.zeros(0), 0.0, 0.1, 0.1, objective)
+
+    monkeypatch.setattr(search, "recovered", recovered)
+    made = map_of_moments(
+        source, torch.arange(100), AbinitioOptions(), RecoveryOptions(starts=3), torch.Generator(), report
+    )
+    assert "Moments of 97 images were taken in one pass" in sentences
+    basis = BallBasis.create(len(made), 0.36 * len(made), 8)
+    torch.testing.assert_close(made, basis.volume(torch.ones(len(basis))))
 
 
 def test_a_structure_is_found_from_moments_and_a_stopped_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
