@@ -21,7 +21,7 @@ from __future__ import annotations
 import gc
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def through_levels(mixture: Mixture, images: LowImages, seed: int) -> Mixture:
     return mixture
 
 
-def starts(folder: Path, count: int) -> Iterator[tuple[str, float, float]]:
+def starts(folder: Path, seeds: Sequence[int]) -> Iterator[tuple[str, float, float]]:
     """Yield of each start where it is from, the share of the orientations that it finds, and CPU-seconds."""
     loaded, rotation, _ = load(folder)
     source = without_poses(loaded)
@@ -110,11 +110,11 @@ def starts(folder: Path, count: int) -> Iterator[tuple[str, float, float]]:
     searched = chosen(source, torch.arange(min(_SEARCHED, len(source))))
     rotation = rotation[: len(searched)]
     truth = read_volume(folder / "truth" / "mean.mrc").data / source.grey_unit
-    for seed in range(count):
+    for seed in seeds:
         generator = torch.Generator().manual_seed(1_000 * seed + 2)
         start = time.process_time()
         random = first_mixture(images, 1, None, _NO_SYMMETRY, generator, DEFAULT_OPTIONS)
-        if seed == 0:
+        if seed == seeds[0]:
             true_map = change_box(truth[None], random.volumes.shape[-1], _SHELL)
             known = replace(random, volumes=true_map, shares=torch.tensor([0.9, 0.05, 0.05], dtype=torch.float64),
                             noise=torch.ones(_SHELL + 1, dtype=torch.float64))  # fmt: skip
@@ -136,7 +136,7 @@ def table_of_starts(folders: list[Path], count: int) -> str:
     for folder in folders:
         shares: dict[str, list[float]] = {}
         seconds: dict[str, float] = {}
-        for name, share, spent in starts(folder, count):
+        for name, share, spent in starts(folder, range(count)):
             print(f"{folder.name}: {name} {share:.3f}, {spent:.0f} s", flush=True)
             shares.setdefault(name, []).append(share)
             seconds[name] = seconds.get(name, 0.0) + spent
