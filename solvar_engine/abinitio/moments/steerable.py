@@ -22,7 +22,7 @@ from torch import Tensor
 from solvar_engine.abinitio.mixture import LowImages
 from solvar_engine.abinitio.moments.analytic import MomentPair, angles_of, at_angles
 from solvar_engine.imaging.fourier import HalfDisk
-from solvar_engine.imaging.masks import sphere_mask
+from solvar_engine.imaging.masks import real_radius
 
 PADDING = 5
 """Shells beyond the last ring that interpolation needs."""
@@ -200,7 +200,8 @@ def _transform_of_mask(places: Tensor, pixels: Tensor, box_size: int) -> Tensor:
     """Transform of a round mask at places (m, 2) less pixels (p, 2), over the area of the box; (m, p), float64."""
     axis = torch.arange(box_size, dtype=torch.float64) - box_size // 2
     edge = _MASK_EDGE * box_size
-    mask = sphere_mask(box_size, 0.5 * box_size - edge, edge).double()[box_size // 2]
+    beyond = (real_radius(box_size, 2).double() - 0.5 * box_size) / edge + 1
+    mask = 0.5 + 0.5 * (math.pi * beyond.clamp(0, 1)).cos()
     # of an even box the first row and column have no mates; the mask is 0 there, so that its transform is real
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     inside = mask > 0
