@@ -1,6 +1,6 @@
 """Structures from images without poses: how often, how sharp, how fast.
 
-    python benchmarks/abinitio.py FOLDER [FOLDER ...] --seeds 3 [--sgd] [--symmetry C3] [--classes 3] ...
+    python benchmarks/abinitio.py FOLDER [FOLDER ...] --seeds 3 [--sgd | --moments] [--symmetry C3] [--classes 3] ...
 
 Each folder is a data set of `solvar-engine simulate`. Of each start one line: resolution where the FSC with the true
 map falls below 0.5, after the better hand was turned onto it; mean error of the orientations, and the share that is off
@@ -22,6 +22,7 @@ from scipy.optimize import linear_sum_assignment, minimize
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from solvar_engine.abinitio.moments.search import find_structure_by_moments
 from solvar_engine.abinitio.sgd.search import find_structure_by_sgd
 from solvar_engine.abinitio.structure import AbinitioOptions, Structure, find_structure
 from solvar_engine.data.particles import ParticleStack
@@ -106,10 +107,10 @@ def resolution(volume: Tensor, truth: Tensor, turn: Tensor, is_mirrored: bool, p
     spline = spline_filter(small.double().numpy(), order=3)
 
     def cost(parameters: np.ndarray) -> float:
-        return -float(fsc(_brought(spline, parameters, is_mirrored), target)[1:].sum())
+        return -float(fsc(brought(spline, parameters, is_mirrored), target)[1:].sum())
 
     start = np.concatenate((Rotation.from_matrix(turn.double().numpy()).as_rotvec(), np.zeros(3)))
-    at_start = _brought(spline, start, is_mirrored).double().numpy()
+    at_start = brought(spline, start, is_mirrored).double().numpy()
     spectrum = np.fft.rfftn(target.double().numpy()).conj() * np.fft.rfftn(at_start)
     peak = np.unravel_index(np.fft.irfftn(spectrum, s=target.shape, axes=(0, 1, 2)).argmax(), target.shape)
     lag = (np.array(peak)[::-1] + crop // 2) % crop - crop // 2
@@ -117,11 +118,11 @@ def resolution(volume: Tensor, truth: Tensor, turn: Tensor, is_mirrored: bool, p
     simplex = np.vstack((start, start + np.diag([0.05, 0.05, 0.05, 0.5, 0.5, 0.5])))
     found = minimize(cost, start, method="Nelder-Mead", options={"maxfev": 150, "initial_simplex": simplex}).x
     found[3:] *= box_size / crop
-    brought = _brought(spline_filter(volume.double().numpy(), order=3), found, is_mirrored)
-    return resolution_at(fsc(brought, truth), 0.5, box_size, pixel_size)
+    whole = brought(spline_filter(volume.double().numpy(), order=3), found, is_mirrored)
+    return resolution_at(fsc(whole, truth), 0.5, box_size, pixel_size)
 
 
-def _brought(spline: np.ndarray, parameters: np.ndarray, is_mirrored: bool) -> Tensor:
+def brought(spline: np.ndarray, parameters: np.ndarray, is_mirrored: bool) -> Tensor:
     """Map of spline coefficients (z, y, x), turned by a rotation vector and moved (px), its hand changed if need be."""
     centre = len(spline) // 2
     z, y, x = np.meshgrid(*[np.arange(len(spline)) - centre] * 3, indexing="ij")
@@ -174,6 +175,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--classes", type=int, default=1, help="only their shares are looked at")
     parser.add_argument("--sgd", action="store_true", help="by stochastic gradient descent")
+    parser.add_argument("--moments", action="store_true", help="from a map of the images' moments")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -209,6 +211,7 @@ def main() -> None:
                     print(f"  {time.process_time() - start:5.0f} s {stage} {100 * share:.0f} %: {sentence}", flush=True)
 
             search = find_structure_by_sgd if options.sgd else find_structure
+            search = find_structure_by_moments if options.moments else search
             wanted = AbinitioOptions(symmetry=options.symmetry, classes=options.classes, seed=seed)
             found = search(source, wanted, report)
             seconds = time.process_time() - start

@@ -764,6 +764,49 @@ _STOCHASTIC_DESCENT = [
         ("return start * (wanted / has) ** 0.5", "return start * (wanted / has)",
          "random spheres of the wrong strength"),
     ),
+    *_of(
+        "tests/abinitio/moments/test_analytic.py",
+        ("half = 0.5 * (2 * math.pi * shift_std) ** 2", "half = (2 * math.pi * shift_std) ** 2",
+         "shifts blur moments twice as much"),
+        ("twice[0] = 1", "twice[0] = 2", "block of no angular frequency counted twice"),
+        ("zero.index_add(0, self._degree, products) / (4 * math.pi)",
+         "zero.index_add(0, self._degree, products) / (2 * math.pi)", "correlations of uniform views twice as large"),
+        ("weight_of_r = torch.from_numpy(weight) * (self.radius / 2) * r * r",
+         "weight_of_r = torch.from_numpy(weight) * (self.radius / 2) * r", "transform of a ball with r, not r^2"),
+        ("((degree - 1) ** 2 - order**2)", "((degree - 1) ** 2 + order**2)", "harmonics of a wrong recursion"),
+    ),
+    *_of(
+        "tests/abinitio/moments/test_steerable.py",
+        ("(signal - noise * self._interpolation.noise)", "signal", "noise left in the second moment"),
+        ("power, once = to.coefficients(transfer.square())", "power, once = to.coefficients(transfer.abs())",
+         "moments over the transfer functions' moduli"),
+        ("= 1j * _real_product(half_rings.imag", "= _real_product(half_rings.imag", "odd angular frequencies turned"),
+        ("* (weight / 2), direct - mirrored", "* (weight / 2), direct + mirrored",
+         "imaginary parts alike at opposite frequencies"),
+    ),
+    *_of(
+        "tests/abinitio/moments/test_recovery.py",
+        ("of_first = ring * weight.diagonal().sqrt()", "of_first = weight.diagonal().sqrt()",
+         "first moment without the areas of rings"),
+        ("density.clamp_max(0).square().sum()", "density.clamp_min(0).square().sum()", "positive density punished"),
+    ),
+    *_of(
+        "tests/abinitio/moments/test_alignment.py",
+        ("/ count - noise_std**2 *", "/ count + noise_std**2 *", "noise added to a second moment"),
+        ("* of_density[..., difference] *", "* of_density[..., difference].conj() *", "density of shifts turned round"),
+        ("phase[0].conj() * torch.sgn(first[0].real)", "phase[0].conj()", "sign of the signal not looked at"),
+    ),
+    *_of(
+        "tests/abinitio/moments/test_moments_search.py",
+        ("if best is None or found.objective < best.objective", "if best is None or found.objective > best.objective",
+         "the worst start of the moments taken"),
+        ("yield images[~far_in_power(images.power())]", "yield images", "moments of ice"),
+    ),
+    *_of(
+        "tests/abinitio/moments/test_encoder.py",
+        ("shift = int((of_first + of_second).argmin())", "shift = int((of_first + of_second).argmax())",
+         "the signal moved to where its moments fit worst"),
+    ),
 ]
 
 _SOLVERS = [

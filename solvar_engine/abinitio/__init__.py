@@ -1,6 +1,7 @@
 """Structures from images without poses.
 
-Others use `structure` (`find_structure`, with its options, its result and the verdict whether there is a structure) and
-`sgd` (`sgd.search.find_structure_by_sgd`, the same from another search at low resolution).
+Others use `structure` (`find_structure`, with its options, its result and the verdict whether there is a structure),
+`sgd` (`sgd.search.find_structure_by_sgd`, the same from another search at low resolution) and `moments`
+(`moments.search.find_structure_by_moments`, the same from a map of the images' moments).
 Nothing here reads or writes files: images come from a `ParticleSource` (`imaging.types`).
 """

@@ -33,7 +33,8 @@ _MOST_IMAGES = 20_000  # for the search at low resolution
 _AFTER_LEVELS, _OF_SEARCH, _AFTER_MODES = 0.4, 0.2, 0.7  # of the work
 _JUNK = 0.5  # probability of showing a map below which an image shows none
 _LEAST_SHIFT_PX = 0.3
-_LOW, _MODES, _BETTER_MODES, _FIT = "low_search", "modes", "better_modes", "poses"  # checkpoints
+_FIRST_MAP = 0.3  # of the work at low resolution
+_FIRST, _LOW, _MODES, _BETTER_MODES, _FIT = "first_map", "low_search", "modes", "better_modes", "poses"  # checkpoints
 
 class Report(Protocol):
     """Is told how far a search is."""
@@ -47,6 +48,10 @@ class Report(Protocol):
 
 LowSearch = Callable[[LowImages, torch.Generator, Report], Mixture]
 """Finds maps of low resolution from images of a bright molecule; it reports shares of its own work."""
+
+FirstMap = Callable[[ParticleSource, Tensor, torch.Generator, Report], Tensor]
+"""Makes a map (z, y, x) that online expectation maximisation goes on from, of some particles (n,) of a source, in which
+the molecule is bright; it reports shares of its own work."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,7 @@ def find_structure(
     *,
     slices: SliceOptions = DEFAULT_OPTIONS,
     low_search: LowSearch | None = None,
+    first_map: FirstMap | None = None,
     is_usable: Tensor | None = None,
 ) -> Structure:
     """Find the structure that images show, whose poses are not looked at.
@@ -181,6 +187,8 @@ def find_structure(
         How slices are taken, and where.
     low_search : callable, optional
         In place of online expectation maximisation.
+    first_map : callable, optional
+        In place of random maps that this starts from.
     is_usable : Tensor, optional, shape (n,), bool
         Without it, all; the others are junk that nothing is learnt from.
 
@@ -205,7 +213,8 @@ def find_structure(
     if not LEVELS[0].shell <= limit <= source.disk.shell_max:
         raise ValueError(f"the last shell is {limit}, expected {LEVELS[0].shell} to {source.disk.shell_max}")
     operators = symmetry_operators(options.symmetry)
-    return _Work(source, usable, options, operators, limit, slices, report, checkpoint, low_search).structure()
+    work = _Work(source, usable, options, operators, limit, slices, report, checkpoint, low_search, first_map)
+    return work.structure()
 
 
 class _Work:
@@ -222,12 +231,13 @@ class _Work:
         report: Report,
         checkpoint: Checkpoint | None,
         low_search: LowSearch | None,
+        first_map: FirstMap | None,
     ) -> None:
         count = len(source)
         nowhere = Pose(torch.eye(3).expand(count, 3, 3).contiguous(), torch.zeros(count, 2))
         self.source, self.usable = source.with_pose(nowhere), usable
         self.options, self.operators, self.limit, self.slices = options, operators, limit, slices
-        self.report, self.checkpoint, self.low_search = report, checkpoint, low_search
+        self.report, self.checkpoint, self.low_search, self.first_map = report, checkpoint, low_search, first_map
         self.levels = [level for level in LEVELS if level.shell <= limit]
         self.shell = self.levels[-1].shell
         order = usable[torch.randperm(len(usable), generator=self._generator(0))]
@@ -295,9 +305,7 @@ class _Work:
         images = images.with_sign(sign)
         if self.low_search is not None:
             return sign, self._found_by(self.low_search, images)
-        mixture = first_mixture(
-            images, options.classes, options.shift_std_px, operators, self._generator(2), slices
-        )
+        mixture, begun = self._first_mixture(images, sign)
         steps, done = sum(level.steps for level in self.levels), 0
         for number, level in enumerate(self.levels):
             name = f"level_{level.shell}"
@@ -310,12 +318,35 @@ class _Work:
             steps_of_level = improved(mixture, images, level, operators, generator, slices, fits_shifts=fits_shifts)
             for better in steps_of_level:
                 mixture, done = better, done + 1
-                self.report("search at low resolution", done / steps * _AFTER_LEVELS, "")
+                share = (begun + (1 - begun) * done / steps) * _AFTER_LEVELS
+                self.report("search at low resolution", share, "")
             mixture = recentred(mixture, operators)
-            share = done / steps * _AFTER_LEVELS
             self.report("search at low resolution", share, _words(level, mixture), level.shell)
             self._save(name, _tensors_of(mixture))
         return sign, mixture
+
+    def _first_mixture(self, images: LowImages, sign: int) -> tuple[Mixture, float]:
+        """What the first level starts from, and the share of the work at low resolution that is done then."""
+        options = self.options
+        mixture = first_mixture(
+            images, options.classes, options.shift_std_px, self.operators, self._generator(2), self.slices
+        )
+        if self.first_map is None:
+            return mixture, 0.0
+        saved = self._load(_FIRST)
+        if saved is None:
+            report = self._reported(_FIRST_MAP * _AFTER_LEVELS)
+            volume = self.first_map(self.source.with_sign(sign), self.training, self._generator(4), report)
+            self._save(_FIRST, saved := {"volume": volume})
+        return replace(mixture, volumes=saved["volume"][None].to(mixture.volumes)), _FIRST_MAP
+
+    def _reported(self, work: float) -> Report:
+        """Report of a part of the work, the first."""
+
+        def report(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
+            self.report(stage, share * work, sentence, shell)
+
+        return report
 
     def _best(self, modes: Modes, mixture: Mixture) -> Fit:
         return best_of_modes(self.source, modes, mixture.volumes, self.shell, mixture.shift_std_px, self.slices)
@@ -345,11 +376,7 @@ class _Work:
         saved = self._load(_LOW)
         if saved is not None:
             return _mixture_of(saved)
-
-        def report(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
-            self.report(stage, share * _AFTER_LEVELS, sentence, shell)
-
-        mixture = search(images, self._generator(2), report)
+        mixture = search(images, self._generator(2), self._reported(_AFTER_LEVELS))
         self._save(_LOW, _tensors_of(mixture))
         return mixture
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from solvar_engine.abinitio.moments.search import find_structure_by_moments
 from solvar_engine.abinitio.sgd.search import find_structure_by_sgd
 from solvar_engine.abinitio.structure import Structure, find_structure
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import AbinitioParams, FitParams
-from solvar_engine.contract.params.abinitio import EM, SGD
+from solvar_engine.contract.params.abinitio import EM, MOMENTS, SGD
 from solvar_engine.contract.results import append_metrics
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile
@@ -36,7 +37,11 @@ from solvar_engine.projectors.options import SliceOptions
 
 logger = logging.getLogger(__name__)
 
-_METHODS: dict[str, Callable[..., Structure]] = {EM: find_structure, SGD: find_structure_by_sgd}
+_METHODS: dict[str, Callable[..., Structure]] = {
+    EM: find_structure,
+    SGD: find_structure_by_sgd,
+    MOMENTS: find_structure_by_moments,
+}
 _READING_STEPS, _SEARCH_STEPS, _WRITING_STEPS = 10, 100, 5
 
 

@@ -8,7 +8,7 @@ import pyworkflow.protocol.params as params
 from pyworkflow.utils import Message
 
 from solvar_engine.contract.params import MIN_PARTICLES, AbinitioParams, Option, options_of
-from solvar_engine.contract.params.abinitio import EM, SGD
+from solvar_engine.contract.params.abinitio import EM, MOMENTS, SGD
 from solvar_plugin.protocols.form_options import LABELS, help_of
 from solvar_plugin.protocols.form_parts import (
     add_bad_images,
@@ -25,7 +25,11 @@ from solvar_plugin.protocols.form_parts import (
 ABINITIO: dict[str, Option] = {option.name: option for option in options_of(AbinitioParams)}
 """The options of the engine's command, by name."""
 
-SEARCHES = {EM: "online expectation maximisation", SGD: "stochastic gradient descent"}
+SEARCHES = {
+    EM: "online expectation maximisation",
+    SGD: "stochastic gradient descent",
+    MOMENTS: "online expectation maximisation from a map of the images' moments",
+}
 """What the methods do, by name."""
 
 AUTOMATIC = 0
@@ -80,7 +84,7 @@ def define_form(protocol: Any, form: Any) -> None:
     _add_switch(
         form, "flipHand", "flip_hand", "Say Yes if helices of the result are left-handed, and run the protocol again."
     )
-    add_choice(form, "method", ABINITIO["method"], "Try the other one if the first finds no structure.")
+    add_choice(form, "method", ABINITIO["method"], "Try another one if the first finds no structure.")
     add_optics(form)
     add_bad_images(form, ABINITIO)
     add_computing(form)

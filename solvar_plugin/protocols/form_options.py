@@ -48,7 +48,11 @@ RANK_CHOICES = ("automatic", "fixed")
 """The two ways to a number of components."""
 
 _CHOICES = {
-    "method": {"em": "expectation maximisation (em)", "sgd": "stochastic gradient descent (sgd)"},
+    "method": {
+        "em": "expectation maximisation (em)",
+        "sgd": "stochastic gradient descent (sgd)",
+        "moments": "expectation maximisation from moments (moments)",
+    },
     "pose_schedule": {"newton": "Gauss-Newton steps", "paper": "as published"},
     "objective": {"ml": "maximum likelihood", "ls": "least squares"},
     "invert_contrast": {"auto": "find out", "yes": "yes", "no": "no"},

@@ -344,8 +344,9 @@ def test_options_reach_the_search_in_the_units_of_the_working_box(hinge, tmp_pat
         ({"classes": 4}, "has 300 particles, but 4 structures cannot be found from fewer than 400"),
         ({"classes": 2, "then_fit": 2}, "--then-fit needs one structure"),
         ({"classes": 2, "symmetry": "C3"}, "--classes 2 needs --symmetry C1"),
-        ({"method": "moments"}, "--method is 'moments'"),
+        ({"method": "guess"}, "--method is 'guess'"),
         ({"method": "sgd", "classes": 2}, "--classes 2 needs --method em: sgd finds one structure only"),
+        ({"method": "moments", "classes": 2}, "--classes 2 needs --method em: moments finds one structure only"),
     ],
 )
 def test_what_cannot_be_is_said_before_the_work(values, text, hinge, tmp_path):

@@ -9,7 +9,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params.fit import AUTO_RANK, MIN_PARTICLES, FitParams, check_symmetry
 from solvar_engine.contract.params.options import Params, option, options_of
 
-EM, SGD = "em", "sgd"
+EM, SGD, MOMENTS = "em", "sgd", "moments"
 
 MOST_CLASSES = 6
 """How many structures are sought side by side, at most."""
@@ -35,10 +35,11 @@ class AbinitioParams(Params):
     passthrough: str | None = option(str, None, help=_FIT["passthrough"].help, metavar="FILE.cs", is_path=True)
     output: str = option(str, help="run folder: new or empty, or to be resumed", metavar="RUN", is_path=True)
     method: str = option(
-        str, EM, help="how the structure is found: em, by online expectation maximisation, or sgd, by stochastic"
-        " gradient descent with importance sampling of the poses, some ten times slower; both end with the same search"
-        " of all poses",
-        choices=(EM, SGD),
+        str, EM, help="how the structure is found: em, by online expectation maximisation from random maps; sgd, by"
+        " stochastic gradient descent with importance sampling of the poses, some ten times slower; or moments, by"
+        " online expectation maximisation from a map of the first two moments of all images; all end with the same"
+        " search of all poses",
+        choices=(EM, SGD, MOMENTS),
     )
     max_resolution: float | None = option(
         float, None, help="finest detail that poses are found with; without it, that of the working box",

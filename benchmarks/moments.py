@@ -1,0 +1,383 @@
+"""Moments of images: one pass over many, and expectation maximisation from their map; a network for those of a line.
+
+    python -m benchmarks.moments --work DIR [--parts PART ...] [--starts 10] [--pairs 500000] [--print]
+
+stream: 100,000 simulated particles (`static`, 64 px) are read once.
+
+starts: the first 1,000 images are searched at all poses of shell 8 after the last level of online expectation
+maximisation; a start is told by the share of the orientations within 20 degrees of the truth, up to a turn of the whole
+and its hand. The share that the true map finds is what a start can reach.
+
+volumes: a map of four Gaussians in 25 voxels, views of eight preferred directions, exact moments up to shell 4, and no
+network (tables 2.2 and 3.2 of the thesis).
+
+alignment: multireference alignment with 21 points. Encoders are trained on mixtures of 1, 2 and 3 Gaussians, of which
+pairs are made on the fly, and tested on others (table 2.1 of the thesis); then weights, trained or not, are fitted to
+moments of a million noisy observations of mixtures of 2 (figure 2.4).
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.ndimage import spline_filter
+from scipy.optimize import minimize
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from benchmarks.abinitio import align, brought, chosen, load
+from benchmarks.common import finish, provenance, script_parser, simulated, table, use_threads
+from solvar_engine.abinitio.mixture import LowImages, Mixture, low_batches, read_low
+from solvar_engine.abinitio.moments.alignment import (
+    aligned_error,
+    empirical_moments,
+    moments_of_signal,
+    spectral_inversion,
+)
+from solvar_engine.abinitio.moments.analytic import MapMoments
+from solvar_engine.abinitio.moments.basis import BallBasis
+from solvar_engine.abinitio.moments.encoder import (
+    MomentEncoder,
+    fitted,
+    load_encoder,
+    random_pairs,
+    save_encoder,
+    trained,
+)
+from solvar_engine.abinitio.moments.harmonics import sphere_quadrature
+from solvar_engine.abinitio.moments.recovery import RecoveryOptions, recovered
+from solvar_engine.abinitio.moments.search import map_of_moments
+from solvar_engine.abinitio.moments.steerable import PADDING, EmpiricalMoments, moments_of
+from solvar_engine.abinitio.online_em import LEVELS, first_mixture, improved, recentred
+from solvar_engine.abinitio.search import search_all
+from solvar_engine.abinitio.structure import AbinitioOptions
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.data.volumes import read_volume
+from solvar_engine.estimation.model.bands import change_box
+from solvar_engine.imaging.rotation import random_rotations
+from solvar_engine.imaging.shells import fsc
+from solvar_engine.imaging.so3_grid import super_fibonacci
+from solvar_engine.imaging.symmetry import symmetry_operators
+from solvar_engine.imaging.types import Pose
+from solvar_engine.projectors.options import DEFAULT_OPTIONS
+
+_SEARCHED = 1_000
+_SHELL = LEVELS[-1].shell
+_INLIER_DEG = 20.0
+_FOUND = 0.8  # of the share that the true map finds
+_POINTS, _BATCH, _RATE, _FIT_RATE = 21, 250, 1e-3, 3e-4
+_VOLUME_BOX, _VOLUME_SHELL = 25, 4
+_TESTED, _INVERTED = 20_000, 500  # pairs
+_OBSERVATIONS, _NOISE = 1_000_000, 1.0
+_BOUNDS = (0.3, 0.1, 0.03)  # sums of the relative errors of both moments
+_THESIS_SIGNAL, _THESIS_DENSITY = (0.052, 0.170, 0.206), (0.048, 0.141, 0.195)  # table 2.1, test errors
+_NO_SYMMETRY = symmetry_operators("C1")
+
+
+def without_poses(source: PreparedParticles) -> PreparedParticles:
+    count = len(source)
+    return source.with_pose(Pose(torch.eye(3).expand(count, 3, 3).contiguous(), torch.zeros(count, 2)))
+
+
+def share_near(source: PreparedParticles, mixture: Mixture, rotation: Tensor) -> float:
+    """Share of the first images whose orientation is found under maps of low resolution."""
+    modes = search_all(source, mixture, _SHELL, _NO_SYMMETRY, DEFAULT_OPTIONS, lambda share: None)
+    _, _, error = align(modes.rotation[:, 0], rotation, _NO_SYMMETRY)
+    return float((error < _INLIER_DEG).double().mean())
+
+
+def through_levels(mixture: Mixture, images: LowImages, seed: int) -> Mixture:
+    for number, level in enumerate(LEVELS):
+        generator = torch.Generator().manual_seed(1_000 * seed + 10 + number)
+        for better in improved(mixture, images, level, _NO_SYMMETRY, generator, DEFAULT_OPTIONS, fits_shifts=True):
+            mixture = better
+        mixture = recentred(mixture, _NO_SYMMETRY)
+    return mixture
+
+
+def starts(folder: Path, seeds: Sequence[int]) -> Iterator[tuple[str, float, float]]:
+    """Yield of each start where it is from, the share of the orientations that it finds, and CPU-seconds."""
+    loaded, rotation, _ = load(folder)
+    source = without_poses(loaded)
+    images = read_low(source, torch.arange(len(source)), _SHELL)
+    searched = chosen(source, torch.arange(min(_SEARCHED, len(source))))
+    rotation = rotation[: len(searched)]
+    truth = read_volume(folder / "truth" / "mean.mrc").data / source.grey_unit
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(1_000 * seed + 2)
+        start = time.process_time()
+        random = first_mixture(images, 1, None, _NO_SYMMETRY, generator, DEFAULT_OPTIONS)
+        if seed == seeds[0]:
+            true_map = change_box(truth[None], random.volumes.shape[-1], _SHELL)
+            known = replace(random, volumes=true_map, shares=torch.tensor([0.9, 0.05, 0.05], dtype=torch.float64),
+                            noise=torch.ones(_SHELL + 1, dtype=torch.float64))  # fmt: skip
+            yield "true map", share_near(searched, known, rotation), 0.0
+            start = time.process_time()
+        found = share_near(searched, through_levels(random, images, seed), rotation)
+        yield "random", found, time.process_time() - start
+        start = time.process_time()
+        volume = map_of_moments(
+            source, torch.arange(len(source)), AbinitioOptions(), RecoveryOptions(fits_shifts=True), generator,
+            lambda stage, share, sentence, shell=None: None,
+        )  # fmt: skip
+        found = share_near(searched, through_levels(replace(random, volumes=volume[None]), images, seed), rotation)
+        yield "moments", found, time.process_time() - start
+
+
+def table_of_starts(folders: list[Path], count: int) -> str:
+    rows: list[list[object]] = []
+    for folder in folders:
+        shares: dict[str, list[float]] = {}
+        seconds: dict[str, float] = {}
+        for name, share, spent in starts(folder, range(count)):
+            print(f"{folder.name}: {name} {share:.3f}, {spent:.0f} s", flush=True)
+            shares.setdefault(name, []).append(share)
+            seconds[name] = seconds.get(name, 0.0) + spent
+        reachable = shares.pop("true map")[0]
+        for name, found in shares.items():
+            succeeded = sum(share > _FOUND * reachable for share in found)
+            rows.append([
+                folder.name, name, f"{succeeded} of {len(found)}",
+                f"{min(found):.3f} to {max(found):.3f}", f"{reachable:.3f}", f"{seconds[name] / len(found):.0f}",
+            ])  # fmt: skip
+    return table(
+        ["data set", "start", f"found (beyond {_FOUND:g} of the true map's share)", "share within 20 degrees",
+         "that of the true map", "CPU-seconds"], rows,
+    )  # fmt: skip
+
+
+def table_of_streaming(folder: Path, shells: tuple[int, ...]) -> str:
+    """One pass over a set: seconds, and what the process has held at most."""
+    source = without_poses(load(folder)[0])
+    rows: list[list[object]] = []
+    for shell in shells:
+        gc.collect()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start, cpu = time.perf_counter(), time.process_time()
+        padded = min(shell + PADDING, source.disk.shell_max)
+        found = moments_of((images for _, images in low_batches(source, torch.arange(len(source)), padded)), shell)
+        seconds = time.perf_counter() - start
+        cpu = time.process_time() - cpu
+        more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        rows.append([found.count, shell, f"{cpu:.0f}", f"{seconds:.0f}", f"{more:.0f}"])
+    return table(["images of 64 px", "last ring", "CPU-seconds", "seconds", "MB on top of the images"], rows)
+
+
+def gaussians_of_volume() -> Tensor:
+    """Four that do not lie in a plane, (z, y, x), float64."""
+    axis = torch.arange(_VOLUME_BOX, dtype=torch.float64) - _VOLUME_BOX // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    centres = torch.tensor([[4.0, 0, -1], [-3, 3, 0], [-1, -4, 1], [0, 1, 4]], dtype=torch.float64)
+    squared = (torch.stack((x, y, z), dim=-1)[..., None, :] - centres).square().sum(dim=-1)
+    return torch.exp(-squared / (2 * 2.0**2)) @ torch.tensor([1.0, 0.8, 1.2, 0.6], dtype=torch.float64)
+
+
+def uneven_views(direction: Tensor, weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Probabilities (views,) of a mixture of eight densities of von Mises and Fisher."""
+    centre = random_rotations(8, generator)[:, :, 2].double()
+    concentration = 2 + 8 * torch.rand(8, generator=generator, dtype=torch.float64)
+    share = torch.rand(8, generator=generator, dtype=torch.float64)
+    density = (share * concentration / concentration.sinh() * torch.exp(direction @ centre.T * concentration)).sum(1)
+    return weight * density / (weight * density).sum()
+
+
+def fsc_at_best(volume: Tensor, truth: Tensor) -> Tensor:
+    """FSC after the rotation, shift and hand that correlate best: 1,500 rotations, the three best polished."""
+    tries = Rotation.from_matrix(super_fibonacci(1500).numpy()).as_rotvec()
+    spline = spline_filter(volume.double().numpy(), order=3)
+    target = truth.double()
+    best: tuple[float, Tensor] = (-1.0, volume)
+    for is_mirrored in (False, True):
+
+        def cost(parameters: np.ndarray, is_mirrored: bool = is_mirrored) -> float:
+            turned = brought(spline, parameters, is_mirrored).double()
+            return -float((turned * target).sum() / (turned.norm() * target.norm()))
+
+        starts_from = sorted((np.concatenate((turn, np.zeros(3))) for turn in tries), key=cost)[:3]
+        for start in starts_from:
+            simplex = np.vstack((start, start + np.diag([0.1, 0.1, 0.1, 0.5, 0.5, 0.5])))
+            found = minimize(cost, start, method="Nelder-Mead", options={"maxfev": 250, "initial_simplex": simplex})
+            if -found.fun > best[0]:
+                best = -found.fun, brought(spline, found.x, is_mirrored)
+    return fsc(best[1], truth)
+
+
+def table_of_volumes() -> str:
+    """A map of known moments without a network, as tables 2.2 and 3.2 of the thesis: shifts fitted, and left out."""
+    ring = torch.arange(1, _VOLUME_SHELL + 1, dtype=torch.float64)
+    basis = BallBasis.create(_VOLUME_BOX, 0.4 * _VOLUME_BOX, _VOLUME_SHELL)
+    values, inside = basis.on_grid()
+    coefficients = values.T @ gaussians_of_volume()[inside]
+    truth = basis.volume(coefficients)
+    direction, weight = sphere_quadrature(2 * basis.last_degree + 8)
+    probability = uneven_views(direction, weight, torch.Generator().manual_seed(0))
+    model = MapMoments(basis, ring, 64, direction)
+    rows: list[list[object]] = []
+    for shift_px in (0.0, 1.0, 2.0):
+        moments = model.of_views(coefficients, probability, shift_px / _VOLUME_BOX)
+        data = EmpiricalMoments(ring, moments, torch.ones(len(ring), len(ring), dtype=torch.float64), 0)
+        for name, fits_shifts, shift_std in (("fitted", True, 0.02), ("taken for 0", False, 0.0)):
+            wanted = RecoveryOptions(2, 3000, views_degree=8, fits_shifts=fits_shifts, positivity=0.0)
+            start = time.process_time()
+            found = min(
+                recovered(data, basis, shift_std, wanted, torch.Generator().manual_seed(5)),
+                key=lambda one: one.objective,
+            )
+            seconds = time.process_time() - start
+            of_shells = fsc_at_best(basis.volume(found.coefficients), truth)[1 : _VOLUME_SHELL + 1]
+            row = [
+                shift_px, name, f"{found.shift_std * _VOLUME_BOX:.2f}", f"{found.first_error:.1e}",
+                f"{found.second_error:.1e}", f"{found.first_error + found.second_error:.1e}",
+                " ".join(f"{value:.2f}" for value in of_shells), f"{seconds:.0f}",
+            ]  # fmt: skip
+            print(row, flush=True)
+            rows.append(row)
+    return table(
+        ["shifts, px", "in the model", "found, px", "error of M1", "of M2", "Kam loss", "FSC of shells 1 to 4",
+         "CPU-seconds, 2 starts"], rows,
+    )  # fmt: skip
+
+
+def encoder_paths(folder: Path, gaussians: int) -> tuple[Path, Path]:
+    """Weights of the networks of signals and of densities."""
+    signal, density = (folder / f"{name}-{gaussians}.safetensors" for name in ("signal", "density"))
+    return signal, density
+
+
+def train_encoders(folder: Path, gaussians: int, pairs: int) -> None:
+    """Train the networks that are not there yet."""
+    for path, is_density in zip(encoder_paths(folder, gaussians), (False, True), strict=True):
+        if path.exists():
+            continue
+        torch.manual_seed(gaussians)
+        encoder = MomentEncoder(_POINTS, is_density)
+        start = time.process_time()
+        generator = torch.Generator().manual_seed(gaussians)
+        errors = list(trained(encoder, gaussians, generator, pairs, _BATCH, _RATE))
+        training: dict[str, object] = {
+            "gaussians": gaussians, "pairs": pairs, "batch_size": _BATCH, "rate": _RATE, "seed": gaussians,
+            "error": sum(errors[-100:]) / len(errors[-100:]), "cpu_seconds": round(time.process_time() - start),
+        }  # fmt: skip
+        save_encoder(encoder, path, training)
+        print(path.name, training, flush=True)
+
+
+def table_of_encoders(folder: Path, pairs: int) -> str:
+    """Errors on unseen mixtures, beside those of the thesis and of the spectral inversion (table 2.1)."""
+    rows: list[list[object]] = []
+    for gaussians in (1, 2, 3):
+        train_encoders(folder, gaussians, pairs)
+        generator = torch.Generator().manual_seed(100 + gaussians)
+        signal, density, first, second = random_pairs(_TESTED, gaussians, _POINTS, generator)
+        exact = moments_of_signal(signal[:_INVERTED].double(), density[:_INVERTED].double())
+        inverted = [spectral_inversion(*one) for one in zip(*exact, strict=True)]
+        for number, (name, truth, of_thesis) in enumerate(
+            (("signal", signal, _THESIS_SIGNAL), ("density", density, _THESIS_DENSITY))
+        ):
+            encoder, training = load_encoder(encoder_paths(folder, gaussians)[number])
+            with torch.no_grad():
+                error = float(aligned_error(encoder(first, second), truth).mean())
+            plain = float(aligned_error(truth.mean(dim=0).expand_as(truth), truth).mean())
+            oracle = torch.stack([one[number] for one in inverted])
+            by_inversion = float(aligned_error(oracle, truth[:_INVERTED].double()).mean())
+            rows.append([
+                gaussians, name, f"{training['error']:.3f}", f"{error:.3f}", f"{of_thesis[gaussians - 1]:.3f}",
+                f"{plain:.2f}", f"{by_inversion:.0e}", training["cpu_seconds"],
+            ])  # fmt: skip
+    return table(
+        ["Gaussians", "of", "error of the last 100 batches", "error on unseen pairs", "that of the thesis",
+         "of the mean of all", "of the spectral inversion", "CPU-seconds of training"], rows,
+    )  # fmt: skip
+
+
+def observed(signal: Tensor, density: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Moments of noisy observations."""
+    shift = torch.multinomial(density, _OBSERVATIONS, replacement=True, generator=generator)
+    step = torch.arange(len(signal))
+    noise = _NOISE * torch.randn(_OBSERVATIONS, len(signal), generator=generator, dtype=torch.float64)
+    return empirical_moments(signal[(step - shift[:, None]) % len(signal)] + noise, _NOISE)
+
+
+def table_of_fits(folder: Path, runs: int, iterations: int) -> str:
+    """Errors on the way of a fit, from trained weights and from others (figure 2.4)."""
+    curves: dict[str, list[list[tuple[float, float, float]]]] = {"trained": [], "untrained": []}
+    for run in range(runs):
+        generator = torch.Generator().manual_seed(500 + run)
+        signal, density = (part[0].double() for part in random_pairs(1, 2, _POINTS, generator)[:2])
+        signal = signal * _POINTS**0.5  # of unit deviation, as the noise
+        moments = observed(signal, density, generator)
+        torch.manual_seed(run)
+        networks = {
+            "trained": tuple(load_encoder(path)[0] for path in encoder_paths(folder, 2)),
+            "untrained": (MomentEncoder(_POINTS, False), MomentEncoder(_POINTS, True)),
+        }
+        # networks have seen signals of unit norm: their inputs and moments are scaled to it, as the first entry tells
+        scale = float(moments[1].diagonal().real.sum()) ** 0.5
+        scaled = moments[0] / scale, moments[1] / scale**2
+        for name, (of_signal, of_density) in networks.items():
+            curve = [
+                (error, float(aligned_error(scale * found, signal)), float(aligned_error(shifts, density)))
+                for error, found, shifts in fitted(of_signal, of_density, *scaled, iterations, _FIT_RATE)
+            ]
+            curves[name].append(curve)
+            print(f"run {run}, {name}: moments {curve[0][0]:.3f} to {curve[-1][0]:.3f}, signal {curve[0][1]:.3f} to"
+                  f" {curve[-1][1]:.3f}", flush=True)  # fmt: skip
+    rows: list[list[object]] = []
+    for name, values in curves.items():
+        errors = torch.tensor(values)  # (runs, iterations, 3)
+        reached = [first_below(errors[:, :, 0], bound) for bound in _BOUNDS]
+        for at in (0, iterations // 10, iterations // 3, iterations - 1):
+            rows.append([name, at, *(f"{float(value):.3f}" for value in errors[:, at].mean(dim=0))])
+        rows.append([name, "median iterations to moment errors of " + " / ".join(f"{bound:g}" for bound in _BOUNDS),
+                     " / ".join(reached), "", ""])  # fmt: skip
+    return table(["weights", "iteration", "sum of moment errors", "error of the signal", "of the density"], rows)
+
+
+def first_below(errors: Tensor, bound: float) -> str:
+    """Median iteration at which errors (runs, iterations) first are below a bound, and how many never are."""
+    is_below = errors < bound
+    first = torch.where(is_below.any(dim=1), is_below.int().argmax(dim=1), errors.shape[1])
+    never = int((~is_below.any(dim=1)).sum())
+    return f"{int(first.median())}" + (f" ({never} never)" if never else "")
+
+
+def main() -> None:
+    """Make the tables."""
+    parser = script_parser(
+        __doc__, work=True, particles=5000, starts=10, streamed=100_000, pairs=500_000, fits=20, iterations=1000,
+        threads=1,
+    )  # fmt: skip
+    parser.add_argument("--parts", nargs="+", choices=("stream", "starts", "volumes", "alignment"), default=None)
+    arguments = parser.parse_args()
+    use_threads(arguments.threads)
+    work, threads = arguments.work, arguments.threads
+    work.mkdir(parents=True, exist_ok=True)
+    parts: dict[str, Callable[[], str]] = {
+        "stream": lambda: table_of_streaming(
+            simulated(work, "static", particles=arguments.streamed, snr=0.1, seed=2, threads=threads), (_SHELL, 26)
+        ),
+        "starts": lambda: table_of_starts([
+            simulated(work, "static", particles=arguments.particles, snr=snr, seed=1, threads=threads)
+            for snr in (0.1, 0.01)
+        ], arguments.starts),
+        "volumes": table_of_volumes,
+        "alignment": lambda: "\n\n".join((
+            f"Trained on {arguments.pairs:,} pairs each, tested on {_TESTED:,}:",
+            table_of_encoders(work, arguments.pairs),
+            f"Fits of the weights to moments, mean of {arguments.fits}:",
+            table_of_fits(work, arguments.fits, arguments.iterations),
+        )),
+    }  # fmt: skip
+    for part in arguments.parts or parts:
+        finish(f"moments_{part}", f"{parts[part]()}\n\n{provenance(threads)}", arguments)
+
+
+if __name__ == "__main__":
+    main()
