@@ -8,6 +8,7 @@ images resemble what was made of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -152,7 +153,8 @@ def scale_evidence(
 def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) -> GreyScales:
     """Scales relative to the part with most images, where they surely differ, from the evidence of each image.
 
-    If that has a few images only, they are relative to all parts that do not surely have the other sign than most.
+    If that has a few images only, they are relative to all parts that do not surely have the other sign than most. A
+    part some of whose images have no signal (junk) does not differ: the others have that of the rest.
 
     Parameters
     ----------
@@ -202,7 +204,36 @@ def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) ->
     sign = torch.where((ratio < -_SURE * error) & (size > 0), -1.0, 1.0)
     ratio = (sign * ratio).clamp_min(LEAST_SCALE)
     differs = ((ratio - 1).abs() > (_SURE * error).clamp_min(_LEAST_DIFFERENCE)) & (size > 0)
+    kept, known = of_image[~is_dark], torch.stack((power, usual * sign[of_image] * cross), dim=1)[~is_dark]
+    reference = known[is_reference[kept]]
+    for number in torch.nonzero(differs & (ratio > LEAST_SCALE)).flatten().tolist():
+        weak, strong = sorted((known[kept == number], reference), key=_scale_of)
+        differs[number] = not _is_diluted(weak, strong)
     return GreyScales(sign * torch.where(differs, ratio, 1.0), dark, part)
+
+
+def _scale_of(evidence: Tensor) -> float:
+    return float(evidence[:, 1].sum() / evidence[:, 0].sum())
+
+
+def _is_diluted(weak: Tensor, strong: Tensor) -> bool:
+    """Whether images (n, 2) have a weaker signal than others because some of them have none.
+
+    Either each has their mean scale, or such a share of them that of the others, and the rest none. The likelier one
+    counts, with the spread of the others.
+    """
+    mean, scale = _scale_of(weak), _scale_of(strong)
+    relative = torch.stack((scale**2 * strong[:, 0], scale * (strong[:, 1] - scale * strong[:, 0])), dim=1)
+    spread, share = contrast_variance(relative), min(max(mean / scale, 1e-6), 1 - 1e-6)
+    log_all, log_signal, log_none = (
+        -0.5 * (variance.log() + (weak[:, 1] / weak[:, 0] - centre).square() / variance)
+        for centre, variance in (
+            (centre, 1 / weak[:, 0] + spread * deviation**2)
+            for centre, deviation in ((mean, mean), (scale, scale), (0.0, scale))
+        )
+    )
+    mixed = torch.logaddexp(math.log(share) + log_signal, math.log(1 - share) + log_none)
+    return bool(mixed.sum() > log_all.sum())
 
 
 def _pooled(average: Tensor, precision: Tensor, chosen: Tensor) -> float:

@@ -121,17 +121,19 @@ def sentences_of_scales(scale: Tensor, part: Tensor, names: list[str]) -> Iterat
     reference = names[int((size * (scale == 1)).argmax())]
     is_weak = scale.abs() <= LEAST_SCALE
     kinds = (
-        ((scale != 1) & (scale > 0) & ~is_weak, "is {:.3g} times that in {}: images are compared on one scale"),
-        ((scale < 0) & ~is_weak, "is {:.3g} times that in {}, of the other sign: these images are turned"),
-        (is_weak, "is hardly there ({:.2g} times that in {} at most): do they show this molecule?"),
+        ((scale != 1) & (scale > 0) & ~is_weak, "is {} times that in {}: images are compared on one scale"),
+        ((scale < 0) & ~is_weak, "is {} times that in {}, of the other sign: these images are turned"),
+        (is_weak, "is hardly there ({} times that in {} at most): do they show this molecule?"),
     )
     for chosen, what in kinds:
         some = torch.nonzero(chosen).flatten().tolist()
         if some:
             some.sort(key=lambda number: -int(size[number]))
             shown = ", ".join(names[number] for number in some[:_SHOWN_PARTS])
-            others = f" and {len(some) - _SHOWN_PARTS} other parts" if len(some) > _SHOWN_PARTS else ""
+            others = f" and {counted(len(some) - _SHOWN_PARTS, 'other part')}" if len(some) > _SHOWN_PARTS else ""
             count = int(size[some].sum())
+            values = sorted(scale[some].tolist(), key=abs)
+            ends = dict.fromkeys(f"{value:.3g}" for value in (values[0], values[-1]))
             yield f"The signal of {counted(count, 'image')} ({shown}{others}) " + what.format(
-                float(scale[some].median()), reference
+                " to ".join(ends), reference
             )

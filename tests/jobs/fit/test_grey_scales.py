@@ -178,7 +178,7 @@ def test_sentences_count_images_and_name_the_largest_parts():
     part = torch.repeat_interleave(torch.arange(6), torch.tensor([50, 10, 20, 5, 7, 8]))
     scale = torch.tensor([1.0, 2.0, 2.2, 2.4, 3.0, 0.05])
     first, second = sentences_of_scales(scale, part, [f"part {number}" for number in range(6)])
-    assert first.startswith("The signal of 42 images (part 2, part 1, part 4 and 1 other parts) is 2.2 times that in")
+    assert first.startswith("The signal of 42 images (part 2, part 1, part 4 and 1 other part) is 2 to 3 times that in")
     assert second.startswith("The signal of 8 images (part 5) is hardly there")
 
 
