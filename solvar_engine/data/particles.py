@@ -129,6 +129,12 @@ class ParticleStack:
             return counted(len(self), "particle")
         return f"{counted(len(np.unique(self.list_row)), 'particle')} in {len(self)} orientations"
 
+    def images_of_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First row of each image (images,), and number of the image of each row (n,): several may show one."""
+        names = np.stack([self.index.stack, self.index.image])
+        _, first, image = np.unique(names, axis=1, return_index=True, return_inverse=True)
+        return first, image.reshape(-1)
+
     @property
     def box_size(self) -> int:
         """Edge of the images, px."""

@@ -33,10 +33,14 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
         With the scales, if there are any.
     """
     part, names = parts_of(job.inputs.stack)
+    first, image = (torch.from_numpy(rows) for rows in job.inputs.stack.images_of_rows())
     found = job.checkpoint.load("grey_scales", GreyScales)
     if found is None:
         job.progress.stage("grey scales")
-        found = find_grey_scales(source, job.inputs.halves, part, job.projector_options)
+        # an image counts once, in however many orientations it is seen
+        one, two = (half[torch.isin(half, first)] for half in job.inputs.halves)
+        found = find_grey_scales(source, (one, two), part, job.projector_options)
+        found = replace(found, is_dark=found.is_dark[first][image])
         job.checkpoint.save("grey_scales", found)
     part, names = found.part, names_of_pieces(found.part, part, names, job.inputs.stack)
     dark_share = float(found.is_dark[torch.cat(job.inputs.halves)].float().mean())
@@ -49,11 +53,11 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
         job.add_cautions([caution])
         return job, source
     if dark_share > 0:
-        job.add_cautions([sentence_of_dark_images(found.is_dark, part, names)])
-        first, second = (half[~found.is_dark[half]] for half in job.inputs.halves)
-        job = replace(job, inputs=replace(job.inputs, halves=(first, second)))
+        job.add_cautions([sentence_of_dark_images(found.is_dark[first], part[first], names)])
+        one, two = (half[~found.is_dark[half]] for half in job.inputs.halves)
+        job = replace(job, inputs=replace(job.inputs, halves=(one, two)))
     if bool((found.scale != 1).any()):
-        job.add_cautions(list(sentences_of_scales(found.scale, part, names)))
+        job.add_cautions(list(sentences_of_scales(found.scale, part[first], names)))
         source = source.with_grey_scale(found.scale[part])
     return job, source
 
@@ -69,7 +73,8 @@ def parts_of(stack: ParticleStack) -> tuple[Tensor, list[str]]:
     paths = stack.index.paths
     folders = {path: number for number, path in enumerate(dict.fromkeys(path.parent for path in paths))}
     place = torch.from_numpy(stack.index.stack).long()
-    _, pair, size = torch.stack((stack.group, place)).unique(dim=1, return_inverse=True, return_counts=True)
+    pair = torch.stack((stack.group, place)).unique(dim=1, return_inverse=True)[1]
+    size = torch.bincount(pair[torch.from_numpy(stack.images_of_rows()[0])])
     folder = torch.tensor([len(paths) + folders[path.parent] for path in paths])
     place = torch.where(size[pair] < _LEAST_IMAGES, folder[place], place)
     found, part = torch.stack((stack.group, place)).unique(dim=1, return_inverse=True)

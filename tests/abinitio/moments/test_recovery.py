@@ -8,7 +8,6 @@ from torch import Tensor
 
 from solvar_engine.abinitio.moments.analytic import MapMoments, MomentPair
 from solvar_engine.abinitio.moments.basis import BallBasis
-from solvar_engine.abinitio.moments.harmonics import sphere_quadrature
 from solvar_engine.abinitio.moments.recovery import (
     MomentObjective,
     RecoveryOptions,
@@ -17,6 +16,7 @@ from solvar_engine.abinitio.moments.recovery import (
     relative_errors,
 )
 from solvar_engine.abinitio.moments.steerable import EmpiricalMoments
+from solvar_engine.imaging.harmonics import sphere_quadrature
 from solvar_engine.imaging.symmetry import symmetry_operators
 
 BOX, ANGLES = 16, 12

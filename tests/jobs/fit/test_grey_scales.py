@@ -19,7 +19,9 @@ from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume
+from solvar_engine.estimation.judging.grey_scales import GreyScales
 from solvar_engine.jobs.decisions import read_cautions
+from solvar_engine.jobs.fit import grey_scales
 from solvar_engine.jobs.fit.grey_scales import (
     names_of_pieces,
     parts_of,
@@ -172,6 +174,32 @@ def test_rows_of_weaker_signal_are_named_and_brought_to_one_scale(hinge, tmp_pat
             assert float(half[1] / half[0]) == pytest.approx(0.4, abs=0.04)
     (caution,) = read_cautions(run)
     assert "rows 151 to 300 of optics group" in caution or "rows 1 to 150 of optics group" in caution
+
+
+def test_an_image_counts_once_in_however_many_orientations(hinge, tmp_path, monkeypatch):
+    """Its orientations say the same of its scale, so that errors would be too small, and counts of images too large."""
+    seen = {}
+
+    def found(source, halves, part, options):
+        seen.update(halves=halves)
+        is_dark = torch.zeros(len(part), dtype=torch.bool)
+        is_dark[0] = True
+        return GreyScales(torch.tensor([1.0, 0.5]), is_dark, (torch.arange(len(part)) >= len(part) // 2).long())
+
+    monkeypatch.setattr(grey_scales, "find_grey_scales", found)
+    particles = str(hinge.path / "particles.star")
+    params = FitParams(particles=particles, output=str(tmp_path / "run"), rank=1, symmetry="C2")
+    run = RunDir(params.output)
+    with prepared(run, params, resume=False):
+        write_params(run, params)
+        job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
+        with closing(job.progress):
+            settled = settle_grey_scales(job, read_images(job))[0]
+    assert torch.equal(torch.cat(seen["halves"]).sort().values, 2 * torch.arange(PARTICLES))
+    assert torch.equal(torch.cat(settled.inputs.halves).sort().values, torch.arange(2, 2 * PARTICLES))
+    assert [sentence.partition(" (")[0].partition(" the molecule")[0] for sentence in read_cautions(run)] == [
+        "1 image shows", f"The signal of {PARTICLES // 2} images",
+    ]  # fmt: skip
 
 
 def test_sentences_count_images_and_name_the_largest_parts():
