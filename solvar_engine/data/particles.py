@@ -129,12 +129,6 @@ class ParticleStack:
             return counted(len(self), "particle")
         return f"{counted(len(np.unique(self.list_row)), 'particle')} in {len(self)} orientations"
 
-    def images_of_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """First row of each image (images,), and number of the image of each row (n,): several may show one."""
-        names = np.stack([self.index.stack, self.index.image])
-        _, first, image = np.unique(names, axis=1, return_index=True, return_inverse=True)
-        return first, image.reshape(-1)
-
     @property
     def box_size(self) -> int:
         """Edge of the images, px."""
@@ -194,6 +188,11 @@ class ParticleStack:
         alike = np.column_stack([names, self.group, self.pose.shift, ctf])
         _, first, inverse = np.unique(alike, axis=0, return_index=True, return_inverse=True)
         return torch.from_numpy(first[inverse.reshape(-1)])
+
+    def each_image_once(self, rows: Tensor) -> Tensor:
+        """Of some rows (m,), the first one of each image: others tell nothing new of its signal."""
+        first = np.unique(self.first_of_image()[rows].numpy(), return_index=True)[1]
+        return rows[torch.from_numpy(first).sort().values]
 
     def images(self, indices: Sequence[int] | np.ndarray | Tensor | slice) -> Tensor:
         """Read images as they are on disk.

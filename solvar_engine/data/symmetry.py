@@ -101,8 +101,10 @@ def _is_expanded(stack: ParticleStack, operators: Tensor, symmetry: str) -> bool
 
     Rows of one image at one orientation are copies, which are expanded like others.
     """
-    label = stack.images_of_rows()[1]
-    size, order = np.bincount(label), np.argsort(label, kind="stable")
+    _, label, size = np.unique(
+        np.stack([stack.index.stack, stack.index.image]), axis=1, return_inverse=True, return_counts=True
+    )
+    order = np.argsort(label.reshape(-1), kind="stable")
     first = np.repeat(order[np.cumsum(size) - size], size)
     rotation = stack.pose.rotation.double()
     turn = rotation[order] @ rotation[first].mT
