@@ -135,7 +135,7 @@ _MODEL = [
     *_of(
         "tests/estimation/judging/test_grey_scales.py",
         ("scaled = replace(low, scale=found.scale[part].float())", "scaled = low", "mean of parts of other sign"),
-        ("(0.0, scale))", "(mean, scale))", "images without a signal taken for weak ones"),
+        ("(0.0, scale, spread)", "(mean, scale, spread)", "images without a signal taken for weak ones"),
         ("own, is_dark = cross / power,", "own, is_dark = cross / power.sqrt(),", "scale in units of its error"),
         ("sign = torch.where(is_turned, -usual, usual)[of_image]", "sign = torch.ones_like(power)",
          "turned parts taken for dark images"),

@@ -38,6 +38,7 @@ _SURE = 5.0  # standard errors
 _LEAST_DIFFERENCE = 0.05  # of scales that matter beside the spread of single images
 _LEAST_SHARE = 0.1  # of all images, in a part that a mean is made of alone
 _CLEAR = 0.2  # of the strength of single images, that is left on average in a part that has one sign
+_LARGER_SPREAD, _LIKELIER = 0.25, 12.0  # of relative variances, and of log-likelihoods: images at foreign poses
 _DARK_SURE, _DARK_SHARE = 4.0, 0.5  # standard errors, and share of the scale of the part, below zero
 
 
@@ -217,23 +218,32 @@ def _scale_of(evidence: Tensor) -> float:
 
 
 def _is_diluted(weak: Tensor, strong: Tensor) -> bool:
-    """Whether images (n, 2) have a weaker signal than others because some of them have none.
+    """Whether images (n, 2) have a weaker signal than others because some of them have none, or another one.
 
-    Either each has their mean scale, or such a share of them that of the others, and the rest none. The likelier one
-    counts, with the spread of the others.
+    Each has their mean scale, with the spread of the others; or such a share of them has that of the others, and the
+    rest none (junk); or they spread much more about their mean (images at foreign poses). The likeliest one counts.
     """
     mean, scale = _scale_of(weak), _scale_of(strong)
-    relative = torch.stack((scale**2 * strong[:, 0], scale * (strong[:, 1] - scale * strong[:, 0])), dim=1)
-    spread, share = contrast_variance(relative), min(max(mean / scale, 1e-6), 1 - 1e-6)
-    log_all, log_signal, log_none = (
+    spread, own_spread = _spread_about(scale, strong), _spread_about(mean, weak)
+    share = min(max(mean / scale, 1e-6), 1 - 1e-6)
+    log_all, log_spread, log_signal, log_none = (
         -0.5 * (variance.log() + (weak[:, 1] / weak[:, 0] - centre).square() / variance)
         for centre, variance in (
-            (centre, 1 / weak[:, 0] + spread * deviation**2)
-            for centre, deviation in ((mean, mean), (scale, scale), (0.0, scale))
+            (centre, 1 / weak[:, 0] + relative * deviation**2)
+            for centre, deviation, relative in (
+                (mean, mean, spread), (mean, mean, own_spread), (scale, scale, spread), (0.0, scale, spread),
+            )
         )
-    )
+    )  # fmt: skip
     mixed = torch.logaddexp(math.log(share) + log_signal, math.log(1 - share) + log_none)
-    return bool(mixed.sum() > log_all.sum())
+    differ = own_spread > spread + _LARGER_SPREAD and float((log_spread - log_all).sum()) > _LIKELIER
+    return differ or bool(mixed.sum() > log_all.sum())
+
+
+def _spread_about(centre: float, evidence: Tensor) -> float:
+    """Relative variance of the scales of images (n, 2) about a centre."""
+    power, cross = evidence.unbind(dim=1)
+    return contrast_variance(torch.stack((centre**2 * power, centre * (cross - centre * power)), dim=1))
 
 
 def _pooled(average: Tensor, precision: Tensor, chosen: Tensor) -> float:

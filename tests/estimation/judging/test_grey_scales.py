@@ -172,6 +172,14 @@ def test_a_part_with_junk_keeps_the_scale_of_its_good_images(power: float, junk:
     assert float(scale[1] / scale[0]) == pytest.approx(1 - junk if weak else 1.0, rel=0.1 if weak else 1e-9)
 
 
+def test_images_at_foreign_poses_have_no_scale() -> None:
+    """They show some of the mean on average, and more or less of it each."""
+    generator = torch.Generator().manual_seed(0)
+    contrast = torch.where(torch.arange(600) < 300, 1.0, 0.2) + 0.2 * torch.randn(600, generator=generator)
+    evidence = torch.stack((torch.full_like(contrast, 200.0), 200.0 * contrast), dim=1).double()
+    assert scales_of_parts(evidence, parts(300, 300), torch.arange(600), 2).scale.tolist() == [1.0, 1.0]
+
+
 def test_difference_counts_against_the_spread_of_single_images() -> None:
     """Two images of a contrast of 1.6 are nothing beside a spread of 0.3; forty are."""
     generator = torch.Generator().manual_seed(0)
