@@ -135,6 +135,7 @@ _MODEL = [
     *_of(
         "tests/estimation/judging/test_grey_scales.py",
         ("scaled = replace(low, scale=found.scale[part].float())", "scaled = low", "mean of parts of other sign"),
+        ("(0.0, scale, spread)", "(mean, scale, spread)", "images without a signal taken for weak ones"),
         ("own, is_dark = cross / power,", "own, is_dark = cross / power.sqrt(),", "scale in units of its error"),
         ("sign = torch.where(is_turned, -usual, usual)[of_image]", "sign = torch.ones_like(power)",
          "turned parts taken for dark images"),
@@ -846,7 +847,8 @@ _SOLVERS = [
         ("math.sqrt(2) * slices[:, 1:].imag", "slices[:, 1:].imag", "imaginary parts counted half"),
         ("(count * box_size**2 * snr)", "(count * snr)", "noise of an image for that of a pixel"),
         ("-sine * first[:, None] + cosine", "sine * first[:, None] + cosine", "axes of images not orthogonal"),
-        ("(math.sqrt(2) if m else 1.0) * norm", "norm", "harmonics without their factor 2"),
+        ("math.sqrt(2) * legendre * powers[order].real", "legendre * powers[order].real",
+         "harmonics without their factor 2"),
     ),
 ]
 

@@ -51,7 +51,6 @@ from solvar_engine.abinitio.moments.encoder import (
     save_encoder,
     trained,
 )
-from solvar_engine.abinitio.moments.harmonics import sphere_quadrature
 from solvar_engine.abinitio.moments.recovery import RecoveryOptions, recovered
 from solvar_engine.abinitio.moments.search import map_of_moments
 from solvar_engine.abinitio.moments.steerable import PADDING, EmpiricalMoments, moments_of
@@ -61,6 +60,7 @@ from solvar_engine.abinitio.structure import AbinitioOptions
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.model.bands import change_box
+from solvar_engine.imaging.harmonics import sphere_quadrature
 from solvar_engine.imaging.rotation import random_rotations
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.so3_grid import super_fibonacci

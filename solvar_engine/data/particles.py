@@ -189,6 +189,11 @@ class ParticleStack:
         _, first, inverse = np.unique(alike, axis=0, return_index=True, return_inverse=True)
         return torch.from_numpy(first[inverse.reshape(-1)])
 
+    def each_image_once(self, rows: Tensor) -> Tensor:
+        """Of some rows (m,), the first one of each image: others tell nothing new of its signal."""
+        first = np.unique(self.first_of_image()[rows].numpy(), return_index=True)[1]
+        return rows[torch.from_numpy(first).sort().values]
+
     def images(self, indices: Sequence[int] | np.ndarray | Tensor | slice) -> Tensor:
         """Read images as they are on disk.
 

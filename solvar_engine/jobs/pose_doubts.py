@@ -190,7 +190,7 @@ def _better(
     of_orientations = float(evidence.orientation_gain[part].mean())
     for one in alternatives:
         gain, error = mean_and_error(one.gain[part])
-        is_sure = gain > max(significant * error, one.least_share * of_orientations)
+        is_sure = gain > max(significant * error, one.least_share * of_orientations) and _most_gain(one.gain[part])
         is_told = count >= one.least_members and (has_shifts or "times their origins" not in one.what)
         if is_sure and is_told and (one.kind not in best or gain > best[one.kind][0]):
             best[one.kind] = gain, one
@@ -199,6 +199,11 @@ def _better(
     first, *others = (one for _, one in sorted(best.values(), key=lambda pair: -pair[0]))
     apart = [mean_and_error((first.gain - one.gain)[part]) for one in others]
     return [first, *(one for one, (by, error) in zip(others, apart, strict=True) if by < SIGNIFICANT * error)]
+
+
+def _most_gain(gain: Tensor) -> bool:
+    """Whether the middle half of the images gain: junk, of which any other reading may be better, is fewer."""
+    return float(gain.sort().values[len(gain) // 4 : -(len(gain) // 4)].mean()) > 0
 
 
 def foreign_parts(evidence: PoseEvidence, stack: ParticleStack) -> str:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solvar_engine.orbit_recovery.harmonics import real_harmonics
+from solvar_engine.imaging.harmonics import real_harmonics
 
 _ITERATIONS, _TOLERANCE, _DAMPING = 40, 1e-12, 0.1
 
@@ -47,8 +47,7 @@ def _directions(angles: NDArray[np.float64]) -> Tensor:
 
 def _harmonics(angles: NDArray[np.float64], degree: int) -> NDArray[np.float64]:
     """All but the constant one, shape (points, (degree + 1)^2 - 1)."""
-    directions = _directions(angles)
-    return torch.cat([real_harmonics(directions, order) for order in range(1, degree + 1)], dim=1).numpy()
+    return real_harmonics(degree, _directions(angles))[:, 1:].numpy()
 
 
 def _derivative(angles: NDArray[np.float64], degree: int) -> NDArray[np.float64]:

@@ -125,4 +125,5 @@ def test_rows_of_an_image_at_other_shifts_do_not_share(particles, tmp_path):
     star.replace(star.particles, table).write(tmp_path / "moved.star")
     stack = ParticleStack.from_star(tmp_path / "moved.star")
     assert stack.first_of_image().tolist() == [0, 1, 2]
+    assert stack.each_image_once(torch.tensor([2, 1, 1, 2])).tolist() == [2, 1]
     assert prepare_particles(stack, 12, scratch=None).place is None

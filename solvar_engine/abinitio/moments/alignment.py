@@ -1,7 +1,7 @@
 """Multireference alignment: a periodic signal, seen at random shifts, from its first and second moment.
 
-Chapter 2 of the thesis, with its slips corrected: a shift by s is a phase exp(-2 pi i k s), and the eigenvectors of the
-second moment of a signal of unit Fourier modulus are the columns of diag(v) F*, each of which is the whole signal.
+Chapter 2 of Paul (2024), with its slips corrected: a shift by s is a phase exp(-2 pi i k s), and the eigenvectors of
+the second moment of a signal of unit Fourier modulus are the columns of diag(v) F*, each of which is the whole signal.
 """
 
 from __future__ import annotations

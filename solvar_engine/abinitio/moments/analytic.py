@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.abinitio.moments.basis import BallBasis
-from solvar_engine.abinitio.moments.harmonics import degrees_and_orders, real_harmonics, rotations_to
+from solvar_engine.imaging.harmonics import degrees_and_orders, real_harmonics, rotations_to
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def at_angles(blocks: Tensor, angles: Tensor) -> Tensor:
 
 
 def shift_factors(ring: Tensor, angles: Tensor, shift_std: Tensor | float) -> tuple[Tensor, Tensor]:
-    """What normal shifts make of both moments (equations 3.6 and 3.7 of the thesis).
+    """What normal shifts make of both moments (Paul 2024, eq. 3.6 and 3.7).
 
     Parameters
     ----------

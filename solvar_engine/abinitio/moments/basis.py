@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import islice, takewhile
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from scipy.special import spherical_jn
 from torch import Tensor
 
-from solvar_engine.abinitio.moments.harmonics import degrees_and_orders, real_harmonics, sphere_quadrature
+from solvar_engine.imaging.harmonics import bessel_zeros, degrees_and_orders, real_harmonics, sphere_quadrature
 
 _NODES = 100  # of the quadrature over the radius
 
@@ -20,7 +20,7 @@ _NODES = 100  # of the quadrature over the radius
 class BallBasis:
     """Orthonormal functions f_ls(r) Y_lm: eigenfunctions of the Laplacian that vanish at the rim of a ball.
 
-    As equation 3.9 of the thesis, but in real space, where a molecule ends: coefficients of a real map are real.
+    As eq. 3.9 of Paul (2024), but in real space, where a molecule ends: coefficients of a real map are real.
 
     Attributes
     ----------
@@ -132,16 +132,7 @@ class BallBasis:
 
 
 def _roots(largest: float, last_degree: int | None) -> list[list[float]]:
-    """Zeros up to a value of j_0, j_1, ..., for each degree that has one; those of neighbours alternate."""
-    count = int(largest / math.pi) + 2
-    between = [math.pi * (number + 1) for number in range(count + int(largest) + 1)]  # the zeros of j_0
-    found: list[list[float]] = []
-    degree = 0
-    while (last_degree is None or degree <= last_degree) and between[0] <= largest:
-        found.append([zero for zero in between if zero <= largest])
-        degree += 1
-        between = [
-            brentq(lambda at, d=degree: spherical_jn(d, at), low, high)
-            for low, high in zip(between[:-1], between[1:], strict=True)
-        ]
-    return found
+    """Zeros up to a value of j_0, j_1, ..., for each degree that has one; none is below its degree."""
+    degrees = int(largest) + 1 if last_degree is None else last_degree + 1
+    zeros = islice(bessel_zeros(degrees + int(largest / math.pi) + 1), degrees)
+    return list(takewhile(len, ([zero for zero in row if zero <= largest] for row in zeros)))

@@ -1,6 +1,6 @@
 """A network from moments to signal and density of shifts, and what is done with it: training, and fits of its weights.
 
-As figure 2.1 and appendix A of the thesis; its widths, which the figure has, are our own.
+As figure 2.1 and appendix A of Paul (2024); its widths, which the figure has, are our own.
 """
 
 from __future__ import annotations

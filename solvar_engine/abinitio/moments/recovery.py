@@ -13,8 +13,8 @@ from torch import Tensor
 
 from solvar_engine.abinitio.moments.analytic import MapMoments, MomentPair
 from solvar_engine.abinitio.moments.basis import BallBasis
-from solvar_engine.abinitio.moments.harmonics import real_harmonics, sphere_quadrature
 from solvar_engine.abinitio.moments.steerable import EmpiricalMoments
+from solvar_engine.imaging.harmonics import real_harmonics, sphere_quadrature
 from solvar_engine.imaging.rotation import random_rotations
 
 _BLOBS, _BLOB_WIDTH, _BLOBS_WITHIN = 12, 0.3, 0.6  # of a random start; shares of the radius of the ball
@@ -38,12 +38,6 @@ def relative_errors(model: MomentPair, data: MomentPair, ring: Tensor, weight: T
     for found, wanted, area in ((model.first, data.first, of_first), (model.second, data.second, of_second)):
         errors.append((area * (found - wanted).square()).sum().sqrt() / (area * wanted.square()).sum().sqrt())
     return errors[0], errors[1]
-
-
-def kam_loss(model: MomentPair, data: MomentPair, ring: Tensor, weight: Tensor) -> Tensor:
-    """Sum of the relative errors of both moments (equation 3.13 of the thesis)."""
-    first, second = relative_errors(model, data, ring, weight)
-    return first + second
 
 
 @dataclass(frozen=True)

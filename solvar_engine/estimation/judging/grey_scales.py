@@ -8,6 +8,7 @@ images resemble what was made of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -37,6 +38,7 @@ _SURE = 5.0  # standard errors
 _LEAST_DIFFERENCE = 0.05  # of scales that matter beside the spread of single images
 _LEAST_SHARE = 0.1  # of all images, in a part that a mean is made of alone
 _CLEAR = 0.2  # of the strength of single images, that is left on average in a part that has one sign
+_LARGER_SPREAD, _LIKELIER = 0.25, 12.0  # of relative variances, and of log-likelihoods: images at foreign poses
 _DARK_SURE, _DARK_SHARE = 4.0, 0.5  # standard errors, and share of the scale of the part, below zero
 
 
@@ -152,7 +154,8 @@ def scale_evidence(
 def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) -> GreyScales:
     """Scales relative to the part with most images, where they surely differ, from the evidence of each image.
 
-    If that has a few images only, they are relative to all parts that do not surely have the other sign than most.
+    If that has a few images only, they are relative to all parts that do not surely have the other sign than most. A
+    part some of whose images have no signal (junk) does not differ: the others have that of the rest.
 
     Parameters
     ----------
@@ -202,7 +205,45 @@ def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) ->
     sign = torch.where((ratio < -_SURE * error) & (size > 0), -1.0, 1.0)
     ratio = (sign * ratio).clamp_min(LEAST_SCALE)
     differs = ((ratio - 1).abs() > (_SURE * error).clamp_min(_LEAST_DIFFERENCE)) & (size > 0)
+    kept, known = of_image[~is_dark], torch.stack((power, usual * sign[of_image] * cross), dim=1)[~is_dark]
+    reference = known[is_reference[kept]]
+    for number in torch.nonzero(differs & (ratio > LEAST_SCALE)).flatten().tolist():
+        weak, strong = sorted((known[kept == number], reference), key=_scale_of)
+        differs[number] = not _is_diluted(weak, strong)
     return GreyScales(sign * torch.where(differs, ratio, 1.0), dark, part)
+
+
+def _scale_of(evidence: Tensor) -> float:
+    return float(evidence[:, 1].sum() / evidence[:, 0].sum())
+
+
+def _is_diluted(weak: Tensor, strong: Tensor) -> bool:
+    """Whether images (n, 2) have a weaker signal than others because some of them have none, or another one.
+
+    Each has their mean scale, with the spread of the others; or such a share of them has that of the others, and the
+    rest none (junk); or they spread much more about their mean (images at foreign poses). The likeliest one counts.
+    """
+    mean, scale = _scale_of(weak), _scale_of(strong)
+    spread, own_spread = _spread_about(scale, strong), _spread_about(mean, weak)
+    share = min(max(mean / scale, 1e-6), 1 - 1e-6)
+    log_all, log_spread, log_signal, log_none = (
+        -0.5 * (variance.log() + (weak[:, 1] / weak[:, 0] - centre).square() / variance)
+        for centre, variance in (
+            (centre, 1 / weak[:, 0] + relative * deviation**2)
+            for centre, deviation, relative in (
+                (mean, mean, spread), (mean, mean, own_spread), (scale, scale, spread), (0.0, scale, spread),
+            )
+        )
+    )  # fmt: skip
+    mixed = torch.logaddexp(math.log(share) + log_signal, math.log(1 - share) + log_none)
+    differ = own_spread > spread + _LARGER_SPREAD and float((log_spread - log_all).sum()) > _LIKELIER
+    return differ or bool(mixed.sum() > log_all.sum())
+
+
+def _spread_about(centre: float, evidence: Tensor) -> float:
+    """Relative variance of the scales of images (n, 2) about a centre."""
+    power, cross = evidence.unbind(dim=1)
+    return contrast_variance(torch.stack((centre**2 * power, centre * (cross - centre * power)), dim=1))
 
 
 def _pooled(average: Tensor, precision: Tensor, chosen: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
@@ -140,8 +139,7 @@ def symmetry_cautions(job: FitJob, source: PreparedParticles, mean: MeanEstimate
     """Say if the mean does not have the symmetry that the rows of each image were made by."""
     if len(symmetry_operators(job.params.symmetry)) == 1:
         return []
-    is_first = job.inputs.stack.first_of_image() == torch.arange(len(source))
-    first, second = (half[is_first[half]] for half in job.inputs.halves)
+    first, second = (job.inputs.stack.each_image_once(half) for half in job.inputs.halves)
     agreement = agreement_with_symmetry(source, (first, second), job.projector_options, mean)
     if agreement is None or agreement > _SYMMETRIC:
         return []
@@ -156,7 +154,8 @@ def evidence_of_poses(job: FitJob, source: PreparedParticles, mean: MeanEstimate
     """Ask the images whether the poses are theirs; the mean is that of all that they show, whatever a mask holds."""
     mask = sphere_mask(source.box_size, BALL * source.box_size)
     first, second = (half * mask.to(half.device) for half in filtered_halves(mean))
-    return pose_evidence(source, job.inputs.halves, (first, second), job.projector_options, job.params.seed)
+    one, two = (job.inputs.stack.each_image_once(half) for half in job.inputs.halves)
+    return pose_evidence(source, (one, two), (first, second), job.projector_options, job.params.seed)
 
 
 def aberration_cautions(job: FitJob, source: PreparedParticles) -> list[str]:

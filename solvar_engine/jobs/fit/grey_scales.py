@@ -23,6 +23,7 @@ _LEAST_MIXED = 5  # images of the other sign, in a part that is named
 def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
     """Find parts whose signal has another scale or sign than most; single images of the other sign are left out.
 
+    An image counts once, in however many orientations it is seen.
     If nearly half of all have it, nothing is done, and both causes that this may have are said.
 
     Returns
@@ -32,13 +33,17 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
     source : PreparedParticles
         With the scales, if there are any.
     """
-    part, names = parts_of(job.inputs.stack)
+    stack = job.inputs.stack
+    part, names = parts_of(stack)
     found = job.checkpoint.load("grey_scales", GreyScales)
     if found is None:
         job.progress.stage("grey scales")
-        found = find_grey_scales(source, job.inputs.halves, part, job.projector_options)
+        one, two = (stack.each_image_once(half) for half in job.inputs.halves)
+        found = find_grey_scales(source, (one, two), part, job.projector_options)
+        found = replace(found, is_dark=found.is_dark[stack.first_of_image()])
         job.checkpoint.save("grey_scales", found)
-    part, names = found.part, names_of_pieces(found.part, part, names, job.inputs.stack)
+    part, names = found.part, names_of_pieces(found.part, part, names, stack)
+    rows = stack.each_image_once(torch.arange(len(stack)))
     dark_share = float(found.is_dark[torch.cat(job.inputs.halves)].float().mean())
     if dark_share > _MOST_DARK:
         caution = (
@@ -49,11 +54,11 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
         job.add_cautions([caution])
         return job, source
     if dark_share > 0:
-        job.add_cautions([sentence_of_dark_images(found.is_dark, part, names)])
-        first, second = (half[~found.is_dark[half]] for half in job.inputs.halves)
-        job = replace(job, inputs=replace(job.inputs, halves=(first, second)))
+        job.add_cautions([sentence_of_dark_images(found.is_dark[rows], part[rows], names)])
+        one, two = (half[~found.is_dark[half]] for half in job.inputs.halves)
+        job = replace(job, inputs=replace(job.inputs, halves=(one, two)))
     if bool((found.scale != 1).any()):
-        job.add_cautions(list(sentences_of_scales(found.scale, part, names)))
+        job.add_cautions(list(sentences_of_scales(found.scale, part[rows], names)))
         source = source.with_grey_scale(found.scale[part])
     return job, source
 
@@ -69,7 +74,8 @@ def parts_of(stack: ParticleStack) -> tuple[Tensor, list[str]]:
     paths = stack.index.paths
     folders = {path: number for number, path in enumerate(dict.fromkeys(path.parent for path in paths))}
     place = torch.from_numpy(stack.index.stack).long()
-    _, pair, size = torch.stack((stack.group, place)).unique(dim=1, return_inverse=True, return_counts=True)
+    pair = torch.stack((stack.group, place)).unique(dim=1, return_inverse=True)[1]
+    size = torch.bincount(pair[stack.each_image_once(torch.arange(len(stack)))])
     folder = torch.tensor([len(paths) + folders[path.parent] for path in paths])
     place = torch.where(size[pair] < _LEAST_IMAGES, folder[place], place)
     found, part = torch.stack((stack.group, place)).unique(dim=1, return_inverse=True)
@@ -121,17 +127,19 @@ def sentences_of_scales(scale: Tensor, part: Tensor, names: list[str]) -> Iterat
     reference = names[int((size * (scale == 1)).argmax())]
     is_weak = scale.abs() <= LEAST_SCALE
     kinds = (
-        ((scale != 1) & (scale > 0) & ~is_weak, "is {:.3g} times that in {}: images are compared on one scale"),
-        ((scale < 0) & ~is_weak, "is {:.3g} times that in {}, of the other sign: these images are turned"),
-        (is_weak, "is hardly there ({:.2g} times that in {} at most): do they show this molecule?"),
+        ((scale != 1) & (scale > 0) & ~is_weak, "is {} times that in {}: images are compared on one scale"),
+        ((scale < 0) & ~is_weak, "is {} times that in {}, of the other sign: these images are turned"),
+        (is_weak, "is hardly there ({} times that in {} at most): do they show this molecule?"),
     )
     for chosen, what in kinds:
         some = torch.nonzero(chosen).flatten().tolist()
         if some:
             some.sort(key=lambda number: -int(size[number]))
             shown = ", ".join(names[number] for number in some[:_SHOWN_PARTS])
-            others = f" and {len(some) - _SHOWN_PARTS} other parts" if len(some) > _SHOWN_PARTS else ""
+            others = f" and {counted(len(some) - _SHOWN_PARTS, 'other part')}" if len(some) > _SHOWN_PARTS else ""
             count = int(size[some].sum())
+            values = sorted(scale[some].tolist(), key=abs)
+            ends = dict.fromkeys(f"{value:.3g}" for value in (values[0], values[-1]))
             yield f"The signal of {counted(count, 'image')} ({shown}{others}) " + what.format(
-                float(scale[some].median()), reference
+                " to ".join(ends), reference
             )

@@ -246,6 +246,7 @@ def _on_one_scale(
 ) -> tuple[PreparedParticles, list[str]]:
     """Find the scales of parts of the set by the mean of the run, and say them; single images stay as they are."""
     part, names = parts_of(stack)
+    rows = stack.each_image_once(rows)
     used = torch.cat([sample_of(rows[part[rows] == number], _SCALE_IMAGES) for number in range(len(names))])
     evidence = torch.zeros(len(source), 2, dtype=torch.float64)
     evidence[used] = scale_evidence(source, used, disk, mean, options)
@@ -256,7 +257,8 @@ def _on_one_scale(
     scale = scales_of_parts(evidence, part, used, len(names)).scale
     if bool((scale == 1).all()):
         return source, []
-    return source.with_grey_scale(scale[part]), list(sentences_of_scales(scale, part, names))
+    of_images = part[stack.each_image_once(torch.arange(len(stack)))]
+    return source.with_grey_scale(scale[part]), list(sentences_of_scales(scale, of_images, names))
 
 
 def _half_components(run: RunDir, space: LatentSpace, half: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from solvar_engine.abinitio.moments.analytic import MapMoments, MomentPair
 from solvar_engine.abinitio.moments.basis import BallBasis
-from solvar_engine.abinitio.moments.harmonics import (
+from solvar_engine.imaging.harmonics import (
     degrees_and_orders,
     real_harmonics,
     rotations_to,

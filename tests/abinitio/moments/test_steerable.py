@@ -7,9 +7,9 @@ from torch import Tensor
 from solvar_engine.abinitio.mixture import LowImages
 from solvar_engine.abinitio.moments.analytic import MapMoments, MomentPair, angles_of
 from solvar_engine.abinitio.moments.basis import BallBasis
-from solvar_engine.abinitio.moments.harmonics import real_harmonics
 from solvar_engine.abinitio.moments.steerable import PADDING, EmpiricalMoments, RingInterpolation, moments_of
 from solvar_engine.imaging.fourier import HalfDisk, images_to_disk, shift_phases
+from solvar_engine.imaging.harmonics import real_harmonics
 from solvar_engine.imaging.rotation import random_rotations
 
 BOX, SHELL = 32, 5

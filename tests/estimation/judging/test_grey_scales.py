@@ -156,6 +156,30 @@ def test_evidence_is_that_of_the_dense_slices() -> None:
     torch.testing.assert_close(evidence, expected, rtol=0.02, atol=0.02 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("power", [5.0, 100.0])
+@pytest.mark.parametrize(("junk", "weak"), [(0.5, False), (0.8, False), (0.5, True)])
+@pytest.mark.parametrize("size", [300, 700])
+def test_a_part_with_junk_keeps_the_scale_of_its_good_images(power: float, junk: float, weak: bool, size: int) -> None:
+    """It may be the largest one, which others are compared with; one whose images are all weaker is scaled."""
+    generator = torch.Generator().manual_seed(0)
+    part = parts(1000 - size, size)
+    contrast = 1 + 0.2 * torch.randn(1000, generator=generator, dtype=torch.float64)
+    is_junk = (part == 1) & (torch.rand(1000, generator=generator) < junk)
+    contrast[part == 1 if weak else is_junk] *= 1 - junk if weak else 0
+    cross = power * contrast + power**0.5 * torch.randn(1000, generator=generator, dtype=torch.float64)
+    evidence = torch.stack((torch.full_like(cross, power), cross), dim=1)
+    scale = scales_of_parts(evidence, part, torch.arange(1000), 2).scale
+    assert float(scale[1] / scale[0]) == pytest.approx(1 - junk if weak else 1.0, rel=0.1 if weak else 1e-9)
+
+
+def test_images_at_foreign_poses_have_no_scale() -> None:
+    """They show some of the mean on average, and more or less of it each."""
+    generator = torch.Generator().manual_seed(0)
+    contrast = torch.where(torch.arange(600) < 300, 1.0, 0.2) + 0.2 * torch.randn(600, generator=generator)
+    evidence = torch.stack((torch.full_like(contrast, 200.0), 200.0 * contrast), dim=1).double()
+    assert scales_of_parts(evidence, parts(300, 300), torch.arange(600), 2).scale.tolist() == [1.0, 1.0]
+
+
 def test_difference_counts_against_the_spread_of_single_images() -> None:
     """Two images of a contrast of 1.6 are nothing beside a spread of 0.3; forty are."""
     generator = torch.Generator().manual_seed(0)

@@ -195,6 +195,15 @@ def test_the_reading_that_explains_most_is_named():
     assert "other places" in doubt and "; or else better with a pixel size of 2.5" in doubt
 
 
+@pytest.mark.parametrize(("share", "is_told"), [(0.2, False), (0.6, True)])
+def test_junk_says_nothing_of_the_list(share, is_told):
+    """Images that do not show the molecule, all over the list, may gain much where the others lose a little."""
+    rows, gains = torch.arange(800), torch.full((2, 800), 10.0).double()
+    gain = torch.where(torch.rand(800, generator=torch.Generator().manual_seed(1)) < share, 30.0, -1.0)
+    doubts = pose_cautions(evidence_of(rows, *gains, place_gain=-gain.double()), ListOf800())
+    assert bool(doubts) == is_told
+
+
 def test_rows_are_those_of_the_list_where_symmetry_has_made_several_of_each():
     rows = torch.arange(800)
     expanded = replace(ListOf800(), list_row=np.repeat(np.arange(400), 2))

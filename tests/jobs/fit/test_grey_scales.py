@@ -19,7 +19,9 @@ from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume
+from solvar_engine.estimation.judging.grey_scales import GreyScales
 from solvar_engine.jobs.decisions import read_cautions
+from solvar_engine.jobs.fit import grey_scales
 from solvar_engine.jobs.fit.grey_scales import (
     names_of_pieces,
     parts_of,
@@ -174,11 +176,37 @@ def test_rows_of_weaker_signal_are_named_and_brought_to_one_scale(hinge, tmp_pat
     assert "rows 151 to 300 of optics group" in caution or "rows 1 to 150 of optics group" in caution
 
 
+def test_an_image_counts_once_in_however_many_orientations(hinge, tmp_path, monkeypatch):
+    """Its orientations say the same of its scale, so that errors would be too small, and counts of images too large."""
+    seen = {}
+
+    def found(source, halves, part, options):
+        seen.update(halves=halves)
+        is_dark = torch.zeros(len(part), dtype=torch.bool)
+        is_dark[0] = True
+        return GreyScales(torch.tensor([1.0, 0.5]), is_dark, (torch.arange(len(part)) >= len(part) // 2).long())
+
+    monkeypatch.setattr(grey_scales, "find_grey_scales", found)
+    particles = str(hinge.path / "particles.star")
+    params = FitParams(particles=particles, output=str(tmp_path / "run"), rank=1, symmetry="C2")
+    run = RunDir(params.output)
+    with prepared(run, params, resume=False):
+        write_params(run, params)
+        job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
+        with closing(job.progress):
+            settled = settle_grey_scales(job, read_images(job))[0]
+    assert torch.equal(torch.cat(seen["halves"]).sort().values, 2 * torch.arange(PARTICLES))
+    assert torch.equal(torch.cat(settled.inputs.halves).sort().values, torch.arange(2, 2 * PARTICLES))
+    assert [sentence.partition(" (")[0].partition(" the molecule")[0] for sentence in read_cautions(run)] == [
+        "1 image shows", f"The signal of {PARTICLES // 2} images",
+    ]  # fmt: skip
+
+
 def test_sentences_count_images_and_name_the_largest_parts():
     part = torch.repeat_interleave(torch.arange(6), torch.tensor([50, 10, 20, 5, 7, 8]))
     scale = torch.tensor([1.0, 2.0, 2.2, 2.4, 3.0, 0.05])
     first, second = sentences_of_scales(scale, part, [f"part {number}" for number in range(6)])
-    assert first.startswith("The signal of 42 images (part 2, part 1, part 4 and 1 other parts) is 2.2 times that in")
+    assert first.startswith("The signal of 42 images (part 2, part 1, part 4 and 1 other part) is 2 to 3 times that in")
     assert second.startswith("The signal of 8 images (part 5) is hardly there")
 
 

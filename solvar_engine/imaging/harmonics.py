@@ -1,11 +1,14 @@
-"""Real spherical harmonics, and a quadrature of the sphere that is exact for their products."""
+"""Real spherical harmonics, zeros of the Bessel functions that go with them, and a quadrature of the sphere."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
+from scipy.special import spherical_jn
 from torch import Tensor
 
 
@@ -54,6 +57,23 @@ def real_harmonics(last_degree: int, direction: Tensor) -> Tensor:
                 columns[middle + order] = math.sqrt(2) * legendre * powers[order].real
                 columns[middle - order] = math.sqrt(2) * legendre * powers[order].imag
     return torch.stack(columns, dim=-1)
+
+
+def bessel_zeros(count: int) -> Iterator[list[float]]:
+    """First positive zeros of the spherical Bessel functions j_0, j_1, ..., of each one less than of that before.
+
+    Those of j_l lie between those of j_{l-1}.
+
+    Examples
+    --------
+    >>> [[round(zero, 4) for zero in zeros] for zeros in bessel_zeros(3)]
+    [[3.1416, 6.2832, 9.4248], [4.4934, 7.7253], [5.7635]]
+    """
+    zeros = [math.pi * number for number in range(1, count + 1)]
+    for degree in range(1, count + 1):
+        yield zeros
+        pairs = zip(zeros[:-1], zeros[1:], strict=True)
+        zeros = [brentq(lambda x, degree=degree: spherical_jn(degree, x), *pair) for pair in pairs]
 
 
 def sphere_quadrature(degree: int) -> tuple[Tensor, Tensor]:
