@@ -79,10 +79,11 @@ def test_structures_are_chains_in_the_middle() -> None:
 def test_views_are_densities_over_the_quadrature() -> None:
     made = encoder()
     structures = Structures(BOX, made.direction, made.view_weight)
-    centre = torch.eye(3, dtype=torch.float64)[:1]
-    found = structures.views(centre, torch.tensor([2.0]).double(), torch.tensor([[0.3]]).double())[0]
-    mean = float(found @ structures.direction[:, 0])  # of a density of von Mises and Fisher: coth(c) - 1 / c
-    assert mean == pytest.approx(1 / float(torch.tensor(2.0).tanh()) - 0.5, rel=1e-6)
+    concentration = torch.tensor([2.0, 1.0]).double()
+    found = structures.views(torch.eye(3).double()[:2], concentration, torch.tensor([[0.3, 0.6]]).double())[0]
+    mean = 1 / concentration.tanh() - 1 / concentration  # of a density of von Mises and Fisher
+    expected = mean * torch.tensor([1.0, 2.0]).double() / 3
+    torch.testing.assert_close(found @ structures.direction[:, :2], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_moments_of_a_batch_are_those_of_each(data: MomentPair) -> None:
