@@ -808,6 +808,18 @@ _STOCHASTIC_DESCENT = [
         ("shift = int((of_first + of_second).argmin())", "shift = int((of_first + of_second).argmax())",
          "the signal moved to where its moments fit worst"),
     ),
+    *_of(
+        "tests/abinitio/moments/test_networks.py",
+        ("around = torch.cat((half, half.conj()), dim=2)", "around = torch.cat((half, half), dim=2)",
+         "a refinement that is the same at opposite frequencies"),
+        ("coefficients * scale[:, None], probability", "coefficients, probability",
+         "coefficients whatever the strength of the moments"),
+        ("of_basis + slices[: len(of_basis)], slices[len(of_basis) :]", "of_basis, slices[len(of_basis) :]",
+         "refinement only where the basis has nothing"),
+        ("opposite * torch.tensor([1.0, -1.0]", "opposite * torch.tensor([1.0, 1.0]", "refinement of no real map"),
+        ("concentration / (4 * math.pi * concentration.sinh())", "concentration / (4 * math.pi * concentration.cosh())",
+         "densities of views of a wrong share"),
+    ),
 ]
 
 _SOLVERS = [

@@ -1,6 +1,7 @@
 """Moments of images: one pass over many, and expectation maximisation from their map; a network for those of a line.
 
-    python -m benchmarks.moments --work DIR [--parts PART ...] [--starts 10] [--pairs 500000] [--print]
+    python -m benchmarks.moments --work DIR [--parts PART ...] [--starts 10] [--pairs 500000] [--structures 500000]
+        [--print]
 
 stream: 100,000 simulated particles (`static`, 64 px) are read once.
 
@@ -14,6 +15,10 @@ network (tables 2.2 and 3.2 of the thesis).
 alignment: multireference alignment with 21 points. Encoders are trained on mixtures of 1, 2 and 3 Gaussians, of which
 pairs are made on the fly, and tested on others (table 2.1 of the thesis); then weights, trained or not, are fitted to
 moments of a million noisy observations of mixtures of 2 (figure 2.4).
+
+networks: cryo-EM in 15 voxels. MoM-net is trained on moments of chains of 20 atoms that are made on the fly; then
+weights, trained or not, are fitted to exact moments of other chains, whose views have eight preferred directions, with
+shifts (tables 2.2 and 3.2, figure 3.7). Spreads of shifts are px of the thesis's box of 45 voxels.
 """
 
 from __future__ import annotations
@@ -41,7 +46,7 @@ from solvar_engine.abinitio.moments.alignment import (
     moments_of_signal,
     spectral_inversion,
 )
-from solvar_engine.abinitio.moments.analytic import MapMoments
+from solvar_engine.abinitio.moments.analytic import MapMoments, MomentPair
 from solvar_engine.abinitio.moments.basis import BallBasis
 from solvar_engine.abinitio.moments.encoder import (
     MomentEncoder,
@@ -51,9 +56,17 @@ from solvar_engine.abinitio.moments.encoder import (
     save_encoder,
     trained,
 )
+from solvar_engine.abinitio.moments.networks import MapEncoder, MomentNetwork
 from solvar_engine.abinitio.moments.recovery import RecoveryOptions, recovered
 from solvar_engine.abinitio.moments.search import map_of_moments
 from solvar_engine.abinitio.moments.steerable import PADDING, EmpiricalMoments, moments_of
+from solvar_engine.abinitio.moments.training import (
+    Structures,
+    encoder_loss,
+    fit_network,
+    train_encoder,
+    training_moments,
+)
 from solvar_engine.abinitio.online_em import LEVELS, first_mixture, improved, recentred
 from solvar_engine.abinitio.search import search_all
 from solvar_engine.abinitio.structure import AbinitioOptions
@@ -78,6 +91,12 @@ _TESTED, _INVERTED = 20_000, 500  # pairs
 _OBSERVATIONS, _NOISE = 1_000_000, 1.0
 _BOUNDS = (0.3, 0.1, 0.03)  # sums of the relative errors of both moments
 _THESIS_SIGNAL, _THESIS_DENSITY = (0.052, 0.170, 0.206), (0.048, 0.141, 0.195)  # table 2.1, test errors
+_MAP_BOX, _MAP_BATCH, _MAP_FIT_RATE = 15, 128, 1e-3
+_THESIS_PX = 1 / 45  # of a box
+_SHIFTS = (0.0, 2.0, 4.0)  # in these px; encoders are trained up to the last
+_MAPS_TESTED = 2_560
+_MAP_STARTS, _MAP_START_ITERATIONS = 9, 150
+_MAP_BOUNDS = (0.1, 0.03, 0.01)  # sums of the relative errors of both moments
 _NO_SYMMETRY = symmetry_operators("C1")
 
 
@@ -281,7 +300,7 @@ def table_of_encoders(folder: Path, pairs: int) -> str:
         for number, (name, truth, of_thesis) in enumerate(
             (("signal", signal, _THESIS_SIGNAL), ("density", density, _THESIS_DENSITY))
         ):
-            encoder, training = load_encoder(encoder_paths(folder, gaussians)[number])
+            encoder, training = load_encoder(encoder_paths(folder, gaussians)[number], MomentEncoder)
             with torch.no_grad():
                 error = float(aligned_error(encoder(first, second), truth).mean())
             plain = float(aligned_error(truth.mean(dim=0).expand_as(truth), truth).mean())
@@ -315,7 +334,7 @@ def table_of_fits(folder: Path, runs: int, iterations: int) -> str:
         moments = observed(signal, density, generator)
         torch.manual_seed(run)
         networks = {
-            "trained": tuple(load_encoder(path)[0] for path in encoder_paths(folder, 2)),
+            "trained": tuple(load_encoder(path, MomentEncoder)[0] for path in encoder_paths(folder, 2)),
             "untrained": (MomentEncoder(_POINTS, False), MomentEncoder(_POINTS, True)),
         }
         # networks have seen signals of unit norm: their inputs and moments are scaled to it, as the first entry tells
@@ -348,13 +367,161 @@ def first_below(errors: Tensor, bound: float) -> str:
     return f"{int(first.median())}" + (f" ({never} never)" if never else "")
 
 
+def train_map_encoder(path: Path, structures: int) -> None:
+    """Train MoM-net's encoder, unless it is there."""
+    if path.exists():
+        return
+    torch.manual_seed(0)
+    encoder = MapEncoder(_MAP_BOX)
+    start = time.process_time()
+    losses: list[float] = []
+    for loss in train_encoder(
+        encoder, _SHIFTS[-1] * _THESIS_PX, torch.Generator().manual_seed(0), structures // _MAP_BATCH, _MAP_BATCH, _RATE
+    ):
+        losses.append(loss)
+        if len(losses) % 100 == 0:
+            seconds = time.process_time() - start
+            print(f"{len(losses)} batches: {sum(losses[-100:]) / 100:.4f}, {seconds:.0f} s", flush=True)
+    training: dict[str, object] = {
+        "structures": structures, "batch_size": _MAP_BATCH, "rate": _RATE, "seed": 0,
+        "loss": sum(losses[-100:]) / len(losses[-100:]), "cpu_seconds": round(time.process_time() - start),
+    }  # fmt: skip
+    save_encoder(encoder, path, training)
+
+
+def volume_of_network(network: MomentNetwork, moments: MomentPair) -> Tensor:
+    """Map (z, y, x) of the encoder's coefficients and the refinement."""
+    box = network.encoder.box_size
+    axis = torch.arange(box, dtype=torch.float64) - box // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    place = torch.stack((x, y, z), dim=-1).reshape(-1, 3)
+    last = float(network.encoder.model.ring[-1])
+    frequency = place[place.norm(dim=1) <= last]
+    with torch.no_grad():
+        values = network.refinement((frequency / last).float()) * network.encoder.strength(moments.second)
+        estimate = network.encoder(moments.first[None], moments.second[None])
+    phase = 2 * torch.pi / box * (place @ frequency.T)  # transforms are divided by the box
+    volume = (phase.cos() @ values.real.double() - phase.sin() @ values.imag.double()) / box**2
+    if estimate.coefficients.shape[1]:
+        volume = volume + network.encoder.model.basis.volume(estimate.coefficients[0]).flatten()
+    return volume.reshape(box, box, box).float()
+
+
+def map_networks(path: Path, seed: int) -> dict[str, MomentNetwork]:
+    """Trained and others, and what they are compared with: the same without shifts, and a FourierNet alone."""
+    torch.manual_seed(seed)
+    return {
+        "MoM-net, trained": MomentNetwork(load_encoder(path, MapEncoder)[0]),
+        "MoM-net, untrained": MomentNetwork(MapEncoder(_MAP_BOX)),
+        "the same without shifts": MomentNetwork(MapEncoder(_MAP_BOX, largest_shift_std=0.0)),
+        "chapter 2, FourierNet alone": MomentNetwork(MapEncoder(_MAP_BOX, None, largest_shift_std=0.0)),
+    }
+
+
+def table_of_map_encoder(path: Path) -> str:
+    """Kam loss of what the encoder names, without a fit, on unseen structures."""
+    encoder, training = load_encoder(path, MapEncoder)
+    torch.manual_seed(0)
+    structures = Structures(_MAP_BOX, encoder.direction, encoder.view_weight)
+    data = training_moments(structures, _MAPS_TESTED, _SHIFTS[-1] * _THESIS_PX, torch.Generator().manual_seed(100))
+    with torch.no_grad():
+        rows = [
+            [name, f"{float(encoder_loss(one, data).mean()):.3f}"]
+            for name, one in (("untrained", MapEncoder(_MAP_BOX)), ("trained", encoder))
+        ]
+    rows.append(["trained, last 100 batches", f"{training['loss']:.3f}"])
+    rows.append(["of the thesis: its own structures, 20,000 epochs, batches of 128", "0.056"])
+    about = f"{training['structures']:,} structures once each, {training['cpu_seconds']} CPU-seconds"
+    return f"Trained on {about}, tested on {_MAPS_TESTED:,} others:\n\n{table(['encoder', 'mean Kam loss'], rows)}"
+
+
+def unseen(structures: Structures, run: int, shift_px: float) -> tuple[Tensor, MomentPair]:
+    """Map (z, y, x) and moments of a structure that no encoder has seen, of other views than these were trained on."""
+    generator = torch.Generator().manual_seed(700 + run)
+    coefficients = structures.maps(1, generator)
+    views = uneven_views(structures.direction, structures.weight, generator)
+    spread = torch.tensor([shift_px * _THESIS_PX], dtype=torch.float64)
+    batch = structures.moments(coefficients, views[None], spread)
+    return structures.basis.volume(coefficients[0]), MomentPair(batch.first[0], batch.second[0])
+
+
+def table_of_map_starts(path: Path) -> str:
+    """Iterations from trained weights and from others (figure 3.7)."""
+    structures = Structures(_MAP_BOX, *sphere_quadrature(32))
+    losses: dict[str, list[list[float]]] = {}
+    for run in range(_MAP_STARTS):
+        _, moments = unseen(structures, run, _SHIFTS[1])
+        for name, network in list(map_networks(path, run).items())[:2]:
+            curve = fit_network(network, moments, _MAP_START_ITERATIONS, _MAP_FIT_RATE)
+            losses.setdefault(name, []).append([first + second for first, second, _ in curve])
+    rows: list[list[object]] = []
+    for name, values in losses.items():
+        loss = torch.tensor(values)
+        rows.append([
+            name, f"{float(loss[:, 0].mean()):.3f}", f"{float(loss[:, -1].mean()):.4f}",
+            *(first_below(loss, bound) for bound in _MAP_BOUNDS),
+        ])  # fmt: skip
+    bounds = (f"median iterations to {bound:g}" for bound in _MAP_BOUNDS)
+    return table(["network", "mean Kam loss before", "after", *bounds], rows)
+
+
+def table_of_map_fits(path: Path, runs: int, iterations: int) -> str:
+    """Moment errors after fits of the weights (tables 2.2 and 3.2)."""
+    structures = Structures(_MAP_BOX, *sphere_quadrature(32))
+    rows: list[list[object]] = []
+    for shift_px in _SHIFTS:
+        curves: dict[str, list[list[tuple[float, float, float]]]] = {}
+        shells: dict[str, Tensor] = {}
+        seconds: dict[str, float] = {}
+        for run in range(runs):
+            truth, moments = unseen(structures, run, shift_px)
+            for name, network in map_networks(path, run).items():
+                start = time.process_time()
+                curve = list(fit_network(network, moments, iterations, _MAP_FIT_RATE))
+                seconds[name] = seconds.get(name, 0.0) + time.process_time() - start
+                curves.setdefault(name, []).append(curve)
+                if run == 0:
+                    shells[name] = fsc_at_best(volume_of_network(network, moments), truth)[1:6]
+                print(f"shift {shift_px:g}, run {run}, {name}: {sum(curve[0][:2]):.3f} to {sum(curve[-1][:2]):.4f}",
+                      flush=True)  # fmt: skip
+        for name, values in curves.items():
+            errors = torch.tensor(values)  # (runs, iterations, 3)
+            loss = errors[:, -1, 0] + errors[:, -1, 1]
+            first, second, found = errors[:, -1].mean(dim=0).tolist()
+            rows.append([
+                f"{shift_px:g}", name, f"{found / _THESIS_PX:.2f}", f"{first:.4f}", f"{second:.4f}",
+                f"{first + second:.4f} ({float(loss.min()):.4f} to {float(loss.max()):.4f})",
+                " ".join(f"{float(value):.2f}" for value in shells[name]),
+                f"{seconds[name] / runs:.0f}",
+            ])  # fmt: skip
+    return table(
+        ["shifts, px of 45", "network", "found", "error of M1", "of M2", "Kam loss (least to largest)",
+         "FSC of shells 1 to 5, first structure", "CPU-seconds"], rows,
+    )  # fmt: skip
+
+
+def networks_part(folder: Path, structures: int, runs: int, iterations: int) -> str:
+    """Training and fits of networks of maps."""
+    path = folder / "maps.safetensors"
+    train_map_encoder(path, structures)
+    return "\n\n".join((
+        table_of_map_encoder(path),
+        f"Fits of the weights to exact moments, mean of {runs} structures, {iterations} iterations:",
+        table_of_map_fits(path, runs, iterations),
+        f"Fits of {_MAP_STARTS} structures, shifts of {_SHIFTS[1]:g}, {_MAP_START_ITERATIONS} iterations:",
+        table_of_map_starts(path),
+    ))  # fmt: skip
+
+
 def main() -> None:
     """Make the tables."""
     parser = script_parser(
-        __doc__, work=True, particles=5000, starts=10, streamed=100_000, pairs=500_000, fits=20, iterations=1000,
-        threads=1,
+        __doc__, work=True, particles=5000, starts=10, streamed=100_000, pairs=500_000, structures=500_000, fits=20,
+        iterations=1000, threads=1,
     )  # fmt: skip
-    parser.add_argument("--parts", nargs="+", choices=("stream", "starts", "volumes", "alignment"), default=None)
+    parser.add_argument(
+        "--parts", nargs="+", choices=("stream", "starts", "volumes", "alignment", "networks"), default=None
+    )
     arguments = parser.parse_args()
     use_threads(arguments.threads)
     work, threads = arguments.work, arguments.threads
@@ -374,6 +541,7 @@ def main() -> None:
             f"Fits of the weights to moments, mean of {arguments.fits}:",
             table_of_fits(work, arguments.fits, arguments.iterations),
         )),
+        "networks": lambda: networks_part(work, arguments.structures, arguments.fits, arguments.iterations),
     }  # fmt: skip
     for part in arguments.parts or parts:
         finish(f"moments_{part}", f"{parts[part]()}\n\n{provenance(threads)}", arguments)

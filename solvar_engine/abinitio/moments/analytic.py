@@ -111,12 +111,19 @@ class MapMoments:
 
     def of_views(self, coefficients: Tensor, probability: Tensor, shift_std: Tensor | float = 0.0) -> MomentPair:
         """Of views with these probabilities (views,)."""
+        return self.of_slices(self.slices(coefficients), probability, shift_std)
+
+    def slices(self, coefficients: Tensor) -> Tensor:
+        """Fourier coefficients of the rings of each view's slice, (q, views, rings), complex, from q = 0 on."""
         functions = self._ring_functions(coefficients)
         phased = functions * torch.pow(torch.tensor(-1j, dtype=torch.complex128), self._degree)[:, None]
-        rings = self._ring_coefficients @ phased  # (q, views, rings)
-        weighted = rings * probability[:, None]
+        return self._ring_coefficients @ phased
+
+    def of_slices(self, slices: Tensor, probability: Tensor, shift_std: Tensor | float = 0.0) -> MomentPair:
+        """Of slices (q, views, rings) with these probabilities (views,)."""
+        weighted = slices * probability[:, None]
         first = weighted[0].real.sum(dim=0)
-        return self._shifted(first, at_angles(weighted.mT @ rings.conj(), self.angles), shift_std)
+        return self._shifted(first, at_angles(weighted.mT @ slices.conj(), self.angles), shift_std)
 
     def _shifted(self, first: Tensor, second: Tensor, shift_std: Tensor | float) -> MomentPair:
         of_first, of_second = shift_factors(self.ring, self.angles, shift_std)

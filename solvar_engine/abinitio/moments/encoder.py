@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import safe_open
@@ -25,7 +26,16 @@ _WINDOW, _CHANNELS, _LEAVING, _HIDDEN = 5, 32, 3, 256
 _LEAKY = 0.02
 
 
-class MomentEncoder(nn.Module):
+class Encoder(nn.Module):
+    """A network that can be made anew from its settings, the arguments of its class."""
+
+    settings: dict[str, object]
+
+
+AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
+
+
+class MomentEncoder(Encoder):
     """Convolutions over the frequencies of each moment, whose results are stacked, then fully connected layers.
 
     The second moment enters by its diagonals: entries of the same difference of frequencies are one channel, so that
@@ -42,6 +52,7 @@ class MomentEncoder(nn.Module):
     def __init__(self, points: int, is_density: bool) -> None:
         super().__init__()
         self.points, self.is_density = points, is_density
+        self.settings = {"points": points, "is_density": is_density}
         self.of_first, self.of_second = self._branch(2), self._branch(2 * points)
         self.together = nn.Sequential(
             self._convolution(2 * _LEAVING, _CHANNELS), nn.LeakyReLU(_LEAKY),
@@ -145,14 +156,14 @@ def fitted(
         yield float(error.detach()), signal.detach(), density.detach()
 
 
-def save_encoder(encoder: MomentEncoder, path: Path, training: dict[str, object]) -> None:
+def save_encoder(encoder: Encoder, path: Path, training: dict[str, object]) -> None:
     """Write weights, and how they were trained, as safetensors."""
-    record = {"points": encoder.points, "is_density": encoder.is_density, "training": training}
-    save_file(encoder.state_dict(), path, {"moment_encoder": json.dumps(record)})
+    record = {"settings": encoder.settings, "training": training}
+    save_file(encoder.state_dict(), path, {type(encoder).__name__: json.dumps(record)})
 
 
-def load_encoder(path: Path) -> tuple[MomentEncoder, dict[str, object]]:
-    """Read weights, and how they were trained.
+def load_encoder(path: Path, kind: type[AnyEncoder]) -> tuple[AnyEncoder, dict[str, object]]:
+    """Read weights of a kind of encoder, and how they were trained.
 
     Raises
     ------
@@ -160,11 +171,11 @@ def load_encoder(path: Path) -> tuple[MomentEncoder, dict[str, object]]:
         If the file is of something else.
     """
     with safe_open(path, framework="pt") as opened:
-        record = (opened.metadata() or {}).get("moment_encoder")
+        record = (opened.metadata() or {}).get(kind.__name__)
         if record is None:
-            raise ValueError(f"{path} holds no encoder of moments")
+            raise ValueError(f"{path} holds no {kind.__name__}")
         state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     about = json.loads(record)
-    encoder = MomentEncoder(about["points"], about["is_density"])
+    encoder = kind(**about["settings"])
     encoder.load_state_dict(state)
     return encoder, about["training"]

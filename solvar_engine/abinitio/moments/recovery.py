@@ -40,6 +40,12 @@ def relative_errors(model: MomentPair, data: MomentPair, ring: Tensor, weight: T
     return errors[0], errors[1]
 
 
+def kam_loss(model: MomentPair, data: MomentPair, ring: Tensor, weight: Tensor) -> Tensor:
+    """Sum of the relative errors of both moments (Paul 2024, eq. 3.13)."""
+    first, second = relative_errors(model, data, ring, weight)
+    return first + second
+
+
 @dataclass(frozen=True)
 class RecoveryOptions:
     """How maps are sought.

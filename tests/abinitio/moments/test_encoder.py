@@ -63,10 +63,10 @@ def test_weights_come_back_with_their_training(tmp_path: Path) -> None:
     network = encoder(True)
     training = {"pairs": 100, "gaussians": 2}
     save_encoder(network, tmp_path / "density.safetensors", training)
-    again, record = load_encoder(tmp_path / "density.safetensors")
+    again, record = load_encoder(tmp_path / "density.safetensors", MomentEncoder)
     assert record == training and again.is_density and again.points == POINTS
     _, _, first, second = random_pairs(2, 1, POINTS, torch.Generator().manual_seed(3))
     assert torch.equal(network(first, second), again(first, second))
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="holds no encoder of moments"):
-        load_encoder(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="holds no MomentEncoder"):
+        load_encoder(tmp_path / "other.safetensors", MomentEncoder)
