@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,10 @@ class ParticleStack:
 
     def first_of_image(self) -> Tensor:
         """First row with the same image, shift and transfer function as each row, (n,): these are prepared alike."""
+        return self._first_of_image
+
+    @cached_property
+    def _first_of_image(self) -> Tensor:
         names = np.stack([self.index.stack, self.index.image], axis=1)
         if len(np.unique(names, axis=0)) == len(self):
             return torch.arange(len(self))
