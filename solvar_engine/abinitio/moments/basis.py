@@ -101,16 +101,20 @@ class BallBasis:
         weighted = torch.from_numpy(bessel)[self.degree] * weight_of_r
         return torch.einsum("nkr,rn->kn", weighted, self.of_radius(r))
 
-    def on_grid(self) -> tuple[Tensor, Tensor]:
-        """Values (voxels, n) of the functions at the voxels inside the ball, and where these are, (z, y, x), bool."""
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Voxels inside the ball: (x, y, z) from its centre, (voxels, 3), px, float64; and which, (z, y, x), bool."""
         axis = torch.arange(self.box_size, dtype=torch.float64) - self.box_size // 2
         z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
         place = torch.stack((x, y, z), dim=-1)
+        inside = place.norm(dim=-1) < self.radius
+        return place[inside], inside
+
+    def on_grid(self) -> tuple[Tensor, Tensor]:
+        """Values (voxels, n) of the functions at the voxels inside the ball, and where these are, (z, y, x), bool."""
+        place, inside = self.places()
         r = place.norm(dim=-1)
-        inside = r < self.radius
-        direction = place[inside] / r[inside, None].clamp_min(1e-12)
-        angular = real_harmonics(self.last_degree, direction)[:, self.harmonic]
-        return angular * self.of_radius(r[inside]), inside
+        angular = real_harmonics(self.last_degree, place / r[:, None].clamp_min(1e-12))[:, self.harmonic]
+        return angular * self.of_radius(r), inside
 
     def invariants(self, operators: Tensor) -> Tensor:
         """Orthonormal combinations (n, m) of the functions that a point group (g, 3, 3) leaves as they are."""

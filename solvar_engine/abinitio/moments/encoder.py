@@ -31,6 +31,11 @@ class Encoder(nn.Module):
 
     settings: dict[str, object]
 
+    @staticmethod
+    def _convolution(entering: int, leaving: int) -> nn.Conv1d:
+        """Along a circle."""
+        return nn.Conv1d(entering, leaving, _WINDOW, padding="same", padding_mode="circular")
+
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
@@ -60,10 +65,6 @@ class MomentEncoder(Encoder):
             nn.Linear(_CHANNELS * points, _HIDDEN), nn.LeakyReLU(_LEAKY),
             nn.Linear(_HIDDEN, _HIDDEN), nn.LeakyReLU(_LEAKY), nn.Linear(_HIDDEN, points),
         )  # fmt: skip
-
-    @staticmethod
-    def _convolution(entering: int, leaving: int) -> nn.Conv1d:
-        return nn.Conv1d(entering, leaving, _WINDOW, padding="same", padding_mode="circular")
 
     def _branch(self, entering: int) -> nn.Sequential:
         return nn.Sequential(

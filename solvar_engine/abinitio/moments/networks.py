@@ -21,7 +21,7 @@ from solvar_engine.imaging.harmonics import rotations_to, sphere_quadrature
 RADIUS = 0.4  # of the ball around a molecule, boxes
 ANGLES = 20  # round the circle: the second moment has angular frequencies up to 9
 _VIEWS_DEGREE = 13  # of the quadrature of the sphere, 98 views
-_WINDOW, _CHANNELS, _LEAVING, _HIDDEN = 5, 32, 12, 256
+_CHANNELS, _LEAVING, _HIDDEN = 32, 12, 256
 _LEAKY = 0.02
 _FOURIER_HIDDEN, _FOURIER_STEP = 32, 10.0  # phases of a map in its ball are up to 2 pi 7 RADIUS at shell 7
 
@@ -87,10 +87,6 @@ class MapEncoder(Encoder):
             nn.Linear(_HIDDEN, _HIDDEN), nn.LeakyReLU(_LEAKY),
             nn.Linear(_HIDDEN, _HIDDEN), nn.LeakyReLU(_LEAKY), nn.Linear(_HIDDEN, sum(self.sizes)),
         )  # fmt: skip
-
-    @staticmethod
-    def _convolution(entering: int, leaving: int) -> nn.Conv1d:
-        return nn.Conv1d(entering, leaving, _WINDOW, padding="same", padding_mode="circular")
 
     def strength(self, second: Tensor) -> Tensor:
         """Root of the norm, over the plane of frequencies, of second moments (..., rings, rings, angles)."""

@@ -127,8 +127,7 @@ class MomentObjective:
         self._views = real_harmonics(views_degree, direction)[:, 1:]
         angles = data.moments.second.shape[-1]
         self._model = MapMoments(basis, data.ring, angles, direction if views_degree else None)
-        self._values, self._inside = basis.on_grid()
-        self._grid = self._values @ self._invariants
+        self._grid = basis.on_grid()[0] @ self._invariants
         self.sizes = (self._invariants.shape[1], self._views.shape[1], int(fits_shifts))
 
     def split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
@@ -163,9 +162,7 @@ class MomentObjective:
     def random_start(self, generator: torch.Generator) -> Tensor:
         """Parameters of blobs at random places, as strong as the second moment asks for, and of nearly even views."""
         basis = self.basis
-        axis = torch.arange(basis.box_size, dtype=torch.float64) - basis.box_size // 2
-        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
-        places = torch.stack((x, y, z), dim=-1)[self._inside]
+        places, _ = basis.places()
         direction = random_rotations(_BLOBS, generator)[:, :, 2].double()
         distance = _BLOBS_WITHIN * torch.rand(_BLOBS, dtype=torch.float64, generator=generator).pow(1 / 3)
         centre = basis.radius * distance[:, None] * direction
