@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -250,6 +250,10 @@ class ParticleStack:
     def name_of_image(self, row: int) -> str:
         """Name the image of a row in a sentence: its number from 1, and its file."""
         return f"Image {self.index.image[row] + 1} of {self.index.paths[self.index.stack[row]]}"
+
+    def with_pose(self, pose: Pose) -> ParticleStack:
+        """Same particles at other poses."""
+        return replace(self, metadata=replace(self.metadata, pose=pose))
 
     def pose_columns(self, pose: Pose) -> dict[str, np.ndarray]:
         """Poses as the columns of the file."""

@@ -33,14 +33,7 @@ from solvar_engine.data.cryosparc.lists import read_list
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.evaluation.covariance_scores import mean_scale, state_factor
-from solvar_engine.evaluation.frames import (
-    INLIER_DEG,
-    aligned_estimate,
-    aligned_pose,
-    comoving_truth,
-    find_frame,
-    polished,
-)
+from solvar_engine.evaluation.frames import INLIER_DEG, aligned_estimate, aligned_pose, comoving_truth, find_frame
 from solvar_engine.evaluation.information_limit import information_limit, seen_power
 from solvar_engine.evaluation.metrics import (
     Component,
@@ -51,6 +44,7 @@ from solvar_engine.evaluation.metrics import (
     evaluate_estimate,
 )
 from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume
+from solvar_engine.imaging.frames import polished
 from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.imaging.shells import fsc, resolution_at
 from solvar_engine.imaging.symmetry import symmetry_operators

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
+from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.shells import fsc, radial_average, shells_to_volume
 from solvar_engine.reconstruction.normal_equations import NormalEquations, solve
 
@@ -114,3 +115,9 @@ def precision_from_fsc(correlation: Tensor, half_density: Tensor) -> Tensor:
     """
     clamped = correlation.double().clamp(0.001, 0.999)
     return half_density.double().clamp_min(1e-12) * (1 - clamped) / clamped
+
+
+def density_skewness(mean: Tensor) -> float:
+    """Third moment of a map inside the box's ball: density is sparse and of one sign, and this tells which."""
+    inside = mean.double() * sphere_mask(mean.shape[-1], 0.42 * mean.shape[-1], device=mean.device)
+    return float((inside**3).sum() / (inside**2).sum().clamp_min(1e-30) ** 1.5)

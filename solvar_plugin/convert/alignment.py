@@ -8,7 +8,7 @@ import numpy as np
 from pwem.objects import Transform
 
 from solvar_engine.contract.angles import relion_to_rotation
-from solvar_engine.contract.results import POSE_CHANGE_COLUMNS, ROTATION_STD
+from solvar_engine.contract.results import OTHER_FRAME, POSE_CHANGE_COLUMNS, ROTATION_STD
 from solvar_engine.contract.star import StarTable
 
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
@@ -50,7 +50,7 @@ class RefinedPoses:
 
 def refined_poses_of(table: StarTable) -> RefinedPoses | None:
     """Return the poses of a table of particles; None if the engine has taken them as they were."""
-    return poses_of(table) if ROTATION_STD in table else None
+    return poses_of(table) if ROTATION_STD in table or OTHER_FRAME in table else None
 
 
 def poses_of(table: StarTable) -> RefinedPoses:

@@ -12,12 +12,11 @@ from torch import Tensor
 from solvar_engine.evaluation.frames import (
     aligned_estimate,
     aligned_pose,
-    aligned_volume,
     comoving_truth,
     find_frame,
-    polished,
 )
 from solvar_engine.evaluation.metrics import Estimate, Truth
+from solvar_engine.imaging.frames import in_frame, polished
 from solvar_engine.imaging.rotation import angular_distance_deg, random_rotations, rotvec_to_rotation
 from solvar_engine.imaging.symmetry import symmetry_operators
 from solvar_engine.imaging.types import Pose
@@ -84,7 +83,7 @@ def test_the_map_goes_with_the_poses(is_mirrored):
     true = true_poses()
     frame = find_frame(displaced(true, TURN, MOVE, is_mirrored), true, NO_SYMMETRY)
     volume, target = blobs(displaced_places(is_mirrored)), blobs(PLACES)
-    aligned = aligned_volume(volume, frame, PIXEL_SIZE)
+    aligned = in_frame(volume, frame, PIXEL_SIZE)
     assert np.corrcoef(aligned.ravel(), target.ravel())[0, 1] > 0.995
     np.testing.assert_allclose(aligned, target, atol=0.05)
 

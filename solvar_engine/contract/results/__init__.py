@@ -33,6 +33,7 @@ from solvar_engine.contract.results.images import (
     GREY_SCALE,
     HALF_SET,
     LOG_LIKELIHOOD,
+    OTHER_FRAME,
     OUTLIER,
     POSE_CHANGE_COLUMNS,
     RANDOM_SUBSET,

@@ -15,6 +15,8 @@ HALF_SET = "solvarHalfSet"
 """Half-set of the fit, 1 or 2; 0 for images that could not be used."""
 GREY_SCALE = "solvarGreyScale"
 """Of the signal, where parts of a set differ: relative to the largest part, negative for the other sign."""
+OTHER_FRAME = "solvarOtherFrame"
+"""Frame that the list had the pose in, where parts of a set differ: 0 that of most, into which the others came."""
 POSE_CHANGE_COLUMNS = ("solvarRotationChange", "solvarShiftChange", "solvarRotationStd", "solvarShiftStd")
 """Of runs whose poses were refined: degrees and Angstrom, in the order of the fields of `PoseChanges`."""
 

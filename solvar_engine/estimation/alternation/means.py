@@ -6,7 +6,6 @@ from torch import Tensor
 
 from solvar_engine.estimation.alternation.problem import AlternationProblem
 from solvar_engine.estimation.solver.problem import CovarianceProblem
-from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.types import BatchSource, ParticleSource
 from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
@@ -72,9 +71,3 @@ def estimate_problem(
         schedule=problem.schedule,
     )
     return mean, covariance
-
-
-def density_skewness(mean: Tensor) -> float:
-    """Third moment of a map inside the box's ball: density is sparse and of one sign, and this tells which."""
-    inside = mean.double() * sphere_mask(mean.shape[-1], 0.42 * mean.shape[-1], device=mean.device)
-    return float((inside**3).sum() / (inside**2).sum().clamp_min(1e-30) ** 1.5)

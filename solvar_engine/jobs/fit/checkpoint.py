@@ -18,11 +18,12 @@ from solvar_engine.contract.files import atomic_path
 from solvar_engine.distributed.world import ALONE, Arrays, World
 from solvar_engine.estimation.alternation.state import JudgedImages
 from solvar_engine.estimation.judging.grey_scales import GreyScales
+from solvar_engine.estimation.judging.other_frames import OtherFrames
 from solvar_engine.imaging.types import Pose
 
 State = TypeVar("State")
 _NUMBERS = (bool, int, float)
-_TABLES = (Pose, JudgedImages, GreyScales)
+_TABLES = (Pose, JudgedImages, GreyScales, OtherFrames)
 
 
 class Checkpoint:

@@ -50,6 +50,9 @@ class FitInputs:
         Rows of each half-set, ascending.
     families : Families
         Rows that show one particle; each is in one half-set.
+    other_frame : Tensor or None, shape (n,), int64
+        Number of the frame that the list has each pose in, 0 that of most, into which the others were brought; None
+        where all are in one.
     """
 
     files: list[str]
@@ -59,6 +62,7 @@ class FitInputs:
     focus_mask: Tensor | None
     halves: tuple[Tensor, Tensor]
     families: Families
+    other_frame: Tensor | None = None
 
 
 def read_inputs(params: FitParams) -> FitInputs:

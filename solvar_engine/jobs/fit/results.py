@@ -16,6 +16,7 @@ from solvar_engine.contract.results import (
     HALF_SET,
     LOG_LIKELIHOOD,
     NOT_REPRODUCIBLE,
+    OTHER_FRAME,
     OUTLIER,
 )
 from solvar_engine.contract.words import counted
@@ -96,8 +97,11 @@ def write_results(
     }
     if images.grey_scale is not None:
         columns[GREY_SCALE] = (images.grey_scale * images.image_scale.sign()).double()
-    stack.write_star(run.particles, columns, source.pose if job.params.refine_poses else None)
-    write_cryosparc(run, stack, source.pose, job.params.refine_poses, columns[HALF_SET])
+    if job.inputs.other_frame is not None:
+        columns[OTHER_FRAME] = job.inputs.other_frame
+    has_other_poses = job.params.refine_poses or job.inputs.other_frame is not None
+    stack.write_star(run.particles, columns, source.pose if has_other_poses else None)
+    write_cryosparc(run, stack, source.pose, has_other_poses, columns[HALF_SET])
     halves = replace(halves, mean=mean)
     job.add_cautions(cautions_of(job, images, halves, components, contrast))
     summary = _summarise(job, halves, components, labels, scale, decided.pose_gain is not None)

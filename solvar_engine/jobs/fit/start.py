@@ -14,7 +14,7 @@ from solvar_engine.data.pixel_faults import sentences_of
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import Share
-from solvar_engine.estimation.alternation.means import HalfSetEquations, density_skewness, half_set_equations
+from solvar_engine.estimation.alternation.means import HalfSetEquations, half_set_equations
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.given_poses import mean_and_error
 from solvar_engine.imaging.masks import automatic_mask, share_of_density, sphere_mask
@@ -39,7 +39,7 @@ from solvar_engine.jobs.running.allocator import FreedMemory
 from solvar_engine.jobs.running.devices import device_name, usable_memory
 from solvar_engine.jobs.running.memory import available_bytes
 from solvar_engine.jobs.running.plans import require_disk
-from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
+from solvar_engine.reconstruction.mean import MeanEstimate, density_skewness, estimate_mean
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from solvar_engine.contract.params import ReconstructParams
 from solvar_engine.contract.results import (
     GREY_SCALE,
     HALF_SET,
+    OTHER_FRAME,
     OUTLIER,
     Latents,
     read_latents,
@@ -124,9 +125,10 @@ def read_run_particles(run: RunDir) -> RunParticles:
     path = Path(os.path.abspath(folder / options["particles"]))
     passthrough = folder / options["passthrough"] if options.get("passthrough") else None
     lacks_images = len(halves[0]) + len(halves[1]) < len(is_outlier)
+    has_other_poses = bool(options.get("refine_poses")) or OTHER_FRAME in star.particles
     return RunParticles(
         star, metadata, read_latents(run.latents), (first, second), is_outlier, path, passthrough, root,
-        bool(options.get("refine_poses")), lacks_images, options.get("symmetry", "C1"), tuple(changed_inputs(run)),
+        has_other_poses, lacks_images, options.get("symmetry", "C1"), tuple(changed_inputs(run)),
     )  # fmt: skip
 
 

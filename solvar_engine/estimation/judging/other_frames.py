@@ -1,0 +1,278 @@
+"""Whether parts of a list see the molecule in frames of their own, as refinements that were joined do.
+
+Each refinement has a frame: which hand, how the map is turned, where its centre is. The mean of images of two is that
+of neither. So each part gets a mean, at low frequencies; one that disagrees with the mean of the largest part, but
+hardly any more once it is mirrored, turned and moved, sits in another frame. Which images do, they tell themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from solvar_engine.estimation.judging.grey_scales import LowBand, scale_evidence
+from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
+from solvar_engine.imaging.frames import Frame, best_frame, in_frame, polished
+from solvar_engine.imaging.masks import sphere_mask
+from solvar_engine.imaging.sampling import sample_of
+from solvar_engine.imaging.shells import fsc, shells_to_volume
+from solvar_engine.imaging.types import ParticleSource, Pose
+from solvar_engine.projectors.options import SliceOptions
+from solvar_engine.reconstruction.mean import density_skewness, weak_precision
+from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations, solve
+
+Map = NDArray[np.float32]
+
+FEWEST = 40
+"""Images of each half-set, of a part whose mean can tell."""
+
+_MOST = 2_000  # images of each half-set that are looked at
+_ITERATIONS = 6  # of conjugate gradients: low frequencies are seen evenly
+_BALL = 0.42  # radius over the box
+_FIRST_SHELL, _RESOLVED_SHELL = 2, 0.3  # and correlation of half-maps, of shells that tell of agreement
+_ALIKE, _NEARLY_ALIKE = 0.97, 0.8  # agreement of parts in one frame, and of those in frames that hardly differ
+_LEFT = 0.4  # of the disagreement, that is left at most in another frame: else it is one of molecules
+_CHANGE = 20.0  # log-likelihood that another frame has to explain more of a run of images
+
+
+@dataclass(frozen=True)
+class OtherFrames:
+    """Frames that some images see the molecule in, beside that of most.
+
+    Attributes
+    ----------
+    rotation : Tensor, shape (m, 3, 3), float64
+    move : Tensor, shape (m, 3), float64
+        Angstrom, (x, y, z).
+    is_mirrored : Tensor, shape (m,), bool
+        These three as in `Frame`.
+    agreement, agreement_in_frame : Tensor, shape (m,), float64
+        Correlation of the mean of the images with that of most, noise taken out, as they are and in one frame.
+    of_image : Tensor, shape (n,), int64
+        0 for the frame of most, else one more than the place above.
+    """
+
+    rotation: Tensor
+    move: Tensor
+    is_mirrored: Tensor
+    agreement: Tensor
+    agreement_in_frame: Tensor
+    of_image: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rotation)
+
+    @staticmethod
+    def none(count: int) -> OtherFrames:
+        """All n images in one frame."""
+        empty = torch.zeros(0, dtype=torch.float64)
+        return OtherFrames(
+            empty.reshape(0, 3, 3), empty.reshape(0, 3), empty.bool(), empty, empty,
+            torch.zeros(count, dtype=torch.int64),
+        )
+
+    def frame(self, number: int) -> Frame:
+        """One of the m frames."""
+        return Frame(self.rotation[number], self.move[number], bool(self.is_mirrored[number]))
+
+    def and_one_more(self, frame: Frame, agreement: tuple[float, float], members: Tensor) -> OtherFrames:
+        """The same with one more frame, and its images (n,), bool."""
+        parts = (frame.rotation, frame.move, torch.tensor(frame.is_mirrored), *torch.tensor(agreement).double())
+        known = (self.rotation, self.move, self.is_mirrored, self.agreement, self.agreement_in_frame)
+        turns, moves, hands, before, after = (
+            torch.cat((one, more[None])) for one, more in zip(known, parts, strict=True)
+        )
+        return OtherFrames(turns, moves, hands, before, after, torch.where(members, len(self) + 1, self.of_image))
+
+    def in_one(self, pose: Pose) -> Pose:
+        """Poses (n) of all images in the frame of most."""
+        rotation, shift = pose.rotation.clone(), pose.shift.clone()
+        for number in range(len(self)):
+            rows = self.of_image == number + 1
+            moved = self.frame(number).posed(pose[rows])
+            rotation[rows], shift[rows] = moved.rotation, moved.shift
+        return Pose(rotation, shift)
+
+
+def find_other_frames(
+    source: ParticleSource, halves: tuple[Tensor, Tensor], part: Tensor, options: SliceOptions
+) -> OtherFrames:
+    """Compare the means of parts with that of the largest one.
+
+    Parameters
+    ----------
+    source : ParticleSource
+    halves : tuple of two Tensors, int64
+    part : Tensor, shape (n,), int64
+        Part of each image, from 0. Where frames differ, images of one part may be of several: they are followed in the
+        order of parts, and of rows in a part.
+    options : SliceOptions
+    """
+    parts, found = _Parts(source, LowBand.of(source), halves, options), OtherFrames.none(len(source))
+    size = torch.bincount(part[torch.cat(halves)])
+    of_most, *of_others = (parts.mean(part == number, len(size)) for number in size.argsort(descending=True).tolist())
+    if of_most is None:
+        return found
+    frames = _frames_of([mean for mean in of_others if mean is not None], of_most)
+    if not frames:
+        return found
+    gain = torch.stack([parts.evidence(of_most, frame) for frame in (Frame.same(), *frames)], dim=1)
+    order = part.argsort(stable=True)
+    followed = torch.zeros_like(part)
+    followed[order] = torch.from_numpy(followed_frames(gain[order].numpy()))
+    of_most = parts.mean(followed == 0)
+    for number, start in enumerate(frames, start=1):
+        members = followed == number
+        mean = parts.mean(members)
+        if mean is None or of_most is None:
+            continue
+        frame = polished(start, *_compared(mean, of_most))
+        before, after = mean.agreement(of_most), mean.in_frame(frame).agreement(of_most)
+        if _is_found(before, after):
+            found = found.and_one_more(frame, (before, after), members)
+    return source.world.agreed(found)
+
+
+@dataclass(frozen=True)
+class _PartMean:
+    """Half-maps (z, y, x) of a part at low frequencies, and their correlation by shell."""
+
+    half1: Tensor
+    half2: Tensor
+    fsc: Tensor
+    pixel_size: float
+
+    def filtered(self) -> Tensor:
+        """What the half-maps share."""
+        size = len(self.half1)
+        gain = shells_to_volume(self.fsc.clamp(0, 1).float(), size)
+        return ft_to_volume(volume_to_ft(0.5 * (self.half1 + self.half2)) * gain, size)
+
+    def in_frame(self, frame: Frame) -> _PartMean:
+        """The same in the frame of the reference."""
+        first, second = (
+            torch.from_numpy(in_frame(half.cpu().numpy(), frame, self.pixel_size)).to(half)
+            for half in (self.half1, self.half2)
+        )
+        return replace(self, half1=first, half2=second)
+
+    def agreement(self, other: _PartMean) -> float:
+        """Correlation with another one without their noise, averaged over the shells that both resolve; else 1."""
+        crossed = 0.5 * (fsc(self.half1, other.half2, self.ball) + fsc(self.half2, other.half1, self.ball))
+        own, others = self.fsc.to(crossed), other.fsc.to(crossed)
+        is_resolved = (own > _RESOLVED_SHELL) & (others > _RESOLVED_SHELL)
+        is_resolved[:_FIRST_SHELL] = False
+        if not bool(is_resolved.any()):
+            return 1.0
+        return float((crossed[is_resolved] / (own * others)[is_resolved].sqrt()).mean())
+
+    @property
+    def ball(self) -> Tensor:
+        """In which maps are compared."""
+        return _ball(len(self.half1)).to(self.half1.device)
+
+
+def _ball(box_size: int) -> Tensor:
+    return sphere_mask(box_size, _BALL * box_size)
+
+
+def _compared(mean: _PartMean, reference: _PartMean) -> tuple[Map, Map, Map, float]:
+    """Both maps, where they are compared, and their pixel size."""
+    first, second, ball = (part.cpu().numpy() for part in (mean.filtered(), reference.filtered(), mean.ball))
+    return first, second, ball, mean.pixel_size
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Images at low frequencies, of which parts are looked at."""
+
+    source: ParticleSource
+    low: LowBand
+    halves: tuple[Tensor, Tensor]
+    options: SliceOptions
+
+    def mean(self, members: Tensor, share: int = 1) -> _PartMean | None:
+        """Of some images (n,), bool, or of a sample of them; None of too few."""
+        rows = [sample_of(half[members[half]], max(_MOST // share, 1)) for half in self.halves]
+        if min(len(half) for half in rows) < FEWEST:
+            return None
+        equations = (accumulate_normal_equations(self.low, half, self.options) for half in rows)
+        first, second = (solve(one, weak_precision(one), iterations=_ITERATIONS) for one in equations)
+        sign = -1.0 if density_skewness(first + second) < 0 else 1.0
+        correlation = fsc(first, second, _ball(len(first)).to(first.device))
+        return _PartMean(sign * first, sign * second, correlation, self.low.pixel_size)
+
+    def evidence(self, mean: _PartMean, frame: Frame) -> Tensor:
+        """Log-likelihood (n,) of all images under a mean, which they see from a frame, over that without a molecule."""
+        view = self.source.with_pose(frame.posed(self.source.pose))
+        rows, low = torch.arange(len(view)), LowBand.of(view)
+        power, cross = scale_evidence(low, rows, low.disk, mean.filtered(), self.options).unbind(dim=1)
+        return cross.abs() - 0.5 * power  # whether the molecule is bright in them is not known yet
+
+
+def _frames_of(means: list[_PartMean], reference: _PartMean) -> list[Frame]:
+    """Frames of means that disagree with a reference: the worst first, others where none that is known suits them."""
+    frames: list[Frame] = []
+    for before, mean in sorted(((mean.agreement(reference), mean) for mean in means), key=lambda pair: pair[0]):
+        if before > _ALIKE:
+            break
+        if any(mean.in_frame(frame).agreement(reference) > before for frame in frames):
+            continue
+        frame = _frame_of(mean, reference, before)
+        if frame is None:  # those that agree better hardly are in another frame
+            break
+        frames.append(frame)
+    return frames
+
+
+def _frame_of(mean: _PartMean, reference: _PartMean, before: float) -> Frame | None:
+    """Frame in which a mean agrees with a reference, if there is one; ``before`` is how they agree as they are."""
+    near = polished(Frame.same(), *_compared(mean, reference))
+    if _is_found(before, mean.in_frame(near).agreement(reference)):
+        return near
+    if before > _NEARLY_ALIKE:
+        return None
+    far = best_frame(*_compared(mean, reference))
+    return far if _is_found(before, mean.in_frame(far).agreement(reference)) else None
+
+
+def _is_found(before: float, after: float) -> bool:
+    return before < _ALIKE and 1 - after < _LEFT * (1 - before)
+
+
+def followed_frames(gain: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The likeliest frame of each image in a sequence, of which neighbours mostly are in one.
+
+    Parameters
+    ----------
+    gain : ndarray, shape (n, frames)
+        Log-likelihood of each image in each frame.
+
+    Returns
+    -------
+    ndarray, shape (n,), int64
+        Of the likeliest path, each change of frame counting as much as a log-likelihood of `_CHANGE` (Viterbi 1967).
+
+    Examples
+    --------
+    >>> followed_frames(np.array([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0], [0.0, 30.0], [0.0, 30.0]])).tolist()
+    [0, 0, 0, 1, 1]
+    """
+    count, frames = gain.shape
+    came_from = np.zeros((count, frames), dtype=np.int64)
+    best = np.zeros(frames)
+    for row in range(count):
+        leader = int(best.argmax())
+        changes = best[leader] - _CHANGE > best
+        came_from[row] = np.where(changes, leader, np.arange(frames))
+        best = np.where(changes, best[leader] - _CHANGE, best) + gain[row]
+    path = np.empty(count, dtype=np.int64)
+    state = int(best.argmax())
+    for row in range(count - 1, -1, -1):
+        path[row] = state
+        state = int(came_from[row, state])
+    return path

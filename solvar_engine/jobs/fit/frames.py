@@ -1,0 +1,100 @@
+"""Parts of a list whose poses are in a frame of their own, as of refinements that were joined: brought into one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import degrees
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvar_engine.contract.words import counted
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.judging.other_frames import FEWEST, OtherFrames, find_other_frames
+from solvar_engine.imaging.rotation import rotation_to_rotvec
+from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.jobs.pose_doubts import partitions
+
+_MOST_PARTS = 16  # that are looked at: lists that were joined are few
+_IMAGES_A_BLOCK = 2.5 * FEWEST
+_SHOWN_PARTS = 3
+_LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
+
+
+def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
+    """Find parts whose images see the molecule in another frame than most, and bring their poses into that one.
+
+    Returns
+    -------
+    job : FitJob
+        With the poses in its list.
+    source : PreparedParticles
+        At these poses.
+    """
+    stack = job.inputs.stack
+    found = job.checkpoint.load("frames", OtherFrames)
+    if found is None:
+        job.progress.stage("frames")
+        one, two = (stack.each_image_once(half) for half in job.inputs.halves)
+        found = OtherFrames.none(len(stack))
+        for part in _ways_to_part(stack):
+            if not len(found):
+                found = find_other_frames(source, (one, two), part, job.projector_options)
+        job.checkpoint.save("frames", found)
+    if not len(found):
+        return job, source
+    job.add_cautions(list(sentences_of_frames(found, stack)), come_first=True)
+    pose = found.in_one(stack.pose)
+    inputs = replace(job.inputs, stack=stack.with_pose(pose), other_frame=found.of_image)
+    return replace(job, inputs=inputs), source.with_pose(pose)
+
+
+def _ways_to_part(stack: ParticleStack) -> Iterator[Tensor]:
+    """Number of the part of each row (n,): by what may have been joined, and by the order of rows."""
+    blocks = None
+    for parts in partitions(stack, np.arange(len(stack))):
+        number = torch.zeros(len(stack), dtype=torch.int64)
+        for place, (_, members) in enumerate(parts):
+            number[torch.from_numpy(members)] = place
+        is_of_rows = parts[0][0].startswith("rows ")
+        if is_of_rows:
+            blocks = number if blocks is None or len(stack) >= _IMAGES_A_BLOCK * len(parts) else blocks
+        elif 1 < len(parts) <= _MOST_PARTS:
+            yield number
+    if blocks is not None:
+        yield blocks
+
+
+def sentences_of_frames(found: OtherFrames, stack: ParticleStack) -> Iterator[str]:
+    """Say which images are in which frame beside the others."""
+    for number in range(len(found)):
+        members = found.of_image == number + 1
+        frame = found.frame(number)
+        turn = degrees(float(rotation_to_rotvec(frame.rotation[None]).norm()))
+        move = float(frame.move.norm())
+        what = ["of the other hand"] if frame.is_mirrored else []
+        what += [f"turned by {turn:.0f} degrees"] if turn > _LEAST_TURN_DEG else []
+        what += [f"moved by {move:.1f} Angstrom"] if move > _LEAST_MOVE * stack.pixel_size else []
+        rows = stack.each_image_once(torch.nonzero(members).flatten())
+        yield (
+            f"The poses of {counted(len(rows), 'image')} of {stack.path} ({_where(members, stack)}) are in another"
+            f" frame than those of the others, {' and '.join(what)}, as after joining refinements (the means agree by"
+            f" {float(found.agreement[number]):.2f}, in one frame by {float(found.agreement_in_frame[number]):.2f}):"
+            " they are brought into that of the others; refining all together would be more accurate"
+        )
+
+
+def _where(members: Tensor, stack: ParticleStack) -> str:
+    """Name some images by the parts that they are, else by their rows."""
+    for parts in partitions(stack, np.arange(len(stack))):
+        of_part = [(name, members[torch.from_numpy(rows)].double().mean()) for name, rows in parts]
+        names = [name for name, share in of_part if share > 0]
+        if len(parts) > 1 and all(share in (0, 1) for _, share in of_part):
+            others = f" and {len(names) - _SHOWN_PARTS} more" if len(names) > _SHOWN_PARTS else ""
+            return ", ".join(names[:_SHOWN_PARTS]) + others
+    row = np.arange(len(stack)) if stack.list_row is None else stack.list_row
+    listed = np.unique(row[members.numpy()])
+    return f"rows {listed[0] + 1} to {listed[-1] + 1}" + ("" if len(listed) == np.ptp(listed) + 1 else ", with gaps")

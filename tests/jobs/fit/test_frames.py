@@ -1,0 +1,77 @@
+"""Two refinements in one list, the second of the other hand, turned and moved: the fit is that of one refinement."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from solvar_engine.contract.params import ReconstructParams
+from solvar_engine.contract.results import OTHER_FRAME, read_components, read_latents
+from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.star import StarFile
+from solvar_engine.data.metadata import read_metadata
+from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.volumes import read_volume
+from solvar_engine.imaging.frames import Frame
+from solvar_engine.imaging.rotation import angular_distance_deg, rotvec_to_rotation
+from solvar_engine.jobs.decisions import read_cautions
+from solvar_engine.jobs.states.particles import open_stack, read_run_particles
+from tests.jobs.conftest import PARTICLES, PIXEL_SIZE, RANK, run_in_process
+
+FIRST = 190  # of the second refinement
+FRAME = Frame(
+    rotvec_to_rotation(torch.tensor([[1.2, 0.4, -0.8]], dtype=torch.float64))[0],
+    torch.tensor([12.0, -9.0, 6.0], dtype=torch.float64),
+    True,
+)
+
+
+@pytest.fixture(scope="module")
+def joined(hinge, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("joined")
+    shutil.copytree(hinge.path, folder / "data")
+    stack = ParticleStack.from_star(folder / "data" / "particles.star")
+    moved = FRAME.posed(stack.pose)
+    pose = stack.pose[torch.arange(PARTICLES)]
+    pose.rotation[FIRST:], pose.shift[FIRST:] = moved.rotation[FIRST:], moved.shift[FIRST:]
+    stack.write_star(folder / "data" / "particles.star", pose=pose)
+    assert run_in_process("fit", folder / "data" / "particles.star", "--output", folder / "run", "--rank", RANK) == 0
+    return RunDir(folder / "run")
+
+
+def test_joined_refinements_give_what_one_gives(joined, fitted):
+    first, second = (read_components(run.eigenvalues).eigenvalue for run in (joined, fitted))
+    np.testing.assert_allclose(first, second, rtol=0.1)
+    mean, expected = (read_volume(run.mean).data for run in (joined, fitted))
+    assert float((mean - expected).norm() / expected.norm()) < 0.15
+    z, known = (read_latents(run.latents).z[:, 0] for run in (joined, fitted))
+    assert abs(np.corrcoef(z, known)[0, 1]) > 0.98
+
+
+def test_poses_and_frames_are_written_and_said(joined, hinge):
+    table = StarFile.read(joined.particles)
+    assert table.particles.integers(OTHER_FRAME).tolist() == [0] * FIRST + [1] * (PARTICLES - FIRST)
+    found, true = read_metadata(table).pose, read_metadata(StarFile.read(hinge.particles)).pose
+    angle = angular_distance_deg(found.rotation, true.rotation)
+    assert float(angle[:FIRST].max()) < 0.1 and float(angle[FIRST:].max()) < 3.0
+    assert float((found.shift - true.shift).norm(dim=1)[FIRST:].mean()) < 0.3 * PIXEL_SIZE
+    (caution,) = (one for one in read_cautions(joined) if "another frame" in one)
+    assert f"{PARTICLES - FIRST} images" in caution and f"rows {FIRST + 1} to {PARTICLES}" in caution
+    assert "of the other hand" in caution and "degrees" in caution and "Angstrom" in caution
+
+
+def test_the_list_that_was_fitted_still_belongs_to_its_images(joined):
+    """Its origins are those of other frames, which do not tell how its images are centred."""
+    particles, listed = read_run_particles(joined), joined.path.parent / "data" / "particles.star"
+    stack, row, _ = open_stack(ReconstructParams(run=str(joined.path), output="unused", particles=str(listed)), particles)
+    np.testing.assert_array_equal(row, np.arange(PARTICLES))
+    torch.testing.assert_close(stack.pose.shift, particles.metadata.pose.shift, atol=1e-3, rtol=0)
+    torch.testing.assert_close(stack.pose.rotation, particles.metadata.pose.rotation)
+
+
+def test_one_refinement_is_left_alone(fitted):
+    assert OTHER_FRAME not in StarFile.read(fitted.particles).particles
+    assert not any("another frame" in one for one in read_cautions(fitted))
