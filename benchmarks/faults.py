@@ -129,6 +129,28 @@ _JUDGING = [
          "medians of two images"),
         ("(1 - 2 * PRIOR_SHARE) / PRIOR_SHARE", "PRIOR_SHARE / (1 - 2 * PRIOR_SHARE)", "prior odds turned over"),
     ),
+    *_of(
+        "tests/imaging/test_frames.py",
+        ("pose.shift.double() - rotation.mT[:, :2] @ self.move", "pose.shift.double() + rotation.mT[:, :2] @ self.move",
+         "poses move against the map"),
+        ("self.rotation.T @ handed(", "self.rotation @ handed(", "poses turn against the map"),
+        ("+ frame.move.numpy() / pixel_size) @ matrix.T", "- frame.move.numpy() / pixel_size) @ matrix.T",
+         "map moved against its frame"),
+        ("move = sign * turn.T @ own.double()", "move = turn.T @ own.double()",
+         "centre of a mirrored map not mirrored"),
+    ),
+    *_of(
+        "tests/estimation/judging/test_other_frames.py",
+        ("changes = best[leader] - _CHANGE > best", "changes = best[leader] > best", "changes of frame cost nothing"),
+        ("self.of_image == number + 1", "self.of_image == number", "each image in the frame of another part"),
+    ),
+    *_of(
+        "tests/jobs/fit/test_frames.py",
+        ("1 - after < _LEFT * (1 - before)", "1 - after < _LEFT * (1 + before)", "frames of parts that already agree"),
+        ("(own * others)[is_resolved].sqrt()", "(own * others)[is_resolved]", "agreement above one"),
+        ("return replace(job, inputs=inputs), source.with_pose(pose)", "return replace(job, inputs=inputs), source",
+         "images are left at the poses of the list"),
+    ),
 ]
 
 _MODEL = [
