@@ -10,7 +10,8 @@ from pwem.objects import Acquisition, CTFModel, Particle, SetOfParticles, Transf
 from pyworkflow.tests import BaseTest, setupTestProject
 
 from solvar_engine.contract.errors import UserError
-from solvar_engine.contract.star import StarFile, relion_to_rotation
+from solvar_engine.contract.star import StarFile, StarTable, relion_to_rotation
+from solvar_plugin.convert.alignment import refined_poses_of
 from solvar_plugin.convert.locations import file_name, is_mrc, split_image_name
 from solvar_plugin.convert.optics import AcquisitionOptics, StoredOptics, are_premultiplied, lost_groups, read_optics
 from solvar_plugin.convert.particles import write_particles
@@ -24,7 +25,7 @@ from solvar_plugin.tests.data_sets import (
     two_optics_groups,
 )
 
-ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+ANGLES, ORIGINS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), ("rlnOriginXAngst", "rlnOriginYAngst")
 OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 
 
@@ -76,7 +77,7 @@ class TestImportedParticles(BaseTest):
         path = self.proj.getTmpPath("relion.star")
         writeSetOfParticles(self.set, path, outputDir=self.proj.getTmpPath(), alignType=ALIGN_PROJ)
         theirs, ours = StarFile.read(path).particles, self.written().particles
-        for name in (*ANGLES, "rlnOriginXAngst", "rlnOriginYAngst"):
+        for name in (*ANGLES, *ORIGINS):
             difference = theirs.numbers(name)[name] - ours.numbers(name)[name]
             self.assertLess(np.abs((difference + 180) % 360 - 180).max(), 1e-4, name)
         self.assertEqual(theirs.integers("rlnImageId").tolist(), ours.integers("rlnImageId").tolist())
@@ -253,6 +254,14 @@ class TestMadeSets(BaseTest):
             self.assertIn(words, problems)
         empty = self.made(ids=(), name="empty")
         self.assertIn("empty", particle_problems(empty)[0])
+
+    def test_poses_that_were_brought_into_one_frame_are_taken(self):
+        values = (10.0, 20.0, 30.0, 4.0, -6.0)
+        columns = {name: [value] for name, value in zip((*ANGLES, *ORIGINS), values)}
+        self.assertIsNone(refined_poses_of(StarTable.create("particles", columns)))
+        poses = refined_poses_of(StarTable.create("particles", {**columns, "solvarOtherFrame": [1]}))
+        np.testing.assert_allclose(poses.rotation[0], relion_to_rotation(*np.array(values[:3])[:, None])[0])
+        np.testing.assert_allclose(poses.origin[0], values[3:])
 
     def test_file_names(self):
         self.assertEqual(file_name("a.mrc:mrcs"), "a.mrc")
