@@ -146,7 +146,7 @@ _JUDGING = [
     ),
     *_of(
         "tests/jobs/fit/test_frames.py",
-        ("1 - after < _LEFT * (1 - before)", "1 - after < _LEFT * (1 + before)", "frames of parts that already agree"),
+        ("1 - after < _LEFT * (1 - before)", "1 + after < _LEFT * (1 - before)", "frames that agree are refused"),
         ("(own * others)[is_resolved].sqrt()", "(own * others)[is_resolved]", "agreement above one"),
         ("return replace(job, inputs=inputs), source.with_pose(pose)", "return replace(job, inputs=inputs), source",
          "images are left at the poses of the list"),
