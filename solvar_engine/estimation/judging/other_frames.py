@@ -31,7 +31,7 @@ FEWEST = 40
 """Images of each half-set, of a part whose mean can tell."""
 
 _MOST = 2_000  # images of each half-set that are looked at
-_ITERATIONS = 6  # of conjugate gradients: low frequencies are seen evenly
+_ITERATIONS = 4  # of conjugate gradients: low frequencies are seen evenly
 _BALL = 0.42  # radius over the box
 _FIRST_SHELL, _RESOLVED_SHELL = 2, 0.3  # and correlation of half-maps, of shells that tell of agreement
 _ALIKE, _NEARLY_ALIKE = 0.97, 0.8  # agreement of parts in one frame, and of those in frames that hardly differ
