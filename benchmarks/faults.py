@@ -140,6 +140,13 @@ _JUDGING = [
          "centre of a mirrored map not mirrored"),
     ),
     *_of(
+        "tests/estimation/judging/test_gain_beside_errors.py",
+        ("vectors * values.clamp_min(0).sqrt()", "vectors * values.clamp_min(0)", "errors by their variance"),
+        ("scale[0] *= 0.5", "scale[0] *= 1.0", "second derivative along one error without its half"),
+        ("left = statistics.integrate_out(range(rank,", "left = statistics.integrate_out(range(rank + 27,",
+         "gain beside no errors"),
+    ),
+    *_of(
         "tests/estimation/judging/test_other_frames.py",
         ("changes = best[leader] - _CHANGE > best", "changes = best[leader] > best", "changes of frame cost nothing"),
         ("self.of_image == number + 1", "self.of_image == number", "each image in the frame of another part"),
@@ -147,7 +154,6 @@ _JUDGING = [
     *_of(
         "tests/jobs/fit/test_frames.py",
         ("1 - after < _LEFT * (1 - before)", "1 + after < _LEFT * (1 - before)", "frames that agree are refused"),
-        ("(own * others)[is_resolved].sqrt()", "(own * others)[is_resolved]", "agreement above one"),
         ("return replace(job, inputs=inputs), source.with_pose(pose)", "return replace(job, inputs=inputs), source",
          "images are left at the poses of the list"),
     ),

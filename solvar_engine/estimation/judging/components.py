@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.judging.heldout import advantage_of_few, likelihood_gains
-from solvar_engine.estimation.judging.nuisance import MISSED_SHARE, is_slow_background
+from solvar_engine.estimation.judging.nuisance import (
+    MISSED_SHARE,
+    error_volumes,
+    is_slow_background,
+    looks_like_error,
+    nuisance_overlap,
+)
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass, unfitted_columns
 from solvar_engine.estimation.model.fixed_factors import collect_statistics, latent_covariance
@@ -27,6 +33,8 @@ from solvar_engine.imaging.types import BatchSource
 
 HELD_OUT_PARTICLES = 50_000
 """Of each half, at most, that the scale of the components is measured on."""
+
+_PARTICLES_BESIDE_ERRORS = 2_000  # of each half
 
 CLEAR = 10.0
 """Difference of log-likelihoods that decides: twice what Kass & Raftery (1995) call very strong."""
@@ -54,6 +62,8 @@ class Components:
         What each half-set's version of a component adds to the log-likelihood of the other half, the smaller of both.
     is_slow : Tensor, shape (r,), bool, or None
         Looks like a slow background; None if that was not judged.
+    gain_beside_errors : Tensor, shape (r,), float64, or None
+        Share of the gain that is surely left beside errors of the pose; None where no component looks like them.
     """
 
     eigenvolumes: Tensor
@@ -62,6 +72,7 @@ class Components:
     agreement: Tensor
     likelihood_gain: Tensor
     is_slow: Tensor | None = None
+    gain_beside_errors: Tensor | None = None
 
     def scaled(self) -> Tensor:
         """Factors (r, z, y, x) for latent coordinates of unit variance: eigenvolumes times root of the eigenvalue."""
@@ -102,7 +113,43 @@ def measure_components(problem: CovarianceProblem, state: HalfSetState, full: Fa
             problem.source, sample_of(problem.halves[half], HELD_OUT_PARTICLES), band, (second, first)[half]
         )
     )
-    return find_components(factors, (first, second), of_images[::-1], problem.mean)
+    components = find_components(factors, (first, second), of_images[::-1], problem.mean)
+    overlap = nuisance_overlap(components.eigenvolumes, components.eigenvalues, problem.mean)
+    if not looks_like_error(overlap, components.agreement).any():
+        return components
+    return replace(components, gain_beside_errors=gain_beside_errors(problem, factors, (first, second), components))
+
+
+def gain_beside_errors(
+    problem: CovarianceProblem, factors: Tensor, halves: tuple[Tensor, Tensor], components: Components
+) -> Tensor:
+    """Share (r,) of the gain of each component that is left once each image may have errors of its pose.
+
+    These are integrated out, with the spread that they would have if they were all that the components are. A large
+    domain that turns looks like a turn of the whole in most of its volume, but the rest of it shows in the images, too.
+    """
+    band, rank = problem.full_band(), len(factors)
+    errors = error_volumes(components.eigenvolumes, components.eigenvalues, problem.mean)
+    of_images = problem.source.world.of_halves(
+        lambda half: collect_statistics(
+            problem.source,
+            sample_of(problem.halves[half], _PARTICLES_BESIDE_ERRORS),
+            band,
+            torch.cat((halves[1 - half], errors)),
+        )
+    )
+    directions = factors / factors.flatten(1).norm(dim=1)[:, None, None, None]
+    mixture = torch.linalg.solve(
+        inner_products(directions, directions), inner_products(directions, components.eigenvolumes)
+    )
+    alone, beside = torch.zeros(2, len(components.eigenvalues), dtype=torch.float64, device=mixture.device)
+    for half, statistics in zip(halves, of_images[::-1], strict=True):
+        weights = mixture / half.flatten(1).double().norm(dim=1)[:, None]
+        known = replace(statistics, gram=statistics.gram[:, :rank, :rank], inner=statistics.inner[:, :rank])
+        left = statistics.integrate_out(range(rank, rank + len(errors)))
+        alone += likelihood_gains(known, weights, components.eigenvalues)
+        beside += likelihood_gains(left, weights, components.eigenvalues)
+    return (beside - CLEAR).clamp_min(0) / alone.clamp_min(CLEAR)
 
 
 def in_gauge_of_halves(full: Factors, halves: tuple[Tensor, Tensor]) -> Tensor:

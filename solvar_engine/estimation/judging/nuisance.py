@@ -5,9 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvar_engine.imaging.linear_algebra import inner_products, orthonormal_basis
+from solvar_engine.imaging.linear_algebra import inner_products, mix, orthonormal_basis
 from solvar_engine.imaging.masks import real_radius
 from solvar_engine.imaging.pose_derivatives import pose_derivatives
+
+NUISANCE_OVERLAP = 0.5
+"""Share of what is reproducible in a component, beyond which errors may be all that it is."""
+
+LEAST_AGREEMENT = 0.5
+"""Of half-sets: below, a component is mostly noise, and how much of the rest is a nuisance cannot be told."""
 
 _MARGIN = 4.0
 """Of the variance that errors may have to second order: a quarter of it is missed where half of their size is."""
@@ -39,8 +45,7 @@ def nuisance_overlap(eigenvolumes: Tensor, eigenvalues: Tensor, mean: Tensor) ->
     Tensor, shape (r,), float64
         Between 0 and 1.
     """
-    first = pose_derivatives(mean)
-    second = [pose_derivatives(moved) for moved in first]
+    first, second = _derivatives(mean)
     of_first = _share_in(torch.cat((mean[None], first)), eigenvolumes)
     # the other order of two steps differs by first derivatives only
     upper = [moved[number:] for number, moved in enumerate(second)]
@@ -54,10 +59,58 @@ def _share_in(span: Tensor, eigenvolumes: Tensor) -> Tensor:
     return (inner_products(orthonormal_basis(span), eigenvolumes) ** 2).sum(dim=0)
 
 
+def _derivatives(mean: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """By the pose, (6, z, y, x), and of each of these again."""
+    first = pose_derivatives(mean)
+    return first, [pose_derivatives(moved) for moved in first]
+
+
+def _covariance_of_errors(first: Tensor, eigenvolumes: Tensor, eigenvalues: Tensor) -> Tensor:
+    """Covariance (6, 6) of the errors that make the components, if these are errors to first order."""
+    steps = torch.linalg.pinv(inner_products(first, first), hermitian=True) @ inner_products(first, eigenvolumes)
+    return (steps * eigenvalues) @ steps.T
+
+
+def error_volumes(eigenvolumes: Tensor, eigenvalues: Tensor, mean: Tensor) -> Tensor:
+    """What errors of the pose make of the mean, to first and second order, if they are all that the components are.
+
+    Parameters
+    ----------
+    eigenvolumes, eigenvalues, mean
+        As for :func:`nuisance_overlap`.
+
+    Returns
+    -------
+    Tensor, shape (27, z, y, x)
+        Each times a coordinate of variance one: D L with L L^T = C, and d_ab mu times the deviation of x_a x_b, half of
+        it for a = b, as if these were independent.
+    """
+    first, second = _derivatives(mean)
+    errors = _covariance_of_errors(first, eigenvolumes, eigenvalues.double())
+    values, vectors = torch.linalg.eigh(errors)
+    volumes = [mix(first, vectors * values.clamp_min(0).sqrt())]
+    variance = errors.diagonal()
+    deviation = (variance[:, None] * variance[None, :] + errors**2).sqrt()
+    for a, moved in enumerate(second):
+        scale = deviation[a, a:].clone()
+        scale[0] *= 0.5
+        volumes.append(moved[a:] * scale.to(moved)[:, None, None, None])
+    return torch.cat(volumes)
+
+
+def looks_like_error(overlap: Tensor, agreement: Tensor) -> Tensor:
+    """Components (r,) of which more than half of what is reproducible is what errors may make.
+
+    Where half-sets agree by a, a component of all images has a share 2 a / (1 + a) of its power from what is there
+    (Spearman-Brown), and the rest from noise.
+    """
+    agreement = agreement.clamp_min(LEAST_AGREEMENT)
+    return overlap > NUISANCE_OVERLAP * 2 * agreement / (1 + agreement)
+
+
 def _second_order_variance(first: Tensor, second: list[Tensor], eigenvolumes: Tensor, eigenvalues: Tensor) -> Tensor:
     """Variance (r,) along each component of what errors do to second order, if the components are errors to first."""
-    steps = torch.linalg.pinv(inner_products(first, first), hermitian=True) @ inner_products(first, eigenvolumes)
-    errors = (steps * eigenvalues) @ steps.T
+    errors = _covariance_of_errors(first, eigenvolumes, eigenvalues)
     bends = torch.stack([inner_products(eigenvolumes, moved) for moved in second], dim=1)  # (r, 6, 6)
     turned = 0.5 * (bends + bends.mT) @ errors
     return 0.5 * (turned @ turned).diagonal(dim1=1, dim2=2).sum(dim=1)

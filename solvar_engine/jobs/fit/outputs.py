@@ -31,6 +31,7 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import write_volume
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.components import Components
+from solvar_engine.estimation.judging.nuisance import looks_like_error
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.model.half_models import half_version
 from solvar_engine.estimation.model.mixture import GaussianMixture
@@ -38,8 +39,7 @@ from solvar_engine.imaging.types import ParticleSource, Pose, Volume
 from solvar_engine.reconstruction.mean import MeanEstimate
 
 OVERFIT_SHARE = 0.3
-NUISANCE_OVERLAP = 0.5
-LEAST_AGREEMENT = 0.5  # below that a component is mostly noise: how much of the rest is a nuisance cannot be told
+MOTION_GAIN = 0.1  # share of a component's gain that errors of pose leave it if it is a motion
 
 
 @dataclass(frozen=True)
@@ -152,16 +152,15 @@ def label_components(
     decoy does.
 
     One that is reproducible is overfit if its variance on held-out images is less than three tenths of what the fit
-    itself claims, and a nuisance if more than half of what is reproducible in it looks like one: where
-    half-sets agree by a, a component of all images has a share 2 a / (1 + a) of its power from what is there
-    (Spearman-Brown), and the rest from noise. With poses of other images, what is reproducible is what these leave of
-    the molecule.
+    itself claims, and a nuisance if it looks like one (`looks_like_error`) and images are hardly more likely with it
+    than with errors of their poses. With poses of other images, what is reproducible is what these leave of the
+    molecule.
     """
     share = components.eigenvalues / components.eigenvalues_in_sample.clamp_min(1e-30)
     real = components.likelihood_gain >= least_gain
-    agreement = components.agreement.clamp_min(LEAST_AGREEMENT)
-    reliability = 2 * agreement / (1 + agreement)
-    nuisance = overlap > NUISANCE_OVERLAP * reliability
+    nuisance = looks_like_error(overlap, components.agreement)
+    if components.gain_beside_errors is not None:
+        nuisance = nuisance & (components.gain_beside_errors < MOTION_GAIN)
     marks = (
         (~real, NOT_REPRODUCIBLE),
         (real & poses_are_foreign, FOREIGN_POSES),

@@ -17,9 +17,11 @@ def labels_of(
     overlap: float = 0.1,
     is_slow: bool = False,
     poses_are_foreign: bool = False,
+    left: float | None = None,
 ) -> list[str]:
     numbers = [torch.tensor([value], dtype=torch.float64) for value in (held_out, in_sample, agreement, gain)]
-    components = Components(torch.zeros(1, 2, 2, 2), *numbers, torch.tensor([is_slow]))
+    beside_errors = None if left is None else torch.tensor([left], dtype=torch.float64)
+    components = Components(torch.zeros(1, 2, 2, 2), *numbers, torch.tensor([is_slow]), beside_errors)
     overlap_of = torch.tensor([overlap], dtype=torch.float64)
     return label_components(components, overlap_of, 12.0, poses_are_foreign)
 
@@ -47,6 +49,11 @@ def test_nuisance_is_measured_by_what_is_reproducible() -> None:
     assert labels_of(overlap=0.45) == [""]
     assert labels_of(overlap=0.45, agreement=0.6) == [NUISANCE]  # three quarters of it are reproducible
     assert labels_of(overlap=0.2, agreement=0.1) == [""]  # nearly nothing is, and that cannot be told from the rest
+
+
+def test_what_images_gain_beside_errors_is_a_motion() -> None:
+    assert labels_of(overlap=0.65, left=0.2) == [""]
+    assert labels_of(overlap=0.65, left=0.05) == [NUISANCE]
 
 
 def test_no_components_no_labels() -> None:
