@@ -141,7 +141,8 @@ _JUDGING = [
     ),
     *_of(
         "tests/estimation/judging/test_gain_beside_errors.py",
-        ("vectors * values.clamp_min(0).sqrt()", "vectors * values.clamp_min(0)", "errors by their variance"),
+        ("mix(first, vectors * values.clamp_min(0).sqrt())", "mix(first, vectors * values.clamp_min(0))",
+         "errors by their variance"),
         ("scale[0] *= 0.5", "scale[0] *= 1.0", "second derivative along one error without its half"),
         ("left = statistics.integrate_out(range(rank,", "left = statistics.integrate_out(range(rank + 27,",
          "gain beside no errors"),

@@ -66,7 +66,8 @@ def test_poses_and_frames_are_written_and_said(joined, hinge):
 def test_the_list_that_was_fitted_still_belongs_to_its_images(joined):
     """Its origins are those of other frames, which do not tell how its images are centred."""
     particles, listed = read_run_particles(joined), joined.path.parent / "data" / "particles.star"
-    stack, row, _ = open_stack(ReconstructParams(run=str(joined.path), output="unused", particles=str(listed)), particles)
+    params = ReconstructParams(run=str(joined.path), output="unused", particles=str(listed))
+    stack, row, _ = open_stack(params, particles)
     np.testing.assert_array_equal(row, np.arange(PARTICLES))
     torch.testing.assert_close(stack.pose.shift, particles.metadata.pose.shift, atol=1e-3, rtol=0)
     torch.testing.assert_close(stack.pose.rotation, particles.metadata.pose.rotation)
