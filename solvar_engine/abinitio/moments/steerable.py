@@ -150,8 +150,13 @@ class MomentSums:
     def __add__(self, other: MomentSums) -> MomentSums:
         """Sums over the images of both."""
         both = MomentSums(self._interpolation)
-        for name in ("_signal", "_power", "_noise", "_first", "_first_power", "count"):
-            setattr(both, name, getattr(self, name) + getattr(other, name))
+        for one in (self, other):
+            both._signal += one._signal
+            both._power += one._power
+            both._noise += one._noise
+            both._first += one._first
+            both._first_power += one._first_power
+            both.count += one.count
         return both
 
     def moments(self) -> EmpiricalMoments:
