@@ -205,8 +205,9 @@ def main() -> None:
             start = time.process_time()
 
             def report(
-                stage: str, share: float, sentence: str, shell: int | None = None, start: float = start
-            ) -> None:
+                stage: str, share: float, sentence: str, shell: int | None = None, is_caution: bool = False,
+                start: float = start,
+            ) -> None:  # fmt: skip
                 if sentence and options.verbose:
                     print(f"  {time.process_time() - start:5.0f} s {stage} {100 * share:.0f} %: {sentence}", flush=True)
 

@@ -19,15 +19,21 @@ moments of a million noisy observations of mixtures of 2 (figure 2.4).
 networks: cryo-EM in 15 voxels. MoM-net is trained on moments of chains of 20 atoms that are made on the fly; then
 weights, trained or not, are fitted to exact moments of other chains, whose views have eight preferred directions, with
 shifts (tables 2.2 and 3.2, figure 3.7). Spreads of shifts are px of the thesis's box of 45 voxels.
+
+images: rings 1 to 7 of the moments of simulated noisy images of 25 px, of the four Gaussians and, with `--map`, of a
+molecule, whose box is padded by an eighth at each side; fitted by L-BFGS without a network, and by networks, whose
+encoder is that of `networks` (tables 2.2, 2.3 and 3.2). Eight directions are preferred, in-plane angles are uniform.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +52,7 @@ from solvar_engine.abinitio.moments.alignment import (
     moments_of_signal,
     spectral_inversion,
 )
-from solvar_engine.abinitio.moments.analytic import MapMoments, MomentPair
+from solvar_engine.abinitio.moments.analytic import MapMoments, MomentPair, angles_of, at_angles
 from solvar_engine.abinitio.moments.basis import BallBasis
 from solvar_engine.abinitio.moments.encoder import (
     MomentEncoder,
@@ -56,10 +62,16 @@ from solvar_engine.abinitio.moments.encoder import (
     save_encoder,
     trained,
 )
-from solvar_engine.abinitio.moments.networks import MapEncoder, MomentNetwork
-from solvar_engine.abinitio.moments.recovery import RecoveryOptions, recovered
+from solvar_engine.abinitio.moments.networks import ANGLES, RADIUS, MapEncoder, MomentNetwork, rings_of
+from solvar_engine.abinitio.moments.recovery import MomentObjective, RecoveryOptions, recovered, relative_errors
 from solvar_engine.abinitio.moments.search import map_of_moments
-from solvar_engine.abinitio.moments.steerable import PADDING, EmpiricalMoments, moments_of
+from solvar_engine.abinitio.moments.steerable import (
+    PADDING,
+    EmpiricalMoments,
+    MomentSums,
+    RingInterpolation,
+    moments_of,
+)
 from solvar_engine.abinitio.moments.training import (
     Structures,
     encoder_loss,
@@ -73,12 +85,14 @@ from solvar_engine.abinitio.structure import AbinitioOptions
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.estimation.model.bands import change_box
-from solvar_engine.imaging.harmonics import sphere_quadrature
+from solvar_engine.imaging.fourier import HalfDisk, images_to_disk, shift_phases
+from solvar_engine.imaging.harmonics import real_harmonics, rotations_to, sphere_quadrature
 from solvar_engine.imaging.rotation import random_rotations
-from solvar_engine.imaging.shells import fsc
+from solvar_engine.imaging.shells import fsc, resolution_at
 from solvar_engine.imaging.so3_grid import super_fibonacci
 from solvar_engine.imaging.symmetry import symmetry_operators
 from solvar_engine.imaging.types import Pose
+from solvar_engine.projectors.create import create_projector
 from solvar_engine.projectors.options import DEFAULT_OPTIONS
 
 _SEARCHED = 1_000
@@ -97,6 +111,16 @@ _SHIFTS = (0.0, 2.0, 4.0)  # in these px; encoders are trained up to the last
 _MAPS_TESTED = 2_560
 _MAP_STARTS, _MAP_START_ITERATIONS = 9, 150
 _MAP_BOUNDS = (0.1, 0.03, 0.01)  # sums of the relative errors of both moments
+_IMAGE_SHELL = 9  # of the maps that images are of: more than rings are fitted
+_IMAGE_SETS = (  # map, shifts in px of 45, and SNR, None for exact moments
+    ("Gaussians", 0.0, None), ("Gaussians", 0.0, 0.1), ("Gaussians", 0.0, 0.01), ("molecule", 0.0, None),
+    ("molecule", 0.0, 0.1), ("molecule", 2.0, 0.1), ("molecule", 4.0, 0.1),
+)  # fmt: skip
+_IMAGES_PER_BATCH = 2_000
+_MARGIN = 4  # px: moments are of what a round mask holds, shifts included
+_VIEWS_DEGREE, _EXACT_ANGLES = 8, 52
+_COMPARED_BOX = 19  # of maps that are aligned, which end at shell 7
+_PADDED = 8  # the box of a molecule over what is added to each of its sides
 _NO_SYMMETRY = symmetry_operators("C1")
 
 
@@ -513,15 +537,205 @@ def networks_part(folder: Path, structures: int, runs: int, iterations: int) -> 
     ))  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Imaged:
+    """A map and how it is seen.
+
+    Attributes
+    ----------
+    basis : BallBasis
+    coefficients : Tensor, shape (n,), float64
+        Of the map.
+    direction : Tensor, shape (views, 3)
+    probability : Tensor, shape (views,)
+    shift_std : float
+        As a share of the box.
+    """
+
+    basis: BallBasis
+    coefficients: Tensor
+    direction: Tensor
+    probability: Tensor
+    shift_std: float
+
+    @staticmethod
+    def create(volume: Tensor, shift_std: float) -> Imaged:
+        """Of a map (z, y, x), made so strong that pixels of images have the variance one, and eight preferred views."""
+        box = len(volume)
+        basis = BallBasis.create(box, RADIUS * box, _IMAGE_SHELL)
+        values, inside = basis.on_grid()
+        direction, weight = sphere_quadrature(2 * basis.last_degree + _VIEWS_DEGREE)
+        probability = uneven_views(direction, weight, torch.Generator().manual_seed(0))
+        plain = Imaged(basis, values.T @ volume[inside].double(), direction, probability, shift_std)
+        ring = rings_of(box)
+        power = plain.exact(ring, 1).second.diagonal()[0] @ (2 * torch.pi * ring) / box**2
+        return replace(plain, coefficients=plain.coefficients / power.sqrt())
+
+    @property
+    def volume(self) -> Tensor:
+        """(z, y, x), float32."""
+        return self.basis.volume(self.coefficients)
+
+    def exact(self, ring: Tensor, angles: int) -> MomentPair:
+        """Moments of infinitely many images."""
+        model = MapMoments(self.basis, ring, angles, self.direction)
+        return model.of_views(self.coefficients, self.probability, self.shift_std)
+
+    def images(self, snr: float, count: int, generator: torch.Generator) -> Iterator[LowImages]:
+        """Yield noisy images, whitened, on a box that is wider by `_MARGIN` at each side, batch by batch."""
+        old, box = self.basis.box_size, self.basis.box_size + 2 * _MARGIN
+        disk = HalfDisk.create(box)
+        projector = create_projector(box, disk, DEFAULT_OPTIONS)
+        grid = projector.to_grid(torch.nn.functional.pad(self.volume, (_MARGIN,) * 6)[None])
+        transfer = torch.full((_IMAGES_PER_BATCH, len(disk)), snr**0.5)
+        for _ in range(count // _IMAGES_PER_BATCH):
+            view = torch.multinomial(self.probability, _IMAGES_PER_BATCH, replacement=True, generator=generator)
+            angle = 2 * torch.pi * torch.rand(_IMAGES_PER_BATCH, 1, generator=generator)
+            in_plane = torch.from_numpy(Rotation.from_euler("z", angle.numpy()).as_matrix())
+            rotation = (rotations_to(self.direction[view]) @ in_plane).float()
+            clean = projector.project(grid, rotation)[:, :, 0]
+            shift = self.shift_std * old * torch.randn(_IMAGES_PER_BATCH, 2, generator=generator)
+            noise = images_to_disk(torch.randn(_IMAGES_PER_BATCH, box, box, generator=generator), disk)
+            yield LowImages(disk, transfer * clean * shift_phases(disk, shift, box) + noise, transfer)
+
+    def moments(self, ring: Tensor, snr: float, count: int) -> EmpiricalMoments:
+        """Moments of noisy images, at rings of the box of the map."""
+        wider = 1 + 2 * _MARGIN / self.basis.box_size
+        sums: MomentSums | None = None
+        for images in self.images(snr, count, torch.Generator().manual_seed(1)):
+            sums = MomentSums(RingInterpolation(images.disk, wider * ring)) if sums is None else sums
+            sums.add(images)
+        assert sums is not None
+        found = sums.moments()
+        # transforms are divided by the box
+        pair = MomentPair(found.moments.first * wider, found.moments.second * wider**2)
+        return replace(found, ring=ring, moments=pair)
+
+
+def around_circle(pair: MomentPair, angles: int) -> MomentPair:
+    """Moments at fewer angles, without the angular frequencies that these cannot tell apart."""
+    spectrum = torch.fft.rfft(pair.second, norm="forward")[..., : angles // 2]
+    return MomentPair(pair.first, at_angles(spectrum.movedim(2, 0), angles_of(angles)))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was fitted to moments.
+
+    Attributes
+    ----------
+    name : str
+    shift_std : float
+        As a share of the box.
+    angles : int
+        At which the second moment was compared.
+    moments : MomentPair
+        Those of the map.
+    volume : Tensor, shape (z, y, x)
+    """
+
+    name: str
+    shift_std: float
+    angles: int
+    moments: MomentPair
+    volume: Tensor
+
+
+def fits_without_network(data: EmpiricalMoments) -> Iterator[Fit]:
+    """A start, and maps by L-BFGS, the better of two starts: shifts fitted, and left out."""
+    basis = BallBasis.create(_VOLUME_BOX, RADIUS * _VOLUME_BOX, float(data.ring[-1]))
+    direction, weight = sphere_quadrature(2 * basis.last_degree + _VIEWS_DEGREE)
+    views = real_harmonics(_VIEWS_DEGREE, direction)[:, 1:]
+    angles = data.moments.second.shape[-1]
+    model = MapMoments(basis, data.ring, angles, direction)
+    start = MomentObjective(data, basis, _VIEWS_DEGREE, False, 0.0)
+    parameters = start.random_start(torch.Generator().manual_seed(5))
+    yield Fit("none: random blobs", 0.0, angles, start.moments(parameters), basis.volume(start.split(parameters)[0]))
+    for name, fits_shifts, shift_std in (("no network", True, 0.04), ("no network, without shifts", False, 0.0)):
+        wanted = RecoveryOptions(2, 600, _VIEWS_DEGREE, fits_shifts, 0.0)
+        found = min(
+            recovered(data, basis, shift_std, wanted, torch.Generator().manual_seed(5)), key=lambda one: one.objective
+        )
+        probability = torch.softmax(views @ found.log_density + weight.log(), dim=0)
+        moments = model.of_views(found.coefficients, probability, found.shift_std)
+        yield Fit(name, found.shift_std, angles, moments, basis.volume(found.coefficients))
+
+
+def fits_of_networks(data: MomentPair, path: Path, iterations: int) -> Iterator[Fit]:
+    """Maps by fits of the weights of networks."""
+    few = around_circle(data, ANGLES)
+    for name, network in map_networks(path, 0).items():
+        *_, (_, _, shift_std) = fit_network(network, few, iterations, _MAP_FIT_RATE)
+        with torch.no_grad():
+            moments, _ = network(few.first, few.second)
+        yield Fit(name, shift_std, ANGLES, moments, volume_of_network(network, few))
+
+
+def table_of_images(path: Path, molecule: Tensor | None, count: int, iterations: int) -> str:
+    """Fits to moments of noisy images (tables 2.2, 2.3 and 3.2)."""
+    ring = rings_of(_MAP_BOX)
+    weight = torch.ones(len(ring), len(ring), dtype=torch.float64)
+    volumes = {"Gaussians": gaussians_of_volume()} | ({} if molecule is None else {"molecule": molecule})
+    rows: list[list[object]] = []
+    for name, shift_px, snr in _IMAGE_SETS:
+        if name not in volumes:
+            continue
+        imaged = Imaged.create(volumes[name], shift_px * _THESIS_PX)
+        if snr is None:
+            data = EmpiricalMoments(ring, imaged.exact(ring, _EXACT_ANGLES), weight, 0)
+        else:
+            data = imaged.moments(ring, snr, count)
+        exact = imaged.exact(ring, data.moments.second.shape[-1])
+        truth = change_box(imaged.volume[None], _COMPARED_BOX)[0]
+        start = time.process_time()
+        plain, networks = fits_without_network(data), fits_of_networks(data.moments, path, iterations)
+        for fit in chain(plain, networks):
+            seconds = time.process_time() - start
+            of_data, of_exact = (around_circle(pair, fit.angles) for pair in (data.moments, exact))
+            floor, error, true_error = (
+                [f"{float(value):.4f}" for value in relative_errors(one, other, ring, weight)]
+                for one, other in ((of_data, of_exact), (fit.moments, of_data), (fit.moments, of_exact))
+            )
+            shells = fsc_at_best(change_box(fit.volume[None], _COMPARED_BOX)[0], truth)[: len(ring) + 1]
+            is_crossed, reached = bool((shells < 0.5).any()), resolution_at(shells, 0.5, _VOLUME_BOX, 1.0)
+            row = [
+                name, f"{shift_px:g}", "exact" if snr is None else f"{snr:g}", " ".join(floor), fit.name,
+                f"{fit.shift_std / _THESIS_PX:.2f}", " ".join(error), f"{sum(map(float, error)):.4f}",
+                " ".join(true_error), " ".join(f"{value:.2f}" for value in shells[1:].tolist()),
+                f"{reached:.1f}" if is_crossed else f"< {_VOLUME_BOX / len(ring):.1f}", f"{seconds:.0f}",
+            ]  # fmt: skip
+            print(row, flush=True)
+            rows.append(row)
+            start = time.process_time()
+    return table(
+        ["map", "shifts, px of 45", "SNR", "errors of the images' M1, M2", "fitted by", "shifts found",
+         "errors of M1, M2 from the images'", "Kam loss", "from the exact ones", "FSC of shells 1 to 7",
+         "FSC 0.5, voxels", "CPU-seconds"], rows,
+    )  # fmt: skip
+
+
+def images_part(folder: Path, arguments: argparse.Namespace) -> str:
+    """Fits to moments of images."""
+    path = folder / "maps.safetensors"
+    train_map_encoder(path, arguments.structures)
+    molecule = None
+    if arguments.map is not None:
+        volume = read_volume(arguments.map, 1.0).data
+        padded = torch.nn.functional.pad(volume, (len(volume) // _PADDED,) * 6)
+        molecule = change_box(padded[None], _VOLUME_BOX)[0]
+    return table_of_images(path, molecule, arguments.images, arguments.iterations)
+
+
 def main() -> None:
     """Make the tables."""
     parser = script_parser(
         __doc__, work=True, particles=5000, starts=10, streamed=100_000, pairs=500_000, structures=500_000, fits=20,
-        iterations=1000, threads=1,
+        iterations=1000, images=100_000, threads=1,
     )  # fmt: skip
     parser.add_argument(
-        "--parts", nargs="+", choices=("stream", "starts", "volumes", "alignment", "networks"), default=None
+        "--parts", nargs="+", choices=("stream", "starts", "volumes", "alignment", "networks", "images"), default=None
     )
+    parser.add_argument("--map", type=Path, help="of a molecule, for the part images")
     arguments = parser.parse_args()
     use_threads(arguments.threads)
     work, threads = arguments.work, arguments.threads
@@ -542,6 +756,7 @@ def main() -> None:
             table_of_fits(work, arguments.fits, arguments.iterations),
         )),
         "networks": lambda: networks_part(work, arguments.structures, arguments.fits, arguments.iterations),
+        "images": lambda: images_part(work, arguments),
     }  # fmt: skip
     for part in arguments.parts or parts:
         finish(f"moments_{part}", f"{parts[part]()}\n\n{provenance(threads)}", arguments)

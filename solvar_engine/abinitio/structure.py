@@ -39,9 +39,12 @@ _FIRST, _LOW, _MODES, _BETTER_MODES, _FIT = "first_map", "low_search", "modes", 
 class Report(Protocol):
     """Is told how far a search is."""
 
-    def __call__(self, stage: str, share: float, sentence: str, shell: int | None = None) -> None:
-        """Called with the stage, the share of the whole work that is done, a sentence, empty unless there is news, and
-        the last shell that is looked at from now on, where it has changed.
+    def __call__(
+        self, stage: str, share: float, sentence: str, shell: int | None = None, is_caution: bool = False
+    ) -> None:
+        """Called with the stage, the share of the whole work that is done, a sentence, empty unless there is news, the
+        last shell that is looked at from now on, where it has changed, and whether the sentence is to stay with the
+        results.
         """
         ...
 
@@ -343,8 +346,10 @@ class _Work:
     def _reported(self, work: float) -> Report:
         """Report of a part of the work, the first."""
 
-        def report(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
-            self.report(stage, share * work, sentence, shell)
+        def report(
+            stage: str, share: float, sentence: str, shell: int | None = None, is_caution: bool = False
+        ) -> None:
+            self.report(stage, share * work, sentence, shell, is_caution)
 
         return report
 

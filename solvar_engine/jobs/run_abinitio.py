@@ -121,13 +121,15 @@ def _search(
     images = _read_images(params, run_dir, inputs, progress)
     options = SliceOptions(device=compute_device(params))
 
-    def report(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
+    def report(stage: str, share: float, sentence: str, shell: int | None = None, is_caution: bool = False) -> None:
         progress.stage(stage)
         if shell is not None:
             row = {"stage": stage, "shell_max": shell, "seconds": round(progress.seconds(), 3)}
             append_metrics(run_dir.metrics, row)
         progress.to(_READING_STEPS + int(share * _SEARCH_STEPS))
-        if sentence:
+        if is_caution:
+            add_cautions(run_dir, [sentence])
+        elif sentence:
             logger.info("%s: %s", stage, sentence)
 
     try:

@@ -20,7 +20,7 @@ from tests.abinitio.sources import PoselessSource, simulated
 HALF_TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
 
 
-def silent(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
+def silent(stage: str, share: float, sentence: str, shell: int | None = None, is_caution: bool = False) -> None:
     assert 0 <= share <= 1 and stage
 
 
@@ -152,7 +152,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(monkeypatch: pytest.MonkeyPatch)
     whole = find_structure(source, options, silent)
     memory, stages, reached = Memory(), [], []
 
-    def report(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
+    def report(stage: str, share: float, sentence: str, shell: int | None = None, is_caution: bool = False) -> None:
         stages.append(stage)
         reached.extend([] if shell is None else [shell])
 

@@ -305,12 +305,18 @@ def test_without_structure_no_volume_and_no_pose_is_written(outcome, reason, hin
         assert answer.code == 2 and "found no structure" in answer.error and answer.error.count("\n") == 1
 
 
-def test_missing_views_are_said_of_a_structure_too(hinge, tmp_path, caplog):
-    search = TrueStructure(hinge, verdict=verdict(missing=torch.tensor([0.0, 1.0, 0.0])))
+def test_missing_views_and_doubts_of_the_search_are_said_of_a_structure_too(hinge, tmp_path, caplog):
+    known = TrueStructure(hinge, verdict=verdict(missing=torch.tensor([0.0, 1.0, 0.0])))
+
+    def search(source: ParticleSource, options: AbinitioOptions, report: Any, *others: Any, **named: Any) -> Structure:
+        report("coarse search", 0.1, "no map fits well", is_caution=True)
+        return known(source, options, report, *others, **named)
+
     with caplog.at_level(logging.INFO, "solvar_engine"):
         run(AbinitioParams(particles=str(hinge.particles), output=str(tmp_path / "run"), threads=1), search)
     assert "coarse search: half of it is done" in RunDir(tmp_path / "run").log.read_text()
-    assert "views within 70 degrees of rot 90, tilt 90" in read_record(RunDir(tmp_path / "run"))["cautions"][-1]
+    cautions = read_record(RunDir(tmp_path / "run"))["cautions"]
+    assert cautions[-2] == "no map fits well" and "views within 70 degrees of rot 90, tilt 90" in cautions[-1]
 
 
 # ---------------------------------------------------------------- options

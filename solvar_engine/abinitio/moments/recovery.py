@@ -40,6 +40,20 @@ def relative_errors(model: MomentPair, data: MomentPair, ring: Tensor, weight: T
     return errors[0], errors[1]
 
 
+def sampling_error(data: EmpiricalMoments) -> float:
+    """Relative error that the number of the images and their noise make in their second moment.
+
+    Raises
+    ------
+    ValueError
+        If the moments are not those of images.
+    """
+    if data.half_difference is None:
+        raise ValueError("there are no halves of the images")
+    moved = MomentPair(data.moments.first, data.moments.second + data.half_difference)
+    return float(relative_errors(moved, data.moments, data.ring, data.weight)[1])
+
+
 def kam_loss(model: MomentPair, data: MomentPair, ring: Tensor, weight: Tensor) -> Tensor:
     """Sum of the relative errors of both moments (Paul 2024, eq. 3.13)."""
     first, second = relative_errors(model, data, ring, weight)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from solvar_engine.abinitio.mixture import LowImages, far_in_power, low_batches, low_box
 from solvar_engine.abinitio.moments.basis import BallBasis
-from solvar_engine.abinitio.moments.recovery import RecoveryOptions, recovered
+from solvar_engine.abinitio.moments.recovery import RecoveryOptions, recovered, sampling_error
 from solvar_engine.abinitio.moments.steerable import PADDING, moments_of
 from solvar_engine.abinitio.online_em import LEVELS
 from solvar_engine.abinitio.structure import AbinitioOptions, Checkpoint, Report, Structure, find_structure
@@ -20,6 +20,7 @@ from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
 _RADIUS = 0.36  # of the ball that holds the map, over the box
 _SHIFT_STD = 0.04  # of the box, where it is not known
 _READING = 0.5  # of the work
+_EXPLAINED, _LEAST_MISFIT = 1.5, 0.1  # uniform views without junk leave some 5 %, or what sampling makes
 
 
 def map_of_moments(
@@ -65,7 +66,27 @@ def map_of_moments(
             best = found
     if best is None:
         raise ValueError(f"starts is {recovery.starts}, expected at least 1")
+    sentence = sentence_of_misfit(best.second_error, sampling_error(data))
+    if sentence:
+        report("search at low resolution", 1, sentence, is_caution=True)
     return basis.volume(best.coefficients)
+
+
+def sentence_of_misfit(error: float, sampling_error: float) -> str:
+    """Sentence on a second moment that is fitted worse than sampling explains; empty if it is not.
+
+    Parameters
+    ----------
+    error, sampling_error : float
+        Relative errors of the second moment: of the fit from the images, and of the images.
+    """
+    if error < max(_EXPLAINED * sampling_error, _LEAST_MISFIT):
+        return ""
+    return (
+        f"no map fits the second moment of the images better than to {100 * error:.0f} %, of which their number and"
+        f" noise explain {100 * sampling_error:.0f} %: views are far from uniform, or many images show something else;"
+        " compare with --method em"
+    )
 
 
 def _reported(source: ParticleSource, index: Tensor, shell: int, report: Report) -> Iterator[LowImages]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,12 +46,15 @@ class EmpiricalMoments:
         How surely the second moment is known: mean of C^2 C'^2 over its largest value, 0 where there is too little.
     count : int
         Images.
+    half_difference : Tensor, optional, shape (rings, rings, angles)
+        Half of that of the second moments of two halves of the images: as large as the error of that of all.
     """
 
     ring: Tensor
     moments: MomentPair
     weight: Tensor
     count: int
+    half_difference: Tensor | None = None
 
 
 class RingInterpolation:
@@ -144,6 +147,18 @@ class MomentSums:
         self._first_power += power[:, :, 0].real.double().sum(dim=0).cpu()
         self.count += len(images)
 
+    def __add__(self, other: MomentSums) -> MomentSums:
+        """Sums over the images of both."""
+        both = MomentSums(self._interpolation)
+        for one in (self, other):
+            both._signal += one._signal
+            both._power += one._power
+            both._noise += one._noise
+            both._first += one._first
+            both._first_power += one._first_power
+            both.count += one.count
+        return both
+
     def moments(self) -> EmpiricalMoments:
         """Moments without the noise and the transfer functions.
 
@@ -185,15 +200,17 @@ def moments_of(batches: Iterable[LowImages], shell: int) -> EmpiricalMoments:
     ValueError
         If there is no image.
     """
-    sums: MomentSums | None = None
+    halves: list[MomentSums] = []
     for images in batches:
-        if sums is None:
-            ring = torch.arange(_FIRST_RING, shell + 1, dtype=torch.float64)
-            sums = MomentSums(RingInterpolation(images.disk, ring))
-        sums.add(images)
-    if sums is None:
+        if not halves:
+            interpolation = RingInterpolation(images.disk, torch.arange(_FIRST_RING, shell + 1, dtype=torch.float64))
+            halves = [MomentSums(interpolation), MomentSums(interpolation)]
+        for start, half in enumerate(halves):
+            half.add(images[start::2])
+    if not halves:
         raise ValueError("there are no images of which moments could be taken")
-    return sums.moments()
+    found, one, other = (sums.moments() for sums in (halves[0] + halves[1], *halves))
+    return replace(found, half_difference=(one.moments.second - other.moments.second) / 2)
 
 
 def _transform_of_mask(places: Tensor, pixels: Tensor, box_size: int) -> Tensor:

@@ -111,16 +111,23 @@ def plan_gpu(demand: FitDemand, available_bytes: float) -> GpuPlan:
     """
     channels = demand.rank + DECOYS + 2
     of_one_image = _COPIES_OF_SLICES * 8 * len(HalfDisk.create(demand.box_size)) * channels
-    of_images = _images_bytes(demand)
-    needed = _GPU_LIBRARIES_BYTES + _volumes_bytes(demand) + _judging_bytes(demand)
+    of_images, least_batch = _images_bytes(demand), _LEAST_BATCH * of_one_image
+    needed = _gpu_bytes(demand)
     for images_on_gpu in (True, False):
         room = available_bytes - needed - (of_images if images_on_gpu else 0)
-        if room >= _LEAST_BATCH * of_one_image:
+        if room >= least_batch:
             return GpuPlan(images_on_gpu, int(min(room / of_one_image, _LARGEST_BATCH)))
+    is_solver_too_large = _gpu_bytes(replace(demand, solver="batches")) + least_batch <= available_bytes
+    advice = "--solver batches, " if is_solver_too_large else ""
     raise UserError(
-        f"The fit needs about {(needed + _LEAST_BATCH * of_one_image) / 1e6:.0f} MB of GPU memory, but only"
-        f" {available_bytes / 1e6:.0f} MB may be used: choose a smaller --rank or --box, or --device cpu."
+        f"The fit needs about {(needed + least_batch) / 1e6:.0f} MB of GPU memory, but only"
+        f" {available_bytes / 1e6:.0f} MB may be used: choose {advice}a smaller --rank or --box, or --device cpu."
     )
+
+
+def _gpu_bytes(demand: FitDemand) -> float:
+    """Of a GPU, without images."""
+    return _GPU_LIBRARIES_BYTES + _volumes_bytes(demand) + _judging_bytes(demand)
 
 
 def _images_bytes(demand: FitDemand) -> float:

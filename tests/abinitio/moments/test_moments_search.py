@@ -9,11 +9,12 @@ from solvar_engine.abinitio import structure
 from solvar_engine.abinitio.moments import search
 from solvar_engine.abinitio.moments.basis import BallBasis
 from solvar_engine.abinitio.moments.recovery import Recovered, RecoveryOptions
-from solvar_engine.abinitio.moments.search import find_structure_by_moments, map_of_moments
+from solvar_engine.abinitio.moments.search import find_structure_by_moments, map_of_moments, sentence_of_misfit
 from solvar_engine.abinitio.moments.steerable import EmpiricalMoments
 from solvar_engine.abinitio.online_em import Level
 from solvar_engine.abinitio.structure import AbinitioOptions
 from solvar_engine.estimation.model.bands import change_box
+from solvar_engine.imaging.rotation import random_rotations
 from tests.abinitio.sources import simulated
 from tests.abinitio.test_structure import Memory, errors, silent
 
@@ -23,8 +24,9 @@ def test_the_map_of_moments_is_as_strong_and_as_wide_as_that_of_the_images() -> 
     options = AbinitioOptions(shift_std_px=0.7)
     heard: list[float] = []
 
-    def report(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
+    def report(stage: str, share: float, sentence: str, shell: int | None = None, is_caution: bool = False) -> None:
         heard.append(share)
+        assert not is_caution
 
     made = map_of_moments(
         source, torch.arange(2_000), options, RecoveryOptions(starts=1), torch.Generator().manual_seed(0), report
@@ -41,7 +43,7 @@ def test_the_best_start_counts_and_ice_does_not(monkeypatch: pytest.MonkeyPatch)
     source.images[:3] *= 30
     sentences: list[str] = []
 
-    def report(stage: str, share: float, sentence: str, shell: int | None = None) -> None:
+    def report(stage: str, share: float, sentence: str, shell: int | None = None, is_caution: bool = False) -> None:
         sentences.append(sentence)
 
     def recovered(data: EmpiricalMoments, basis: BallBasis, *_: object) -> Iterator[Recovered]:
@@ -55,6 +57,28 @@ def test_the_best_start_counts_and_ice_does_not(monkeypatch: pytest.MonkeyPatch)
     assert "Moments of 97 images were taken in one pass" in sentences
     basis = BallBasis.create(len(made), 0.36 * len(made), 8)
     torch.testing.assert_close(made, basis.volume(torch.ones(len(basis))))
+
+
+def test_moments_that_no_map_of_uniform_views_has_are_a_caution() -> None:
+    rotation = random_rotations(40_000, torch.Generator().manual_seed(3))
+    near = torch.rand(40_000, generator=torch.Generator().manual_seed(4)) < torch.exp(6 * (rotation[:, 0, 2] - 1))
+    source, _, _ = simulated(2_000, signal=0.5, rotation=rotation[near][:2_000])
+    cautions: list[str] = []
+
+    def report(stage: str, share: float, sentence: str, shell: int | None = None, is_caution: bool = False) -> None:
+        cautions.extend([sentence] if is_caution else [])
+
+    map_of_moments(
+        source, torch.arange(2_000), AbinitioOptions(), RecoveryOptions(starts=1), torch.Generator().manual_seed(0),
+        report,
+    )  # fmt: skip
+    assert len(cautions) == 1 and "views are far from uniform" in cautions[0]
+
+
+def test_noise_is_no_misfit() -> None:
+    assert "to 20 %, of which their number and noise explain 10 %" in sentence_of_misfit(0.2, 0.1)
+    assert not sentence_of_misfit(0.2, 0.19)  # so noisy
+    assert not sentence_of_misfit(0.08, 0.01)  # as small as that of other bases
 
 
 def test_a_structure_is_found_from_moments_and_a_stopped_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

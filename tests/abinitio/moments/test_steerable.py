@@ -7,6 +7,7 @@ from torch import Tensor
 from solvar_engine.abinitio.mixture import LowImages
 from solvar_engine.abinitio.moments.analytic import MapMoments, MomentPair, angles_of
 from solvar_engine.abinitio.moments.basis import BallBasis
+from solvar_engine.abinitio.moments.recovery import relative_errors, sampling_error
 from solvar_engine.abinitio.moments.steerable import PADDING, EmpiricalMoments, RingInterpolation, moments_of
 from solvar_engine.imaging.fourier import HalfDisk, images_to_disk, shift_phases
 from solvar_engine.imaging.harmonics import real_harmonics
@@ -101,6 +102,9 @@ def test_moments_of_noisy_shifted_images_are_those_of_the_map(
     # what is left is less the more images there are
     fewer = moments_of([images[:200]], SHELL)
     assert second_error(fewer, expected) > 2 * second_error(found, expected)
+    # halves tell how large it is
+    true_error = relative_errors(fewer.moments, expected, RING, fewer.weight)[1]
+    assert sampling_error(fewer) == pytest.approx(float(true_error), rel=0.3)
     # noise, shifts and transfer functions each matter by more
     interpolation = RingInterpolation(DISK, RING)
     power = images.ctf.square().mean()

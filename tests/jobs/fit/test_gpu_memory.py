@@ -32,6 +32,12 @@ def test_batches_shrink_first_then_images_leave_the_gpu() -> None:
 def test_a_gpu_that_is_too_small_is_refused_in_a_sentence() -> None:
     with pytest.raises(UserError, match=r"needs about \d+ MB of GPU memory, but only 500 MB may be used: choose a"):
         plan_gpu(DEMAND, 5e8)
+    extrapolated = replace(DEMAND, solver="squarem")
+    with pytest.raises(UserError, match="may be used: choose --solver batches, a smaller --rank"):
+        plan_gpu(extrapolated, 1.17e9)
+    plan_gpu(DEMAND, 1.17e9)
+    with pytest.raises(UserError, match="may be used: choose a smaller --rank"):
+        plan_gpu(extrapolated, 5e8)
 
 
 def test_images_on_the_gpu_take_no_memory_of_the_computer() -> None:
