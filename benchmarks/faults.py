@@ -149,12 +149,12 @@ _JUDGING = [
     ),
     *_of(
         "tests/estimation/judging/test_other_frames.py",
-        ("changes = best[leader] - _CHANGE > best", "changes = best[leader] > best", "changes of frame cost nothing"),
+        ("changes = best[leader] - change > best", "changes = best[leader] > best", "changes of frame cost nothing"),
         ("self.of_image == number + 1", "self.of_image == number", "each image in the frame of another part"),
     ),
     *_of(
         "tests/jobs/fit/test_frames.py",
-        ("1 - after < _LEFT * (1 - before)", "1 + after < _LEFT * (1 - before)", "frames that agree are refused"),
+        ("and 1 - after < _LEFT * (1 - before)", "and 1 + after < _LEFT * (1 - before)", "frames that agree are refused"),
         ("return replace(job, inputs=inputs), source.with_pose(pose)", "return replace(job, inputs=inputs), source",
          "images are left at the poses of the list"),
     ),

@@ -48,12 +48,12 @@ def fail_with(error: BaseException):
 def test_every_option_arrives():
     arguments = (
         "fit p.star --output run --rank 6 --mask m.mrc --box 64 --objective ml --projector nearest"
-        " --oversampling 1 --invert-contrast no --root . --cache-mb 100 --scratch /s --resume --threads 2"
-        " --device cuda:1 --seed 7 --debug"
+        " --oversampling 1 --invert-contrast no --one-frame no --root . --cache-mb 100 --scratch /s --resume"
+        " --threads 2 --device cuda:1 --seed 7 --debug"
     )
     assert cli.parse_arguments(arguments.split()) == FitParams(
         particles="p.star", output="run", rank=6, mask="m.mrc", box=64, objective="ml", projector="nearest",
-        oversampling=1, invert_contrast="no", root=".", cache_mb=100, scratch="/s", resume=True,
+        oversampling=1, invert_contrast="no", one_frame="no", root=".", cache_mb=100, scratch="/s", resume=True,
         threads=2, device="cuda:1", seed=7, debug=True,
     )  # fmt: skip
 

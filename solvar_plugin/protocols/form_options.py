@@ -30,6 +30,7 @@ LABELS = {
     "projector": "Interpolation",
     "oversampling": "Oversampling",
     "invert_contrast": "Molecule is dark in the images",
+    "one_frame": "Bring joined refinements into one frame",
     "seed": "Random seed",
     "cache_mb": "Memory for images (MB)",
     "scratch": "Scratch folder",
@@ -56,6 +57,7 @@ _CHOICES = {
     "pose_schedule": {"newton": "Gauss-Newton steps", "paper": "as published"},
     "objective": {"ml": "maximum likelihood", "ls": "least squares"},
     "invert_contrast": {"auto": "find out", "yes": "yes", "no": "no"},
+    "one_frame": {"auto": "where that is clear", "no": "no"},
 }
 
 

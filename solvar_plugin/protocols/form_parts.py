@@ -139,6 +139,13 @@ def add_images(form: Any) -> None:
         "Say it if the engine finds out wrongly, which the mean volume shows: the molecule is then a hole.",
         params.LEVEL_NORMAL,
     )
+    add_choice(
+        form,
+        "oneFrame",
+        FIT["one_frame"],
+        "Say no where the particles are sorted by state and all that is left in them moves as a whole, for example a "
+        "domain that everything else was subtracted from: that looks like two refinements that were joined.",
+    )
     add_bad_images(form, FIT)
 
 
@@ -167,6 +174,7 @@ def image_options(protocol: Any) -> dict[str, Any]:
         # what the form does not show does not count
         "oversampling": FIT["oversampling"].default if projector == NUFFT else protocol.oversampling.get(),
         "invert_contrast": FIT["invert_contrast"].choices[protocol.invertContrast.get()],
+        "one_frame": FIT["one_frame"].choices[protocol.oneFrame.get()],
         "skip_bad_images": protocol.skipBadImages.get(),
     }
 

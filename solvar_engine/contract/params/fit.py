@@ -116,6 +116,11 @@ class FitParams(Params):
         str, "auto", help="whether the molecule is dark in the images: auto finds out and says so",
         choices=("auto", "yes", "no"),
     )
+    one_frame: str = option(
+        str, "auto", help="whether poses of a part of the list that are in a frame of their own, as after joining"
+        " refinements, are brought into that of the others: auto does where that is clear; no only says so",
+        choices=("auto", "no"),
+    )
     root: str | None = option(
         str, None, help="folder that relative stack paths start from; without it, the STAR file's folder,"
         " then the current one, or for a .cs file the project's",

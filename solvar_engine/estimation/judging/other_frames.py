@@ -27,7 +27,7 @@ from solvar_engine.reconstruction.normal_equations import accumulate_normal_equa
 
 Map = NDArray[np.float32]
 
-FEWEST = 40
+FEWEST = 25
 """Images of each half-set, of a part whose mean can tell."""
 
 _MOST = 2_000  # images of each half-set that are looked at
@@ -35,8 +35,8 @@ _ITERATIONS = 4  # of conjugate gradients: low frequencies are seen evenly
 _BALL = 0.42  # radius over the box
 _FIRST_SHELL, _RESOLVED_SHELL = 2, 0.3  # and correlation of half-maps, of shells that tell of agreement
 _ALIKE, _NEARLY_ALIKE = 0.97, 0.8  # agreement of parts in one frame, and of those in frames that hardly differ
-_LEFT = 0.4  # of the disagreement, that is left at most in another frame: else it is one of molecules
-_CHANGE = 20.0  # log-likelihood that another frame has to explain more of a run of images
+_AS_ONE, _LEFT = 0.95, 0.4  # agreement in another frame, and disagreement left at most: else molecules differ
+_CHANGE, _IMAGES = 20.0, 5.0  # log-likelihood that a change of frame costs, and of so many images what frames gain
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def _frame_of(mean: _PartMean, reference: _PartMean, before: float) -> Frame | N
 
 
 def _is_found(before: float, after: float) -> bool:
-    return before < _ALIKE and 1 - after < _LEFT * (1 - before)
+    return before < _ALIKE and after > _AS_ONE and 1 - after < _LEFT * (1 - before)
 
 
 def followed_frames(gain: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -255,21 +255,25 @@ def followed_frames(gain: NDArray[np.float64]) -> NDArray[np.int64]:
     Returns
     -------
     ndarray, shape (n,), int64
-        Of the likeliest path, each change of frame counting as much as a log-likelihood of `_CHANGE` (Viterbi 1967).
+        Of the likeliest path (Viterbi 1967). Each change of frame costs what several images gain by one over another:
+        in clear images conformations differ by more than chance does.
 
     Examples
     --------
-    >>> followed_frames(np.array([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0], [0.0, 30.0], [0.0, 30.0]])).tolist()
-    [0, 0, 0, 1, 1]
+    >>> gain = np.repeat([[9.0, 0.0], [0.0, 9.0]], 10, axis=0)
+    >>> gain[3] = 0.0, 9.0
+    >>> np.flatnonzero(followed_frames(gain)).tolist()
+    [10, 11, 12, 13, 14, 15, 16, 17, 18, 19]
     """
     count, frames = gain.shape
+    change = max(_CHANGE, _IMAGES * float(np.median(np.ptp(gain, axis=1))))
     came_from = np.zeros((count, frames), dtype=np.int64)
     best = np.zeros(frames)
     for row in range(count):
         leader = int(best.argmax())
-        changes = best[leader] - _CHANGE > best
+        changes = best[leader] - change > best
         came_from[row] = np.where(changes, leader, np.arange(frames))
-        best = np.where(changes, best[leader] - _CHANGE, best) + gain[row]
+        best = np.where(changes, best[leader] - change, best) + gain[row]
     path = np.empty(count, dtype=np.int64)
     state = int(best.argmax())
     for row in range(count - 1, -1, -1):

@@ -27,6 +27,8 @@ _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
 def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
     """Find parts whose images see the molecule in another frame than most, and bring their poses into that one.
 
+    If that is not wanted, it is only said.
+
     Returns
     -------
     job : FitJob
@@ -46,7 +48,10 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         job.checkpoint.save("frames", found)
     if not len(found):
         return job, source
-    job.add_cautions(list(sentences_of_frames(found, stack)), come_first=True)
+    is_mended = job.params.one_frame == "auto"
+    job.add_cautions(list(sentences_of_frames(found, stack, is_mended)), come_first=True)
+    if not is_mended:
+        return job, source
     pose = found.in_one(stack.pose)
     inputs = replace(job.inputs, stack=stack.with_pose(pose), other_frame=found.of_image)
     return replace(job, inputs=inputs), source.with_pose(pose)
@@ -68,8 +73,13 @@ def _ways_to_part(stack: ParticleStack) -> Iterator[Tensor]:
         yield blocks
 
 
-def sentences_of_frames(found: OtherFrames, stack: ParticleStack) -> Iterator[str]:
-    """Say which images are in which frame beside the others."""
+def sentences_of_frames(found: OtherFrames, stack: ParticleStack, are_mended: bool) -> Iterator[str]:
+    """Say which images are in which frame beside the others, and what is done about it."""
+    done = (
+        "they are brought into that of the others, which --one-frame no leaves if the molecule moves as a whole"
+        if are_mended
+        else "they are left there, as asked for"
+    )
     for number in range(len(found)):
         members = found.of_image == number + 1
         frame = found.frame(number)
@@ -83,7 +93,7 @@ def sentences_of_frames(found: OtherFrames, stack: ParticleStack) -> Iterator[st
             f"The poses of {counted(len(rows), 'image')} of {stack.path} ({_where(members, stack)}) are in another"
             f" frame than those of the others, {' and '.join(what)}, as after joining refinements (the means agree by"
             f" {float(found.agreement[number]):.2f}, in one frame by {float(found.agreement_in_frame[number]):.2f}):"
-            " they are brought into that of the others; refining all together would be more accurate"
+            f" {done}; refining all together would be more accurate"
         )
 
 

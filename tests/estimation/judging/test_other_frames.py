@@ -13,16 +13,17 @@ from solvar_engine.imaging.frames import Frame
 from solvar_engine.imaging.rotation import random_rotations
 from solvar_engine.imaging.types import Pose
 
-CHANGE = 20.0
-
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_likeliest_sequence_is_found(seed):
-    gain = np.random.default_rng(seed).normal(scale=15.0, size=(7, 3))
+    generator = np.random.default_rng(seed)
+    gain = generator.normal(size=(7, 3))
+    gain[generator.choice(7, 3, replace=False)] += generator.normal(scale=40.0, size=(3, 3))
+    change = max(20.0, 5 * np.median(gain.max(axis=1) - gain.min(axis=1)))
 
     def value(path):
         changes = sum(one != other for one, other in itertools.pairwise(path))
-        return sum(gain[row, frame] for row, frame in enumerate(path)) - CHANGE * changes
+        return sum(gain[row, frame] for row, frame in enumerate(path)) - change * changes
 
     best = max(itertools.product(range(3), repeat=7), key=value)
     assert value(followed_frames(gain).tolist()) == pytest.approx(value(best))
@@ -34,6 +35,15 @@ def test_images_that_tell_nothing_stay_with_their_neighbours():
     found = followed_frames(gain)
     assert not found[:20].any() and found[40:].all()
     assert np.count_nonzero(np.diff(found)) == 1
+
+
+def test_single_clear_images_do_not_change_frames():
+    gain = np.zeros((40, 2))
+    gain[:, 0] = 100.0
+    gain[[7, 15, 16], 1] = 300.0
+    assert not followed_frames(gain).any()
+    gain[25:, 1] = 300.0
+    assert np.flatnonzero(followed_frames(gain)).tolist() == list(range(25, 40))
 
 
 def test_poses_of_each_frame_are_brought_into_one():

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 
 import numpy as np
 import pytest
 import torch
 
-from solvar_engine.contract.params import ReconstructParams
+from solvar_engine.contract.params import FitParams, ReconstructParams
 from solvar_engine.contract.results import OTHER_FRAME, read_components, read_latents
-from solvar_engine.contract.run import RunDir
+from solvar_engine.contract.run import RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile
+from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.metadata import read_metadata
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.frames import Frame
 from solvar_engine.imaging.rotation import angular_distance_deg, rotvec_to_rotation
 from solvar_engine.jobs.decisions import read_cautions
+from solvar_engine.jobs.fit.frames import settle_frames
+from solvar_engine.jobs.fit.inputs import read_inputs
+from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.jobs.fit.start import read_images
 from solvar_engine.jobs.states.particles import open_stack, read_run_particles
 from tests.jobs.conftest import PARTICLES, PIXEL_SIZE, RANK, run_in_process
 
@@ -71,6 +77,21 @@ def test_the_list_that_was_fitted_still_belongs_to_its_images(joined):
     np.testing.assert_array_equal(row, np.arange(PARTICLES))
     torch.testing.assert_close(stack.pose.shift, particles.metadata.pose.shift, atol=1e-3, rtol=0)
     torch.testing.assert_close(stack.pose.rotation, particles.metadata.pose.rotation)
+
+
+def test_frames_are_left_if_that_is_asked_for(joined, tmp_path):
+    listed = str(joined.path.parent / "data" / "particles.star")
+    params = FitParams(particles=listed, output=str(tmp_path / "run"), rank=1, one_frame="no")
+    run = RunDir(params.output)
+    with prepared(run, params, resume=False):
+        write_params(run, params)
+        job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
+        with closing(job.progress):
+            images = read_images(job)
+            left, same = settle_frames(job, images)
+    assert left.inputs.other_frame is None and same is images
+    (caution,) = read_cautions(run)
+    assert "another frame" in caution and "left there, as asked for" in caution
 
 
 def test_one_refinement_is_left_alone(fitted):
