@@ -154,7 +154,8 @@ _JUDGING = [
     ),
     *_of(
         "tests/jobs/fit/test_frames.py",
-        ("and 1 - after < _LEFT * (1 - before)", "and 1 + after < _LEFT * (1 - before)", "frames that agree are refused"),
+        ("and 1 - after < _LEFT * (1 - before)", "and 1 + after < _LEFT * (1 - before)",
+         "frames that agree are refused"),
         ("return replace(job, inputs=inputs), source.with_pose(pose)", "return replace(job, inputs=inputs), source",
          "images are left at the poses of the list"),
     ),
