@@ -99,7 +99,7 @@ class OtherFrames:
 
 
 def find_other_frames(
-    source: ParticleSource, halves: tuple[Tensor, Tensor], part: Tensor, options: SliceOptions
+    source: ParticleSource, halves: tuple[Tensor, Tensor], rows: Tensor, part: Tensor, options: SliceOptions
 ) -> OtherFrames:
     """Compare the means of parts with that of the largest one.
 
@@ -107,6 +107,9 @@ def find_other_frames(
     ----------
     source : ParticleSource
     halves : tuple of two Tensors, int64
+        Rows that means are made of.
+    rows : Tensor, shape (m,), int64
+        That are asked for their frame; the others are said to be in that of most.
     part : Tensor, shape (n,), int64
         Part of each image, from 0. Where frames differ, images of one part may be of several: they are followed in the
         order of parts, and of rows in a part.
@@ -120,10 +123,13 @@ def find_other_frames(
     frames = _frames_of([mean for mean in of_others if mean is not None], of_most)
     if not frames:
         return found
-    gain = torch.stack([parts.evidence(of_most, frame) for frame in (Frame.same(), *frames)], dim=1)
-    order = part.argsort(stable=True)
+    rows = rows[part[rows].argsort(stable=True)]
+    gain = torch.stack([parts.evidence(rows, of_most, frame) for frame in (Frame.same(), *frames)], dim=1)
     followed = torch.zeros_like(part)
-    followed[order] = torch.from_numpy(followed_frames(gain[order].numpy()))
+    followed[rows] = torch.from_numpy(followed_frames(gain.numpy()))
+    size = torch.bincount(followed[torch.cat(halves)])
+    if int(size.argmax()) > 0:  # the largest part is not in the frame of most
+        return find_other_frames(source, halves, rows.sort().values, followed, options)
     of_most = parts.mean(followed == 0)
     for number, start in enumerate(frames, start=1):
         members = followed == number
@@ -206,10 +212,9 @@ class _Parts:
         correlation = fsc(first, second, _ball(len(first)).to(first.device))
         return _PartMean(sign * first, sign * second, correlation, self.low.pixel_size)
 
-    def evidence(self, mean: _PartMean, frame: Frame) -> Tensor:
-        """Log-likelihood (n,) of all images under a mean, which they see from a frame, over that without a molecule."""
-        view = self.source.with_pose(frame.posed(self.source.pose))
-        rows, low = torch.arange(len(view)), LowBand.of(view)
+    def evidence(self, rows: Tensor, mean: _PartMean, frame: Frame) -> Tensor:
+        """Log-likelihood (m,) of images under a mean, which they see from a frame, over that without a molecule."""
+        low = LowBand.of(self.source.with_pose(frame.posed(self.source.pose)))
         power, cross = scale_evidence(low, rows, low.disk, mean.filtered(), self.options).unbind(dim=1)
         return cross.abs() - 0.5 * power  # whether the molecule is bright in them is not known yet
 

@@ -15,12 +15,14 @@ from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.other_frames import FEWEST, OtherFrames, find_other_frames
 from solvar_engine.imaging.rotation import rotation_to_rotvec
+from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.pose_doubts import partitions
 
 _MOST_PARTS = 16  # that are looked at: lists that were joined are few
 _IMAGES_A_BLOCK = 2.5 * FEWEST
 _SHOWN_PARTS = 3
+_OF_ROWS = "rows "
 _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
 
 
@@ -41,10 +43,12 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
     if found is None:
         job.progress.stage("frames")
         one, two = (stack.each_image_once(half) for half in job.inputs.halves)
+        rows = stack.each_image_once(torch.arange(len(stack)))
         found = OtherFrames.none(len(stack))
         for part in _ways_to_part(stack):
             if not len(found):
-                found = find_other_frames(source, (one, two), part, job.projector_options)
+                found = find_other_frames(source, (one, two), rows, part, job.projector_options)
+        found = replace(found, of_image=found.of_image[stack.first_of_image()])
         job.checkpoint.save("frames", found)
     if not len(found):
         return job, source
@@ -52,9 +56,19 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
     job.add_cautions(list(sentences_of_frames(found, stack, is_mended)), come_first=True)
     if not is_mended:
         return job, source
-    pose = found.in_one(stack.pose)
+    pose = _in_one_frame(stack, found)
     inputs = replace(job.inputs, stack=stack.with_pose(pose), other_frame=found.of_image)
     return replace(job, inputs=inputs), source.with_pose(pose)
+
+
+def _in_one_frame(stack: ParticleStack, found: OtherFrames) -> Pose:
+    """Poses in one frame; what a symmetry makes of one is made anew, about the axes there."""
+    if stack.list_row is None:
+        return found.in_one(stack.pose)
+    first = stack.first_of_image()
+    one = found.in_one(stack.pose[first])
+    turn = stack.pose.rotation.double() @ stack.pose.rotation[first].double().mT
+    return Pose((turn @ one.rotation.double()).to(one.rotation), one.shift)
 
 
 def _ways_to_part(stack: ParticleStack) -> Iterator[Tensor]:
@@ -64,8 +78,7 @@ def _ways_to_part(stack: ParticleStack) -> Iterator[Tensor]:
         number = torch.zeros(len(stack), dtype=torch.int64)
         for place, (_, members) in enumerate(parts):
             number[torch.from_numpy(members)] = place
-        is_of_rows = parts[0][0].startswith("rows ")
-        if is_of_rows:
+        if parts[0][0].startswith(_OF_ROWS):
             blocks = number if blocks is None or len(stack) >= _IMAGES_A_BLOCK * len(parts) else blocks
         elif 1 < len(parts) <= _MOST_PARTS:
             yield number
@@ -100,6 +113,8 @@ def sentences_of_frames(found: OtherFrames, stack: ParticleStack, are_mended: bo
 def _where(members: Tensor, stack: ParticleStack) -> str:
     """Name some images by the parts that they are, else by their rows."""
     for parts in partitions(stack, np.arange(len(stack))):
+        if parts[0][0].startswith(_OF_ROWS):
+            break
         of_part = [(name, members[torch.from_numpy(rows)].double().mean()) for name, rows in parts]
         names = [name for name, share in of_part if share > 0]
         if len(parts) > 1 and all(share in (0, 1) for _, share in of_part):
