@@ -154,7 +154,7 @@ _JUDGING = [
     ),
     *_of(
         "tests/jobs/fit/test_frames.py",
-        ("and 1 - after < _LEFT * (1 - before)", "and 1 + after < _LEFT * (1 - before)",
+        ("after > _AS_ONE and 1 - after <", "after > _AS_ONE and 1 + after <",
          "frames that agree are refused"),
         ("return replace(job, inputs=inputs), source.with_pose(pose)", "return replace(job, inputs=inputs), source",
          "images are left at the poses of the list"),

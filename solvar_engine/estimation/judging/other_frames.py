@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.estimation.judging.grey_scales import LowBand, scale_evidence
-from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
+from solvar_engine.estimation.model.bands import band_box
+from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, volume_to_ft
 from solvar_engine.imaging.frames import Frame, best_frame, in_frame, polished
 from solvar_engine.imaging.masks import sphere_mask
 from solvar_engine.imaging.sampling import sample_of
@@ -36,6 +37,8 @@ _BALL = 0.42  # radius over the box
 _FIRST_SHELL, _RESOLVED_SHELL = 2, 0.3  # and correlation of half-maps, of shells that tell of agreement
 _ALIKE, _NEARLY_ALIKE = 0.97, 0.8  # agreement of parts in one frame, and of those in frames that hardly differ
 _AS_ONE, _LEFT = 0.95, 0.4  # agreement in another frame, and disagreement left at most: else molecules differ
+_SHELL_OF_ENDS, _RESOLVED_END, _ONE_MOLECULE = 16, 0.5, 0.85  # of the ends of a component, whose noise is not known
+_ROUNDS_OF_CLUSTERS = 10
 _CHANGE, _IMAGES = 20.0, 5.0  # log-likelihood that a change of frame costs, and of so many images what frames gain
 
 
@@ -285,3 +288,48 @@ def followed_frames(gain: NDArray[np.float64]) -> NDArray[np.int64]:
         path[row] = state
         state = int(came_from[row, state])
     return path
+
+
+def frame_between_ends(
+    mean: Tensor, eigenvolume: Tensor, z: Tensor, correlation: Tensor, pixel_size: float
+) -> tuple[Frame, float, float] | None:
+    """Frame of the molecule at one end of a component beside that at the other, if both show one molecule.
+
+    Images of two frames in one list, in no order, are two states, each the other one mirrored, turned and moved.
+
+    Parameters
+    ----------
+    mean, eigenvolume : Tensor, shape (z, y, x)
+    z : Tensor, shape (n,)
+        Coordinates along the eigenvolume; their two clusters are the ends.
+    correlation : Tensor, shape (shells,)
+        Of the half-maps of the mean: shells that both ends are compared in.
+    pixel_size : float
+        Angstrom.
+
+    Returns
+    -------
+    tuple of Frame, float, float, or None
+        And how the ends agree as they are, and in that frame.
+    """
+    border = z.double().mean()
+    for _ in range(_ROUNDS_OF_CLUSTERS):
+        upper, lower = z[z > border].double().mean(), z[z <= border].double().mean()
+        border = 0.5 * (upper + lower)
+    low = band_box(min(_SHELL_OF_ENDS, len(correlation) - 1), len(mean))
+    ends = [fourier_crop_volume((mean + place.to(mean) * eigenvolume).cpu(), low) for place in (upper, lower)]
+    ball, size = _ball(low), pixel_size * len(mean) / low
+    compared = torch.nonzero(correlation[: _SHELL_OF_ENDS + 1].cpu() > _RESOLVED_END).flatten()
+    compared = compared[(compared >= _FIRST_SHELL) & (compared < low // 2)]
+    if not len(compared):
+        return None
+
+    def agreement(one: Tensor) -> float:
+        return float(fsc(one, ends[1], ball)[compared].mean())
+
+    before = agreement(ends[0])
+    if before > _NEARLY_ALIKE:
+        return None
+    frame = best_frame(ends[0].numpy(), ends[1].numpy(), ball.numpy(), size)
+    after = agreement(torch.from_numpy(in_frame(ends[0].numpy(), frame, size)))
+    return (frame, before, after) if after > _ONE_MOLECULE and 1 - after < _LEFT * (1 - before) else None

@@ -13,8 +13,10 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.images import LEAST_CONTRAST
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.judging.components import Components
+from solvar_engine.estimation.judging.other_frames import frame_between_ends
 from solvar_engine.estimation.model.contrast import LARGEST_VARIANCE
 from solvar_engine.imaging.shells import resolution_at
+from solvar_engine.jobs.fit.frames import in_words
 from solvar_engine.jobs.fit.job import FitJob
 
 _MANY_OUTLIERS = 0.15  # of all images: more than picks without particles usually are
@@ -25,7 +27,7 @@ _WIDE_TURN_DEG, _WIDE_MOVE_PX = 10.0, 5.0  # beyond which poses are not in the n
 
 
 def cautions_of(
-    job: FitJob, images: PreparedParticles, halves: HalfSetFit, components: Components, contrast: Tensor
+    job: FitJob, images: PreparedParticles, halves: HalfSetFit, components: Components, z: Tensor, contrast: Tensor
 ) -> list[str]:
     """Say what is at its limit or impossible.
 
@@ -36,6 +38,8 @@ def cautions_of(
         As they were read.
     halves : HalfSetFit
     components : Components
+    z : Tensor, shape (n, r)
+        Latent coordinates.
     contrast : Tensor, shape (n,)
         Of all images, as it is written.
 
@@ -49,6 +53,7 @@ def cautions_of(
         *_of_contrasts(halves, contrast),
         *_of_resolution(images, halves),
         *_of_power(halves, components),
+        *_of_frames(job, halves, components, z),
         *_of_rank(job, components),
         *_of_noise(job, images, halves),
         *_of_poses(halves),
@@ -104,6 +109,21 @@ def _of_power(halves: HalfSetFit, components: Components) -> Iterator[str]:
         yield (
             f"the components have {power / of_mean:.2g} times the power of the mean: that can only be if most of the"
             " molecule was subtracted from the images"
+        )
+
+
+def _of_frames(job: FitJob, halves: HalfSetFit, components: Components, z: Tensor) -> Iterator[str]:
+    if not len(components.eigenvalues):
+        return
+    good = ~halves.outlier.cpu()
+    mean, first = halves.mean.mean, components.eigenvolumes[0]
+    found = frame_between_ends(mean, first, z.cpu()[good, 0], halves.mean.fsc, job.pixel_size)
+    if found is not None:
+        frame, before, after = found
+        yield (
+            f"the ends of component 1 show one molecule in two frames, {in_words(frame, job.pixel_size)} (they agree"
+            f" by {before:.2f}, laid on each other by {after:.2f}): unless all that is left in the images moves as a"
+            " whole, poses of two refinements are mixed in the list: refine all of its images together"
         )
 
 

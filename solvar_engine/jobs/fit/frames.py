@@ -14,6 +14,7 @@ from solvar_engine.contract.words import counted
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.other_frames import FEWEST, OtherFrames, find_other_frames
+from solvar_engine.imaging.frames import Frame
 from solvar_engine.imaging.rotation import rotation_to_rotvec
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit.job import FitJob
@@ -95,19 +96,24 @@ def sentences_of_frames(found: OtherFrames, stack: ParticleStack, are_mended: bo
     )
     for number in range(len(found)):
         members = found.of_image == number + 1
-        frame = found.frame(number)
-        turn = degrees(float(rotation_to_rotvec(frame.rotation[None]).norm()))
-        move = float(frame.move.norm())
-        what = ["of the other hand"] if frame.is_mirrored else []
-        what += [f"turned by {turn:.0f} degrees"] if turn > _LEAST_TURN_DEG else []
-        what += [f"moved by {move:.1f} Angstrom"] if move > _LEAST_MOVE * stack.pixel_size else []
+        frame, before, after = found.frame(number), found.agreement[number], found.agreement_in_frame[number]
         rows = stack.each_image_once(torch.nonzero(members).flatten())
         yield (
             f"The poses of {counted(len(rows), 'image')} of {stack.path} ({_where(members, stack)}) are in another"
-            f" frame than those of the others, {' and '.join(what)}, as after joining refinements (the means agree by"
-            f" {float(found.agreement[number]):.2f}, in one frame by {float(found.agreement_in_frame[number]):.2f}):"
-            f" {done}; refining all together would be more accurate"
+            f" frame than those of the others, {in_words(frame, stack.pixel_size)}, as after joining refinements (the"
+            f" means agree by {float(before):.2f}, in one frame by {float(after):.2f}): {done}; refining all together would be"
+            " more accurate"
         )
+
+
+def in_words(frame: Frame, pixel_size: float) -> str:
+    """What a frame is beside another one; the pixel size in Angstrom."""
+    turn = degrees(float(rotation_to_rotvec(frame.rotation[None]).norm()))
+    move = float(frame.move.norm())
+    what = ["of the other hand"] if frame.is_mirrored else []
+    what += [f"turned by {turn:.0f} degrees"] if turn > _LEAST_TURN_DEG else []
+    what += [f"moved by {move:.1f} Angstrom"] if move > _LEAST_MOVE * pixel_size else []
+    return " and ".join(what)
 
 
 def _where(members: Tensor, stack: ParticleStack) -> str:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from solvar_engine.estimation.judging.other_frames import OtherFrames, followed_frames
+from solvar_engine.estimation.judging.other_frames import OtherFrames, followed_frames, frame_between_ends
 from solvar_engine.imaging.frames import Frame
-from solvar_engine.imaging.rotation import random_rotations
+from solvar_engine.imaging.rotation import angular_distance_deg, random_rotations
 from solvar_engine.imaging.types import Pose
+from tests.imaging.test_frames import BOX, MOVE, PIXEL_SIZE, PLACES, TURN, blobs, places_in
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -62,3 +63,26 @@ def test_poses_of_each_frame_are_brought_into_one():
         torch.testing.assert_close(together.shift[row], expected.shift[0])
     torch.testing.assert_close(together.rotation[::2], pose.rotation[::2])
     torch.testing.assert_close(together.shift[::2], pose.shift[::2])
+
+
+def between(first, second):
+    """What is said of two volumes that three and seven of ten images show."""
+    difference = torch.from_numpy(first - second)
+    length = difference.norm()
+    z = torch.where(torch.arange(1000) % 10 < 3, 0.7 * length, -0.3 * length)
+    mean = 0.3 * torch.from_numpy(first) + 0.7 * torch.from_numpy(second)
+    return frame_between_ends(mean, difference / length, z, torch.ones(BOX // 2), PIXEL_SIZE)
+
+
+def test_states_that_are_one_molecule_in_two_frames_are_recognised():
+    frame = Frame(TURN, MOVE, True)
+    found, before, after = between(blobs(places_in(frame)), blobs(PLACES))
+    assert before < 0.3 and after > 0.9 and found.is_mirrored
+    assert float(angular_distance_deg(found.rotation[None], TURN[None])) < 1.5
+    assert float((found.move - MOVE).norm()) < 0.3
+
+
+def test_states_of_which_a_part_has_moved_are_not():
+    moved = PLACES.copy()
+    moved[0] = -PLACES[0]
+    assert between(blobs(moved), blobs(PLACES)) is None

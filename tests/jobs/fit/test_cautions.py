@@ -12,6 +12,9 @@ from solvar_engine.jobs.decisions import with_cautions
 from solvar_engine.jobs.fit.cautions import cautions_of
 
 COUNT = 50
+PLACE = torch.stack(torch.meshgrid(*[torch.arange(8.0) - 4] * 3, indexing="ij"))
+MEAN = torch.exp(-(PLACE - torch.tensor([1.0, -0.5, 0.3])[:, None, None, None]).square().sum(dim=0))
+Z = 0.1 * torch.where(torch.arange(COUNT) % 2 == 0, 1.0, -1.0)[:, None]
 ONES, OF_SECOND = torch.ones(2, 9), torch.tensor([[1.3], [0.25]])
 
 
@@ -30,15 +33,17 @@ def said(contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, noise_o
     fit = Some(
         problem=Some(contrast_variance=ordinary["variance"], mean=torch.full((8, 8, 8), 0.5)),
         source=Some(contrast=ordinary["known"], noise_variance=ordinary["noise"]),
-        mean=Some(fsc=ordinary["fsc"]),
+        mean=Some(fsc=ordinary["fsc"], mean=MEAN),
         outlier=outlier,
         pose_spread=ordinary["spread"],
     )
-    job = Some(asked_rank=rank, tried_rank=2, inputs=Some(stack=Some(group_names=("first", "second"))))
+    stack = Some(group_names=("first", "second"))
+    job = Some(asked_rank=rank, tried_rank=2, inputs=Some(stack=stack), pixel_size=3.0)
     noise = ordinary["noise"] if noise_outside is None else noise_outside
     images = Some(box_size=16, input_box=input_box, pixel_size=3.0, noise_variance=noise)
     contrast = torch.ones(COUNT) if contrast is None else contrast
-    return cautions_of(job, images, fit, Some(eigenvalues=torch.tensor(eigenvalues)), contrast)
+    components = Some(eigenvalues=torch.tensor(eigenvalues), eigenvolumes=MEAN.flip(1)[None] / MEAN.norm())
+    return cautions_of(job, images, fit, components, Z, contrast)
 
 
 def contrasts(*values):
