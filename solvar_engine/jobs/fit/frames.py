@@ -101,8 +101,8 @@ def sentences_of_frames(found: OtherFrames, stack: ParticleStack, are_mended: bo
         yield (
             f"The poses of {counted(len(rows), 'image')} of {stack.path} ({_where(members, stack)}) are in another"
             f" frame than those of the others, {in_words(frame, stack.pixel_size)}, as after joining refinements (the"
-            f" means agree by {float(before):.2f}, in one frame by {float(after):.2f}): {done}; refining all together would be"
-            " more accurate"
+            f" means agree by {float(before):.2f}, in one frame by {float(after):.2f}): {done};"
+            " refining all together would be more accurate"
         )
 
 
