@@ -57,7 +57,7 @@ _CHOICES = {
     "pose_schedule": {"newton": "Gauss-Newton steps", "paper": "as published"},
     "objective": {"ml": "maximum likelihood", "ls": "least squares"},
     "invert_contrast": {"auto": "find out", "yes": "yes", "no": "no"},
-    "one_frame": {"auto": "where that is clear", "no": "no"},
+    "one_frame": {"auto": "where no motion explains it", "yes": "yes", "no": "no"},
 }
 
 

@@ -143,8 +143,9 @@ def add_images(form: Any) -> None:
         form,
         "oneFrame",
         FIT["one_frame"],
-        "Say no where the particles are sorted by state and all that is left in them moves as a whole, for example a "
-        "domain that everything else was subtracted from: that looks like two refinements that were joined.",
+        "Refinements differ in hand, turn and place; the report says if particles of two were joined. Particles that "
+        "are sorted by state look like that, too, where all that they show moves as a whole. So what differs by a "
+        "small turn is left as it is, unless you say _yes_. Say _no_ if the program is wrong.",
     )
     add_bad_images(form, FIT)
 

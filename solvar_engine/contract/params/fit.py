@@ -118,8 +118,8 @@ class FitParams(Params):
     )
     one_frame: str = option(
         str, "auto", help="whether poses of a part of the list that are in a frame of their own, as after joining"
-        " refinements, are brought into that of the others: auto does where that is clear; no only says so",
-        choices=("auto", "no"),
+        " refinements, are brought into that of the others: auto where no motion explains it; no only says so",
+        choices=("auto", "yes", "no"),
     )
     root: str | None = option(
         str, None, help="folder that relative stack paths start from; without it, the STAR file's folder,"

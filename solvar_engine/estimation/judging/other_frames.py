@@ -8,6 +8,7 @@ hardly any more once it is mirrored, turned and moved, sits in another frame. Wh
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import radians
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from solvar_engine.estimation.model.bands import band_box
 from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, volume_to_ft
 from solvar_engine.imaging.frames import Frame, best_frame, in_frame, polished
 from solvar_engine.imaging.masks import sphere_mask
+from solvar_engine.imaging.rotation import rotation_to_rotvec
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.shells import fsc, shells_to_volume
 from solvar_engine.imaging.types import ParticleSource, Pose
@@ -36,7 +38,8 @@ _ITERATIONS = 4  # of conjugate gradients: low frequencies are seen evenly
 _BALL = 0.42  # radius over the box
 _FIRST_SHELL, _RESOLVED_SHELL = 2, 0.3  # and correlation of half-maps, of shells that tell of agreement
 _ALIKE, _NEARLY_ALIKE = 0.97, 0.8  # agreement of parts in one frame, and of those in frames that hardly differ
-_AS_ONE, _LEFT = 0.95, 0.4  # agreement in another frame, and disagreement left at most: else molecules differ
+_AS_ONE, _LEFT = 0.95, 0.15  # agreement in another frame, and disagreement left at most: else molecules differ
+_FAR_RAD = radians(45.0)  # turns between states are smaller
 _SHELL_OF_ENDS, _RESOLVED_END, _ONE_MOLECULE = 16, 0.5, 0.85  # of the ends of a component, whose noise is not known
 _ROUNDS_OF_CLUSTERS = 10
 _CHANGE, _IMAGES = 20.0, 5.0  # log-likelihood that a change of frame costs, and of so many images what frames gain
@@ -81,6 +84,19 @@ class OtherFrames:
     def frame(self, number: int) -> Frame:
         """One of the m frames."""
         return Frame(self.rotation[number], self.move[number], bool(self.is_mirrored[number]))
+
+    @property
+    def is_far(self) -> Tensor:
+        """Frames (m,) that no motion leads to: of the other hand, or turned by much."""
+        return self.is_mirrored | (rotation_to_rotvec(self.rotation).norm(dim=1) > _FAR_RAD)
+
+    def only(self, chosen: Tensor) -> OtherFrames:
+        """Some of the frames (m,), bool, with their images; the others' are said to be in that of most."""
+        number = torch.where(chosen, chosen.cumsum(0), 0)
+        of_image = torch.cat((number.new_zeros(1), number))[self.of_image]
+        parts = (self.rotation, self.move, self.is_mirrored, self.agreement, self.agreement_in_frame)
+        rotation, move, is_mirrored, before, after = (part[chosen] for part in parts)
+        return OtherFrames(rotation, move, is_mirrored, before, after, of_image)
 
     def and_one_more(self, frame: Frame, agreement: tuple[float, float], members: Tensor) -> OtherFrames:
         """The same with one more frame, and its images (n,), bool."""

@@ -30,7 +30,7 @@ _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
 def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
     """Find parts whose images see the molecule in another frame than most, and bring their poses into that one.
 
-    If that is not wanted, it is only said.
+    If that is not wanted, or the molecule may have moved as a whole between them, it is only said.
 
     Returns
     -------
@@ -53,9 +53,11 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         job.checkpoint.save("frames", found)
     if not len(found):
         return job, source
-    is_mended = job.params.one_frame == "auto"
-    job.add_cautions(list(sentences_of_frames(found, stack, is_mended)), come_first=True)
-    if not is_mended:
+    asked = job.params.one_frame
+    is_mended = found.is_far if asked == "auto" else torch.full_like(found.is_mirrored, asked == "yes")
+    job.add_cautions(list(sentences_of_frames(found, stack, asked, is_mended)), come_first=True)
+    found = found.only(is_mended)
+    if not len(found):
         return job, source
     pose = _in_one_frame(stack, found)
     inputs = replace(job.inputs, stack=stack.with_pose(pose), other_frame=found.of_image)
@@ -87,17 +89,19 @@ def _ways_to_part(stack: ParticleStack) -> Iterator[Tensor]:
         yield blocks
 
 
-def sentences_of_frames(found: OtherFrames, stack: ParticleStack, are_mended: bool) -> Iterator[str]:
-    """Say which images are in which frame beside the others, and what is done about it."""
-    done = (
-        "they are brought into that of the others, which --one-frame no leaves if the molecule moves as a whole"
-        if are_mended
-        else "they are left there, as asked for"
-    )
+def sentences_of_frames(
+    found: OtherFrames, stack: ParticleStack, asked: str, is_mended: Tensor
+) -> Iterator[str]:
+    """Say which images are in which frame beside the others, and what is done about it, as was asked."""
     for number in range(len(found)):
         members = found.of_image == number + 1
         frame, before, after = found.frame(number), found.agreement[number], found.agreement_in_frame[number]
         rows = stack.each_image_once(torch.nonzero(members).flatten())
+        done = "they are brought into that of the others, which --one-frame no prevents"
+        if not is_mended[number]:
+            done = "they are left there, as asked for"
+            if asked == "auto":
+                done = "they are left there, as a molecule may move like that: give --one-frame yes if it has not"
         yield (
             f"The poses of {counted(len(rows), 'image')} of {stack.path} ({_where(members, stack)}) are in another"
             f" frame than those of the others, {in_words(frame, stack.pixel_size)}, as after joining refinements (the"

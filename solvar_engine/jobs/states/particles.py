@@ -170,7 +170,8 @@ def open_stack(
     else:
         compared = (particles, stack, row)
         cautions = [*stack.cautions, *_compare_orientations(*compared), *_compare_defocus(*compared)]
-        moved = moved_images(_as_fitted(particles), _list_of(stack.star, stack.metadata), row)
+        given = _list_of(stack.star, stack.metadata)
+        moved = moved_images(_nearer((known, _as_fitted(particles)), given, row), given, row)
         shift[row] = pose.shift + torch.from_numpy(moved).float()
     rotation = stack.pose.rotation.clone()
     rotation[row] = pose.rotation
@@ -180,6 +181,11 @@ def open_stack(
 
 def _list_of(star: StarFile, metadata: ParticleMetadata) -> ParticleList:
     return ParticleList(star, metadata.pose.shift.double().numpy(), metadata.pixel_sizes[0])
+
+
+def _nearer(lists: tuple[ParticleList, ...], given: ParticleList, row: NDArray[np.int64]) -> ParticleList:
+    """The one of some lists from whose origins those of another differ less: images are of that list, or moved."""
+    return min(lists, key=lambda one: float(np.linalg.norm(given.shift[row] - one.shift, axis=1).mean()))
 
 
 def _as_fitted(particles: RunParticles) -> ParticleList:

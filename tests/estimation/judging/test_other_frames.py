@@ -10,7 +10,7 @@ import torch
 
 from solvar_engine.estimation.judging.other_frames import OtherFrames, followed_frames, frame_between_ends
 from solvar_engine.imaging.frames import Frame
-from solvar_engine.imaging.rotation import angular_distance_deg, random_rotations
+from solvar_engine.imaging.rotation import angular_distance_deg, random_rotations, rotvec_to_rotation
 from solvar_engine.imaging.types import Pose
 from tests.imaging.test_frames import BOX, MOVE, PIXEL_SIZE, PLACES, TURN, blobs, places_in
 
@@ -63,6 +63,19 @@ def test_poses_of_each_frame_are_brought_into_one():
         torch.testing.assert_close(together.shift[row], expected.shift[0])
     torch.testing.assert_close(together.rotation[::2], pose.rotation[::2])
     torch.testing.assert_close(together.shift[::2], pose.shift[::2])
+
+
+def test_frames_that_no_motion_leads_to_are_told_and_chosen():
+    near = rotvec_to_rotation(torch.tensor([[0.0, 0.0, 0.7]], dtype=torch.float64))[0]
+    far, move = near @ near, torch.zeros(3, dtype=torch.float64)
+    found = OtherFrames.none(6)
+    for number, frame in enumerate((Frame(far, move, False), Frame(near, move, False), Frame(near, move, True))):
+        found = found.and_one_more(frame, (0.1, 0.9), torch.arange(6) // 2 == number)
+    assert found.is_far.tolist() == [True, False, True]
+    chosen = found.only(found.is_far)
+    assert chosen.of_image.tolist() == [1, 1, 0, 0, 2, 2]
+    torch.testing.assert_close(chosen.rotation, torch.stack((far, near)))
+    assert chosen.is_mirrored.tolist() == [False, True]
 
 
 def between(first, second):

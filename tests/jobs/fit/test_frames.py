@@ -79,6 +79,15 @@ def test_the_list_that_was_fitted_still_belongs_to_its_images(joined):
     torch.testing.assert_close(stack.pose.rotation, particles.metadata.pose.rotation)
 
 
+def test_the_list_of_the_run_belongs_to_them_too(joined):
+    """Its origins are those of one frame, of images that have not moved."""
+    particles, root = read_run_particles(joined), str(joined.path.parent / "data")
+    params = ReconstructParams(run=str(joined.path), output="unused", particles=str(joined.particles), root=root)
+    stack, _, cautions = open_stack(params, particles)
+    torch.testing.assert_close(stack.pose.shift, particles.metadata.pose.shift, atol=1e-3, rtol=0)
+    assert cautions == []
+
+
 def test_frames_are_left_if_that_is_asked_for(joined, tmp_path):
     listed = str(joined.path.parent / "data" / "particles.star")
     params = FitParams(particles=listed, output=str(tmp_path / "run"), rank=1, one_frame="no")
