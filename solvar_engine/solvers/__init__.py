@@ -6,4 +6,7 @@ brings to zero, and count the passes over the sum), the solvers of `descent`, `v
 
 All have one form: `step` moves `point`, and `passes` says what that cost. A solver that follows gradients is one that
 accelerates EM with another field.
+
+Paul 2024 is S. Paul, On learning and optimization in inverse problems with group structured latent variables,
+dissertation, University of Chicago.
 """
