@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from solvar_engine.estimation.judging.given_poses import (
     PoseEvidence,
     mean_and_error,
 )
+
+Parts = tuple[list[str], NDArray[np.int64]]
+"""Names of parts, and the number of the part of each of some rows."""
 
 SIGNIFICANT = 4.0
 """Standard errors of a gain that is one."""
@@ -37,6 +41,7 @@ _NOTABLE_CTF = 0.001  # of the same, which is all that images at low resolution 
 _LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
 _LEAST_OF_CTF = 50  # the same where the scale in each shell is found, too
 _BLOCKS = (2, 4, 8)  # of rows
+_SHOWN = 3  # names in a sentence
 _TRANSFER = "transfer functions"
 _UNLESS = ", unless all that is left in the images is a part that moves"  # which is displaced as a whole
 
@@ -211,7 +216,7 @@ def foreign_parts(evidence: PoseEvidence, stack: ParticleStack) -> str:
     for parts in partitions(stack, evidence.index.numpy()):
         foreign = [name for name, members in parts if _is_foreign(evidence.orientation_gain, members)]
         if foreign:
-            return ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
+            return listed(foreign)
     return ""
 
 
@@ -226,15 +231,35 @@ def _is_foreign(gain: Tensor, members: NDArray[np.bool_]) -> bool:
 
 def partitions(stack: ParticleStack, rows: NDArray[np.int64]) -> Iterator[list[tuple[str, NDArray[np.bool_]]]]:
     """Ways to part some rows as they may have been put together: the name of each part, and which rows it has."""
-    group, paths = stack.group.numpy()[rows], stack.index.paths
-    yield [(f"optics group {stack.group_names[number]}", group == number) for number in np.unique(group)]
-    files = np.array([str(path) for path in paths])[stack.index.stack[rows]]
-    folders = np.array([str(path.parent) for path in paths])[stack.index.stack[rows]]
-    for names in (folders, files):
-        yield [(str(name), names == name) for name in np.unique(names)]
+    for names, part in chain(named_parts(stack, rows), row_blocks(stack, rows)):
+        yield [(name, part == number) for number, name in enumerate(names)]
+
+
+def named_parts(stack: ParticleStack, rows: NDArray[np.int64]) -> Iterator[Parts]:
+    """Optics groups, folders and stacks of some rows: names of those that are there, and the part of each row."""
+    paths, where = stack.index.paths, stack.index.stack[rows]
+    yield _present([f"optics group {name}" for name in stack.group_names], stack.group.numpy()[rows])
+    for of_paths in ([str(path.parent) for path in paths], [str(path) for path in paths]):
+        names, number = np.unique(of_paths, return_inverse=True)
+        yield _present(names.tolist(), number[where])
+
+
+def _present(names: list[str], number: NDArray[np.int64]) -> Parts:
+    present, part = np.unique(number, return_inverse=True)
+    return [names[one] for one in present], part
+
+
+def row_blocks(stack: ParticleStack, rows: NDArray[np.int64]) -> Iterator[Parts]:
+    """More and more blocks of the rows of a list, by name, and the block of each of some rows."""
     row = rows if stack.list_row is None else stack.list_row[rows]
     length = len(stack) if stack.list_row is None else int(stack.list_row.max()) + 1
     for count in _BLOCKS:
         edges = np.linspace(0, length, count + 1).astype(int)
-        pairs = zip(edges[:-1], edges[1:], strict=True)
-        yield [(f"rows {first + 1} to {last}", (first <= row) & (row < last)) for first, last in pairs]
+        names = [f"rows {first + 1} to {last}" for first, last in zip(edges[:-1], edges[1:], strict=True)]
+        yield names, np.searchsorted(edges, row, side="right") - 1
+
+
+def listed(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -18,12 +18,10 @@ from solvar_engine.imaging.frames import Frame
 from solvar_engine.imaging.rotation import rotation_to_rotvec
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit.job import FitJob
-from solvar_engine.jobs.pose_doubts import partitions
+from solvar_engine.jobs.pose_doubts import listed, named_parts, row_blocks
 
 _MOST_PARTS = 16  # that are looked at: lists that were joined are few
 _IMAGES_A_BLOCK = 2.5 * FEWEST
-_SHOWN_PARTS = 3
-_OF_ROWS = "rows "
 _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
 
 
@@ -76,17 +74,13 @@ def _in_one_frame(stack: ParticleStack, found: OtherFrames) -> Pose:
 
 def _ways_to_part(stack: ParticleStack) -> Iterator[Tensor]:
     """Number of the part of each row (n,): by what may have been joined, and by the order of rows."""
-    blocks = None
-    for parts in partitions(stack, np.arange(len(stack))):
-        number = torch.zeros(len(stack), dtype=torch.int64)
-        for place, (_, members) in enumerate(parts):
-            number[torch.from_numpy(members)] = place
-        if parts[0][0].startswith(_OF_ROWS):
-            blocks = number if blocks is None or len(stack) >= _IMAGES_A_BLOCK * len(parts) else blocks
-        elif 1 < len(parts) <= _MOST_PARTS:
-            yield number
-    if blocks is not None:
-        yield blocks
+    rows = np.arange(len(stack))
+    for names, part in named_parts(stack, rows):
+        if 1 < len(names) <= _MOST_PARTS:
+            yield torch.from_numpy(part)
+    coarsest, *finer = row_blocks(stack, rows)
+    *_, (_, block) = coarsest, *(one for one in finer if len(stack) >= _IMAGES_A_BLOCK * len(one[0]))
+    yield torch.from_numpy(block)
 
 
 def sentences_of_frames(
@@ -122,14 +116,12 @@ def in_words(frame: Frame, pixel_size: float) -> str:
 
 def _where(members: Tensor, stack: ParticleStack) -> str:
     """Name some images by the parts that they are, else by their rows."""
-    for parts in partitions(stack, np.arange(len(stack))):
-        if parts[0][0].startswith(_OF_ROWS):
-            break
-        of_part = [(name, members[torch.from_numpy(rows)].double().mean()) for name, rows in parts]
-        names = [name for name, share in of_part if share > 0]
-        if len(parts) > 1 and all(share in (0, 1) for _, share in of_part):
-            others = f" and {len(names) - _SHOWN_PARTS} more" if len(names) > _SHOWN_PARTS else ""
-            return ", ".join(names[:_SHOWN_PARTS]) + others
+    is_member = members.numpy()
+    for names, part in named_parts(stack, np.arange(len(stack))):
+        size, inside = (np.bincount(one, minlength=len(names)) for one in (part, part[is_member]))
+        if len(names) > 1 and ((inside == 0) | (inside == size)).all():
+            return listed([name for name, count in zip(names, inside, strict=True) if count])
     row = np.arange(len(stack)) if stack.list_row is None else stack.list_row
-    listed = np.unique(row[members.numpy()])
-    return f"rows {listed[0] + 1} to {listed[-1] + 1}" + ("" if len(listed) == np.ptp(listed) + 1 else ", with gaps")
+    of_members = np.unique(row[is_member])
+    gaps = "" if len(of_members) == np.ptp(of_members) + 1 else ", with gaps"
+    return f"rows {of_members[0] + 1} to {of_members[-1] + 1}{gaps}"
