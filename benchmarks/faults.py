@@ -454,8 +454,8 @@ _RECONSTRUCTION = [
         "tests/reconstruction/test_mean.py",
         ("radial_average(0.5 * both.density()", "radial_average(both.density()", "prior of the mean twice too strong"),
         ("* (1 - clamped) / clamped", "* clamped / (1 - clamped)", "Wiener filter turned over"),
-        ("shells_to_volume(mean.fsc.clamp(0, 1).float(), box_size)",
-         "shells_to_volume(torch.ones_like(mean.fsc).float(), box_size)", "half-maps for refinement unfiltered"),
+        ("shells_to_volume(correlation.clamp(0, 1).float(), box_size)",
+         "shells_to_volume(torch.ones_like(correlation).float(), box_size)", "half-maps for refinement unfiltered"),
     ),
     *_of(
         "tests/reconstruction/test_normal_equations.py",

@@ -14,7 +14,7 @@ from solvar_engine.estimation.model.bands import Band, change_box, make_band
 from solvar_engine.estimation.poses.likelihood import pose_covariance
 from solvar_engine.estimation.poses.refinement import refine_poses
 from solvar_engine.estimation.poses.uncertainty import PosePrior
-from solvar_engine.imaging.masks import automatic_mask, sphere_mask
+from solvar_engine.imaging.masks import BALL, automatic_mask, sphere_mask
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
@@ -26,7 +26,6 @@ _RELIABLE = 0.143
 _BEYOND = 1.2  # of the shell that half-maps agree on: they share poses, and it is where poses can still gain
 _CONTRAST_VARIANCE = 0.01  # at first
 _CONTRAST_RANGE = (0.3, 3.0)
-_BALL = 0.42
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ def masked(mean: MeanEstimate, pixel_size: float) -> Tensor:
     try:
         return mean.mean * automatic_mask(mean.mean, pixel_size)
     except ValueError:  # nothing stands out
-        return mean.mean * sphere_mask(len(mean.mean), _BALL * len(mean.mean), device=mean.mean.device)
+        return mean.mean * sphere_mask(len(mean.mean), BALL * len(mean.mean), device=mean.mean.device)
 
 
 def next_shell(shell: int, means: Sequence[MeanEstimate], limit: int) -> int:

@@ -22,7 +22,7 @@ from solvar_engine.imaging.shells import shell_count, shell_means, shells_to_vol
 from solvar_engine.imaging.so3_grid import rotation_grid, spacing_for_shell
 from solvar_engine.projectors.create import create_projector
 from solvar_engine.projectors.options import SliceOptions
-from solvar_engine.reconstruction.mean import weak_precision
+from solvar_engine.reconstruction.mean import density_skewness, weak_precision
 from solvar_engine.reconstruction.normal_equations import (
     NormalEquations,
     normal_equations,
@@ -84,8 +84,8 @@ def random_reconstruction(
 def contrast_sign(images: LowImages, generator: torch.Generator, options: SliceOptions) -> int:
     """-1 if the molecule is dark in the images, else 1; density is compact, and a map of random orientations tells."""
     no_symmetry = torch.eye(3, dtype=torch.float64)[None]
-    mean = random_reconstruction(images[:_SIGN_IMAGES], generator, options, no_symmetry).double()
-    return -1 if float((mean * sphere_mask(len(mean), 0.42 * len(mean))).pow(3).sum()) < 0 else 1
+    mean = random_reconstruction(images[:_SIGN_IMAGES], generator, options, no_symmetry)
+    return -1 if density_skewness(mean) < 0 else 1
 
 
 def first_mixture(

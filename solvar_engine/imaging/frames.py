@@ -146,8 +146,7 @@ def best_frame(
     cropped, target = (_cropped(part * mask, box_size) for part in (volume, reference))
     own, place = _centre(cropped), _centre(target)
     turns = super_fibonacci(rotations_for_spacing(_SPACING_DEG))
-    grid = torch.stack(torch.meshgrid(*[torch.arange(box_size) - box_size // 2] * 3, indexing="ij"), dim=-1)
-    offset = grid.flip(-1).reshape(-1, 3) - place  # (x, y, z), from the centre of the reference
+    offset = _voxels(box_size).reshape(-1, 3) - place  # from the centre of the reference
     tried = []
     for is_mirrored in (False, True):
         sign = -1.0 if is_mirrored else 1.0
@@ -173,8 +172,12 @@ def _cropped(volume: NDArray[np.floating], box_size: int) -> Tensor:
 def _centre(volume: Tensor) -> Tensor:
     """Centre (3,) of the dense voxels, px from the middle, (x, y, z)."""
     dense = (volume - _DENSE * volume.max()).clamp_min(0)
-    grid = torch.stack(torch.meshgrid(*[torch.arange(len(volume)) - len(volume) // 2] * 3, indexing="ij"), dim=-1)
-    return (dense[..., None] * grid.flip(-1)).sum(dim=(0, 1, 2)) / dense.sum()
+    return (dense[..., None] * _voxels(len(volume))).sum(dim=(0, 1, 2)) / dense.sum()
+
+
+def _voxels(box_size: int) -> Tensor:
+    """(x, y, z) of each voxel from the middle, px, shape (z, y, x, 3)."""
+    return torch.stack(torch.meshgrid(*[torch.arange(box_size) - box_size // 2] * 3, indexing="ij"), dim=-1).flip(-1)
 
 
 def _sampled(volume: Tensor, matrix: Tensor, offset: Tensor, centre: Tensor) -> Tensor:

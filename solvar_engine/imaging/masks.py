@@ -11,6 +11,9 @@ from torch import Tensor
 
 from solvar_engine.imaging.fourier import low_pass
 
+BALL = 0.42
+"""Radius over the box of the ball that stands in for a mask where there is none: molecules reach no farther."""
+
 
 def real_radius(box_size: int, dimensions: int, device: torch.device | str = "cpu") -> Tensor:
     """Distance of each pixel or voxel from the centre, px, float32."""

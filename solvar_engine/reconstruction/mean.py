@@ -9,7 +9,7 @@ from torch import Tensor
 
 from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
-from solvar_engine.imaging.masks import sphere_mask
+from solvar_engine.imaging.masks import BALL, sphere_mask
 from solvar_engine.imaging.shells import fsc, radial_average, shells_to_volume
 from solvar_engine.reconstruction.normal_equations import NormalEquations, solve
 
@@ -81,10 +81,14 @@ def estimate_mean(
 
 def filtered_halves(mean: MeanEstimate) -> tuple[Tensor, Tensor]:
     """Both half-maps, each shell times the correlation of the halves: what a Wiener filter keeps of one of them."""
-    box_size = mean.mean.shape[-1]
-    gain = shells_to_volume(mean.fsc.clamp(0, 1).float(), box_size)
-    first, second = (ft_to_volume(volume_to_ft(half) * gain, box_size) for half in (mean.half1, mean.half2))
-    return first, second
+    return filtered(mean.half1, mean.fsc), filtered(mean.half2, mean.fsc)
+
+
+def filtered(volume: Tensor, correlation: Tensor) -> Tensor:
+    """A map (z, y, x), each shell times a correlation (shells,)."""
+    box_size = volume.shape[-1]
+    gain = shells_to_volume(correlation.clamp(0, 1).float(), box_size)
+    return ft_to_volume(volume_to_ft(volume) * gain, box_size)
 
 
 def weak_precision(normal: NormalEquations, fraction: float = 0.01) -> Tensor:
@@ -119,5 +123,5 @@ def precision_from_fsc(correlation: Tensor, half_density: Tensor) -> Tensor:
 
 def density_skewness(mean: Tensor) -> float:
     """Third moment of a map inside the box's ball: density is sparse and of one sign, and this tells which."""
-    inside = mean.double() * sphere_mask(mean.shape[-1], 0.42 * mean.shape[-1], device=mean.device)
+    inside = mean.double() * sphere_mask(mean.shape[-1], BALL * mean.shape[-1], device=mean.device)
     return float((inside**3).sum() / (inside**2).sum().clamp_min(1e-30) ** 1.5)

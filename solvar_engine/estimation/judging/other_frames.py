@@ -17,15 +17,15 @@ from torch import Tensor
 
 from solvar_engine.estimation.judging.grey_scales import LowBand, scale_evidence
 from solvar_engine.estimation.model.bands import band_box
-from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, volume_to_ft
+from solvar_engine.imaging.fourier import fourier_crop_volume
 from solvar_engine.imaging.frames import Frame, best_frame, in_frame, polished
-from solvar_engine.imaging.masks import sphere_mask
+from solvar_engine.imaging.masks import BALL, sphere_mask
 from solvar_engine.imaging.rotation import rotation_to_rotvec
 from solvar_engine.imaging.sampling import sample_of
-from solvar_engine.imaging.shells import fsc, shells_to_volume
+from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.projectors.options import SliceOptions
-from solvar_engine.reconstruction.mean import density_skewness, weak_precision
+from solvar_engine.reconstruction.mean import density_skewness, filtered, weak_precision
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations, solve
 
 Map = NDArray[np.float32]
@@ -35,7 +35,6 @@ FEWEST = 25
 
 _MOST = 2_000  # images of each half-set that are looked at
 _ITERATIONS = 4  # of conjugate gradients: low frequencies are seen evenly
-_BALL = 0.42  # radius over the box
 _FIRST_SHELL, _RESOLVED_SHELL = 2, 0.3  # and correlation of half-maps, of shells that tell of agreement
 _ALIKE, _NEARLY_ALIKE = 0.97, 0.8  # agreement of parts in one frame, and of those in frames that hardly differ
 _AS_ONE, _LEFT = 0.95, 0.15  # agreement in another frame, and disagreement left at most: else molecules differ
@@ -135,21 +134,10 @@ def find_other_frames(
     options : SliceOptions
     """
     parts, found = _Parts(source, LowBand.of(source), halves, options), OtherFrames.none(len(source))
-    size = torch.bincount(part[torch.cat(halves)])
-    of_most, *of_others = (parts.mean(part == number, len(size)) for number in size.argsort(descending=True).tolist())
-    if of_most is None:
-        return found
-    frames = _frames_of([mean for mean in of_others if mean is not None], of_most)
-    if not frames:
-        return found
-    rows = rows[part[rows].argsort(stable=True)]
-    gain = torch.stack([parts.evidence(rows, of_most, frame) for frame in (Frame.same(), *frames)], dim=1)
-    followed = torch.zeros_like(part)
-    followed[rows] = torch.from_numpy(followed_frames(gain.numpy()))
-    size = torch.bincount(followed[torch.cat(halves)])
-    if int(size.argmax()) > 0:  # the largest part is not in the frame of most
-        return find_other_frames(source, halves, rows.sort().values, followed, options)
-    of_most = parts.mean(followed == 0)
+    frames, followed = parts.frames(rows, part)
+    if int(parts.sizes(followed).argmax()) > 0:  # the largest part is not in the frame of most
+        frames, followed = parts.frames(rows, followed)
+    of_most = parts.mean(followed == 0) if frames else None
     for number, start in enumerate(frames, start=1):
         members = followed == number
         mean = parts.mean(members)
@@ -173,9 +161,7 @@ class _PartMean:
 
     def filtered(self) -> Tensor:
         """What the half-maps share."""
-        size = len(self.half1)
-        gain = shells_to_volume(self.fsc.clamp(0, 1).float(), size)
-        return ft_to_volume(volume_to_ft(0.5 * (self.half1 + self.half2)) * gain, size)
+        return filtered(0.5 * (self.half1 + self.half2), self.fsc)
 
     def in_frame(self, frame: Frame) -> _PartMean:
         """The same in the frame of the reference."""
@@ -202,7 +188,7 @@ class _PartMean:
 
 
 def _ball(box_size: int) -> Tensor:
-    return sphere_mask(box_size, _BALL * box_size)
+    return sphere_mask(box_size, BALL * box_size)
 
 
 def _compared(mean: _PartMean, reference: _PartMean) -> tuple[Map, Map, Map, float]:
@@ -230,6 +216,23 @@ class _Parts:
         sign = -1.0 if density_skewness(first + second) < 0 else 1.0
         correlation = fsc(first, second, _ball(len(first)).to(first.device))
         return _PartMean(sign * first, sign * second, correlation, self.low.pixel_size)
+
+    def sizes(self, part: Tensor) -> Tensor:
+        """Images of the half-sets in each part."""
+        return torch.bincount(part[torch.cat(self.halves)])
+
+    def frames(self, rows: Tensor, part: Tensor) -> tuple[list[Frame], Tensor]:
+        """Frames beside that of the largest part, and the one of each image: 0 for that, and for all but ``rows``."""
+        followed, size = torch.zeros_like(part), self.sizes(part)
+        of_most, *of_others = (
+            self.mean(part == number, len(size)) for number in size.argsort(descending=True).tolist()
+        )
+        frames = [] if of_most is None else _frames_of([mean for mean in of_others if mean is not None], of_most)
+        if of_most is not None and frames:
+            rows = rows[part[rows].argsort(stable=True)]
+            gain = torch.stack([self.evidence(rows, of_most, frame) for frame in (Frame.same(), *frames)], dim=1)
+            followed[rows] = torch.from_numpy(followed_frames(gain.numpy()))
+        return frames, followed
 
     def evidence(self, rows: Tensor, mean: _PartMean, frame: Frame) -> Tensor:
         """Log-likelihood (m,) of images under a mean, which they see from a frame, over that without a molecule."""

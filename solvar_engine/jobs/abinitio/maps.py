@@ -14,8 +14,7 @@ from solvar_engine.estimation.alternation.means import half_set_equations
 from solvar_engine.estimation.judging.components import Components, LatentBatch, latent_coordinates
 from solvar_engine.estimation.model.bands import make_band
 from solvar_engine.estimation.poses.likelihood import pose_deviation
-from solvar_engine.imaging.masks import automatic_mask, sphere_mask
-from solvar_engine.jobs.fit.first_mean import BALL
+from solvar_engine.imaging.masks import BALL, automatic_mask, sphere_mask
 from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 

@@ -9,7 +9,14 @@ from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.means import half_set_equations
 from solvar_engine.estimation.judging.given_poses import PoseEvidence, mean_and_error, pose_evidence
-from solvar_engine.imaging.masks import distance_of_centres, grown, largest_turned_share, share_of_density, sphere_mask
+from solvar_engine.imaging.masks import (
+    BALL,
+    distance_of_centres,
+    grown,
+    largest_turned_share,
+    share_of_density,
+    sphere_mask,
+)
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.symmetry import symmetry_operators
 from solvar_engine.imaging.types import BatchSource
@@ -25,9 +32,6 @@ from solvar_engine.jobs.pose_doubts import (
 )
 from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean, filtered_halves
-
-BALL = 0.42
-"""Radius of the mask over the box where there is no density to make one from."""
 
 _WRONG_MASK, _SMALL_MASK, _EMPTY_FOCUS = 0.1, 0.5, 0.01  # of the density
 _TURNED, _MOSTLY_HELD = 0.05, 0.8  # of the density, that a mask holds more once it is mirrored back, and holds then

@@ -17,13 +17,12 @@ from solvar_engine.distributed.world import Share
 from solvar_engine.estimation.alternation.means import HalfSetEquations, half_set_equations
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.given_poses import mean_and_error
-from solvar_engine.imaging.masks import automatic_mask, share_of_density, sphere_mask
+from solvar_engine.imaging.masks import BALL, automatic_mask, share_of_density, sphere_mask
 from solvar_engine.imaging.symmetry import asymmetric_unit, symmetry_operators
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.conventions import better_convention
 from solvar_engine.jobs.fit.families import with_equal_pixels
 from solvar_engine.jobs.fit.first_mean import (
-    BALL,
     aberration_cautions,
     evidence_of_poses,
     mask_cautions,

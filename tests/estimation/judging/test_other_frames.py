@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from solvar_engine.estimation.judging import other_frames
 from solvar_engine.estimation.judging.other_frames import OtherFrames, followed_frames, frame_between_ends
 from solvar_engine.imaging.frames import Frame
 from solvar_engine.imaging.rotation import angular_distance_deg, random_rotations, rotvec_to_rotation
 from solvar_engine.imaging.types import Pose
+from solvar_engine.projectors.options import SliceOptions
 from tests.imaging.test_frames import BOX, MOVE, PIXEL_SIZE, PLACES, TURN, blobs, places_in
+from tests.reconstruction.simulated import LinearPhantom, simulate
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -99,3 +102,21 @@ def test_states_of_which_a_part_has_moved_are_not():
     moved = PLACES.copy()
     moved[0] = -PLACES[0]
     assert between(blobs(moved), blobs(PLACES)) is None
+
+
+def test_a_list_whose_halves_are_as_large_ends(monkeypatch):
+    """Each half in the frame of the other, whichever is the reference: the search must not go back and forth."""
+    source = simulate(LinearPhantom.create(1), 120, 16).source
+    asked = []
+
+    def all_in_the_other(gain):
+        asked.append(len(gain))
+        return np.ones(len(gain), dtype=np.int64)
+
+    monkeypatch.setattr(other_frames, "followed_frames", all_in_the_other)
+    monkeypatch.setattr(other_frames, "_frames_of", lambda means, reference: [Frame.same()])
+    monkeypatch.setattr(other_frames._Parts, "evidence", lambda parts, rows, mean, frame: torch.zeros(len(rows)))
+    rows = source.everyone
+    halves = rows[::2], rows[1::2]
+    found = other_frames.find_other_frames(source, halves, rows, (rows >= 60).long(), SliceOptions())
+    assert asked == [120, 120] and len(found) == 0

@@ -30,11 +30,11 @@ from solvar_engine.estimation.judging.given_poses import (
 from solvar_engine.imaging.aberrations import Aberrations, odd_phase_factors
 from solvar_engine.imaging.ctf import ctf_values
 from solvar_engine.imaging.fourier import low_pass
-from solvar_engine.imaging.masks import automatic_mask, grown, share_of_density, soft_edge, sphere_mask
+from solvar_engine.imaging.masks import BALL, automatic_mask, grown, share_of_density, soft_edge, sphere_mask
 from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.types import Pose, Volume
 from solvar_engine.jobs.decisions import ImageDecisions, read_cautions, read_decisions
-from solvar_engine.jobs.fit.first_mean import BALL, evidence_of_poses, mask_cautions, pose_cautions
+from solvar_engine.jobs.fit.first_mean import evidence_of_poses, mask_cautions, pose_cautions
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
