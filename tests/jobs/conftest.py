@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 import torch
 
 from solvar_engine import cli
+from solvar_engine.contract.results import read_components, read_latents
 from solvar_engine.contract.run import RunDir
+from solvar_engine.data.volumes import read_volume
 from solvar_engine.jobs.simulate.files import DataSetFiles
 from tests.jobs.programs import engine_command, engine_environment, heed_signals
 
@@ -35,6 +38,16 @@ def run_in_process(*arguments: object) -> int:
     finally:
         torch.set_num_threads(torch_threads)
         numba.set_num_threads(numba_threads)
+
+
+def assert_fits_agree(run: RunDir, expected: RunDir, eigenvalue: float, mean: float, latent: float) -> None:
+    """Compare two fits: relative errors of eigenvalues and mean, and correlation of the first coordinate, at least."""
+    first, second = (read_components(one.eigenvalues).eigenvalue for one in (run, expected))
+    np.testing.assert_allclose(first, second, rtol=eigenvalue)
+    found, known = (read_volume(one.mean).data for one in (run, expected))
+    assert float((found - known).norm() / known.norm()) < mean
+    z, of_known = (read_latents(one.latents).z[:, 0] for one in (run, expected))
+    assert abs(np.corrcoef(z, of_known)[0, 1]) > latent
 
 
 @pytest.fixture

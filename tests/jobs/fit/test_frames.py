@@ -10,13 +10,12 @@ import pytest
 import torch
 
 from solvar_engine.contract.params import FitParams, ReconstructParams
-from solvar_engine.contract.results import OTHER_FRAME, read_components, read_latents
+from solvar_engine.contract.results import OTHER_FRAME
 from solvar_engine.contract.run import RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.metadata import read_metadata
 from solvar_engine.data.particles import ParticleStack
-from solvar_engine.data.volumes import read_volume
 from solvar_engine.imaging.frames import Frame
 from solvar_engine.imaging.rotation import angular_distance_deg, rotvec_to_rotation
 from solvar_engine.jobs.decisions import read_cautions
@@ -25,7 +24,7 @@ from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images
 from solvar_engine.jobs.states.particles import open_stack, read_run_particles
-from tests.jobs.conftest import PARTICLES, PIXEL_SIZE, RANK, run_in_process
+from tests.jobs.conftest import PARTICLES, PIXEL_SIZE, RANK, assert_fits_agree, run_in_process
 
 FIRST = 190  # of the second refinement
 FRAME = Frame(
@@ -49,12 +48,7 @@ def joined(hinge, tmp_path_factory):
 
 
 def test_joined_refinements_give_what_one_gives(joined, fitted):
-    first, second = (read_components(run.eigenvalues).eigenvalue for run in (joined, fitted))
-    np.testing.assert_allclose(first, second, rtol=0.1)
-    mean, expected = (read_volume(run.mean).data for run in (joined, fitted))
-    assert float((mean - expected).norm() / expected.norm()) < 0.15
-    z, known = (read_latents(run.latents).z[:, 0] for run in (joined, fitted))
-    assert abs(np.corrcoef(z, known)[0, 1]) > 0.98
+    assert_fits_agree(joined, fitted, eigenvalue=0.1, mean=0.15, latent=0.98)
 
 
 def test_poses_and_frames_are_written_and_said(joined, hinge):

@@ -13,7 +13,7 @@ import torch
 
 from solvar_engine.contract.files import read_json
 from solvar_engine.contract.params import FitParams
-from solvar_engine.contract.results import GREY_SCALE, read_components, read_latents
+from solvar_engine.contract.results import GREY_SCALE, read_latents
 from solvar_engine.contract.run import RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.status import StatusTracker
@@ -32,7 +32,7 @@ from solvar_engine.jobs.fit.grey_scales import (
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images
-from tests.jobs.conftest import PARTICLES, RANK, run_in_process
+from tests.jobs.conftest import PARTICLES, RANK, assert_fits_agree, run_in_process
 
 FACTOR, FIRST = -3.0, 170  # of the second group, which begins there
 DARK = np.arange(4, PARTICLES, 6)
@@ -63,12 +63,7 @@ def joined(hinge, tmp_path_factory):
 
 def test_joined_sets_give_what_one_set_gives(joined, fitted):
     assert "of the other sign: these images are turned" in joined.log.read_text()
-    first, second = (read_components(run.eigenvalues).eigenvalue for run in (joined, fitted))
-    np.testing.assert_allclose(first, second, rtol=0.05)
-    mean, expected = (read_volume(run.mean).data for run in (joined, fitted))
-    assert float((mean - expected).norm() / expected.norm()) < 0.02
-    z, known = (read_latents(run.latents).z[:, 0] for run in (joined, fitted))
-    assert abs(np.corrcoef(z, known)[0, 1]) > 0.99
+    assert_fits_agree(joined, fitted, eigenvalue=0.05, mean=0.02, latent=0.99)
     contrast = read_latents(joined.latents).contrast
     assert contrast[:FIRST].mean() == pytest.approx(1, abs=0.05) == contrast[FIRST:].mean()
     scale = StarFile.read(joined.particles).particles.numbers(GREY_SCALE)[GREY_SCALE]
