@@ -151,6 +151,8 @@ _JUDGING = [
         "tests/estimation/judging/test_other_frames.py",
         ("changes = best[leader] - change > best", "changes = best[leader] > best", "changes of frame cost nothing"),
         ("self.of_image == number + 1", "self.of_image == number", "each image in the frame of another part"),
+        ("other.move + (-move if other.is_mirrored else move)", "other.move + move",
+         "first move not mirrored by a second frame"),
     ),
     *_of(
         "tests/jobs/fit/test_frames.py",

@@ -59,6 +59,15 @@ class Frame:
         """Poses that V is seen at, in the frame of the reference."""
         return self.moved(self.rotations(pose.rotation), pose)
 
+    def then(self, other: Frame) -> Frame:
+        """Frame whose poses are those of another one, seen from where this one's are."""
+        move = other.rotation.T @ self.move
+        return Frame(
+            self.rotation @ other.rotation,
+            other.move + (-move if other.is_mirrored else move),
+            self.is_mirrored != other.is_mirrored,
+        )
+
     def moved(self, rotation: Tensor, pose: Pose) -> Pose:
         """The same with orientations (n, 3, 3) that are in the frame of the reference already."""
         shift = pose.shift.double() - rotation.mT[:, :2] @ self.move

@@ -249,11 +249,13 @@ def _present(names: list[str], number: NDArray[np.int64]) -> Parts:
     return [names[one] for one in present], part
 
 
-def row_blocks(stack: ParticleStack, rows: NDArray[np.int64]) -> Iterator[Parts]:
+def row_blocks(
+    stack: ParticleStack, rows: NDArray[np.int64], counts: tuple[int, ...] = _BLOCKS
+) -> Iterator[Parts]:
     """More and more blocks of the rows of a list, by name, and the block of each of some rows."""
     row = rows if stack.list_row is None else stack.list_row[rows]
     length = len(stack) if stack.list_row is None else int(stack.list_row.max()) + 1
-    for count in _BLOCKS:
+    for count in counts:
         edges = np.linspace(0, length, count + 1).astype(int)
         names = [f"rows {first + 1} to {last}" for first, last in zip(edges[:-1], edges[1:], strict=True)]
         yield names, np.searchsorted(edges, row, side="right") - 1

@@ -106,6 +106,22 @@ class OtherFrames:
         )
         return OtherFrames(turns, moves, hands, before, after, torch.where(members, len(self) + 1, self.of_image))
 
+    def then(self, more: OtherFrames) -> OtherFrames:
+        """These frames and those that were found once their images were in one."""
+        together = OtherFrames.none(len(self.of_image))
+        for first, second in torch.stack((self.of_image, more.of_image), dim=1).unique(dim=0).tolist():
+            steps = [(found, number - 1) for found, number in ((self, first), (more, second)) if number]
+            if not steps:
+                continue
+            frame = Frame.same()
+            for found, number in steps:
+                frame = frame.then(found.frame(number))
+            before = min(float(found.agreement[number]) for found, number in steps)
+            after = min(float(found.agreement_in_frame[number]) for found, number in steps)
+            members = (self.of_image == first) & (more.of_image == second)
+            together = together.and_one_more(frame, (before, after), members)
+        return together
+
     def in_one(self, pose: Pose) -> Pose:
         """Poses (n) of all images in the frame of most."""
         rotation, shift = pose.rotation.clone(), pose.shift.clone()

@@ -21,6 +21,7 @@ from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.pose_doubts import listed, named_parts, row_blocks
 
 _MOST_PARTS = 16  # that are looked at: lists that were joined are few
+_BLOCKS, _FEW_ROWS = (2, 4, 8), 16  # of rows, and in so many a part is found that has few
 _IMAGES_A_BLOCK = 2.5 * FEWEST
 _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
 
@@ -44,9 +45,10 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         one, two = (stack.each_image_once(half) for half in job.inputs.halves)
         rows = stack.each_image_once(torch.arange(len(stack)))
         found = OtherFrames.none(len(stack))
-        for part in _ways_to_part(stack):
-            if not len(found):
-                found = find_other_frames(source, (one, two), rows, part, job.projector_options)
+        for part in _ways_to_part(stack):  # a list may have been joined twice
+            together = source.with_pose(found.in_one(stack.pose)) if len(found) else source
+            more = find_other_frames(together, (one, two), rows, part, job.projector_options)
+            found = found.then(more) if len(more) else found
         found = replace(found, of_image=found.of_image[stack.first_of_image()])
         job.checkpoint.save("frames", found)
     if not len(found):
@@ -78,9 +80,10 @@ def _ways_to_part(stack: ParticleStack) -> Iterator[Tensor]:
     for names, part in named_parts(stack, rows):
         if 1 < len(names) <= _MOST_PARTS:
             yield torch.from_numpy(part)
-    coarsest, *finer = row_blocks(stack, rows)
-    *_, (_, block) = coarsest, *(one for one in finer if len(stack) >= _IMAGES_A_BLOCK * len(one[0]))
-    yield torch.from_numpy(block)
+    for counts in (_BLOCKS, (_FEW_ROWS,)):  # the most blocks of them that have images enough
+        fitting = tuple(count for count in counts if count == _BLOCKS[0] or len(stack) >= _IMAGES_A_BLOCK * count)
+        for _, block in row_blocks(stack, rows, fitting[-1:]):
+            yield torch.from_numpy(block)
 
 
 def sentences_of_frames(

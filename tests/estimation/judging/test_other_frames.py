@@ -68,6 +68,27 @@ def test_poses_of_each_frame_are_brought_into_one():
     torch.testing.assert_close(together.shift[::2], pose.shift[::2])
 
 
+@pytest.mark.parametrize("second_hand", [False, True])
+def test_frames_that_are_found_one_after_the_other_are_those_of_both_steps(second_hand):
+    generator = torch.Generator().manual_seed(1)
+    pose = Pose(random_rotations(6, generator).double(), torch.randn(6, 2, generator=generator).double())
+    turns, moves = random_rotations(2, generator).double(), torch.randn(2, 3, generator=generator).double()
+    first, second = Frame(turns[0], moves[0], True), Frame(turns[1], moves[1], second_hand)
+    number = torch.arange(6)
+    by_group = OtherFrames.none(6).and_one_more(first, (0.2, 0.98), number % 2 == 1)
+    by_row = OtherFrames.none(6).and_one_more(second, (0.1, 0.99), number >= 3)
+    together = by_group.then(by_row)
+    assert len(together) == 3 and not together.of_image[[0, 2]].any()
+    assert together.of_image[1] and together.of_image[4] != together.of_image[3]
+    expected, found = by_row.in_one(by_group.in_one(pose)), together.in_one(pose)
+    torch.testing.assert_close(found.rotation, expected.rotation)
+    torch.testing.assert_close(found.shift, expected.shift)
+    of_both = together.of_image[5] - 1
+    assert together.is_mirrored[of_both] == (not second_hand)
+    agreements = float(together.agreement[of_both]), float(together.agreement_in_frame[of_both])
+    assert agreements == pytest.approx((0.1, 0.98))
+
+
 def test_frames_that_no_motion_leads_to_are_told_and_chosen():
     near = rotvec_to_rotation(torch.tensor([[0.0, 0.0, 0.7]], dtype=torch.float64))[0]
     far, move = near @ near, torch.zeros(3, dtype=torch.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,19 +83,52 @@ def test_the_list_of_the_run_belongs_to_them_too(joined):
     assert cautions == []
 
 
-def test_frames_are_left_if_that_is_asked_for(joined, tmp_path):
-    listed = str(joined.path.parent / "data" / "particles.star")
-    params = FitParams(particles=listed, output=str(tmp_path / "run"), rank=1, one_frame="no")
-    run = RunDir(params.output)
+def settled(listed, run, **options):
+    """Images of a list and the fit that is begun on them, both before and after frames were settled."""
+    params = FitParams(particles=str(listed), output=str(run.path), rank=1, **options)
     with prepared(run, params, resume=False):
         write_params(run, params)
         job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
         with closing(job.progress):
             images = read_images(job)
-            left, same = settle_frames(job, images)
+            return images, *settle_frames(job, images)
+
+
+def test_frames_are_left_if_that_is_asked_for(joined, tmp_path):
+    run = RunDir(tmp_path / "run")
+    images, left, same = settled(joined.path.parent / "data" / "particles.star", run, one_frame="no")
     assert left.inputs.other_frame is None and same is images
     (caution,) = read_cautions(run)
     assert "another frame" in caution and "left there, as asked for" in caution
+
+
+def test_a_list_that_was_joined_twice_is_brought_into_one_frame(hinge, tmp_path):
+    """Two optics groups in turns, of either hand, and the last rows of both turned and moved before that."""
+    folder, row = tmp_path / "data", torch.arange(PARTICLES)
+    shutil.copytree(hinge.path, folder)
+    of_first, is_late = row % 5 < 3, row >= 200
+    _write_joined_twice(folder / "particles.star", of_first, is_late)
+    _, job, images = settled(folder / "particles.star", RunDir(tmp_path / "run"))
+    true = ParticleStack.from_star(hinge.particles).pose
+    angle = angular_distance_deg(images.pose.rotation, true.rotation)
+    assert float(angle.mean()) < 3.0
+    frame = job.inputs.other_frame
+    numbers = [frame[part & late].unique().tolist() for part in (of_first, ~of_first) for late in (is_late, ~is_late)]
+    assert sorted(numbers) == [[0], [1], [2], [3]]
+
+
+def _write_joined_twice(path, of_first, is_late):
+    stack, mirrored = ParticleStack.from_star(path), replace(FRAME, rotation=torch.eye(3).double())
+    turned = replace(FRAME, is_mirrored=False).posed(stack.pose)
+    pose = stack.pose[torch.arange(PARTICLES)]
+    pose.rotation[is_late], pose.shift[is_late] = turned.rotation[is_late], turned.shift[is_late]
+    other = mirrored.posed(pose)
+    pose.rotation[~of_first], pose.shift[~of_first] = other.rotation[~of_first], other.shift[~of_first]
+    stack.write_star(path, pose=pose)
+    table = StarFile.read(path)
+    optics = table.optics.only([0, 0]).with_columns({"rlnOpticsGroup": [1, 2], "rlnOpticsGroupName": ["a", "b"]})
+    particles = table.particles.with_columns({"rlnOpticsGroup": (2 - of_first.long()).tolist()})
+    table.replace(table.optics, optics).replace(table.particles, particles).write(path)
 
 
 def test_one_refinement_is_left_alone(fitted):
