@@ -182,7 +182,7 @@ def prepare_particles(
     digest[is_bad] = -1 - torch.nonzero(is_bad).flatten()  # equal only in that they hold nothing
     if int((depth > 0).sum()) <= MOST_CUT * count:
         is_bad |= depth > 0
-    noise = _noise_spectra(spectra, scale, disk, world)
+    noise = _noise_spectra(spectra, torch.where(is_bad, 0, scale), disk, world)
     return PreparedParticles(
         coefficients=coefficients,
         disk=disk,
@@ -337,14 +337,17 @@ def _rows_for_noise(group: Tensor, groups: int, is_first: Tensor) -> Tensor:
 def _noise_spectra(
     spectra: list[list[tuple[Tensor, Tensor]]], scale: Tensor, disk: HalfDisk, world: World
 ) -> Tensor:
-    """Average the spectra (images, shells) of rows of each optics group, as they are after scaling the images."""
+    """Average the spectra (images, shells) of rows of each optics group, as they are after scaling the images.
+
+    Those that are scaled to nothing do not count.
+    """
     pixels = torch.bincount(disk.shell.cpu()) * (1 - math.pi * BACKGROUND_RADIUS**2)  # what the background tells apart
     power = torch.zeros(len(spectra), len(pixels), dtype=torch.float64)
     images = torch.zeros(len(spectra), 1, dtype=torch.float64)
     for group, of_group in enumerate(spectra):
         for rows, of_rows in of_group:
             power[group] += (of_rows * scale[rows, None].double() ** 2).sum(dim=0)
-            images[group] += len(rows)
+            images[group] += int((scale[rows] > 0).sum())
     power, images = world.total(power, images)
     return shrunk_spectra(power / images.clamp_min(1), images * pixels)
 

@@ -168,6 +168,11 @@ def test_images_that_reach_beyond_the_micrograph_are_left_out_unless_most_do(sha
     assert source.repeated_edges.tolist() == [6] * count + [0] * (COUNT - count)
     if share < 0.5:
         assert torch.nonzero(source.is_bad).flatten().tolist() == list(range(count))
+        whole = prepare_particles(
+            ParticleStack.from_star(write_particles(tmp_path / "whole", images[count:])), BOX, scratch=None
+        )
+        typical = source.image_scale[count:] / whole.image_scale  # one factor, as the median is that of other images
+        torch.testing.assert_close(source.noise_variance, whole.noise_variance * typical.mean() ** 2, rtol=0.05, atol=0)
     else:
         assert source.is_bad is None
 
