@@ -206,7 +206,7 @@ _MODEL = [
     *_of(
         "tests/data/test_pixel_faults.py",
         ("part, 1 / len(part)", "part, 1.0", "sum of the pixels beside instead of their average"),
-        ("torch.where(is_bad, 0, scale)", "scale", "noise of images that are left out"),
+        ("is_good = ~is_bad[rows]", "is_good = torch.ones_like(is_bad[rows])", "noise of images that are left out"),
         ("_SURE * _deviation(sharp[nearby])", "0", "fine structure of molecules taken for fixed pixels"),
         ("np.maximum(above, 0) + np.minimum(below, 0)", "np.maximum(above, 0)", "dead pixels not found"),
         ("value - around[:, -1 - _FEW] > limit", "value > limit", "beads taken for single pixels"),

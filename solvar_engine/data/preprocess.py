@@ -156,7 +156,7 @@ def prepare_particles(
                 centred = centred * ratio**2
             centred = centred * shift_phases(disk, shift_px, stack.box_size)
             coefficients[place[rows[members]]] = centred.to(coefficients.device)
-            members &= measured[rows] & ~is_bad[rows]
+            members &= measured[rows]
             if bool(members.any()):
                 power = background_power(images[members], disk).cpu() * ratio**4
                 spectra[g].append((rows[members], power / _seen_share(stack.ctf[rows[members]], disk, extent)))
@@ -182,7 +182,7 @@ def prepare_particles(
     digest[is_bad] = -1 - torch.nonzero(is_bad).flatten()  # equal only in that they hold nothing
     if int((depth > 0).sum()) <= MOST_CUT * count:
         is_bad |= depth > 0
-    noise = _noise_spectra(spectra, torch.where(is_bad, 0, scale), disk, world)
+    noise = _noise_spectra(spectra, scale, is_bad, disk, world)
     return PreparedParticles(
         coefficients=coefficients,
         disk=disk,
@@ -335,19 +335,17 @@ def _rows_for_noise(group: Tensor, groups: int, is_first: Tensor) -> Tensor:
 
 
 def _noise_spectra(
-    spectra: list[list[tuple[Tensor, Tensor]]], scale: Tensor, disk: HalfDisk, world: World
+    spectra: list[list[tuple[Tensor, Tensor]]], scale: Tensor, is_bad: Tensor, disk: HalfDisk, world: World
 ) -> Tensor:
-    """Average the spectra (images, shells) of rows of each optics group, as they are after scaling the images.
-
-    Those that are scaled to nothing do not count.
-    """
+    """Average the spectra (images, shells) of good rows of each optics group, as they are after scaling the images."""
     pixels = torch.bincount(disk.shell.cpu()) * (1 - math.pi * BACKGROUND_RADIUS**2)  # what the background tells apart
     power = torch.zeros(len(spectra), len(pixels), dtype=torch.float64)
     images = torch.zeros(len(spectra), 1, dtype=torch.float64)
     for group, of_group in enumerate(spectra):
         for rows, of_rows in of_group:
-            power[group] += (of_rows * scale[rows, None].double() ** 2).sum(dim=0)
-            images[group] += int((scale[rows] > 0).sum())
+            is_good = ~is_bad[rows]
+            power[group] += (of_rows * scale[rows, None].double() ** 2)[is_good].sum(dim=0)
+            images[group] += int(is_good.sum())
     power, images = world.total(power, images)
     return shrunk_spectra(power / images.clamp_min(1), images * pixels)
 

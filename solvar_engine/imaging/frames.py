@@ -60,7 +60,7 @@ class Frame:
         return self.moved(self.rotations(pose.rotation), pose)
 
     def then(self, other: Frame) -> Frame:
-        """Frame whose poses are those of another one, seen from where this one's are."""
+        """Frame by which `posed` gives what it gives by this one, and by another one after that."""
         move = other.rotation.T @ self.move
         return Frame(
             self.rotation @ other.rotation,

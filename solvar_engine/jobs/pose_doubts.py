@@ -23,6 +23,9 @@ from solvar_engine.estimation.judging.given_poses import (
 Parts = tuple[list[str], NDArray[np.int64]]
 """Names of parts, and the number of the part of each of some rows."""
 
+BLOCKS = (2, 4, 8)
+"""Numbers of blocks of rows that a list is parted into."""
+
 SIGNIFICANT = 4.0
 """Standard errors of a gain that is one."""
 
@@ -40,7 +43,6 @@ _NOTABLE = 0.05  # of the gain of the orientations
 _NOTABLE_CTF = 0.001  # of the same, which is all that images at low resolution show of their transfer functions
 _LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
 _LEAST_OF_CTF = 50  # the same where the scale in each shell is found, too
-_BLOCKS = (2, 4, 8)  # of rows
 _SHOWN = 3  # names in a sentence
 _TRANSFER = "transfer functions"
 _UNLESS = ", unless all that is left in the images is a part that moves"  # which is displaced as a whole
@@ -250,7 +252,7 @@ def _present(names: list[str], number: NDArray[np.int64]) -> Parts:
 
 
 def row_blocks(
-    stack: ParticleStack, rows: NDArray[np.int64], counts: tuple[int, ...] = _BLOCKS
+    stack: ParticleStack, rows: NDArray[np.int64], counts: tuple[int, ...] = BLOCKS
 ) -> Iterator[Parts]:
     """More and more blocks of the rows of a list, by name, and the block of each of some rows."""
     row = rows if stack.list_row is None else stack.list_row[rows]

@@ -18,10 +18,10 @@ from solvar_engine.imaging.frames import Frame
 from solvar_engine.imaging.rotation import rotation_to_rotvec
 from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.fit.job import FitJob
-from solvar_engine.jobs.pose_doubts import listed, named_parts, row_blocks
+from solvar_engine.jobs.pose_doubts import BLOCKS, listed, named_parts, row_blocks
 
 _MOST_PARTS = 16  # that are looked at: lists that were joined are few
-_BLOCKS, _FEW_ROWS = (2, 4, 8), 16  # of rows, and in so many a part is found that has few
+_FINE_BLOCKS = 16  # of rows, by which a part is found that has few
 _IMAGES_A_BLOCK = 2.5 * FEWEST
 _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
 
@@ -46,9 +46,8 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         rows = stack.each_image_once(torch.arange(len(stack)))
         found = OtherFrames.none(len(stack))
         for part in _ways_to_part(stack):  # a list may have been joined twice
-            together = source.with_pose(found.in_one(stack.pose)) if len(found) else source
-            more = find_other_frames(together, (one, two), rows, part, job.projector_options)
-            found = found.then(more) if len(more) else found
+            together = source.with_pose(found.in_one(stack.pose))
+            found = found.then(find_other_frames(together, (one, two), rows, part, job.projector_options))
         found = replace(found, of_image=found.of_image[stack.first_of_image()])
         job.checkpoint.save("frames", found)
     if not len(found):
@@ -80,10 +79,10 @@ def _ways_to_part(stack: ParticleStack) -> Iterator[Tensor]:
     for names, part in named_parts(stack, rows):
         if 1 < len(names) <= _MOST_PARTS:
             yield torch.from_numpy(part)
-    for counts in (_BLOCKS, (_FEW_ROWS,)):  # the most blocks of them that have images enough
-        fitting = tuple(count for count in counts if count == _BLOCKS[0] or len(stack) >= _IMAGES_A_BLOCK * count)
-        for _, block in row_blocks(stack, rows, fitting[-1:]):
-            yield torch.from_numpy(block)
+    most = int(len(stack) / _IMAGES_A_BLOCK)
+    usual = max((count for count in BLOCKS if count <= most), default=BLOCKS[0])
+    for _, block in row_blocks(stack, rows, (usual, _FINE_BLOCKS) if most >= _FINE_BLOCKS else (usual,)):
+        yield torch.from_numpy(block)
 
 
 def sentences_of_frames(
