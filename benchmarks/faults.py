@@ -155,8 +155,15 @@ _JUDGING = [
          "first move not mirrored by a second frame"),
     ),
     *_of(
+        "tests/estimation/judging/test_classes.py",
+        ("asked, known = turn % 2, 1 - turn % 2", "asked, known = turn % 2, turn % 2",
+         "images compared with what was made of them"),
+        ("found[batch.index] = (cross - 0.5 * power)", "found[batch.index] = (cross - power)",
+         "resemblance with a wrong weight"),
+    ),
+    *_of(
         "tests/jobs/fit/test_frames.py",
-        ("after > _AS_ONE and 1 - after <", "after > _AS_ONE and 1 + after <",
+        ("after > as_one and 1 - after <", "after > as_one and 1 + after <",
          "frames that agree are refused"),
         ("return replace(job, inputs=inputs), source.with_pose(pose)", "return replace(job, inputs=inputs), source",
          "images are left at the poses of the list"),

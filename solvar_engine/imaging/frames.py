@@ -19,10 +19,10 @@ from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.so3_grid import rotations_for_spacing, super_fibonacci
 from solvar_engine.imaging.types import Pose
 
-_POLISHED_BOX, _POLISH_STEPS = 48, 120
+_POLISHED_BOX, _POLISH_STEPS = 48, 140
 _TURN_STEP, _MOVE_STEP = 0.05, 0.5  # radians and px, of the first simplex
-_SEARCHED_BOX, _SPACING_DEG, _POLISHED = 16, 15.0, 4  # of the search, of which so many are polished
-_ROUNDS = 2  # of polishing what was found from afar
+_SEARCHED_BOX, _SEARCH_STEPS, _SPACING_DEG, _POLISHED = 16, 70, 15.0, 4  # of the search; so many are polished
+_OUTSIDE = 0.02  # of a mask whose frequencies were cut
 _DENSE = 0.3  # of the largest value, of voxels that the centre is found by
 _CHUNK = 200  # turns that are sampled at once
 
@@ -84,17 +84,18 @@ def handed(rotation: Tensor, is_mirrored: bool) -> Tensor:
 
 def in_frame(volume: NDArray[np.floating], frame: Frame, pixel_size: float) -> NDArray[np.float32]:
     """Map (z, y, x) in the frame of the reference, by cubic splines; pixel_size is its own, Angstrom."""
-    return _resampled(spline_filter(volume, order=3), frame, pixel_size)
+    everywhere = _voxels(volume.shape[-1]).reshape(-1, 3).numpy()
+    return _resampled(spline_filter(volume, order=3), everywhere, frame, pixel_size).reshape(volume.shape)
 
 
-def _resampled(spline: NDArray[np.floating], frame: Frame, pixel_size: float) -> NDArray[np.float32]:
-    """The same of the spline coefficients (z, y, x) of V."""
-    size = spline.shape[-1]
+def _resampled(
+    spline: NDArray[np.floating], voxels: NDArray[np.int64], frame: Frame, pixel_size: float
+) -> NDArray[np.float32]:
+    """The same at some voxels (n, 3), (x, y, z) from the middle, of the spline coefficients (z, y, x) of V."""
     matrix = (-1.0 if frame.is_mirrored else 1.0) * frame.rotation.numpy()
-    z, y, x = np.indices(spline.shape) - size // 2
-    place = (np.stack([x, y, z], axis=-1).reshape(-1, 3) + frame.move.numpy() / pixel_size) @ matrix.T
-    values = map_coordinates(spline, place[:, ::-1].T + size // 2, order=3, prefilter=False, mode="constant")
-    return values.reshape(spline.shape).astype(np.float32)
+    place = (voxels + frame.move.numpy() / pixel_size) @ matrix.T + spline.shape[-1] // 2
+    values = map_coordinates(spline, place[:, ::-1].T, order=3, prefilter=False, mode="constant")
+    return values.astype(np.float32)
 
 
 def polished(
@@ -110,28 +111,33 @@ def polished(
     pixel_size : float
         Angstrom.
     """
-    return _polished(frame, volume, reference, mask, pixel_size, _POLISHED_BOX)[0]
+    return _polished(frame, volume, reference, mask, pixel_size, _POLISHED_BOX, _POLISH_STEPS)[0]
 
 
 def _polished(
     frame: SomeFrame, volume: NDArray[np.floating], reference: NDArray[np.floating], mask: NDArray[np.floating],
-    pixel_size: float, most: int,
+    pixel_size: float, most: int, steps: int,
 ) -> tuple[SomeFrame, float]:
-    """The same on a box of a size at most, and the sum."""
+    """The same on a box of a size at most, with so many evaluations, and the sum."""
     box_size = min(volume.shape[-1], most)
     ratio = volume.shape[-1] / box_size
-    cropped, target, inside = (_cropped(part, box_size) for part in (volume, reference, mask))
+    cropped, target = (_cropped(part, box_size) for part in (volume, reference))
+    inside = _cropped(mask, box_size)
+    inside[inside < _OUTSIDE] = 0.0
     spline, size = spline_filter(cropped.numpy(), order=3), pixel_size * ratio
+    is_compared = inside > 0
+    voxels, moved = _voxels(box_size)[is_compared].numpy(), torch.zeros_like(target)
 
-    def at(steps: NDArray[np.float64]) -> SomeFrame:
-        turn = rotvec_to_rotation(torch.from_numpy(steps[None, :3]))[0]
-        return replace(frame, rotation=frame.rotation @ turn, move=frame.move + torch.from_numpy(steps[3:]) * size)
+    def at(step: NDArray[np.float64]) -> SomeFrame:
+        turn = rotvec_to_rotation(torch.from_numpy(step[None, :3]))[0]
+        return replace(frame, rotation=frame.rotation @ turn, move=frame.move + torch.from_numpy(step[3:]) * size)
 
-    def cost(steps: NDArray[np.float64]) -> float:
-        return -float(fsc(torch.from_numpy(_resampled(spline, at(steps), size)), target, inside)[1:].sum())
+    def cost(step: NDArray[np.float64]) -> float:
+        moved[is_compared] = torch.from_numpy(_resampled(spline, voxels, at(step), size))
+        return -float(fsc(moved, target, inside)[1:].sum())
 
     first = np.vstack([np.zeros(6), np.diag([_TURN_STEP] * 3 + [_MOVE_STEP] * 3)])
-    options = {"maxfev": _POLISH_STEPS, "initial_simplex": first, "xatol": 1e-3, "fatol": 1e-3}
+    options = {"maxfev": steps, "initial_simplex": first, "xatol": 1e-3, "fatol": 1e-3}
     found = minimize(cost, np.zeros(6), method="Nelder-Mead", options=options)
     return at(found.x), -float(found.fun)
 
@@ -153,25 +159,23 @@ def best_frame(
     box_size = min(volume.shape[-1], _SEARCHED_BOX)
     size = pixel_size * volume.shape[-1] / box_size
     cropped, target = (_cropped(part * mask, box_size) for part in (volume, reference))
+    is_compared = _cropped(mask, box_size) > _OUTSIDE
     own, place = _centre(cropped), _centre(target)
     turns = super_fibonacci(rotations_for_spacing(_SPACING_DEG))
-    offset = _voxels(box_size).reshape(-1, 3) - place  # from the centre of the reference
+    offset = _voxels(box_size)[is_compared] - place  # from the centre of the reference
     tried = []
     for is_mirrored in (False, True):
         sign = -1.0 if is_mirrored else 1.0
         values = torch.cat([_sampled(cropped, sign * turn, offset, own) for turn in turns.float().split(_CHUNK)])
-        score = values @ target.flatten() / values.norm(dim=1).clamp_min(1e-30)
+        score = values @ target[is_compared] / values.norm(dim=1).clamp_min(1e-30)
         for number in score.topk(_POLISHED).indices.tolist():
             turn = turns[number].double()
             # V(sign G (x + t)) has its centre where G (x + t) is that of V, signed
             move = sign * turn.T @ own.double() - place.double()
             tried.append((float(score[number]), Frame(turn, move * size, is_mirrored)))
     tried = sorted(tried, key=lambda one: -one[0])[:_POLISHED]
-    few = [_polished(one, volume, reference, mask, pixel_size, _SEARCHED_BOX) for _, one in tried]
-    best = max(few, key=lambda pair: pair[1])[0]
-    for _ in range(_ROUNDS):
-        best = polished(best, volume, reference, mask, pixel_size)
-    return best
+    few = [_polished(one, volume, reference, mask, pixel_size, _SEARCHED_BOX, _SEARCH_STEPS) for _, one in tried]
+    return polished(max(few, key=lambda pair: pair[1])[0], volume, reference, mask, pixel_size)
 
 
 def _cropped(volume: NDArray[np.floating], box_size: int) -> Tensor:

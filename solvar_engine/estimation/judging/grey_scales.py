@@ -267,8 +267,13 @@ class LowBand:
     @staticmethod
     def of(source: BatchSource) -> LowBand:
         """Cut a source."""
-        shell_max = min(_SHELL, source.disk.shell_max)
-        return LowBand(source, source.disk.prefix(shell_max), band_box(shell_max, source.box_size))
+        return LowBand(source, source.disk, source.box_size).cut(_SHELL)
+
+    def cut(self, shell: int) -> LowBand:
+        """To a lower band."""
+        shell_max = min(shell, self.disk.shell_max)
+        box_size = band_box(shell_max, self.source.box_size)
+        return replace(self, disk=self.source.disk.prefix(shell_max), box_size=box_size)
 
     @property
     def pixel_size(self) -> float:

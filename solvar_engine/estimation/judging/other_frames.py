@@ -3,6 +3,7 @@
 Each refinement has a frame: which hand, how the map is turned, where its centre is. The mean of images of two is that
 of neither. So each part gets a mean, at low frequencies; one that disagrees with the mean of the largest part, but
 hardly any more once it is mirrored, turned and moved, sits in another frame. Which images do, they tell themselves.
+Where frames are mixed whatever the order of a list, the parts are classes that images are put into.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from solvar_engine.estimation.judging.classes import classes_of_images
 from solvar_engine.estimation.judging.grey_scales import LowBand, scale_evidence
 from solvar_engine.estimation.model.bands import band_box
 from solvar_engine.imaging.fourier import fourier_crop_volume
@@ -33,11 +35,17 @@ Map = NDArray[np.float32]
 FEWEST = 25
 """Images of each half-set, of a part whose mean can tell."""
 
+AS_ONE = 0.95
+"""Agreement of parts in another frame, of which the states are alike."""
+
 _MOST = 2_000  # images of each half-set that are looked at
 _ITERATIONS = 4  # of conjugate gradients: low frequencies are seen evenly
 _FIRST_SHELL, _RESOLVED_SHELL = 2, 0.3  # and correlation of half-maps, of shells that tell of agreement
 _ALIKE, _NEARLY_ALIKE = 0.97, 0.8  # agreement of parts in one frame, and of those in frames that hardly differ
-_AS_ONE, _LEFT = 0.95, 0.15  # agreement in another frame, and disagreement left at most: else molecules differ
+_LEFT = 0.15  # of the disagreement, in another frame, at most: else molecules differ
+_AS_ONE_AFAR = 0.85  # agreement where no motion leads: the states of each frame may differ
+_MOST_SEARCHES = 2  # that find nothing, for a way to part a list
+_CLASSES, _CLASSIFIED = 8, 1_000  # and images of each half-set that are put into them
 _FAR_RAD = radians(45.0)  # turns between states are smaller
 _SHELL_OF_ENDS, _RESOLVED_END, _ONE_MOLECULE = 16, 0.5, 0.85  # of the ends of a component, whose noise is not known
 _ROUNDS_OF_CLUSTERS = 10
@@ -99,7 +107,8 @@ class OtherFrames:
 
     def and_one_more(self, frame: Frame, agreement: tuple[float, float], members: Tensor) -> OtherFrames:
         """The same with one more frame, and its images (n,), bool."""
-        parts = (frame.rotation, frame.move, torch.tensor(frame.is_mirrored), *torch.tensor(agreement).double())
+        agreements = torch.tensor(agreement, dtype=torch.float64)
+        parts = (frame.rotation, frame.move, torch.tensor(frame.is_mirrored), *agreements)
         known = (self.rotation, self.move, self.is_mirrored, self.agreement, self.agreement_in_frame)
         turns, moves, hands, before, after = (
             torch.cat((one, more[None])) for one, more in zip(known, parts, strict=True)
@@ -149,7 +158,38 @@ def find_other_frames(
         order of parts, and of rows in a part.
     options : SliceOptions
     """
-    parts, found = _Parts(source, LowBand.of(source), halves, options), OtherFrames.none(len(source))
+    parts = _Parts(source, LowBand.of(source), halves, options, is_in_order=True)
+    return source.world.agreed(_found_frames(parts, rows, part))
+
+
+def find_mixed_frames(
+    source: ParticleSource, halves: tuple[Tensor, Tensor], rows: Tensor, options: SliceOptions
+) -> OtherFrames:
+    """Compare the means of classes of images, and find frames that no motion leads to, in whatever order they are.
+
+    Parameters
+    ----------
+    source : ParticleSource
+    halves : tuple of two Tensors, int64
+        Of which classes are made.
+    rows : Tensor, shape (m,), int64
+        As in `find_other_frames`: each is asked by itself.
+    options : SliceOptions
+    """
+    first, second = (sample_of(half, _CLASSIFIED) for half in halves)
+    count = min(_CLASSES, min(len(first), len(second)) // (2 * FEWEST))
+    if count < 2:
+        return OtherFrames.none(len(source))
+    low, part = LowBand.of(source), torch.zeros(len(source), dtype=torch.int64)
+    part[first], part[second] = classes_of_images(low, (first, second), count, options)
+    parts = _Parts(source, low, (first, second), options, is_in_order=False)
+    found = _found_frames(parts, rows, part)
+    return source.world.agreed(found.only(found.is_far))
+
+
+def _found_frames(parts: _Parts, rows: Tensor, part: Tensor) -> OtherFrames:
+    """Frames beside that of most images, and the images of each."""
+    found = OtherFrames.none(len(part))
     frames, followed = parts.frames(rows, part)
     if int(parts.sizes(followed).argmax()) > 0:  # the largest part is not in the frame of most
         frames, followed = parts.frames(rows, followed)
@@ -161,9 +201,9 @@ def find_other_frames(
             continue
         frame = polished(start, *_compared(mean, of_most))
         before, after = mean.agreement(of_most), mean.in_frame(frame).agreement(of_most)
-        if _is_found(before, after):
+        if _is_found(frame, before, after):
             found = found.and_one_more(frame, (before, after), members)
-    return source.world.agreed(found)
+    return found
 
 
 @dataclass(frozen=True)
@@ -215,12 +255,13 @@ def _compared(mean: _PartMean, reference: _PartMean) -> tuple[Map, Map, Map, flo
 
 @dataclass(frozen=True)
 class _Parts:
-    """Images at low frequencies, of which parts are looked at."""
+    """Images at low frequencies, of which parts are looked at: of rows in order, or of such as are alike."""
 
     source: ParticleSource
     low: LowBand
     halves: tuple[Tensor, Tensor]
     options: SliceOptions
+    is_in_order: bool
 
     def mean(self, members: Tensor, share: int = 1) -> _PartMean | None:
         """Of some images (n,), bool, or of a sample of them; None of too few."""
@@ -243,11 +284,14 @@ class _Parts:
         of_most, *of_others = (
             self.mean(part == number, len(size)) for number in size.argsort(descending=True).tolist()
         )
-        frames = [] if of_most is None else _frames_of([mean for mean in of_others if mean is not None], of_most)
+        known = [mean for mean in of_others if mean is not None]
+        frames = [] if of_most is None else _frames_of(known, of_most, also_near=self.is_in_order)
         if of_most is not None and frames:
             rows = rows[part[rows].argsort(stable=True)]
             gain = torch.stack([self.evidence(rows, of_most, frame) for frame in (Frame.same(), *frames)], dim=1)
-            followed[rows] = torch.from_numpy(followed_frames(gain.numpy()))
+            followed[rows] = (
+                torch.from_numpy(followed_frames(gain.numpy())) if self.is_in_order else gain.argmax(dim=1)
+            )
         return frames, followed
 
     def evidence(self, rows: Tensor, mean: _PartMean, frame: Frame) -> Tensor:
@@ -257,34 +301,39 @@ class _Parts:
         return cross.abs() - 0.5 * power  # whether the molecule is bright in them is not known yet
 
 
-def _frames_of(means: list[_PartMean], reference: _PartMean) -> list[Frame]:
+def _frames_of(means: list[_PartMean], reference: _PartMean, *, also_near: bool) -> list[Frame]:
     """Frames of means that disagree with a reference: the worst first, others where none that is known suits them."""
     frames: list[Frame] = []
+    in_vain = 0  # parts of several frames, or of other molecules, agree in none
     for before, mean in sorted(((mean.agreement(reference), mean) for mean in means), key=lambda pair: pair[0]):
-        if before > _ALIKE:
+        if before > (_ALIKE if also_near else _NEARLY_ALIKE) or in_vain == _MOST_SEARCHES:
             break
-        if any(mean.in_frame(frame).agreement(reference) > before for frame in frames):
+        if any(_is_found(frame, before, mean.in_frame(frame).agreement(reference)) for frame in frames):
             continue
-        frame = _frame_of(mean, reference, before)
-        if frame is None:  # those that agree better hardly are in another frame
-            break
-        frames.append(frame)
+        frame = _frame_of(mean, reference, before, also_near=also_near)
+        if frame is None:
+            in_vain += 1
+        else:
+            frames.append(frame)
     return frames
 
 
-def _frame_of(mean: _PartMean, reference: _PartMean, before: float) -> Frame | None:
+def _frame_of(mean: _PartMean, reference: _PartMean, before: float, *, also_near: bool) -> Frame | None:
     """Frame in which a mean agrees with a reference, if there is one; ``before`` is how they agree as they are."""
-    near = polished(Frame.same(), *_compared(mean, reference))
-    if _is_found(before, mean.in_frame(near).agreement(reference)):
-        return near
+    if also_near:
+        near = polished(Frame.same(), *_compared(mean, reference))
+        if _is_found(near, before, mean.in_frame(near).agreement(reference)):
+            return near
     if before > _NEARLY_ALIKE:
         return None
     far = best_frame(*_compared(mean, reference))
-    return far if _is_found(before, mean.in_frame(far).agreement(reference)) else None
+    return far if _is_found(far, before, mean.in_frame(far).agreement(reference)) else None
 
 
-def _is_found(before: float, after: float) -> bool:
-    return before < _ALIKE and after > _AS_ONE and 1 - after < _LEFT * (1 - before)
+def _is_found(frame: Frame, before: float, after: float) -> bool:
+    is_far = frame.is_mirrored or float(rotation_to_rotvec(frame.rotation[None]).norm()) > _FAR_RAD
+    as_one = _AS_ONE_AFAR if is_far else AS_ONE
+    return before < _ALIKE and after > as_one and 1 - after < _LEFT * (1 - before)
 
 
 def followed_frames(gain: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from solvar_engine.contract.words import counted
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
-from solvar_engine.estimation.judging.other_frames import FEWEST, OtherFrames, find_other_frames
+from solvar_engine.estimation.judging.other_frames import AS_ONE, FEWEST, OtherFrames, find_mixed_frames, find_other_frames
 from solvar_engine.imaging.frames import Frame
 from solvar_engine.imaging.rotation import rotation_to_rotvec
 from solvar_engine.imaging.types import Pose
@@ -23,6 +23,7 @@ from solvar_engine.jobs.pose_doubts import BLOCKS, listed, named_parts, row_bloc
 _MOST_PARTS = 16  # that are looked at: lists that were joined are few
 _FINE_BLOCKS = 16  # of rows, by which a part is found that has few
 _IMAGES_A_BLOCK = 2.5 * FEWEST
+_STATES_DIFFER = ", the more so as their states differ as well, of which a part may be taken for the frame"
 _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
 
 
@@ -48,6 +49,8 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         for part in _ways_to_part(stack):  # a list may have been joined twice
             together = source.with_pose(found.in_one(stack.pose))
             found = found.then(find_other_frames(together, (one, two), rows, part, job.projector_options))
+        together = source.with_pose(found.in_one(stack.pose))  # or mixed
+        found = found.then(find_mixed_frames(together, (one, two), rows, job.projector_options))
         found = replace(found, of_image=found.of_image[stack.first_of_image()])
         job.checkpoint.save("frames", found)
     if not len(found):
@@ -102,7 +105,7 @@ def sentences_of_frames(
             f"The poses of {counted(len(rows), 'image')} of {stack.path} ({_where(members, stack)}) are in another"
             f" frame than those of the others, {in_words(frame, stack.pixel_size)}, as after joining refinements (the"
             f" means agree by {float(before):.2f}, in one frame by {float(after):.2f}): {done};"
-            " refining all together would be more accurate"
+            f" refining all together would be more accurate{'' if float(after) > AS_ONE else _STATES_DIFFER}"
         )
 
 

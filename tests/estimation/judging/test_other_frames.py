@@ -135,7 +135,7 @@ def test_a_list_whose_halves_are_as_large_ends(monkeypatch):
         return np.ones(len(gain), dtype=np.int64)
 
     monkeypatch.setattr(other_frames, "followed_frames", all_in_the_other)
-    monkeypatch.setattr(other_frames, "_frames_of", lambda means, reference: [Frame.same()])
+    monkeypatch.setattr(other_frames, "_frames_of", lambda means, reference, also_near: [Frame.same()])
     monkeypatch.setattr(other_frames._Parts, "evidence", lambda parts, rows, mean, frame: torch.zeros(len(rows)))
     rows = source.everyone
     halves = rows[::2], rows[1::2]

@@ -131,6 +131,24 @@ def _write_joined_twice(path, of_first, is_late):
     table.replace(table.optics, optics).replace(table.particles, particles).write(path)
 
 
+def test_frames_in_turns_are_told_by_each_image(hinge, tmp_path):
+    """Three frames, one image after the other: no part of the list is in one."""
+    folder, frame = tmp_path / "data", torch.arange(PARTICLES) % 3
+    shutil.copytree(hinge.path, folder)
+    stack = ParticleStack.from_star(folder / "particles.star")
+    pose = stack.pose[torch.arange(PARTICLES)]
+    for number, other in ((1, FRAME), (2, replace(FRAME, is_mirrored=False))):
+        rows, moved = frame == number, other.posed(stack.pose)
+        pose.rotation[rows], pose.shift[rows] = moved.rotation[rows], moved.shift[rows]
+    stack.write_star(folder / "particles.star", pose=pose)
+    _, job, images = settled(folder / "particles.star", RunDir(tmp_path / "run"))
+    true = ParticleStack.from_star(hinge.particles).pose
+    turn = images.pose.rotation.double() @ true.rotation.double().mT
+    assert float(angular_distance_deg(turn, turn[:1].expand_as(turn)).max()) < 5.0
+    found = [job.inputs.other_frame[frame == number].unique().tolist() for number in range(3)]
+    assert sorted(found) == [[0], [1], [2]]
+
+
 def test_one_refinement_is_left_alone(fitted):
     assert OTHER_FRAME not in StarFile.read(fitted.particles).particles
     assert not any("another frame" in one for one in read_cautions(fitted))

@@ -1,0 +1,78 @@
+"""Classes of images at the poses that they have: what a list mixes tells itself apart, whatever the order of its rows.
+
+Each class has a mean at low frequencies, and each image belongs to the class whose mean it resembles most (k-means,
+or 3D classification without alignment; Scheres et al., Nat. Methods 2007). Images resemble what was made of them: so
+those of one half-set are compared with means of the other one, in turns, from classes drawn at random. What images
+share grows from round to round, as in a power iteration; what noise has does not.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.judging.grey_scales import LowBand
+from solvar_engine.estimation.model.slices import slices_of_batch
+from solvar_engine.projectors.base import images_per_call
+from solvar_engine.projectors.create import create_projector
+from solvar_engine.projectors.options import SliceOptions
+from solvar_engine.reconstruction.mean import weak_precision
+from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations, solve
+
+_SHELL = 6  # up to which images are compared
+_ITERATIONS = 4  # of conjugate gradients
+_TURNS = 16  # of the half-sets, at most
+_SETTLED = 0.03  # of the images of either half-set, that change their class
+_SEED = 15
+
+
+def classes_of_images(
+    source: LowBand, halves: tuple[Tensor, Tensor], count: int, options: SliceOptions
+) -> tuple[Tensor, Tensor]:
+    """Put images into classes.
+
+    Parameters
+    ----------
+    source : LowBand
+    halves : tuple of two Tensors, int64
+        Images of independent half-sets.
+    count : int
+        Number of classes; some may end without an image.
+    options : SliceOptions
+
+    Returns
+    -------
+    tuple of two Tensors, int64
+        Class of each image of the half-sets, from 0.
+    """
+    source = source.cut(_SHELL)
+    generator = torch.Generator().manual_seed(_SEED)
+    first, second = (torch.randint(count, (len(half),), generator=generator) for half in halves)
+    classes, changed = [first, second], [1.0, 1.0]
+    for turn in range(_TURNS):
+        asked, known = turn % 2, 1 - turn % 2
+        means = _means(source, halves[known], classes[known], count, options)
+        found = source.world.agreed(_resemblance(source, halves[asked], means, options).argmax(dim=1))
+        changed[asked] = float((found != classes[asked]).double().mean())
+        classes[asked] = found
+        if max(changed) < _SETTLED:
+            break
+    return classes[0], classes[1]
+
+
+def _means(source: LowBand, index: Tensor, of_class: Tensor, count: int, options: SliceOptions) -> Tensor:
+    """Mean of the images of each class, (count, z, y, x); nothing of one without images."""
+    equations = (accumulate_normal_equations(source, index[of_class == one], options) for one in range(count))
+    return torch.stack([solve(one, weak_precision(one), iterations=_ITERATIONS) for one in equations])
+
+
+def _resemblance(source: LowBand, index: Tensor, means: Tensor, options: SliceOptions) -> Tensor:
+    """Log-likelihood (m, classes) of images under each mean, over that without a molecule."""
+    projector = create_projector(source.box_size, source.disk, options)
+    grid, found = projector.to_grid(means), torch.zeros(len(source), len(means), dtype=torch.float64)
+    for batch in source.batches(index, source.disk, images_per_call(projector, len(means) + 1)):
+        _, products, _ = slices_of_batch(projector, grid, batch)
+        power, cross = products.diagonal(dim1=1, dim2=2)[:, :-1], products[:, -1, :-1]
+        found[batch.index] = (cross - 0.5 * power).double().cpu()
+    (found,) = source.world.total(found)
+    return found[index]
