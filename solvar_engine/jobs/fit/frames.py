@@ -13,7 +13,13 @@ from torch import Tensor
 from solvar_engine.contract.words import counted
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
-from solvar_engine.estimation.judging.other_frames import AS_ONE, FEWEST, OtherFrames, find_mixed_frames, find_other_frames
+from solvar_engine.estimation.judging.other_frames import (
+    AS_ONE,
+    FEWEST,
+    OtherFrames,
+    find_mixed_frames,
+    find_other_frames,
+)
 from solvar_engine.imaging.frames import Frame
 from solvar_engine.imaging.rotation import rotation_to_rotvec
 from solvar_engine.imaging.types import Pose
