@@ -206,7 +206,10 @@ def _caution(data: ReportData) -> str:
     foreign = np.flatnonzero(components.has_label(FOREIGN_POSES))
     if len(foreign):
         noun, verb = ("Component", "is") if len(foreign) == 1 else ("Components", "are")
-        sentences.append(f"{noun} {_numbers(foreign)} {verb} no motion, but what orientations of other images leave.")
+        sentences.append(
+            f"{noun} {_numbers(foreign)} {verb} no motion, but what orientations of other images leave, unless images"
+            " show very many states."
+        )
     rest = np.flatnonzero(~components.is_reproducible)
     if len(rest) and len(rest) < len(components):
         noun = "component" if len(rest) == 1 else "components"

@@ -152,7 +152,7 @@ def _summarise(
     if labels:
         found = f"{reproducible} of {counted(len(labels), 'component')} reproducible"
     if FOREIGN_POSES in labels:
-        found = "no motions: components show what wrong orientations leave"
+        found = "no motions, unless images show very many states: components show what wrong orientations leave"
     found += f" inside the focus mask {focus_mask}" if focus_mask and not reproducible else ""
     mean = f"mean at {resolution:.1f} Angstrom" + (" (Nyquist)" if resolution <= 2 * source.pixel_size else "")
     mean = mean if is_resolved else "mean not resolved"
