@@ -167,6 +167,18 @@ class StarTable:
             rows=rows,
         )
 
+    def without(self, columns: Iterable[str]) -> StarTable:
+        """Return a table that lacks some columns, whether it had them or not; every other cell keeps its text."""
+        gone = set(columns) & set(self.columns)
+        if not gone:
+            return self
+        kept = tuple(column for column in self.columns if column not in gone)
+        places = [self.columns.index(column) for column in kept]
+        rows = [" ".join(cells[place] for place in places) for cells in map(_cells_with_quotes, self.rows)]
+        labels = tuple(f"_{column} #{number} " for number, column in enumerate(kept, start=1)) if self.is_loop else ()
+        header = (*(line for line in self.header if not line.startswith("_")), *labels)
+        return dataclasses.replace(self, columns=kept, rows=rows, header=header)
+
     def only(self, rows: Iterable[int]) -> StarTable:
         """Return a table of some rows, from 0, in the given order."""
         return dataclasses.replace(self, rows=[self.rows[row] for row in rows])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.results import IMAGE_COLUMNS
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.words import counted
 from solvar_engine.data.cryosparc.lists import CryosparcParticles, read_list
@@ -268,6 +269,8 @@ class ParticleStack:
     ) -> None:
         """Write the input rows in input order; cells that are not replaced keep their text.
 
+        What an earlier run has said of the images does not stay.
+
         Parameters
         ----------
         path : path
@@ -282,7 +285,8 @@ class ParticleStack:
         for name, values in (extra_columns or {}).items():
             columns[name] = values.cpu().numpy() if isinstance(values, Tensor) else values
         table = self.star.particles
-        self.star.replace(table, table.with_columns(columns) if columns else table).write(path)
+        own = table.without(set(IMAGE_COLUMNS) - set(columns))
+        self.star.replace(table, own.with_columns(columns) if columns else own).write(path)
 
 
 def _check_boxes(metadata: ParticleMetadata, index: ImageIndex, source: str) -> None:

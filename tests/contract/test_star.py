@@ -90,6 +90,23 @@ def test_single_precision_survives_the_round_trip(tmp_path):
     np.testing.assert_array_equal(again.astype(np.float32), values)
 
 
+def test_columns_that_are_taken_out_leave_every_other_cell_alone(tmp_path):
+    lines = ["data_particles", "", "loop_", "_rlnImageName #1", "_solvarOutlier #2", "_rlnAngleRot #3"]
+    path = tmp_path / "list.star"
+    path.write_text("\n".join([*lines, "'1@a b.mrcs' 1 1.50", "2@c.mrcs 0 -0.10 # end", ""]))
+    star = StarFile.read(path)
+    left = star.particles.without(["solvarOutlier", "rlnClassNumber"])
+    star.replace(star.particles, left).write(tmp_path / "left.star")
+    table = StarFile.read(tmp_path / "left.star").particles
+    assert table.columns == ("rlnImageName", "rlnAngleRot")
+    assert table.text("rlnImageName") == ["1@a b.mrcs", "2@c.mrcs"]
+    assert [row.split()[-1] for row in table.rows] == ["1.50", "-0.10"]
+    assert [line.split() for line in left.header if line.startswith("_")] == [
+        ["_rlnImageName", "#1"], ["_rlnAngleRot", "#2"],
+    ]  # fmt: skip
+    assert star.particles.without(["rlnClassNumber"]) is star.particles
+
+
 def test_lists_comments_and_columns_without_numbers(tmp_path):
     star = read(
         tmp_path,

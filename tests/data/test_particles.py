@@ -459,6 +459,18 @@ def test_written_rows_are_the_input_rows(write_particles, tmp_path):
     np.testing.assert_allclose(contrast, np.linspace(0.5, 1.5, 6), rtol=1e-6)
 
 
+def test_what_an_earlier_run_said_does_not_stay(write_particles, tmp_path):
+    """A grey scale or frame of an earlier list is not that of a run that found none."""
+    path = write_particles(tmp_path)
+    scale = torch.linspace(0.5, 1.5, 6)
+    earlier = {"solvarGreyScale": scale, "solvarOtherFrame": scale > 1, "solvarParticleId": scale}
+    ParticleStack.from_star(path).write_star(path, extra_columns=earlier)
+    ParticleStack.from_star(path).write_star(tmp_path / "now.star", extra_columns={"solvarContrast": scale})
+    table = StarFile.read(tmp_path / "now.star").particles
+    assert [column for column in table.columns if column.startswith("solvar")] == ["solvarParticleId", "solvarContrast"]
+    np.testing.assert_allclose(table.numbers("solvarContrast")["solvarContrast"], scale, rtol=1e-6)
+
+
 @pytest.mark.parametrize("is_relion_30", [False, True])
 def test_refined_poses_are_read_back(is_relion_30, write_particles, tmp_path):
     path = write_particles(tmp_path)

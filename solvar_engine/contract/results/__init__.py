@@ -32,6 +32,7 @@ from solvar_engine.contract.results.images import (
     CONTRAST_STD,
     GREY_SCALE,
     HALF_SET,
+    IMAGE_COLUMNS,
     LOG_LIKELIHOOD,
     OTHER_FRAME,
     OUTLIER,

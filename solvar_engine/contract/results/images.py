@@ -20,6 +20,11 @@ OTHER_FRAME = "solvarOtherFrame"
 POSE_CHANGE_COLUMNS = ("solvarRotationChange", "solvarShiftChange", "solvarRotationStd", "solvarShiftStd")
 """Of runs whose poses were refined: degrees and Angstrom, in the order of the fields of `PoseChanges`."""
 
+IMAGE_COLUMNS = (
+    CONTRAST, CONTRAST_STD, LOG_LIKELIHOOD, OUTLIER, HALF_SET, GREY_SCALE, OTHER_FRAME, *POSE_CHANGE_COLUMNS,
+)  # fmt: skip
+"""All that runs add: those of an earlier run in a list are not of the one that reads it."""
+
 ROTATION_STD, SHIFT_STD = POSE_CHANGE_COLUMNS[2:]
 CLASS_NUMBER, RANDOM_SUBSET = "rlnClassNumber", "rlnRandomSubset"
 """Of runs that found the poses: class, from 1, and the half-set as other programs know it."""
