@@ -165,7 +165,7 @@ def find_other_frames(
 def find_mixed_frames(
     source: ParticleSource, halves: tuple[Tensor, Tensor], rows: Tensor, options: SliceOptions
 ) -> OtherFrames:
-    """Compare the means of classes of images, and find frames that no motion leads to, in whatever order they are.
+    """Compare the means of classes of images that differ by much, and find frames in whatever order they are.
 
     Parameters
     ----------
@@ -183,8 +183,7 @@ def find_mixed_frames(
     low, part = LowBand.of(source), torch.zeros(len(source), dtype=torch.int64)
     part[first], part[second] = classes_of_images(low, (first, second), count, options)
     parts = _Parts(source, low, (first, second), options, is_in_order=False)
-    found = _found_frames(parts, rows, part)
-    return source.world.agreed(found.only(found.is_far))
+    return source.world.agreed(_found_frames(parts, rows, part))
 
 
 def _found_frames(parts: _Parts, rows: Tensor, part: Tensor) -> OtherFrames:

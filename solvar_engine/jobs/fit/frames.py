@@ -30,6 +30,7 @@ _MOST_PARTS = 16  # that are looked at: lists that were joined are few
 _FINE_BLOCKS = 16  # of rows, by which a part is found that has few
 _IMAGES_A_BLOCK = 2.5 * FEWEST
 _STATES_DIFFER = ", the more so as their states differ as well, of which a part may be taken for the frame"
+_SEED = 15
 _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
 
 
@@ -49,7 +50,7 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
     found = job.checkpoint.load("frames", OtherFrames)
     if found is None:
         job.progress.stage("frames")
-        one, two = (stack.each_image_once(half) for half in job.inputs.halves)
+        one, two = _any_halves(stack, torch.cat(job.inputs.halves))
         rows = stack.each_image_once(torch.arange(len(stack)))
         found = OtherFrames.none(len(stack))
         for part in _ways_to_part(stack):  # a list may have been joined twice
@@ -58,6 +59,8 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         together = source.with_pose(found.in_one(stack.pose))  # or mixed
         found = found.then(find_mixed_frames(together, (one, two), rows, job.projector_options))
         found = replace(found, of_image=found.of_image[stack.first_of_image()])
+        differs = [bool(in_words(found.frame(number), stack.pixel_size)) for number in range(len(found))]
+        found = found.only(torch.tensor(differs, dtype=torch.bool))
         job.checkpoint.save("frames", found)
     if not len(found):
         return job, source
@@ -80,6 +83,13 @@ def _in_one_frame(stack: ParticleStack, found: OtherFrames) -> Pose:
     one = found.in_one(stack.pose[first])
     turn = stack.pose.rotation.double() @ stack.pose.rotation[first].double().mT
     return Pose((turn @ one.rotation.double()).to(one.rotation), one.shift)
+
+
+def _any_halves(stack: ParticleStack, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Two halves of some images at random: of two refinements each may be one of the half-sets that were given."""
+    rows = stack.each_image_once(rows.sort().values)
+    drawn = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(_SEED))]
+    return drawn[::2].sort().values, drawn[1::2].sort().values
 
 
 def _ways_to_part(stack: ParticleStack) -> Iterator[Tensor]:

@@ -17,7 +17,7 @@ from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.metadata import read_metadata
 from solvar_engine.data.particles import ParticleStack
-from solvar_engine.imaging.frames import Frame
+from solvar_engine.imaging.frames import Frame, handed
 from solvar_engine.imaging.rotation import angular_distance_deg, rotvec_to_rotation
 from solvar_engine.jobs.decisions import read_cautions
 from solvar_engine.jobs.fit.frames import settle_frames
@@ -133,20 +133,33 @@ def _write_joined_twice(path, of_first, is_late):
 
 def test_frames_in_turns_are_told_by_each_image(hinge, tmp_path):
     """Three frames, one image after the other: no part of the list is in one."""
-    folder, frame = tmp_path / "data", torch.arange(PARTICLES) % 3
-    shutil.copytree(hinge.path, folder)
-    stack = ParticleStack.from_star(folder / "particles.star")
+    frame = torch.arange(PARTICLES) % 3
+    assert_are_brought_into_one(frame, {}, hinge, tmp_path)
+
+
+def test_frames_of_the_half_sets_are_told(hinge, tmp_path):
+    """Each half-set of the list is a refinement of its own."""
+    frame = (torch.arange(PARTICLES) * 7) % 2
+    assert_are_brought_into_one(frame, {"rlnRandomSubset": (frame + 1).tolist()}, hinge, tmp_path)
+
+
+def assert_are_brought_into_one(frame, columns, hinge, tmp_path):
+    """Images of frames (n,) end in one, and are told by their frame."""
+    path = tmp_path / "data" / "particles.star"
+    shutil.copytree(hinge.path, path.parent)
+    stack = ParticleStack.from_star(path)
     pose = stack.pose[torch.arange(PARTICLES)]
     for number, other in ((1, FRAME), (2, replace(FRAME, is_mirrored=False))):
         rows, moved = frame == number, other.posed(stack.pose)
         pose.rotation[rows], pose.shift[rows] = moved.rotation[rows], moved.shift[rows]
-    stack.write_star(folder / "particles.star", pose=pose)
-    _, job, images = settled(folder / "particles.star", RunDir(tmp_path / "run"))
-    true = ParticleStack.from_star(hinge.particles).pose
-    turn = images.pose.rotation.double() @ true.rotation.double().mT
-    assert float(angular_distance_deg(turn, turn[:1].expand_as(turn)).max()) < 5.0
-    found = [job.inputs.other_frame[frame == number].unique().tolist() for number in range(3)]
-    assert sorted(found) == [[0], [1], [2]]
+    stack.write_star(path, columns, pose=pose)
+    _, job, images = settled(path, RunDir(tmp_path / "run"))
+    true = ParticleStack.from_star(hinge.particles).pose.rotation.double()
+    found = images.pose.rotation.double()
+    turns = [found @ handed(true, is_mirrored).mT for is_mirrored in (False, True)]  # that of most may be either hand
+    assert min(float(angular_distance_deg(turn, turn[:1].expand_as(turn)).max()) for turn in turns) < 5.0
+    found = [job.inputs.other_frame[frame == number].unique().tolist() for number in frame.unique().tolist()]
+    assert sorted(found) == [[number] for number in range(len(found))]
 
 
 def test_one_refinement_is_left_alone(fitted):
