@@ -238,6 +238,8 @@ class _Columns:
             if len(chosen) == 1 and np.count_nonzero(group == chosen[0]) == len(rows):
                 label = "rlnOpticsGroupName" if "rlnOpticsGroupName" in self.optics else "rlnOpticsGroup"
                 return f"optics group {self.optics.text(label)[int(chosen[0])]}"
+        if len(rows) == 1:
+            return f"row {rows[0] + 1}"
         if rows[-1] - rows[0] + 1 == len(rows):
             return f"rows {rows[0] + 1} to {rows[-1] + 1}"
         return f"{counted(len(rows), 'row')} (the first is row {rows[0] + 1})"
@@ -421,8 +423,11 @@ def _random_subset(columns: _Columns) -> Tensor | None:
     if values is None:
         return None
     if set(np.unique(values)) != {1.0, 2.0}:
-        message = "column rlnRandomSubset of %s does not hold the halves 1 and 2: particles are split anew"
-        logger.warning(message, columns.source)
+        other = np.flatnonzero(~np.isin(values, (1.0, 2.0)))
+        what = "holds no half but one"
+        if len(other):
+            what = f"holds neither 1 nor 2 in {columns.part_of(other)} (such as {values[other[0]]:g})"
+        logger.warning("column rlnRandomSubset of %s %s: particles are split anew", columns.source, what)
         return None
     return torch.from_numpy(values.astype(np.int64))
 

@@ -108,7 +108,7 @@ def _of_power(halves: HalfSetFit, components: Components) -> Iterator[str]:
     if power > of_mean:
         yield (
             f"the components have {power / of_mean:.2g} times the power of the mean: that can only be if most of the"
-            " molecule was subtracted from the images"
+            " molecule was subtracted from the images, or some show it dark and some bright"
         )
 
 
@@ -120,10 +120,13 @@ def _of_frames(job: FitJob, halves: HalfSetFit, components: Components, z: Tenso
     found = frame_between_ends(mean, first, z.cpu()[good, 0], halves.mean.fsc, job.pixel_size)
     if found is not None:
         frame, before, after = found
+        cause = "poses of two refinements are mixed in the list: refine all of its images together"
+        if len(job.inputs.stack.each_image_once(torch.arange(len(z)))) < len(z):
+            cause = "images are listed in several poses, by a symmetry that the molecule does not have: list each once"
         yield (
             f"the ends of component 1 show one molecule in two frames, {in_words(frame, job.pixel_size)} (they agree"
             f" by {before:.2f}, laid on each other by {after:.2f}): unless all that is left in the images moves as a"
-            " whole, poses of two refinements are mixed in the list: refine all of its images together"
+            f" whole, {cause}"
         )
 
 
@@ -142,7 +145,7 @@ def _of_noise(job: FitJob, images: PreparedParticles, halves: HalfSetFit) -> Ite
         yield (
             f"the noise of the images of optics group {job.inputs.stack.group_names[other[0]]}"
             + (f" and {len(other) - 1} others" if len(other) > 1 else "")
-            + f" is {float(ratio[other[0]]):.2g} times as strong within the particle as outside, as if the background"
+            + f" is {float(ratio[other[0]]):.2g} times as strong in the whole image as in its background, as if that"
             " was replaced: give images as they were extracted"
         )
     noise = halves.source.noise_variance[:, 1:].double()

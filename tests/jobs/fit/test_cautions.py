@@ -74,7 +74,7 @@ def test_an_ordinary_fit_needs_no_word():
         ({"eigenvalues": (200.0, 56.0)}, "2 times the power of the mean"),
         ({"rank": None}, "all 2 components that were tried are real"),
         ({"noise": torch.tensor([[1.0] * 9, [1.0] * 8 + [1e-4]])}, "optics group second hold hardly any noise"),
-        ({"noise": ONES, "noise_outside": ONES * OF_SECOND}, "group second is 2 times as strong within"),
+        ({"noise": ONES, "noise_outside": ONES * OF_SECOND}, "group second is 2 times as strong in the whole image"),
         ({"noise": ONES, "noise_outside": 4 * ONES}, "group first and 1 others is 0.5 times as strong"),
         ({"spread": PoseSpread(0.2, 1.0)}, "wrong by about 11.5 degrees"),
         ({"spread": PoseSpread(0.1, 6.0)}, "6.0 px per axis"),
