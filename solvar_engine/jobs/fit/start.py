@@ -187,9 +187,12 @@ def settle_sign_and_masks(
         first, second = half_set_equations(source, job.inputs.halves, job.projector_options)
         mean = estimate_mean(first, second, world=job.world)
         is_resolved = job.world.agreed(mean.significance() > _RESOLVED)
-        sign = job.world.agreed(_sign(job.params.invert_contrast, mean.mean if is_resolved else None))
+        doubts = aberration_cautions(job, source)
+        shown = _mean_without_even_aberrations(job, source) if doubts else mean.mean  # wrong ones may turn its sign
+        sign = job.world.agreed(_sign(job.params.invert_contrast, shown if is_resolved else None))
         mean, equations = mean.scaled(sign), (first.scaled(sign), second.scaled(sign))
         decisions, cautions = _examined(job, source.with_sign(sign), mean, is_resolved)
+        cautions = [*doubts, *cautions]
         given, resolved = job.inputs.mask, mean.mean if is_resolved else None
         mask = (_made_mask(resolved, job) if given is None else given).to(mean.mean.device)
         of_mean = mask if given is None or resolved is None else _around_all(resolved, mask, job)
@@ -227,8 +230,7 @@ def _examined(
     if job.world.agreed(may_be_of_another_convention(evidence)):
         convention = better_convention(source, job.inputs.halves, job.projector_options)
     of_poses = pose_cautions(evidence, job.inputs.stack, convention)
-    of_aberrations = aberration_cautions(job, source)
-    cautions = [*symmetry_cautions(job, source, mean), *of_aberrations, *of_poses, *mask_cautions(job, mean)]
+    cautions = [*symmetry_cautions(job, source, mean), *of_poses, *mask_cautions(job, mean)]
     return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence)), cautions
 
 
@@ -253,6 +255,11 @@ def _masks(job: FitJob, settled: SignAndMask) -> Masks:
         share = float(factors.sum() / mask.sum())
         logger.info("Variability is sought inside the focus mask %s only: %.1f %% of the mask", path, 100 * share)
     return Masks(of_mean, factors)
+
+
+def _mean_without_even_aberrations(job: FitJob, source: PreparedParticles) -> Tensor:
+    without = source.with_ctf(replace(source.ctf, even_zernike=None))
+    return estimate_mean(*half_set_equations(without, job.inputs.halves, job.projector_options), world=job.world).mean
 
 
 def _sign(choice: str, mean: Tensor | None) -> float:
