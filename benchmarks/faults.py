@@ -158,7 +158,7 @@ _JUDGING = [
         "tests/estimation/judging/test_classes.py",
         ("asked, known = turn % 2, 1 - turn % 2", "asked, known = turn % 2, turn % 2",
          "images compared with what was made of them"),
-        ("found[batch.index] = (cross - 0.5 * power)", "found[batch.index] = (cross - power)",
+        ("options).unbind(dim=2)\n    return cross - 0.5 * power", "options).unbind(dim=2)\n    return cross - power",
          "resemblance with a wrong weight"),
     ),
     *_of(

@@ -11,10 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.grey_scales import LowBand
-from solvar_engine.estimation.model.slices import slices_of_batch
-from solvar_engine.projectors.base import images_per_call
-from solvar_engine.projectors.create import create_projector
+from solvar_engine.estimation.judging.grey_scales import LowBand, evidence_of_means
 from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.mean import weak_precision
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations, solve
@@ -68,11 +65,5 @@ def _means(source: LowBand, index: Tensor, of_class: Tensor, count: int, options
 
 def _resemblance(source: LowBand, index: Tensor, means: Tensor, options: SliceOptions) -> Tensor:
     """Log-likelihood (m, classes) of images under each mean, over that without a molecule."""
-    projector = create_projector(source.box_size, source.disk, options)
-    grid, found = projector.to_grid(means), torch.zeros(len(source), len(means), dtype=torch.float64)
-    for batch in source.batches(index, source.disk, images_per_call(projector, len(means) + 1)):
-        _, products, _ = slices_of_batch(projector, grid, batch)
-        power, cross = products.diagonal(dim1=1, dim2=2)[:, :-1], products[:, -1, :-1]
-        found[batch.index] = (cross - 0.5 * power).double().cpu()
-    (found,) = source.world.total(found)
-    return found[index]
+    power, cross = evidence_of_means(source, index, source.disk, means, options).unbind(dim=2)
+    return cross - 0.5 * power

@@ -142,11 +142,19 @@ def scale_evidence(
     mean : Tensor, shape (z, y, x)
     options : SliceOptions
     """
-    projector = create_projector(int(mean.shape[-1]), disk, options)
-    grid, evidence = projector.to_grid(mean[None]), torch.zeros(len(source), 2, dtype=torch.float64)
-    for batch in source.batches(index, disk, images_per_call(projector, 2)):
+    return evidence_of_means(source, index, disk, mean[None], options)[:, 0]
+
+
+def evidence_of_means(
+    source: BatchSource, index: Tensor, disk: HalfDisk, means: Tensor, options: SliceOptions = DEFAULT_OPTIONS
+) -> Tensor:
+    """The same of several means (k, z, y, x), shape (n, k, 2)."""
+    projector, count = create_projector(int(means.shape[-1]), disk, options), len(means)
+    grid, evidence = projector.to_grid(means), torch.zeros(len(source), count, 2, dtype=torch.float64)
+    for batch in source.batches(index, disk, images_per_call(projector, count + 1)):
         _, products, _ = slices_of_batch(projector, grid, batch)
-        evidence[batch.index] = products[:, 0].double().cpu()
+        power, cross = products.diagonal(dim1=1, dim2=2)[:, :-1], products[:, :-1, -1]
+        evidence[batch.index] = torch.stack((power, cross), dim=2).double().cpu()
     (evidence,) = source.world.total(evidence)
     return evidence[index]
 

@@ -95,7 +95,7 @@ class OtherFrames:
     @property
     def is_far(self) -> Tensor:
         """Frames (m,) that no motion leads to: of the other hand, or turned by much."""
-        return self.is_mirrored | (rotation_to_rotvec(self.rotation).norm(dim=1) > _FAR_RAD)
+        return _are_far(self.rotation, self.is_mirrored)
 
     def only(self, chosen: Tensor) -> OtherFrames:
         """Some of the frames (m,), bool, with their images; the others' are said to be in that of most."""
@@ -329,9 +329,13 @@ def _frame_of(mean: _PartMean, reference: _PartMean, before: float, *, also_near
     return far if _is_found(far, before, mean.in_frame(far).agreement(reference)) else None
 
 
+def _are_far(rotation: Tensor, is_mirrored: Tensor) -> Tensor:
+    return is_mirrored | (rotation_to_rotvec(rotation).norm(dim=1) > _FAR_RAD)
+
+
 def _is_found(frame: Frame, before: float, after: float) -> bool:
-    is_far = frame.is_mirrored or float(rotation_to_rotvec(frame.rotation[None]).norm()) > _FAR_RAD
-    as_one = _AS_ONE_AFAR if is_far else AS_ONE
+    is_far = _are_far(frame.rotation[None], torch.tensor([frame.is_mirrored]))
+    as_one = _AS_ONE_AFAR if bool(is_far) else AS_ONE
     return before < _ALIKE and after > as_one and 1 - after < _LEFT * (1 - before)
 
 
