@@ -19,7 +19,8 @@ from solvar_engine.distributed.world import ALONE, Share, Team, World
 from solvar_engine.estimation.alternation.images import find_junk, judge_images
 from solvar_engine.estimation.judging.components import measure_components
 from solvar_engine.estimation.judging.given_poses import pose_evidence
-from solvar_engine.estimation.judging.grey_scales import find_grey_scales, scale_evidence
+from solvar_engine.estimation.judging.grey_scales import find_grey_scales
+from solvar_engine.estimation.judging.low_band import scale_evidence
 from solvar_engine.estimation.judging.rank import judge_components
 from solvar_engine.estimation.model.mixture import choose_mixture
 from solvar_engine.estimation.model.statistics import Statistics

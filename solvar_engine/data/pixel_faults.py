@@ -161,7 +161,8 @@ def with_pixels_replaced(images: Tensor, fixed: Tensor) -> Tensor:
 def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
     """Say which pixels of images were replaced, of single ones if many images have them; and which edges repeat.
 
-    Also if images do not look multiplied with their transfer functions, though they are said to be.
+    Also if backgrounds are not of their images, and if images do not look multiplied with their transfer functions,
+    though they are said to be.
     """
     if images.fixed_pixels is not None:
         yield _sentence_of_fixed(images.fixed_pixels, path)
@@ -180,6 +181,14 @@ def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
             f"{len(deep)} of {len(images)} images of {path} repeat one row or column over {reach} at an edge, as boxes"
             " do that reach beyond the micrograph: "
             + ("left out, as outliers" if len(deep) <= MOST_CUT * len(images) else "too many to be left out")
+        )
+    ratio = images.inner_noise
+    if ratio is not None and int((ratio != 1).sum()) > _MANY * len(images):
+        typical = float(ratio[ratio != 1].median())
+        yield (
+            f"{int((ratio != 1).sum())} of {len(images)} images of {path} have {typical:.2g} times as much noise within"
+            " the particle as outside, as if their background was replaced: they are scaled by the noise within; give"
+            " images as they were extracted"
         )
     power = images.near_zeros
     if power is not None and float((power > _MOST_NEAR_ZEROS).float().mean()) > _MANY:

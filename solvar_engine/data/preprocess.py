@@ -22,8 +22,10 @@ from solvar_engine.data.noise import (
     background_mask,
     background_power,
     flattened,
+    inner_noise,
     normalisation,
     repair_low_shells,
+    replaced_backgrounds,
 )
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.pixel_faults import (
@@ -122,7 +124,7 @@ def prepare_particles(
     coefficients = _allocate(len(read), len(disk), scratch, device, kept_on_device)
     unit = grey_unit(stack)
     fixed = find_fixed_pixels(stack, share)
-    deviation, near_zeros = torch.zeros(2, count)
+    deviation, near_zeros, inner = torch.zeros(3, count)
     digest = torch.zeros(count, dtype=torch.int64)
     single, depth = torch.zeros(2, count, dtype=torch.int64)
     is_bad = torch.zeros(count, dtype=torch.bool)
@@ -143,7 +145,7 @@ def prepare_particles(
         single[rows] = replace_single_pixels(images)
         images, near_zeros[rows] = _without_multiplication(images, stack, rows)
         images, deviations = flattened(images)
-        deviation[rows] = deviations.cpu()
+        deviation[rows], inner[rows] = deviations.cpu(), inner_noise(images).cpu()
         empty = rows[deviation[rows] == 0].tolist()
         faults.update({row: found.get(row, MASKED) for row in empty})
         is_bad[empty] = True
@@ -162,12 +164,12 @@ def prepare_particles(
                 spectra[g].append((rows[members], power / _seen_share(stack.ctf[rows[members]], disk, extent)))
         if progress is not None:
             progress(min(start + chunk, len(read)), len(read))
-    for table in (deviation, near_zeros, digest, single, depth, is_bad):
+    for table in (deviation, near_zeros, inner, digest, single, depth, is_bad):
         table[own] = table[read][place_of_own]
     images_of_rows = zip(own.tolist(), read[place_of_own].tolist(), strict=True)
     faults = {row: faults[image] for row, image in images_of_rows if image in faults}
-    deviation, near_zeros, digest, single, depth, bad = world.total(
-        deviation, near_zeros, digest, single, depth, is_bad.long()
+    deviation, near_zeros, inner, digest, single, depth, bad = world.total(
+        deviation, near_zeros, inner, digest, single, depth, is_bad.long()
     )
     is_bad = bad > 0
     depth = torch.where(is_bad | (depth <= CUT * stack.box_size), 0, depth)
@@ -177,12 +179,17 @@ def prepare_particles(
     faults = world.entries(faults)
     bad_images.settle(stack, faults)
     good = torch.nonzero(~is_bad).flatten()
-    scale = torch.ones(count)
-    scale[good] = _normalise_groups(deviation[good], group[good], stack.box_size, stack.group_names, unit)
     digest[is_bad] = -1 - torch.nonzero(is_bad).flatten()  # equal only in that they hold nothing
     if int((depth > 0).sum()) <= MOST_CUT * count:
         is_bad |= depth > 0
-    noise = _noise_spectra(spectra, scale, is_bad, disk, world)
+    inner[is_bad] = 1.0
+    inner = torch.where(replaced_backgrounds(inner, stack.box_size), inner, 1.0)
+    deviation = deviation * inner  # the noise that the molecule has
+    scale = torch.ones(count)
+    scale[good] = _normalise_groups(
+        deviation[good], group[good], stack.box_size, stack.group_names, unit, ~is_bad[good]
+    )
+    noise = _noise_spectra(spectra, scale * inner, is_bad, disk, world)
     return PreparedParticles(
         coefficients=coefficients,
         disk=disk,
@@ -205,6 +212,7 @@ def prepare_particles(
         single_pixels=single,
         repeated_edges=depth,
         near_zeros=near_zeros,
+        inner_noise=inner,
         share=share if world.size > 1 else None,
         place=place if len(read) < len(own) else None,
     )
@@ -277,9 +285,7 @@ def grey_unit(stack: ParticleStack) -> float:
     return float(2.0 ** round(math.log2(typical)))
 
 
-def _allocate(
-    count: int, pixels: int, scratch: Path | None, device: torch.device, kept_on_device: bool
-) -> Tensor:
+def _allocate(count: int, pixels: int, scratch: Path | None, device: torch.device, kept_on_device: bool) -> Tensor:
     if scratch is None and kept_on_device:
         return torch.empty(count, pixels, dtype=torch.complex64, device=device)
     if scratch is None:
@@ -337,7 +343,7 @@ def _rows_for_noise(group: Tensor, groups: int, is_first: Tensor) -> Tensor:
 def _noise_spectra(
     spectra: list[list[tuple[Tensor, Tensor]]], scale: Tensor, is_bad: Tensor, disk: HalfDisk, world: World
 ) -> Tensor:
-    """Average the spectra (images, shells) of good rows of each optics group, as they are after scaling the images."""
+    """Average the spectra (images, shells) of good rows of each optics group, with the images as scaled."""
     pixels = torch.bincount(disk.shell.cpu()) * (1 - math.pi * BACKGROUND_RADIUS**2)  # what the background tells apart
     power = torch.zeros(len(spectra), len(pixels), dtype=torch.float64)
     images = torch.zeros(len(spectra), 1, dtype=torch.float64)
@@ -351,16 +357,32 @@ def _noise_spectra(
 
 
 def _normalise_groups(
-    deviation: Tensor, group: Tensor, input_box: int, names: tuple[str, ...], unit: float
+    deviation: Tensor, group: Tensor, input_box: int, names: tuple[str, ...], unit: float, is_used: Tensor
 ) -> Tensor:
+    """Factors (n,) that bring the deviations of backgrounds to the median of the group; said of images that are used.
+
+    Parameters
+    ----------
+    deviation : Tensor, shape (n,)
+    group : Tensor, shape (n,), int64
+        Optics group; small ones are taken together.
+    input_box : int
+    names : tuple of str
+        Of the groups.
+    unit : float
+        Grey values that make 1.
+    is_used : Tensor, shape (n,), bool
+        Of the others another sentence says why their backgrounds differ.
+    """
     scale, group = torch.ones_like(deviation), enlarged_groups(group)
     pixels = int(background_mask(input_box).sum())
     for g in group.unique().tolist():
         members = group == g
         scale[members] = normalisation(deviation[members], pixels)
-        changed = int((scale[members] != 1).sum())
+        used = members & is_used
+        changed = int((scale[used] != 1).sum())
         if changed:
-            lowest, highest = float(deviation[members].min()) * unit, float(deviation[members].max()) * unit
+            lowest, highest = float(deviation[used].min()) * unit, float(deviation[used].max()) * unit
             logger.log(
                 logging.WARNING if highest > _WIDE_DEVIATIONS * lowest else logging.INFO,
                 "%s differ in background deviation (%.3g to %.3g), %s: each is scaled to the median, and its factor is "

@@ -73,6 +73,8 @@ class PreparedParticles:
         Depth, px, of edges that are not of the micrograph; zero where they leave the particle alone.
     near_zeros : Tensor or None, shape (n,), float32
         Power near zeros of the transfer function of images that were multiplied with it, see `divided_by_ctf`.
+    inner_noise : Tensor or None, shape (n,), float32
+        Deviation of the noise within the particle over that of the background, where this was replaced; else 1.
     grey_scale : Tensor or None, shape (n,), float32
         Scale of the signal in the part of the set that each image belongs to, beside its contrast; None for ones.
     aberrations : Aberrations or None
@@ -108,6 +110,7 @@ class PreparedParticles:
     single_pixels: Tensor | None = None
     repeated_edges: Tensor | None = None
     near_zeros: Tensor | None = None
+    inner_noise: Tensor | None = None
     grey_scale: Tensor | None = None
     micrographs: MicrographNoise | None = None
     aberrations: Aberrations | None = None

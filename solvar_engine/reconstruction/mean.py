@@ -37,7 +37,6 @@ class MeanEstimate:
     half2: Tensor
     fsc: Tensor
 
-
     def scaled(self, factor: float) -> MeanEstimate:
         """Of the same images with all values multiplied by a factor."""
         return MeanEstimate(factor * self.mean, factor * self.half1, factor * self.half2, self.fsc)
@@ -119,6 +118,16 @@ def precision_from_fsc(correlation: Tensor, half_density: Tensor) -> Tensor:
     """
     clamped = correlation.double().clamp(0.001, 0.999)
     return half_density.double().clamp_min(1e-12) * (1 - clamped) / clamped
+
+
+def one_sidedness(mean: Tensor) -> float:
+    """Third moment of a map over that of its absolute values, inside the box's ball: +1 or -1 if all is of one sign.
+
+    Densities count from their median, that of the solvent, since images hardly tell the lowest frequencies.
+    """
+    inside = mean[sphere_mask(mean.shape[-1], BALL * mean.shape[-1], device=mean.device) > 0.5].double()
+    cubes = (inside - inside.median()) ** 3
+    return float(cubes.sum() / cubes.abs().sum().clamp_min(1e-30))
 
 
 def density_skewness(mean: Tensor) -> float:

@@ -131,7 +131,12 @@ def test_what_was_replaced_is_told():
     fixed[2, 2] = fixed[0] = True
     single, depth = torch.tensor([0, 2, 1, 0]), torch.tensor([7, 0, 0, 9])
     images = MagicMock(
-        fixed_pixels=fixed, single_pixels=single, repeated_edges=depth, near_zeros=None, __len__=lambda _: 4
+        fixed_pixels=fixed,
+        single_pixels=single,
+        repeated_edges=depth,
+        near_zeros=None,
+        inner_noise=None,
+        __len__=lambda _: 4,
     )
     first, second, third = sentences_of(images, "a.star")
     assert first.startswith("6 pixels stand out at the same place of all images of a.star")
@@ -142,7 +147,12 @@ def test_what_was_replaced_is_told():
     few = torch.zeros(400, dtype=torch.int64)
     few[7] = 1
     sound = MagicMock(
-        fixed_pixels=None, single_pixels=few, repeated_edges=0 * few, near_zeros=0.001 * few, __len__=lambda _: 400
+        fixed_pixels=None,
+        single_pixels=few,
+        repeated_edges=0 * few,
+        near_zeros=0.001 * few,
+        inner_noise=None,
+        __len__=lambda _: 400,
     )
     assert list(sentences_of(sound, "a.star")) == []
 

@@ -21,6 +21,7 @@ from solvar_engine.data import preprocess
 from solvar_engine.data.faults import BadImages
 from solvar_engine.data.noise import background_mask, flattened
 from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.pixel_faults import sentences_of
 from solvar_engine.data.preprocess import cache_bytes, prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume
@@ -411,3 +412,24 @@ def test_a_stack_of_several_scales_is_told_loudly_where_they_differ_widely(
     with caplog.at_level(logging.INFO):
         prepare_particles(ParticleStack.from_star(write_particles(tmp_path, images)), 24, scratch=None)
     assert [record.levelname for record in caplog.records if "background deviation" in record.message] == [level]
+
+
+def test_images_of_replaced_background_are_scaled_by_the_noise_within(write_particles: Writer, tmp_path: Path) -> None:
+    box, count = 48, 60
+    random = np.random.default_rng(3)
+    images = random.normal(size=(count, box, box))
+    whole = prepare_particles(ParticleStack.from_star(write_particles(tmp_path / "whole", images)), box, scratch=None)
+    axis = np.arange(box) - box // 2
+    outside = axis[:, None] ** 2 + axis**2 > (0.4 * box) ** 2
+    images[::3] = np.where(outside, 0.5 * random.normal(size=(count // 3, box, box)), images[::3])
+    path = write_particles(tmp_path / "filled", images)
+    source = prepare_particles(ParticleStack.from_star(path), box, scratch=None)
+    torch.testing.assert_close(source.image_scale, torch.ones(count), rtol=0.12, atol=0)
+    torch.testing.assert_close(source.noise_variance[:, 4:], whole.noise_variance[:, 4:], rtol=0.15, atol=0)
+    assert torch.equal(source.inner_noise != 1, torch.arange(count) % 3 == 0)
+    (sentence,) = sentences_of(source, path)
+    assert sentence.startswith(f"{count // 3} of {count} images of {path} have ")
+    assert float(sentence.partition(" have ")[2].partition(" times as much noise within")[0]) == pytest.approx(
+        2, abs=0.1
+    )
+    assert not list(sentences_of(whole, path))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.grey_scales import LowBand, evidence_of_means
+from solvar_engine.estimation.judging.low_band import LowBand, evidence_of_means
 from solvar_engine.projectors.options import SliceOptions
 from solvar_engine.reconstruction.mean import weak_precision
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations, solve

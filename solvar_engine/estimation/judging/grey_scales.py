@@ -3,35 +3,30 @@
 Normalisation gives images a common level of noise. What it says of the signal is nothing: joined sets differ in grey
 scale, in ice, in sign. So images are compared with a first mean, at low frequencies: <P mu, Y> / |P mu|^2 is the scale
 of the signal in an image, with the variance 1 / |P mu|^2. Each half-set is compared with the mean of the other, since
-images resemble what was made of them.
+images resemble what was made of them. Where many have either sign, signs of single images come first.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from solvar_engine.distributed.world import World
+from solvar_engine.estimation.judging.low_band import LowBand, scale_evidence
 from solvar_engine.estimation.judging.scale_steps import cut_at_steps
-from solvar_engine.estimation.model.bands import band_box
+from solvar_engine.estimation.judging.signs import signs_of_images
 from solvar_engine.estimation.model.contrast import contrast_variance
-from solvar_engine.estimation.model.slices import slices_of_batch
-from solvar_engine.imaging.fourier import HalfDisk
-from solvar_engine.imaging.types import Batch, BatchSource
-from solvar_engine.projectors.base import images_per_call
-from solvar_engine.projectors.create import create_projector
+from solvar_engine.imaging.types import BatchSource
 from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
-from solvar_engine.reconstruction.mean import estimate_mean, filtered_halves
+from solvar_engine.reconstruction.mean import estimate_mean, filtered_halves, one_sidedness
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 
 LEAST_SCALE = 0.05
 """Images with less signal hold none."""
 
-_SHELL = 16  # up to which images are compared
 _ROUNDS = 8  # at most, of means and scales
 _CHANGE = 0.01  # of a scale, that another round is worth
 _SURE = 5.0  # standard errors
@@ -39,6 +34,7 @@ _LEAST_DIFFERENCE = 0.05  # of scales that matter beside the spread of single im
 _LEAST_SHARE = 0.1  # of all images, in a part that a mean is made of alone
 _CLEAR = 0.2  # of the strength of single images, that is left on average in a part that has one sign
 _LARGER_SPREAD, _LIKELIER = 0.25, 12.0  # of relative variances, and of log-likelihoods: images at foreign poses
+_MANY_DARK = 0.2  # of the images: beyond that, a mean of all may hardly show what they share
 _DARK_SURE, _DARK_SHARE = 4.0, 0.5  # standard errors, and share of the scale of the part, below zero
 
 
@@ -56,11 +52,18 @@ class GreyScales:
         as of the other, than most of all.
     part : Tensor, shape (n,), int64
         Part of each image, which may be a piece of those that were asked for.
+    is_known : bool
+        Whether there is a mean to compare with. All scales are 1 if there is none.
+    one_sidedness : float
+        Of that mean: near +1 or -1 if it is a molecule's density, near 0 if it has as much of either sign, as the
+        difference of two states does.
     """
 
     scale: Tensor
     is_dark: Tensor
     part: Tensor
+    is_known: bool = True
+    one_sidedness: float = 1.0
 
 
 def find_grey_scales(
@@ -69,7 +72,8 @@ def find_grey_scales(
     """Find the scale of the signal in each part, and the images of the other sign, with a mean of low frequencies.
 
     The mean of all images may vanish if parts have opposite signs. So the first one is that of the largest part, unless
-    that has a tenth of the images only. Parts are cut where the scale changes from one row to the next.
+    that has a tenth of the images only. If it holds nothing, or many images are of the other sign, the first mean is
+    one of images whose signs were found one by one. Parts are cut where the scale changes from one row to the next.
 
     Parameters
     ----------
@@ -84,34 +88,46 @@ def find_grey_scales(
     -------
     GreyScales
     """
-    low = LowBand.of(source)
+    low, used = LowBand.of(source), torch.cat(halves)
     found, evidence = _scales_in_rounds(low, halves, part, options)
-    cut = source.world.agreed(cut_at_steps(evidence, part, torch.cat(halves)))
-    return found if torch.equal(cut, part) else _scales_in_rounds(low, halves, cut, options)[0]
+    sign = None
+    if not found.is_known or float(found.is_dark[used].double().mean()) > _MANY_DARK:
+        sign = signs_of_images(low, halves, options)
+        found, evidence = _scales_in_rounds(low, halves, part, options, sign)
+    of_one_sign = torch.where(found.is_dark[:, None], evidence * torch.tensor([1.0, -1.0]).double(), evidence)
+    cut = source.world.agreed(cut_at_steps(of_one_sign, part, used))
+    return found if torch.equal(cut, part) else _scales_in_rounds(low, halves, cut, options, sign)[0]
 
 
 def _scales_in_rounds(
-    low: LowBand, halves: tuple[Tensor, Tensor], part: Tensor, options: SliceOptions
+    low: LowBand, halves: tuple[Tensor, Tensor], part: Tensor, options: SliceOptions, sign: Tensor | None = None
 ) -> tuple[GreyScales, Tensor]:
-    """Scales of parts, and the evidence of each image (n, 2), from means that are made with the scales before."""
+    """Scales of parts, and the evidence of each image (n, 2), from means that are made with the scales before.
+
+    The first mean is one with signs (n,), if there are any.
+    """
     used = torch.cat(halves)
     size = torch.bincount(part[used], minlength=int(part.max()) + 1)
     reference = int(size.argmax())
     found = GreyScales(torch.ones(len(size), dtype=torch.float64), torch.zeros(len(low), dtype=torch.bool), part)
     evidence = torch.zeros(len(low), 2, dtype=torch.float64)
-    starts_with_part = all(int((part[half] == reference).sum()) >= _LEAST_SHARE * len(half) for half in halves)
+    starts_with_part = sign is None and all(
+        int((part[half] == reference).sum()) >= _LEAST_SHARE * len(half) for half in halves
+    )
     for number in range(_ROUNDS):
-        of_first = starts_with_part and number == 0
-        kept = ~found.is_dark & ((part == reference) | (not of_first))
-        scaled = replace(low, scale=found.scale[part].float())
+        is_first = number == 0
+        of_part = starts_with_part and is_first
+        kept = ~found.is_dark & ((part == reference) | (not of_part))
+        scaled = low.scaled(sign if sign is not None and is_first else found.scale[part].float())
         means = _filtered_means(scaled, [half[kept[half]] for half in halves], options)
         for half, of_half in zip(halves, _evidence_of_halves(low, halves, means, options), strict=True):
             evidence[half] = of_half
         before, found = found, low.world.agreed(scales_of_parts(evidence, part, used, len(size)))
         change = (found.scale / before.scale - 1).abs().max()
-        if float(change) < _CHANGE and torch.equal(found.is_dark, before.is_dark) and not (of_first and len(size) > 1):
+        settled = float(change) < _CHANGE and torch.equal(found.is_dark, before.is_dark)
+        if settled and not (is_first and (sign is not None or (of_part and len(size) > 1))):
             break
-    return found, evidence
+    return replace(found, one_sidedness=one_sidedness(means[0] + means[1])), evidence
 
 
 def _filtered_means(source: BatchSource, halves: Sequence[Tensor], options: SliceOptions) -> tuple[Tensor, Tensor]:
@@ -126,37 +142,6 @@ def _evidence_of_halves(
     return source.world.of_halves(
         lambda half: scale_evidence(source, halves[half], source.disk, means[1 - half], options)
     )
-
-
-def scale_evidence(
-    source: BatchSource, index: Tensor, disk: HalfDisk, mean: Tensor, options: SliceOptions = DEFAULT_OPTIONS
-) -> Tensor:
-    """What each image says of the scale of a mean in it: |P mu|^2 and <P mu, Y>, shape (n, 2), float64.
-
-    Parameters
-    ----------
-    source : BatchSource
-    index : Tensor, shape (n,), int64
-    disk : HalfDisk
-        Band of the mean, a prefix of the source's.
-    mean : Tensor, shape (z, y, x)
-    options : SliceOptions
-    """
-    return evidence_of_means(source, index, disk, mean[None], options)[:, 0]
-
-
-def evidence_of_means(
-    source: BatchSource, index: Tensor, disk: HalfDisk, means: Tensor, options: SliceOptions = DEFAULT_OPTIONS
-) -> Tensor:
-    """The same of several means (k, z, y, x), shape (n, k, 2)."""
-    projector, count = create_projector(int(means.shape[-1]), disk, options), len(means)
-    grid, evidence = projector.to_grid(means), torch.zeros(len(source), count, 2, dtype=torch.float64)
-    for batch in source.batches(index, disk, images_per_call(projector, count + 1)):
-        _, products, _ = slices_of_batch(projector, grid, batch)
-        power, cross = products.diagonal(dim1=1, dim2=2)[:, :-1], products[:, :-1, -1]
-        evidence[batch.index] = torch.stack((power, cross), dim=2).double().cpu()
-    (evidence,) = source.world.total(evidence)
-    return evidence[index]
 
 
 def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) -> GreyScales:
@@ -204,7 +189,7 @@ def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) ->
     average = usual * _sums(weight * own, of_image, parts) / precision.clamp_min(1e-30)
     whole, dark = _pooled(average, precision, is_reference), torch.zeros(len(part), dtype=torch.bool)
     if not whole > _SURE * float(precision[is_reference].sum()) ** -0.5:
-        return GreyScales(torch.ones(parts, dtype=torch.float64), dark, part)  # there is no mean to compare with
+        return GreyScales(torch.ones(parts, dtype=torch.float64), dark, part, is_known=False)
     dark[used] = is_dark
     is_reference &= average > -_SURE * precision.clamp_min(1e-30) ** -0.5
     whole = _pooled(average, precision, is_reference)
@@ -261,45 +246,3 @@ def _pooled(average: Tensor, precision: Tensor, chosen: Tensor) -> float:
 
 def _sums(values: Tensor, part: Tensor, parts: int) -> Tensor:
     return torch.bincount(part, weights=values.double(), minlength=parts)
-
-
-@dataclass(frozen=True)
-class LowBand:
-    """The first shells of images, on the smallest box that holds them, with scales (n,) of their signal."""
-
-    source: BatchSource
-    disk: HalfDisk
-    box_size: int
-    scale: Tensor | None = None
-
-    @staticmethod
-    def of(source: BatchSource) -> LowBand:
-        """Cut a source."""
-        return LowBand(source, source.disk, source.box_size).cut(_SHELL)
-
-    def cut(self, shell: int) -> LowBand:
-        """To a lower band."""
-        shell_max = min(shell, self.disk.shell_max)
-        box_size = band_box(shell_max, self.source.box_size)
-        return replace(self, disk=self.source.disk.prefix(shell_max), box_size=box_size)
-
-    @property
-    def pixel_size(self) -> float:
-        """Of the box, Angstrom."""
-        return self.source.pixel_size * self.source.box_size / self.box_size
-
-    @property
-    def world(self) -> World:
-        """Processes that share the images."""
-        return self.source.world
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def batches(self, index: Tensor, disk: HalfDisk, batch_size: int) -> Iterator[Batch]:
-        """See :meth:`solvar_engine.imaging.types.BatchSource.batches`."""
-        for batch in self.source.batches(index, disk, batch_size):
-            if self.scale is None:
-                yield batch
-            else:
-                yield replace(batch, contrast=self.scale[batch.index].to(batch.contrast))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.estimation.judging.classes import classes_of_images
-from solvar_engine.estimation.judging.grey_scales import LowBand, scale_evidence
+from solvar_engine.estimation.judging.low_band import LowBand, scale_evidence
 from solvar_engine.estimation.model.bands import band_box
 from solvar_engine.imaging.fourier import fourier_crop_volume
 from solvar_engine.imaging.frames import Frame, best_frame, in_frame, polished
@@ -84,7 +84,11 @@ class OtherFrames:
         """All n images in one frame."""
         empty = torch.zeros(0, dtype=torch.float64)
         return OtherFrames(
-            empty.reshape(0, 3, 3), empty.reshape(0, 3), empty.bool(), empty, empty,
+            empty.reshape(0, 3, 3),
+            empty.reshape(0, 3),
+            empty.bool(),
+            empty,
+            empty,
             torch.zeros(count, dtype=torch.int64),
         )
 
@@ -288,9 +292,7 @@ class _Parts:
         if of_most is not None and frames:
             rows = rows[part[rows].argsort(stable=True)]
             gain = torch.stack([self.evidence(rows, of_most, frame) for frame in (Frame.same(), *frames)], dim=1)
-            followed[rows] = (
-                torch.from_numpy(followed_frames(gain.numpy())) if self.is_in_order else gain.argmax(dim=1)
-            )
+            followed[rows] = torch.from_numpy(followed_frames(gain.numpy())) if self.is_in_order else gain.argmax(dim=1)
         return frames, followed
 
     def evidence(self, rows: Tensor, mean: _PartMean, frame: Frame) -> Tensor:

@@ -16,6 +16,7 @@ from solvar_engine.estimation.judging.components import Components
 from solvar_engine.estimation.judging.other_frames import frame_between_ends
 from solvar_engine.estimation.model.contrast import LARGEST_VARIANCE
 from solvar_engine.imaging.shells import resolution_at
+from solvar_engine.jobs.decisions import read_decisions
 from solvar_engine.jobs.fit.frames import in_words
 from solvar_engine.jobs.fit.job import FitJob
 
@@ -48,11 +49,13 @@ def cautions_of(
     list of str
         Sentences, without full stop.
     """
+    has_mean = read_decisions(job.run).pose_gain is not None  # else that is said, and these are what follows from it
     return [
-        *_of_outliers(halves),
+        *_of_outliers(job, halves),
+        *(_of_spread(halves) if has_mean else ()),
         *_of_contrasts(halves, contrast),
-        *_of_resolution(images, halves),
-        *_of_power(halves, components),
+        *(_of_resolution(images, halves) if has_mean else ()),
+        *(_of_power(halves, components) if has_mean else ()),
         *_of_frames(job, halves, components, z),
         *_of_rank(job, components),
         *_of_noise(job, images, halves),
@@ -60,8 +63,9 @@ def cautions_of(
     ]
 
 
-def _of_outliers(halves: HalfSetFit) -> Iterator[str]:
-    count, of_all = int(halves.outlier.sum()), len(halves.outlier)
+def _of_outliers(job: FitJob, halves: HalfSetFit) -> Iterator[str]:
+    used = torch.cat(job.inputs.halves)  # why the others were left out is said
+    count, of_all = int(halves.outlier.cpu()[used].sum()), len(halves.outlier)
     if count > _MANY_OUTLIERS * of_all:
         yield (
             f"{count} of {of_all} images are outliers (solvarOutlier): look at some, whether they hold the particle and"
@@ -69,13 +73,16 @@ def _of_outliers(halves: HalfSetFit) -> Iterator[str]:
         )
 
 
-def _of_contrasts(halves: HalfSetFit, contrast: Tensor) -> Iterator[str]:
+def _of_spread(halves: HalfSetFit) -> Iterator[str]:
     if halves.problem.contrast_variance >= 0.5 * LARGEST_VARIANCE:
         at = "at its limit" if halves.problem.contrast_variance >= 0.999 * LARGEST_VARIANCE else "impossibly large"
         yield (
             f"the spread of the contrasts is {at} ({halves.problem.contrast_variance**0.5:.2f}): the images differ in"
             " a way that the model does not describe; look at their grey values, and at solvarContrast"
         )
+
+
+def _of_contrasts(halves: HalfSetFit, contrast: Tensor) -> Iterator[str]:
     used = contrast[~halves.outlier]
     negative, large = int((used <= 0).sum()), int((used > _LARGEST_CONTRAST).sum())
     if negative:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from solvar_engine.contract.angles import relion_to_rotation, rotation_to_relion
 from solvar_engine.estimation.judging.given_poses import mean_and_error
-from solvar_engine.estimation.judging.grey_scales import LowBand, scale_evidence
+from solvar_engine.estimation.judging.low_band import LowBand, scale_evidence
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.projectors.options import SliceOptions

@@ -16,7 +16,8 @@ from solvar_engine.jobs.fit.job import FitJob
 
 _LEAST_IMAGES = 100  # of one stack, whose signal may have a scale of its own
 _SHOWN_PARTS = 3
-_MOST_DARK = 0.4  # of the images: beyond that there may be no mean whose sign could be told
+_MOST_DARK = 0.4  # of the images: beyond that they may be one of two states whose mean was subtracted
+_ONE_SIDED = 0.5  # of the density of molecules 0.7 to 1, of the difference of conformations up to 0.3
 _LEAST_MIXED = 5  # images of the other sign, in a part that is named
 
 
@@ -24,7 +25,8 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
     """Find parts whose signal has another scale or sign than most; single images of the other sign are left out.
 
     An image counts once, in however many orientations it is seen.
-    If nearly half of all have it, nothing is done, and both causes that this may have are said.
+    If nearly half of all have it and what they share is no density of one sign, they are states whose mean was
+    subtracted, each the opposite of the other: these are taken as they are, as are all if the user says so.
 
     Returns
     -------
@@ -45,16 +47,14 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
     part, names = found.part, names_of_pieces(found.part, part, names, stack)
     rows = stack.each_image_once(torch.arange(len(stack)))
     dark_share = float(found.is_dark[torch.cat(job.inputs.halves)].float().mean())
-    if dark_share > _MOST_DARK:
-        caution = (
-            f"{100 * dark_share:.0f} % of the images show the molecule with the other sign than the rest: either the"
-            " mean was subtracted, which leaves the images of each state the opposite of the others', or images of two"
-            " kinds were mixed, one of which is to be multiplied by -1; they are taken as they are"
-        )
-        job.add_cautions([caution])
-        return job, source
+    are_many = dark_share > _MOST_DARK
+    if are_many and (abs(found.one_sidedness) < _ONE_SIDED or job.params.invert_contrast != "auto"):
+        job.add_cautions([sentence_of_opposites(found.is_dark[rows])])
+        return replace(job, has_opposites=True), source
     if dark_share > 0:
-        job.add_cautions([sentence_of_dark_images(found.is_dark[rows], part[rows], names)])
+        job.add_cautions(
+            [sentence_of_dark_images(found.is_dark[rows], part[rows], names, block_of(found.is_dark, stack), are_many)]
+        )
         one, two = (half[~found.is_dark[half]] for half in job.inputs.halves)
         job = replace(job, inputs=replace(job.inputs, halves=(one, two)))
     if bool((found.scale != 1).any()):
@@ -104,8 +104,31 @@ def names_of_pieces(piece: Tensor, part: Tensor, names: list[str], stack: Partic
     ]
 
 
-def sentence_of_dark_images(is_dark: Tensor, part: Tensor, names: list[str]) -> str:
-    """Say how many images have the other sign, and which parts are mixed of both."""
+def block_of(members: Tensor, stack: ParticleStack) -> str:
+    """Rows of the list that some images (n,) are, if these follow each other; else nothing."""
+    row = torch.arange(len(stack)) if stack.list_row is None else torch.from_numpy(stack.list_row)
+    found = row[members].unique()
+    if len(found) < _LEAST_MIXED or int(found[-1] - found[0]) >= len(found):
+        return ""
+    return f"rows {int(found[0]) + 1} to {int(found[-1]) + 1}"
+
+
+def sentence_of_opposites(is_dark: Tensor) -> str:
+    """Say that the images show two opposites, and what that may be."""
+    return (
+        f"{counted(int(is_dark.sum()), 'image shows', 'images show')} the opposite of what the other"
+        f" {int((~is_dark).sum())} show, as if the mean was subtracted and two states are left: they are taken as they"
+        " are; if instead the molecule is dark in some images and bright in others, multiply those of one kind by -1"
+    )
+
+
+def sentence_of_dark_images(
+    is_dark: Tensor, part: Tensor, names: list[str], block: str = "", are_many: bool = False
+) -> str:
+    """Say how many images have the other sign, where in the list, if they are a block, or which parts have both signs.
+
+    If they are many, also that they may have been made by subtraction.
+    """
     size = torch.bincount(part, minlength=len(names))
     dark = torch.bincount(part[is_dark], minlength=len(names))
     mixed = torch.nonzero((dark >= _LEAST_MIXED) & (dark > _MOST_DARK * size)).flatten().tolist()
@@ -113,11 +136,12 @@ def sentence_of_dark_images(is_dark: Tensor, part: Tensor, names: list[str]) -> 
     counts = [f"{int(dark[number])} of {int(size[number])} of {names[number]}" for number in mixed]
     shown = ", ".join(counts[:_SHOWN_PARTS])
     others = f" and those of {len(mixed) - _SHOWN_PARTS} other parts" if len(mixed) > _SHOWN_PARTS else ""
+    among = f" (among them {shown}{others}, where images of both signs were mixed)" if mixed and len(names) > 1 else ""
     return (
-        f"{counted(int(is_dark.sum()), 'image shows', 'images show')} the molecule with the other sign than those"
-        " beside them"
-        + (f" (among them {shown}{others}, where images of both signs were mixed)" if mixed else "")
+        f"{counted(int(is_dark.sum()), 'image shows', 'images show')} the molecule with the other sign than "
+        + (f"the others ({block})" if block else f"those beside them{among}")
         + ": left out, as outliers; if they are good ones, multiply them by -1"
+        + (" (or, if the mean was subtracted from all, give --invert-contrast no)" if are_many else "")
     )
 
 

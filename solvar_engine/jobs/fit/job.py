@@ -46,6 +46,8 @@ class FitJob:
         Number of components that are fitted to the half-sets.
     world : World
         Processes that share the images; the first one writes all files.
+    has_opposites : bool
+        Nearly as many images show something as show its opposite, so that the mean tells nothing.
     """
 
     params: FitParams
@@ -56,6 +58,7 @@ class FitJob:
     schedule: Schedule
     tried_rank: int
     world: World = ALONE
+    has_opposites: bool = False
 
     @classmethod
     def start(

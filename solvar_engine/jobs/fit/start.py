@@ -221,6 +221,8 @@ def _examined(
             f"The half-maps of the mean of {job.params.particles} are the opposite of each other: the molecule is dark"
             " in the images of one half-set (rlnRandomSubset) and bright in the others; multiply those of one by -1."
         )
+    if job.has_opposites:  # that is said
+        return ImageDecisions(source.sign, source.grey_unit), []
     if not is_resolved:
         return ImageDecisions(source.sign, source.grey_unit), [unresolved_mean(job)]
     evidence = evidence_of_poses(job, source, mean)

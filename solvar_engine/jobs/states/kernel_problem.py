@@ -20,7 +20,8 @@ from solvar_engine.data.faults import BadImages
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.estimation.judging.grey_scales import scale_evidence, scales_of_parts
+from solvar_engine.estimation.judging.grey_scales import scales_of_parts
+from solvar_engine.estimation.judging.low_band import scale_evidence
 from solvar_engine.estimation.judging.scale_steps import cut_at_steps
 from solvar_engine.estimation.model.half_models import HalfModel, explain, scale_to_images
 from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
@@ -199,8 +200,13 @@ def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> 
 
 
 def _signed_with_half_models(
-    params: ReconstructParams, run: RunDir, space: LatentSpace, source: PreparedParticles, stack: ParticleStack,
-    rows: tuple[Tensor, Tensor], options: SliceOptions,
+    params: ReconstructParams,
+    run: RunDir,
+    space: LatentSpace,
+    source: PreparedParticles,
+    stack: ParticleStack,
+    rows: tuple[Tensor, Tensor],
+    options: SliceOptions,
 ) -> tuple[PreparedParticles, tuple[HalfModel, HalfModel], list[str]]:
     """Give the images the sign that makes them those of the run, and each half-set its own mean and components.
 

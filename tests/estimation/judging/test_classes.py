@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from solvar_engine.estimation.judging.classes import classes_of_images
-from solvar_engine.estimation.judging.grey_scales import LowBand
+from solvar_engine.estimation.judging.low_band import LowBand
 from solvar_engine.projectors.options import SliceOptions
 from tests.reconstruction.simulated import LinearPhantom, simulate
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.grey_scales import find_grey_scales, scale_evidence, scales_of_parts
+from solvar_engine.estimation.judging.grey_scales import find_grey_scales, scales_of_parts
+from solvar_engine.estimation.judging.low_band import scale_evidence
 from solvar_engine.estimation.judging.scale_steps import cut_at_steps
 from tests.estimation.problems import DenseModel, full_band, in_double
 from tests.reconstruction.simulated import LinearPhantom, MemorySource, simulate
@@ -85,6 +86,35 @@ def test_dark_images_of_a_part_of_either_sign_are_those_unlike_the_whole(more: i
     assert not bool((found.is_dark & (scale > 0)).any()) and int(found.is_dark.sum()) > 0.95 * (50 + more)
 
 
+@pytest.mark.parametrize("share", [0.4, 0.5])
+def test_images_of_either_sign_in_nearly_equal_numbers_are_told_apart(share: float) -> None:
+    """Their mean vanishes; which ones count as dark, of two halves, is left to chance."""
+    dark = torch.zeros(IMAGES, dtype=torch.bool)
+    dark[torch.randperm(IMAGES, generator=torch.Generator().manual_seed(6))[: round(share * IMAGES)]] = True
+    found = find_grey_scales(images_of(torch.where(dark, -1.0, 1.0)), HALVES, torch.zeros(IMAGES, dtype=torch.int64))
+    agreement = float((found.is_dark == dark).double().mean())
+    assert agreement > 0.97 or (share == 0.5 and agreement < 0.03)
+    assert found.scale.tolist() == [1.0] and found.is_known and abs(found.one_sidedness) > 0.8
+
+
+def test_the_opposite_states_of_a_subtracted_mean_are_of_no_sign() -> None:
+    """Density comes and goes: what images share has as much of either sign."""
+    z = torch.where(torch.rand(IMAGES, 1, generator=torch.Generator().manual_seed(7)) < 0.5, -1.0, 1.0)
+    mass = torch.tensor([5.0, -5.0]).repeat(len(PHANTOM.atoms) // 2)
+    source = images_of(z[:, 0], replace(PHANTOM, mean_mass=mass, factor_mass=0 * PHANTOM.factor_mass))
+    found = find_grey_scales(source, HALVES, torch.zeros(IMAGES, dtype=torch.int64))
+    assert 0.3 < float(found.is_dark.double().mean()) < 0.7 and abs(found.one_sidedness) < 0.3
+
+
+def test_a_cut_is_found_where_signs_are_mixed() -> None:
+    """The signal is weaker from a row on; signs change in no order and cut nothing."""
+    scale = torch.where(torch.arange(IMAGES) < 240, 1.0, 0.4)
+    sign = torch.where(torch.rand(IMAGES, generator=torch.Generator().manual_seed(8)) < 0.45, -1.0, 1.0)
+    found = find_grey_scales(images_of(scale * sign), HALVES, torch.zeros(IMAGES, dtype=torch.int64))
+    assert torch.equal(found.part, (torch.arange(IMAGES) >= 240).long())
+    assert found.scale.tolist() == pytest.approx([1.0, 0.4], rel=0.05)
+
+
 @pytest.mark.parametrize("size", [1, 2, 10])
 def test_small_parts_of_noise_have_no_scale_and_no_sign(size: int) -> None:
     generator = torch.Generator().manual_seed(size)
@@ -96,6 +126,7 @@ def test_small_parts_of_noise_have_no_scale_and_no_sign(size: int) -> None:
 
 def test_images_without_particle_have_no_scale_and_no_sign() -> None:
     found = find_grey_scales(images_of(torch.zeros(IMAGES)), HALVES, parts(200, 200))
+    assert not found.is_known
     assert found.scale.tolist() == [1.0, 1.0] and not bool(found.is_dark.any())
 
 

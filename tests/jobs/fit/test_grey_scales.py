@@ -23,6 +23,7 @@ from solvar_engine.estimation.judging.grey_scales import GreyScales
 from solvar_engine.jobs.decisions import read_cautions
 from solvar_engine.jobs.fit import grey_scales
 from solvar_engine.jobs.fit.grey_scales import (
+    block_of,
     names_of_pieces,
     parts_of,
     sentence_of_dark_images,
@@ -108,19 +109,35 @@ def test_dark_images_among_bright_ones_are_outliers_and_counted(hinge, engine, t
     assert engine("reconstruct", run.path, "--output", tmp_path / "out", "--clusters", 1).code == 0
 
 
-def test_images_of_either_sign_in_nearly_equal_numbers_are_taken_as_they_are(hinge, engine, tmp_path):
-    """As where the mean was subtracted and two states are left, the one the opposite of the other."""
+@pytest.mark.parametrize("choice", ["auto", "no"])
+def test_images_of_either_sign_in_nearly_equal_numbers(choice, hinge, engine, tmp_path):
+    """Those of one sign are left out; the user may want them as they are, as if the mean was subtracted."""
     shutil.copytree(hinge.path, tmp_path / "data")
     is_turned = np.arange(PARTICLES) % 9 < 4
     with mrcfile.open(tmp_path / "data" / "particles.mrcs", mode="r+") as stack:
         stack.data[is_turned] *= -1
-    run = RunDir(tmp_path / "run")
-    outcome = engine("fit", tmp_path / "data" / "particles.star", "--output", run.path, "--rank", 1)
-    assert outcome.code == 0 and "% of the images show the molecule with the other sign than the" in outcome.error
-    particles = StarFile.read(run.particles).particles
-    assert GREY_SCALE not in particles and (particles.integers("solvarHalfSet") > 0).all()
-    z = read_latents(run.latents).z[:, 0]
-    assert abs(np.corrcoef(z, is_turned)[0, 1]) > 0.95
+    run, particles = RunDir(tmp_path / "run"), tmp_path / "data" / "particles.star"
+    outcome = engine("fit", particles, "--output", run.path, "--rank", 1, "--invert-contrast", choice)
+    (caution,) = (one for one in read_cautions(run) if "solvarOutlier" not in one)
+    found = StarFile.read(run.particles).particles
+    assert outcome.code == 0 and GREY_SCALE not in found
+    is_left_out = found.integers("solvarHalfSet") == 0
+    if choice == "auto":
+        assert "135 images show the molecule with the other sign than those beside them: left out" in caution
+        assert (is_left_out == is_turned).all() and "--invert-contrast no" in caution
+    else:
+        assert "135 images show the opposite of what the other 165 show, as if the mean was subtracted" in caution
+        assert not is_left_out.any()
+        z = read_latents(run.latents).z[:, 0]
+        assert abs(np.corrcoef(z, is_turned)[0, 1]) > 0.95
+
+
+def test_rows_that_are_a_block_are_named(write_particles, tmp_path):
+    path = write_particles(tmp_path, np.random.default_rng(0).normal(size=(60, 4, 4)))
+    stack, row = ParticleStack.from_star(path), torch.arange(60)
+    assert block_of((row >= 20) & (row < 40), stack) == "rows 21 to 40"
+    assert block_of((row >= 20) & (row < 40), replace(stack, list_row=row.numpy() // 2)) == "rows 11 to 20"
+    assert block_of((row >= 20) & (row < 40) & (row != 30), stack) == block_of(row == 3, stack) == ""
 
 
 def test_parts_are_stacks_of_many_images_and_folders_of_few(write_particles, tmp_path):
@@ -220,3 +237,6 @@ def test_parts_of_either_sign_are_named():
     assert sentence.startswith("63 images show the molecule with the other sign than those beside them (among them ")
     assert "(among them 20 of 40 of c, 9 of 20 of b, where images of both signs were mixed): left out" in sentence
     assert "among them" not in sentence_of_dark_images(is_dark & (part == 0), part, list("abcd"))
+    sentence = sentence_of_dark_images(is_dark, part, list("abcd"), "rows 2 to 9", are_many=True)
+    assert sentence.startswith("63 images show the molecule with the other sign than the others (rows 2 to 9): left")
+    assert sentence.endswith("(or, if the mean was subtracted from all, give --invert-contrast no)")

@@ -1,0 +1,49 @@
+"""Which images show what others show, and which ones its opposite, where the mean of all does not tell.
+
+If nearly as many are of one sign as of the other, their mean vanishes. What they share is found as a common direction
+is from pairs that agree or oppose each other (angular synchronization; Singer, Appl. Comput. Harmon. Anal. 2011): signs
+drawn at random give a mean, that gives signs, and so on, a power iteration. Images resemble what was made of them: so
+those of one half-set are compared with the mean of the other one, in turns, which also gives both the same sign.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solvar_engine.estimation.judging.low_band import LowBand, scale_evidence
+from solvar_engine.projectors.options import SliceOptions
+from solvar_engine.reconstruction.mean import weak_precision
+from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations, solve
+
+_SHELL = 8  # up to which images are compared
+_ITERATIONS = 4  # of conjugate gradients
+_TURNS = 20  # of the half-sets, at most
+_SETTLED = 0.01  # of the images of either half-set, that change their sign
+_SEED = 15
+
+
+def signs_of_images(source: LowBand, halves: tuple[Tensor, Tensor], options: SliceOptions) -> Tensor:
+    """Sign (n,), +1 or -1, of what each image shows; which of both is which is left to chance, +1 is not used ones'.
+
+    Parameters
+    ----------
+    source : LowBand
+    halves : tuple of two Tensors, int64
+        Images of independent half-sets.
+    options : SliceOptions
+    """
+    source = source.cut(_SHELL)
+    drawn = torch.randint(2, (len(source),), generator=torch.Generator().manual_seed(_SEED))
+    sign, changed = (2 * drawn - 1).float(), [1.0, 1.0]
+    for turn in range(_TURNS):
+        known, asked = halves[turn % 2], halves[1 - turn % 2]
+        equations = accumulate_normal_equations(source.scaled(sign), known, options)
+        mean = solve(equations, weak_precision(equations), iterations=_ITERATIONS)
+        cross = scale_evidence(source, asked, source.disk, mean, options)[:, 1]
+        found = source.world.agreed(torch.where(cross < 0, -1.0, 1.0))
+        changed[turn % 2] = float((found != sign[asked]).double().mean())
+        sign[asked] = found
+        if max(changed) < _SETTLED:
+            break
+    return sign
