@@ -132,6 +132,7 @@ _SMALLEST_UM, _LARGEST_UM, _GAP_UM = 0.05, 30.0, 300.0  # of defocus in microgra
 _SMALLEST_DEFOCUS = 1_000.0  # Angstrom, of all images of a set; micrographs are not taken closer to focus
 _SMALL_DEFOCUS = 3_500.0  # Angstrom, that micrographs seldom have, and that in nm would be ordinary
 _OVERFOCUS = -500.0  # Angstrom
+_NEAR_FOCUS = 2_000.0  # Angstrom, which some micrographs have where others have more
 _FULL_CONTRAST = 0.5  # amplitude contrast of images that were simulated without defocus
 _EVEN, _NEARLY_ALL = (0.42, 0.6), 0.9  # of directions that are all as frequent: in the upper half of their range, in it
 _NOTABLE_ASTIGMATISM = 100.0  # Angstrom
@@ -218,6 +219,12 @@ def _refuse_defocus(columns: ColumnsOfParticles, name: str) -> None:
             f"Column {name} of {columns.source} is negative in {columns.part_of(negative)}"
             f" ({defocus[negative[0]]:g} Angstrom in row {negative[0] + 1}), which means overfocus, unlike in the"
             " others: give underfocus as positive numbers."
+        )
+    over = np.flatnonzero(defocus < 0)
+    if len(over) and np.percentile(defocus[defocus >= 0], 5) > _NEAR_FOCUS:
+        columns.doubt(
+            f"column {name} of {columns.source} is negative in {columns.part_of(over)} (down to {defocus.min():g}"
+            " Angstrom), which means overfocus: was the CTF estimated well?"
         )
 
 

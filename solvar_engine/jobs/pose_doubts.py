@@ -13,6 +13,7 @@ from torch import Tensor
 
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.estimation.judging.given_poses import (
+    DEFOCUS_CHANGES,
     PIXEL_FACTORS,
     SHIFT_FACTORS,
     TURN_DEG,
@@ -43,8 +44,10 @@ _NOTABLE = 0.05  # of the gain of the orientations
 _NOTABLE_CTF = 0.001  # of the same, which is all that images at low resolution show of their transfer functions
 _LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
 _LEAST_OF_CTF = 50  # the same where the scale in each shell is found, too
+_ROWS = "rows "
 _SHOWN = 3  # names in a sentence
 _TRANSFER = "transfer functions"
+_OTHER_PIXELS = "better with a pixel size of {size:.3g} than with {listed:.3g} Angstrom"
 _UNLESS = ", unless all that is left in the images is a part that moves"  # which is displaced as a whole
 
 
@@ -95,7 +98,8 @@ _OTHER_TRANSFER = (
 class _Alternative:
     """Another reading of a list, of one kind: what each image gains by it, (m,), how that is said, and what to check.
 
-    Nothing is said of a gain less than a share of that of the orientations, or of fewer images.
+    Nothing is said of a gain less than a share of that of the orientations, or of fewer images. What is said has places
+    for the ``move`` of images, Angstrom, and for their pixel ``size``, a ``factor`` times the ``listed`` one.
     """
 
     kind: str
@@ -104,6 +108,7 @@ class _Alternative:
     check: str
     least_share: float
     least_members: int
+    factor: float = 1.0
 
 
 def _alternatives(evidence: PoseEvidence, stack: ParticleStack) -> Iterator[_Alternative]:
@@ -118,9 +123,12 @@ def _alternatives(evidence: PoseEvidence, stack: ParticleStack) -> Iterator[_Alt
     what = f"better with orientations turned by {TURN_DEG:g} degrees, each in a direction of its own"
     yield _Alternative("orientations", -evidence.turn_gain, what, check, _NOTABLE, _LEAST_MEMBERS)
     for factor, loss in zip(PIXEL_FACTORS, evidence.pixel_gain.T, strict=True):
-        what = f"better with a pixel size of {factor * stack.pixel_size:.3g} than with {stack.pixel_size:.3g} Angstrom"
         check = "check it (rlnImagePixelSize), and the units of defocus and origins"
-        yield _Alternative("pixel size", -loss, what, check, _NOTABLE_CTF, _LEAST_OF_CTF)
+        yield _Alternative("pixel size", -loss, _OTHER_PIXELS, check, _NOTABLE_CTF, _LEAST_OF_CTF, factor)
+    for change, loss in zip(DEFOCUS_CHANGES, evidence.defocus_gain.T, strict=True):
+        what = f"better with a defocus that is about {abs(change):g} Angstrom {'larger' if change > 0 else 'smaller'}"
+        check = "check that rlnDefocusU and rlnDefocusV are of these micrographs, and estimate or refine them again"
+        yield _Alternative("defocus", -loss, what, check, _NOTABLE_CTF, _LEAST_OF_CTF)
     for (what, check), loss in zip(_OTHER_TRANSFER, evidence.ctf_gain.T, strict=True):
         yield _Alternative(_TRANSFER, -loss, what, check, _NOTABLE_CTF, _LEAST_OF_CTF)
 
@@ -135,9 +143,13 @@ def reading_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     if not found:
         return []
     told, move = [], max(0.0, float(evidence.move[members].mean())) ** 0.5
+    size = stack.pixel_sizes[int(stack.group[evidence.index[members]].mode().values)]
     for one in found:
         gain, error = mean_and_error(one.gain[members])
-        what, gained = one.what.format(move=move), f"(log-likelihood gain {gain:.2f} +- {error:.2f} an image)"
+        what, gained = (
+            one.what.format(move=move, size=one.factor * size, listed=size),
+            f"(log-likelihood gain {gain:.2f} +- {error:.2f} an image)",
+        )
         told.append((what, gained, one.check))
     (what, gained, check), *others = told
     if found[0].kind == _TRANSFER:
@@ -174,7 +186,9 @@ def _first_doubt(evidence: PoseEvidence, stack: ParticleStack) -> tuple[str, Ten
             continue
         (name, members, finding), more = doubtful[0], len(doubtful) - 1
         if _differ(finding[0].gain, members, others) and not better(others, SIGNIFICANT):
-            return f"of {name}{f' and {more} more' if more else ''} in ", torch.from_numpy(members), finding
+            rows = _about_rows(name, finding[0].gain, ~others, evidence.index, stack)
+            where = rows or f"{name}{f' and {more} more' if more else ''}"
+            return f"of {where} in ", torch.from_numpy(members), finding
     everything = np.ones(len(evidence.index), dtype=bool)
     return "", torch.from_numpy(everything), better(everything, SIGNIFICANT)
 
@@ -216,10 +230,32 @@ def _most_gain(gain: Tensor) -> bool:
 def foreign_parts(evidence: PoseEvidence, stack: ParticleStack) -> str:
     """Name the parts of a list whose poses do not belong to their images, unlike those of the others; empty if none."""
     for parts in partitions(stack, evidence.index.numpy()):
-        foreign = [name for name, members in parts if _is_foreign(evidence.orientation_gain, members)]
+        foreign = [part for part in parts if _is_foreign(evidence.orientation_gain, part[1])]
         if foreign:
-            return listed(foreign)
+            members = np.any([members for _, members in foreign], axis=0)
+            rows = _about_rows(foreign[0][0], -evidence.orientation_gain, members, evidence.index, stack)
+            return rows or listed([name for name, _ in foreign])
     return ""
+
+
+def _about_rows(name: str, gain: Tensor, members: NDArray[np.bool_], index: Tensor, stack: ParticleStack) -> str:
+    """Rows of a list within which images gain as some blocks of rows do (m,), which need not end where these do.
+
+    They are those from and to which what is gained above the middle between blocks and others adds up to most.
+    Empty if parts have names of another kind.
+    """
+    if not name.startswith(_ROWS):
+        return ""
+    row = index.numpy() if stack.list_row is None else stack.list_row[index.numpy()]
+    order = np.argsort(row, kind="stable")
+    gains = gain.numpy()[order]
+    inside, outside = float(gain.numpy()[members].mean()), float(gain.numpy()[~members].mean())
+    above = np.clip(gains, outside, inside) - 0.5 * (inside + outside)
+    total = np.concatenate(([0.0], np.cumsum(above)))
+    lowest = np.minimum.accumulate(total)
+    last = int((total - lowest).argmax())
+    first = int(total[: last + 1].argmin())
+    return f"about {_ROWS}{row[order][first] + 1} to {row[order][last - 1] + 1}"
 
 
 def _is_foreign(gain: Tensor, members: NDArray[np.bool_]) -> bool:
@@ -257,7 +293,7 @@ def row_blocks(stack: ParticleStack, rows: NDArray[np.int64], counts: tuple[int,
     length = len(stack) if stack.list_row is None else int(stack.list_row.max()) + 1
     for count in counts:
         edges = np.linspace(0, length, count + 1).astype(int)
-        names = [f"rows {first + 1} to {last}" for first, last in zip(edges[:-1], edges[1:], strict=True)]
+        names = [f"{_ROWS}{first + 1} to {last}" for first, last in zip(edges[:-1], edges[1:], strict=True)]
         yield names, np.searchsorted(edges, row, side="right") - 1
 
 

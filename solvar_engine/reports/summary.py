@@ -63,7 +63,10 @@ def mean_resolution(data: ReportData) -> tuple[float, bool] | None:
     """
     if data.fsc is None or _decided(data, "pose_gain", 0.0) is None:
         return None
-    return resolution_at_threshold(np.asarray(data.fsc["frequency"]), np.asarray(data.fsc["fsc_mean"]))
+    found = resolution_at_threshold(np.asarray(data.fsc["frequency"]), np.asarray(data.fsc["fsc_mean"]))
+    if found is None or found[1] or not data.pixel_size:
+        return found
+    return 2 * data.pixel_size, False
 
 
 def _decided(data: ReportData, name: str, unknown: Any) -> Any:

@@ -125,6 +125,14 @@ def test_ordinary_lists_raise_no_doubt(seed):
         assert read(ordinary(seed, **changes)).cautions == ()
 
 
+def test_single_rows_of_overfocus_are_told():
+    """Among micrographs that are all out of focus; others are taken around focus."""
+    defocus = np.random.default_rng(0).uniform(8_000, 25_000, COUNT)
+    defocus[17] = -100.0
+    told = read(ordinary(**dict.fromkeys(DEFOCUS, defocus))).cautions
+    assert len(told) == 2 and all("is negative in row 18 (down to -100 Angstrom)" in one for one in told)
+
+
 @pytest.mark.parametrize("columns", [("rlnDetectorPixelSize", "rlnMagnification"), ("rlnPixelSize",)])
 def test_pixel_sizes_of_a_list_that_contradict_each_other_are_told(columns):
     """In one optics group; a calibration of half a percent is none."""

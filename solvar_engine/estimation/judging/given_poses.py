@@ -27,6 +27,9 @@ SHIFT_FACTORS = (-1.0, 0.0, 0.5, 2.0, 4.0)
 PIXEL_FACTORS = (0.5, 0.8, 0.9, 1.1, 1.25, 2.0)
 """By which the pixel size may be wrong: defocus, aberration and shifts count in other pixels then."""
 
+DEFOCUS_CHANGES = (-4000.0, -2000.0, -1000.0, 1000.0, 2000.0, 4000.0)
+"""By which the defocus may be wrong, Angstrom: more than that of particles anywhere in the ice is."""
+
 TURN_DEG = 8.0
 """By which orientations are turned where they may be inaccurate: more than those of refined images are wrong."""
 
@@ -60,6 +63,8 @@ class PoseEvidence:
         aberrations, and without odd ones; of images that were multiplied by theirs.
     pixel_gain : Tensor, shape (m, factors), float64
         The same less that under the pixel size times each of `PIXEL_FACTORS`.
+    defocus_gain : Tensor, shape (m, changes), float64
+        The same less that under the defocus plus each of `DEFOCUS_CHANGES`.
     place_gain : Tensor, shape (m,), float64
         Log-likelihood at the given shift less that at the best place nearby, which is chosen by the one half of the
         pixels and judged by the other: of right shifts more than 0.
@@ -75,6 +80,7 @@ class PoseEvidence:
     shift_gain: Tensor
     ctf_gain: Tensor
     pixel_gain: Tensor
+    defocus_gain: Tensor
     place_gain: Tensor
     turn_gain: Tensor
     move: Tensor
@@ -126,10 +132,10 @@ def pose_evidence(
         given = _log_likelihood(source, index, projector, grid)
         turned = source.with_pose(Pose(pose.rotation[other], pose.shift))
         orientation = given - _log_likelihood(turned, index, projector, grid)
-        shifts, pixels, transfers = _gains_with_free_scales(source, ctf[other], index, projector, grid)
+        shifts, pixels, defocus, transfers = _gains_with_free_scales(source, ctf[other], index, projector, grid)
         places, moves = _gain_of_places(source, index, projector, grid)
         turns = _gain_of_turns(source, index, projector, grid)
-        return PoseEvidence(index, given, orientation, shifts, transfers, pixels, places, turns, moves)
+        return PoseEvidence(index, given, orientation, shifts, transfers, pixels, defocus, places, turns, moves)
 
     first, second = source.world.of_halves(evidence_of)
     return PoseEvidence(
@@ -159,13 +165,17 @@ def _gains_with_free_scales(
     voltage = torch.where(ctf.voltage > (low + high) / 2, low, high).to(ctf.voltage)
     moved = [source.with_pose(Pose(pose.rotation, factor * pose.shift)) for factor in SHIFT_FACTORS]
     sized = [_of_pixel_size(source, factor) for factor in PIXEL_FACTORS]
+    focused = [
+        source.with_ctf(replace(ctf, defocus_u=ctf.defocus_u + change, defocus_v=ctf.defocus_v + change))
+        for change in DEFOCUS_CHANGES
+    ]
     flipped = replace(ctf, is_phase_flipped=~ctf.is_phase_flipped)
     plate = replace(ctf, phase_shift=torch.where(ctf.phase_shift > 0, 0.0, 90.0).to(ctf.phase_shift))
     changed = others, flipped, replace(ctf, voltage=voltage), plate
     without_even = None if ctf.even_zernike is None else source.with_ctf(replace(ctf, even_zernike=None))
     possible = [*(source.with_ctf(one) for one in changed), without_even, source.with_odd_aberrations()]
     transferred = [view for view in possible if view is not None]
-    views = [source, *moved, *sized, *transferred]
+    views = [source, *moved, *sized, *focused, *transferred]
     shell, shells = projector.disk.shell, projector.disk.shell_max + 1
     cross, power = torch.zeros(2, len(index), len(views) + 1, shells, dtype=torch.float64)
     expected, weight = torch.zeros(len(index), dtype=torch.float64), projector.disk.weight.double()
@@ -192,13 +202,13 @@ def _gains_with_free_scales(
     scale = cross.sum(dim=0) / power.sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
     found = (scale * cross - 0.5 * scale.square() * power).sum(dim=2)
     gain = found[:, :1] - found[:, 1:]
-    shifts, pixels, found = gain.split([len(moved), len(sized), len(transferred) + 1], dim=1)
+    shifts, pixels, defocus, found = gain.split([len(moved), len(sized), len(focused), len(transferred) + 1], dim=1)
     transfers = found.new_zeros(len(found), len(possible) + 1)
     transfers[:, [number for number, view in enumerate((*possible, source)) if view is not None]] = found
     # of an image whose signal is weaker, as those of an optics group may be, as much less is expected
     contrast = cross[:, 0].sum(dim=1) / power[:, 0].sum(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
     transfers[:, 0] -= _OWN_SHARE * contrast * expected
-    return [shifts, pixels, transfers]
+    return [shifts, pixels, defocus, transfers]
 
 
 def _of_pixel_size(source: ParticleSource, factor: float) -> ParticleSource:

@@ -41,6 +41,7 @@ On simulated sets (10,000 images, SNR 0.1) remains of pose errors in coloured no
 thousands, and the curvature of a motion, its third component, by 5 to 25.
 """
 
+_LEAST_AGREEMENT, _STRANGERS_MARGIN = 0.2, 30.0  # of half-sets; and the margin of components that agree by less
 _MANY = 5  # components; junk and neighbours make one or two
 
 
@@ -164,8 +165,9 @@ def decide_rank(halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Stati
 
     A component is real if each half-set's version of it makes the other half more likely than any decoy does, by
     `MARGIN`, however much noise it holds besides. That both versions agree shows nothing: they share one mean, and
-    what that lacks. Components are judged beside all others; those that fail are taken away, the
-    worse half of them at a time, and the others judged anew, for what two components share is credited to neither.
+    what that lacks. That they hardly agree shows that little is common to them, and what each gains may be chance:
+    then the margin is three times as large. Components are judged beside all others; those that fail are taken away,
+    the worse half of them at a time, and the others judged anew, for what two components share is credited to neither.
 
     Parameters
     ----------
@@ -182,12 +184,13 @@ def decide_rank(halves: tuple[Tensor, Tensor], held_out: tuple[Statistics, Stati
     first, second = (replace(part, gram=part.gram[:, :rank, :rank], inner=part.inner[:, :rank]) for part in held_out)
     axes = held_out_axes(0.5 * (halves[0] + halves[1]), halves, (first, second))
     agreement = axes.agreement(halves)
+    margin = torch.where(agreement < _LEAST_AGREEMENT, _STRANGERS_MARGIN, MARGIN)
     gains = agreement.new_zeros(2, rank)
     decoy_gains = torch.zeros_like(gains)
     kept = torch.ones(rank, dtype=torch.bool, device=agreement.device)
     while kept.any():
         gains[:, kept], decoy_gains[:, kept] = _gains_beside_each_other(axes, held_out, kept)
-        excess = (gains - decoy_gains - MARGIN).amin(dim=0)
+        excess = (gains - decoy_gains).amin(dim=0) - margin
         failing = torch.nonzero(kept & (excess <= 0)).flatten()
         if not failing.numel():
             break

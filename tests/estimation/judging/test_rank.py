@@ -143,6 +143,20 @@ def test_component_whose_versions_disagree_is_kept_if_it_is_in_both_halves_of_th
     assert float(decision.agreement[1]) < 0.5 and bool((decision.gains[:, 1] > 100).all())
 
 
+@pytest.mark.parametrize(("variance", "own", "is_kept"), [(0.3, 0.0, True), (2.0, 1.2, False), (4.0, 1.2, True)])
+def test_small_gains_count_where_the_versions_agree(variance: float, own: float, is_kept: bool) -> None:
+    """About 20 of log-likelihood are enough for two that are alike, and too little for two of noise of their own."""
+    truth = loadings(orthonormal(2), values(9.0, variance))
+    halves = []
+    for half in range(2):
+        junk = noise(1, BOX, BOX, BOX, seed=70 + half)
+        weak = truth[1:] if own == 0 else 0.5 * truth[1:] + own * variance**0.5 * junk / junk.norm()
+        halves.append(torch.cat((truth[:1], weak)))
+    decision = judge(truth, (halves[0], halves[1]))
+    assert float(decision.gains[:, 1].min()) > float(decision.decoy_gains[:, 1].max()) + MARGIN
+    assert (float(decision.agreement[1]) < 0.2) == (own > 0) and decision.kept.tolist() == [True, is_kept]
+
+
 def test_more_particles_are_judged_where_there_are_more() -> None:
     counts = [len(judged_of(torch.arange(count))) for count in (3_000, 20_000, 100_000)]
     assert counts == [3_000, 5_000, 20_000]
