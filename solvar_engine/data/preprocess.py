@@ -16,6 +16,7 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.words import counted
+from solvar_engine.data.copies import SIGNATURE_LENGTH, signatures
 from solvar_engine.data.faults import MASKED, REFUSE_BAD_IMAGES, BadImages
 from solvar_engine.data.noise import (
     BACKGROUND_RADIUS,
@@ -126,6 +127,7 @@ def prepare_particles(
     fixed = find_fixed_pixels(stack, share)
     deviation, near_zeros, inner = torch.zeros(3, count)
     digest = torch.zeros(count, dtype=torch.int64)
+    signature = torch.zeros(count, SIGNATURE_LENGTH, dtype=torch.int8)
     single, depth = torch.zeros(2, count, dtype=torch.int64)
     is_bad = torch.zeros(count, dtype=torch.bool)
     faults: dict[int, str] = {}
@@ -158,18 +160,19 @@ def prepare_particles(
                 centred = centred * ratio**2
             centred = centred * shift_phases(disk, shift_px, stack.box_size)
             coefficients[place[rows[members]]] = centred.to(coefficients.device)
+            signature[rows[members]] = signatures(centred, disk)
             members &= measured[rows]
             if bool(members.any()):
                 power = background_power(images[members], disk).cpu() * ratio**4
                 spectra[g].append((rows[members], power / _seen_share(stack.ctf[rows[members]], disk, extent)))
         if progress is not None:
             progress(min(start + chunk, len(read)), len(read))
-    for table in (deviation, near_zeros, inner, digest, single, depth, is_bad):
+    for table in (deviation, near_zeros, inner, digest, signature, single, depth, is_bad):
         table[own] = table[read][place_of_own]
     images_of_rows = zip(own.tolist(), read[place_of_own].tolist(), strict=True)
     faults = {row: faults[image] for row, image in images_of_rows if image in faults}
-    deviation, near_zeros, inner, digest, single, depth, bad = world.total(
-        deviation, near_zeros, inner, digest, single, depth, is_bad.long()
+    deviation, near_zeros, inner, digest, signature, single, depth, bad = world.total(
+        deviation, near_zeros, inner, digest, signature, single, depth, is_bad.long()
     )
     is_bad = bad > 0
     depth = torch.where(is_bad | (depth <= CUT * stack.box_size), 0, depth)
@@ -207,6 +210,7 @@ def prepare_particles(
         sign=1.0,
         grey_unit=unit,
         digest=digest,
+        signature=signature,
         is_bad=is_bad if bool(is_bad.any()) else None,
         fixed_pixels=fixed,
         single_pixels=single,

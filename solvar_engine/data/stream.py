@@ -63,6 +63,8 @@ class PreparedParticles:
         Scale of the signal in each image beside what is in `image_scale`; None stands for ones.
     digest : Tensor or None, shape (n,), int64
         Of the pixels of each image on disk: equal images have equal ones.
+    signature : Tensor or None, shape (n, SIGNATURE_LENGTH), int8
+        Of the noise of each image: copies of one have like ones, see `solvar_engine.data.copies`.
     is_bad : Tensor or None, shape (n,), bool
         Images that cannot be used; those without content are zero here.
     fixed_pixels : Tensor or None, shape (y, x), bool
@@ -105,6 +107,7 @@ class PreparedParticles:
     centring: Tensor | None = None
     contrast: Tensor | None = None
     digest: Tensor | None = None
+    signature: Tensor | None = None
     is_bad: Tensor | None = None
     fixed_pixels: Tensor | None = None
     single_pixels: Tensor | None = None

@@ -41,6 +41,7 @@ CLEAR = 10.0
 
 _LEAST_CONTRAST_VARIANCE = 1e-8  # without any, an image could not tell what it knows of its contrast
 _LIMITS_OF_FILTER = (0.1, 10.0)  # of factors that hold nothing, of which ratios are chance
+_LEAST_OF_ROOT = 1e-6  # of the largest eigenvalue: directions that hold nothing keep a length
 _SMALLEST_SHARE = 1e-4  # of the leading eigenvalue: priors of zero variance would make precisions infinite
 
 
@@ -309,10 +310,15 @@ def held_out_axes(
 ) -> HeldOutAxes:
     """Scale the directions of factors by what the half-sets measured on each other, and find the principal axes.
 
+    Factors hold noise, and where two of them are weak it may turn the ones of one half-set among each other against
+    those of the other; the off-diagonal variances of both then cancel, and one motion becomes two weaker ones. So the
+    half-sets are laid on each other (orthogonal Procrustes; Schoenemann, Psychometrika 1966) with each direction as
+    long as the other half's images say, which leaves little of noise, and the factors are turned to fit them.
+
     Parameters
     ----------
     factors : Tensor, shape (r, z, y, x)
-        Whose directions count, their norms do not; aligned with the half-sets.
+        Whose span counts.
     halves, held_out
         As for :func:`find_components`.
 
@@ -320,17 +326,40 @@ def held_out_axes(
     -------
     HeldOutAxes
     """
-    norms = factors.flatten(1).double().norm(dim=1).clamp_min(1e-20)
-    directions = factors / norms.to(factors)[:, None, None, None]
-    gain = _gain_of_all_images(*halves).sqrt()
-    gamma = gain.new_zeros(factors.shape[0], factors.shape[0])
-    half_norms = [half.flatten(1).double().norm(dim=1).clamp_min(1e-20) for half in halves]
-    for norm, statistics in zip(half_norms, held_out, strict=True):
-        gamma += 0.5 * norm[:, None] * latent_covariance(statistics) * norm[None, :]
-    mixture, eigenvalues = _principal_axes(directions, gain[:, None] * gamma * gain[None, :])
+    roots = [_positive_root(latent_covariance(statistics)) for statistics in held_out]
+    scaled = [mix(half, root) for half, root in zip(halves, roots, strict=True)]
+    left, _, right = torch.linalg.svd(inner_products(*scaled))
+    turns = left, right.T
+    laid = [mix(one, turn) for one, turn in zip(scaled, turns, strict=True)]
+    grams = [inner_products(one, one) for one in laid]
+    gain = _gain_of_all_images(*laid).sqrt()
+    eigenvalues, vectors = torch.linalg.eigh(gain[:, None] * 0.5 * (grams[0] + grams[1]) * gain[None, :])
+    eigenvalues, vectors = eigenvalues.flip(0), vectors.flip(1)
+    weights = [
+        root @ turn @ torch.linalg.inv(_positive_root(gram)) @ vectors
+        for root, turn, gram in zip(roots, turns, grams, strict=True)
+    ]
+    eigenvolumes = _match_span(factors, mix(halves[0], weights[0]) + mix(halves[1], weights[1]))
+    sign = torch.where((eigenvolumes.flatten(1).double() ** 3).sum(dim=1) < 0, -1.0, 1.0)
     eigenvalues = eigenvalues.clamp_min(_SMALLEST_SHARE * float(eigenvalues[0]))
-    first, second = (mixture / norm[:, None] for norm in half_norms)
-    return HeldOutAxes(mix(directions, mixture), eigenvalues, (first, second))
+    first, second = (weight * sign for weight in weights)
+    return HeldOutAxes(eigenvolumes * sign.to(eigenvolumes)[:, None, None, None], eigenvalues, (first, second))
+
+
+def _positive_root(matrix: Tensor) -> Tensor:
+    """Symmetric root of a symmetric matrix, whose eigenvalues are not taken for less than a share of the largest."""
+    values, vectors = torch.linalg.eigh(matrix)
+    values = torch.maximum(values, _LEAST_OF_ROOT * values[-1]).clamp_min(1e-30)
+    return (vectors * values.sqrt()) @ vectors.T
+
+
+def _match_span(factors: Tensor, target: Tensor) -> Tensor:
+    """Orthonormal volumes with the span of factors that fit others, as many, best."""
+    norms = factors.flatten(1).double().norm(dim=1).clamp_min(1e-20)
+    basis = torch.linalg.inv(_positive_root(inner_products(factors, factors) / (norms[:, None] * norms)))
+    orthonormal = mix(factors, basis / norms[:, None])
+    left, _, right = torch.linalg.svd(inner_products(orthonormal, target))
+    return mix(orthonormal, left @ right)
 
 
 def _gain_of_all_images(half1: Tensor, half2: Tensor) -> Tensor:
@@ -345,18 +374,6 @@ def _match(factors: Tensor, target: Tensor) -> Tensor:
     """Rotate factors among themselves to fit a target best (orthogonal Procrustes)."""
     left, _, right = torch.linalg.svd(inner_products(factors, target))
     return mix(factors, left @ right)
-
-
-def _principal_axes(directions: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigen-decomposition of D Gamma D^T for directions D that need not be orthogonal: mixtures of D, eigenvalues."""
-    values, vectors = torch.linalg.eigh(inner_products(directions, directions))
-    values = values.clamp_min(1e-10)
-    root = (vectors * values.sqrt()) @ vectors.T
-    inverse_root = (vectors / values.sqrt()) @ vectors.T
-    eigenvalues, rotation = torch.linalg.eigh(root @ gamma @ root)
-    mixture = (inverse_root @ rotation).flip(1)
-    cubes = (mix(directions, mixture).flatten(1).double() ** 3).sum(dim=1)
-    return mixture * torch.where(cubes < 0, -1.0, 1.0), eigenvalues.flip(0)
 
 
 def _agreement(version1: Tensor, version2: Tensor) -> Tensor:

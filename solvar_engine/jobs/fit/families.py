@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.words import counted
+from solvar_engine.data.copies import find_copies
 from solvar_engine.data.metadata import micrograph_pixel_size
 from solvar_engine.data.particles import ParticleStack
 
@@ -110,6 +113,13 @@ def families_of(stack: ParticleStack) -> Families:
 def with_equal_pixels(families: Families, digest: NDArray[np.int64]) -> Families:
     """Join the families of images that are equal pixel by pixel, by the digest of each, shape (n,)."""
     return families.united(np.unique(digest, return_inverse=True)[1].reshape(-1), "of equal pixels")
+
+
+def with_equal_noise(families: Families, signature: Tensor) -> Families:
+    """Join the families of images that hold the same noise, by the signature of each, shape (n, length)."""
+    rows = torch.from_numpy(np.unique(families.label, return_index=True)[1])
+    label = find_copies(signature, rows)
+    return families if label is None else families.united(label, "of the same noise, as of particles extracted twice")
 
 
 def _widest_turn(label: Labels, rotation: NDArray[np.float32]) -> float:

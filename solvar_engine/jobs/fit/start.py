@@ -21,7 +21,7 @@ from solvar_engine.imaging.masks import BALL, automatic_mask, share_of_density, 
 from solvar_engine.imaging.symmetry import asymmetric_unit, symmetry_operators
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.conventions import better_convention
-from solvar_engine.jobs.fit.families import with_equal_pixels
+from solvar_engine.jobs.fit.families import with_equal_noise, with_equal_pixels
 from solvar_engine.jobs.fit.first_mean import (
     aberration_cautions,
     evidence_of_poses,
@@ -140,7 +140,7 @@ def read_images(job: FitJob) -> PreparedParticles:
 
 
 def with_independent_halves(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
-    """Same job and images, with images of equal pixels in one half-set, and those that cannot be used in none.
+    """Same job and images, with images of equal pixels or noise in one half-set, and those that cannot be used in none.
 
     Raises
     ------
@@ -148,8 +148,12 @@ def with_independent_halves(job: FitJob, source: PreparedParticles) -> tuple[Fit
         If hardly any are left in a half-set.
     """
     inputs = job.inputs
+    families = inputs.families
     if source.digest is not None:
-        inputs = with_families(inputs, with_equal_pixels(inputs.families, source.digest.numpy()), job.params.seed)
+        families = with_equal_pixels(families, source.digest.numpy())
+    if source.signature is not None:
+        families, source = with_equal_noise(families, source.signature), replace(source, signature=None)
+    inputs = with_families(inputs, families, job.params.seed)
     if source.is_bad is not None:
         first, second = (half[~source.is_bad[half]] for half in inputs.halves)
         refuse_small_half(str(inputs.stack.path), (first, second))

@@ -17,6 +17,7 @@ from solvar_engine.estimation.judging.components import (
     latent_coordinates,
     with_spectra_of,
 )
+from solvar_engine.estimation.judging.heldout import likelihood_gains
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.estimation.solver.epochs import Factors
 from solvar_engine.imaging.fourier import ft_to_volume, volume_to_ft
@@ -150,14 +151,33 @@ def test_halves_in_another_gauge_than_all_images_find_the_same() -> None:
 
 
 def test_axes_are_mixtures_of_the_factors_of_each_half() -> None:
-    """Whatever the norms of these: the same axis from either half."""
+    """Whatever the norms of these: the same axis from either half, but for what their images tell by chance."""
     truth = loadings(orthonormal(3), EIGENVALUES)
     turned = mix(truth, rotation(3))
     halves = (1.3 * turned, turned * torch.tensor([0.5, 2.0, 1.0])[:, None, None, None])
     held_out = (observe(halves[0], truth, seed=10), observe(halves[1], truth, seed=20))
     axes = held_out_axes(turned, halves, held_out)
     for half, weights in zip(halves, axes.weights, strict=True):
-        torch.testing.assert_close(mix(half, weights), axes.eigenvolumes, rtol=0, atol=1e-4)
+        found = inner_products(mix(half, weights), axes.eigenvolumes)
+        torch.testing.assert_close(found, torch.eye(3, dtype=torch.float64), rtol=0, atol=0.03)
+
+
+def test_factors_that_noise_has_turned_against_each_other_are_one_motion() -> None:
+    """A strong and a weak direction of each half-set hold the second motion, in one with the other sign."""
+    truth = loadings(orthonormal(2), torch.tensor([9.0, 2.0], dtype=torch.float64))
+    turn = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.8, -0.6], [0.0, 0.6, 0.8]], dtype=torch.float64)
+    halves = []
+    for half in range(2):
+        junk = noise(1, BOX, BOX, BOX, seed=90 + half)
+        known = torch.cat((truth, 1.4 * junk / junk.norm()))
+        halves.append(mix(known, turn if half else turn.T))
+    held_out = (observe(halves[0], truth, seed=91), observe(halves[1], truth, seed=92))
+    axes = held_out_axes(0.5 * (halves[0] + halves[1]), (halves[0], halves[1]), held_out)
+    torch.testing.assert_close(axes.eigenvalues[:2], torch.tensor([9.0, 2.0]).double(), rtol=0.15, atol=0)
+    assert float(axes.eigenvalues[2]) < 0.2 and float(axes.agreement((halves[0], halves[1]))[1]) > 0.9
+    assert abs(float((axes.eigenvolumes[1] * truth[1]).sum() / truth[1].norm())) > 0.85
+    for statistics, weights in zip(held_out, axes.weights, strict=True):
+        assert float(likelihood_gains(statistics, weights, axes.eigenvalues)[1]) > 200
 
 
 def noisy_halves(share: float) -> tuple[Components, float]:

@@ -13,10 +13,12 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.results import HALF_SET
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
+from solvar_engine.data.copies import signatures
 from solvar_engine.data.mrc import StackWriter
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.preprocess import digests
-from solvar_engine.jobs.fit.families import Families, families_of, with_equal_pixels
+from solvar_engine.imaging.fourier import HalfDisk, images_to_disk
+from solvar_engine.jobs.fit.families import Families, families_of, with_equal_noise, with_equal_pixels
 from solvar_engine.jobs.fit.inputs import HalfSplit, split_halves
 from solvar_engine.jobs.states.particles import read_run_particles
 
@@ -128,6 +130,20 @@ def test_equal_pixels_have_equal_digests():
     images[7] = images[3]
     images[9] = -images[3]
     assert partners(with_equal_pixels(Families(np.arange(40)), digests(images).numpy())) == {(3, 7)}
+
+
+def test_copies_of_other_grey_values_are_of_one_particle():
+    """Those of a family that is known are not looked at again."""
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 32, 32)).astype(np.float32))
+    images[7], images[9] = 100 - 4 * images[3], images[5]
+    disk = HalfDisk.create(32)
+    signature = signatures(images_to_disk(images, disk), disk)
+    found = with_equal_noise(
+        Families(np.arange(40)).united(np.where(np.arange(40) == 9, 5, np.arange(40)), "x"), signature
+    )
+    assert partners(found) == {(3, 7), (5, 9)}
+    assert found.reasons == ("2 x", "2 of the same noise, as of particles extracted twice")
+    assert with_equal_noise(Families(np.arange(3)), signature[:3]).reasons == ()
 
 
 def test_families_that_touch_are_one():
