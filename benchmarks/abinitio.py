@@ -190,10 +190,9 @@ def main() -> None:
         rows = rows[: options.most]
         source, rotation, shows = chosen(source, rows), rotation[rows], shows[rows]
         if options.noise:
-            noise = (
-                torch.randn(*source.coefficients.shape, 2, generator=torch.Generator().manual_seed(5))
-                * source.noise_variance[0, source.disk.shell, None].div(2).sqrt()
-            )
+            noise = torch.randn(
+                *source.coefficients.shape, 2, generator=torch.Generator().manual_seed(5)
+            ) * source.noise_variance[0, source.disk.shell, None].div(2).sqrt()
             source = replace(source, coefficients=torch.view_as_complex(noise.contiguous()))
         if options.dark:
             source = replace(source, coefficients=-source.coefficients)
@@ -223,7 +222,9 @@ def main() -> None:
                 name = f"{folder.name:>12} seed {seed}"
                 print(f"{name}: {100 * share:.2f} % in the right class, {seconds:.0f} s", flush=True)
                 continue
-            row = line(folder.name, seed, found, rotation, shows, truth, source.pixel_size, operators, seconds)
+            row = line(
+                folder.name, seed, found, rotation, shows, truth, source.pixel_size, operators, seconds
+            )
             print(row, flush=True)
 
 

@@ -48,7 +48,9 @@ def scores_of(phantom: str, snr: float, arguments: argparse.Namespace) -> tuple[
     """Scores of the fit and of the oracle of one data set; what lies in the working folder is not made again."""
     rank = arguments.rank or RANKS[phantom]
     options = {"particles": arguments.particles, "box": arguments.box, "snr": snr, "seed": arguments.seed}
-    data = simulated(arguments.work / "data", phantom, **options, pixel_size=PIXEL_SIZE, threads=arguments.threads)
+    data = simulated(
+        arguments.work / "data", phantom, **options, pixel_size=PIXEL_SIZE, threads=arguments.threads
+    )
     run = fitted(
         arguments.work / "runs",
         data,

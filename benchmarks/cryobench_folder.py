@@ -129,7 +129,6 @@ class CryoBenchFolder:
         mask = root / "init_mask" / "mask.mrc"
         return cls(name, star, stacks, found, mask if mask.is_file() else None)
 
-
 def _volume_folder(root: Path, box_size: int, given: Path | None) -> Path:
     if given is not None:
         return given

@@ -142,7 +142,9 @@ def main() -> None:
     for phantom in arguments.phantoms:
         for snr in arguments.snrs:
             options = {"particles": arguments.particles, "box": arguments.box, "snr": snr, "seed": arguments.seed}
-            data = simulated(arguments.work / "data", phantom, **options, pixel_size=6.0, threads=arguments.threads)
+            data = simulated(
+                arguments.work / "data", phantom, **options, pixel_size=6.0, threads=arguments.threads
+            )
             print(phantom, snr, flush=True)
             halves = half_sets_of(data, arguments.work / "halves" / data.name, arguments)
             parts.append(f"{phantom}, SNR {snr:g}, {report(measure(halves, arguments.passes))}")

@@ -172,7 +172,9 @@ def _kernels(projector: TritonProjector, inputs: Inputs) -> Iterator[Kernel]:
     pixels = len(inputs.disk)
     cells, slices_bytes = CORNERS * COMPLEX * CHANNELS * pixels, COMPLEX * CHANNELS * pixels
     image_bytes, ctf_bytes = COMPLEX * pixels, REAL * pixels
-    yield Kernel("read", lambda: projector.project(grid, rotation, ctf), cells, slices_bytes + ctf_bytes)
+    yield Kernel(
+        "read", lambda: projector.project(grid, rotation, ctf), cells, slices_bytes + ctf_bytes
+    )
     yield Kernel(
         "read_with_gram",
         lambda: projector.project_with_gram(grid, rotation, ctf, images),
@@ -187,7 +189,9 @@ def _kernels(projector: TritonProjector, inputs: Inputs) -> Iterator[Kernel]:
     )
     slices = projector.project(grid, rotation, ctf)
     out, fewer = projector.new_accumulator(CHANNELS), projector.new_accumulator(CHANNELS - 1)
-    yield Kernel("add", lambda: projector.backproject(slices, rotation, out, ctf), 2 * cells, slices_bytes + ctf_bytes)
+    yield Kernel(
+        "add", lambda: projector.backproject(slices, rotation, out, ctf), 2 * cells, slices_bytes + ctf_bytes
+    )
     yield Kernel(
         "add_combinations",
         lambda: projector.backproject_combination(slices, images, inputs.coefficients, rotation, ctf, fewer),

@@ -75,7 +75,7 @@ def find(fault: Fault, texts: Mapping[str, str]) -> str:
     if len(found) != 1:
         places = ", ".join(dict.fromkeys(found)) or "nowhere"
         raise OutdatedError(
-            f'The text {fault.text!r} of the fault "{fault.wrong}" is found {len(found)} times in {ENGINE}'
+            f"The text {fault.text!r} of the fault \"{fault.wrong}\" is found {len(found)} times in {ENGINE}"
             f" ({places}), not once: bring benchmarks/faults.py up to date."
         )
     return found[0]
@@ -123,7 +123,7 @@ class Workplace:
             shutil.copytree(self._compiled, self._cache, dirs_exist_ok=True)
         code, output = self._run(fault.tests)
         if code not in (_PASSED, _FAILED):
-            raise OutdatedError(f'The tests of the fault "{fault.wrong}" in {place} did not run:\n{output}')
+            raise OutdatedError(f"The tests of the fault \"{fault.wrong}\" in {place} did not run:\n{output}")
         return Outcome(place, "" if code == _PASSED else _first_failure(output), time.perf_counter() - start)
 
     def _copy_tree(self) -> None:
@@ -208,8 +208,9 @@ def report(faults: Sequence[Fault], outcomes: Sequence[Outcome]) -> str:
         (f"`{outcome.place.removeprefix(ENGINE + '/')}`", fault.wrong, _shown(outcome.noticed_by))
         for fault, outcome in sorted(zip(faults, outcomes, strict=True), key=lambda pair: pair[1].place)
     ]
-    return f"{len(faults)} faults, {survivors} unnoticed. Engine at commit {engine_commit()}, {machine()}.\n\n" + table(
-        ("file", "fault", "noticed by"), rows
+    return (
+        f"{len(faults)} faults, {survivors} unnoticed. Engine at commit {engine_commit()}, {machine()}.\n\n"
+        + table(("file", "fault", "noticed by"), rows)
     )
 
 

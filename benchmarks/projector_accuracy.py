@@ -89,7 +89,9 @@ class Passes:
         self.volumes = torch.randn(rank + 1, box_size, box_size, box_size, generator=generator) / box_size
         self.coefficients = torch.randn(images, rank + 2, rank, generator=generator)
         self.index = torch.arange(images)
-        self.band = make_band(nyquist_shell(box_size), self.source.disk, self.volumes[0], SliceOptions(method))
+        self.band = make_band(
+            nyquist_shell(box_size), self.source.disk, self.volumes[0], SliceOptions(method)
+        )
 
     def run(self, name: str) -> None:
         """Do one pass: that of the projector alone, or of an objective."""

@@ -44,18 +44,8 @@ ESTIMATION_CHAIN = ("pose_scores", "model", "poses", "solver", "judging", "alter
 
 # Rooms whose `__init__` names every module that others use.
 DESCRIBED_ROOMS = (
-    "distributed",
-    "contract",
-    "data",
-    "explorer",
-    "imaging",
-    "latent",
-    "evaluation",
-    "simulation",
-    "reconstruction",
-    "abinitio",
-    "solvers",
-    "orbit_recovery",
+    "distributed", "contract", "data", "explorer", "imaging", "latent", "evaluation", "simulation", "reconstruction",
+    "abinitio", "solvers", "orbit_recovery",
 )
 
 # What Scipion's own Python imports too, with the libraries that it has.
@@ -343,7 +333,9 @@ def test_no_bare_except() -> None:
         ("import torch as t\nt.cuda.synchronize()", "torch.cuda"),
     ],
 )
-def test_the_search_sees_an_offence(source: str, banned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_sees_an_offence(
+    source: str, banned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     path = tmp_path / ENGINE / "estimation" / "offender.py"
     path.parent.mkdir(parents=True)

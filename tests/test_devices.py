@@ -449,3 +449,5 @@ def test_every_caller_says_how_volumes_are_sliced() -> None:
                     silent.append(f"{path.relative_to(ENGINE)}:{node.lineno}: {node.func.id} without options")
     assert silent == []
     assert calls >= len(PASSED_ON)
+
+

@@ -158,7 +158,9 @@ def refined(
     )
 
 
-def _band(source: ParticleSource, volume: Tensor, shell: int, contrast_variance: float, options: SliceOptions) -> Band:
+def _band(
+    source: ParticleSource, volume: Tensor, shell: int, contrast_variance: float, options: SliceOptions
+) -> Band:
     return replace(make_band(shell, source.disk, volume, options), contrast_variance=contrast_variance)
 
 

@@ -36,7 +36,6 @@ _LEAST_SHIFT_PX = 0.3
 _FIRST_MAP = 0.3  # of the work at low resolution
 _FIRST, _LOW, _MODES, _BETTER_MODES, _FIT = "first_map", "low_search", "modes", "better_modes", "poses"  # checkpoints
 
-
 class Report(Protocol):
     """Is told how far a search is."""
 
@@ -347,7 +346,9 @@ class _Work:
     def _reported(self, work: float) -> Report:
         """Report of a part of the work, the first."""
 
-        def report(stage: str, share: float, sentence: str, shell: int | None = None, is_caution: bool = False) -> None:
+        def report(
+            stage: str, share: float, sentence: str, shell: int | None = None, is_caution: bool = False
+        ) -> None:
             self.report(stage, share * work, sentence, shell, is_caution)
 
         return report

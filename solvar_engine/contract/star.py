@@ -250,7 +250,8 @@ class StarTable:
         is_numbered = bool(self.header) and re.search(r"#\d+\s*$", self.header[-1]) is not None
         first = len(self.columns) + 1
         return tuple(
-            f"_{column} #{number} " if is_numbered else f"_{column}" for number, column in enumerate(added, start=first)
+            f"_{column} #{number} " if is_numbered else f"_{column}"
+            for number, column in enumerate(added, start=first)
         )
 
 
@@ -416,7 +417,9 @@ class _Parser:
 
     def _begin_loop(self, line: str, number: int) -> None:
         if self.is_loop or self.columns:
-            raise UserError(f"{self.source} has two loops in one block (line {number}), which RELION does not write.")
+            raise UserError(
+                f"{self.source} has two loops in one block (line {number}), which RELION does not write."
+            )
         self.is_loop = True
         self._keep_in_header(line)
 

@@ -111,7 +111,9 @@ def read_aberrations(
 class _Values:
     """Values of each optics group, wherever they are: in the optics table, or in that of the particles."""
 
-    def __init__(self, star: StarFile, source: str, group: NDArray[np.int64], first_rows: NDArray[np.int64]) -> None:
+    def __init__(
+        self, star: StarFile, source: str, group: NDArray[np.int64], first_rows: NDArray[np.int64]
+    ) -> None:
         self._tables = [table for table in (star.optics, star.particles) if table is not None]
         self._source, self._group, self._first_rows = source, group, first_rows
         self._optics_row = self._rows_of_optics(star)

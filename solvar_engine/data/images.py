@@ -133,7 +133,8 @@ def _check_stack(path: Path, header: MrcHeader, is_single_image: bool, allow_tru
         raise UserError(f"{path} is a stack of volumes: give two-dimensional images.")
     if is_single_image and images > 1:
         raise UserError(
-            f"{path} holds {images} images or a volume: name one image, such as 000001@{path.name}, in {_NAME_COLUMN}."
+            f"{path} holds {images} images or a volume: name one image, such as 000001@{path.name},"
+            f" in {_NAME_COLUMN}."
         )
     if rows != columns:
         raise UserError(f"The images of {path} are not square ({columns} x {rows} px): extract square ones.")

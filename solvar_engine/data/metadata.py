@@ -154,7 +154,9 @@ def micrograph_pixel_size(star: StarFile) -> float | None:
     return None
 
 
-def pose_columns(pose: Pose, star: StarFile, pixel_size: np.ndarray, magnification: Tensor) -> dict[str, np.ndarray]:
+def pose_columns(
+    pose: Pose, star: StarFile, pixel_size: np.ndarray, magnification: Tensor
+) -> dict[str, np.ndarray]:
     """Turn poses into the columns in which a STAR file keeps them.
 
     Parameters
@@ -209,7 +211,9 @@ class _Columns:
             self.compare(column, known[order[0]], known[order[1]], f"that of the {order[0]} is used")
         return known[order[0]] if order else None
 
-    def compare(self, what: str, used: np.ndarray, other: np.ndarray, choice: str, tolerance: float = _SAME) -> None:
+    def compare(
+        self, what: str, used: np.ndarray, other: np.ndarray, choice: str, tolerance: float = _SAME
+    ) -> None:
         """Say if two values per particle, shapes (n,), of what should be one are not the same."""
         differs = np.flatnonzero(np.abs(used - other) > tolerance * np.maximum(np.abs(used), np.abs(other)))
         if len(differs):
@@ -254,7 +258,9 @@ class _Columns:
 
     def lacks(self, column: str, meaning: str, remedy: str, table: str) -> UserError:
         """Say that a column is absent, what is unknown without it, and what to do."""
-        return UserError(f"{self.source} has no {meaning}: column {column} is missing from data_{table}; {remedy}.")
+        return UserError(
+            f"{self.source} has no {meaning}: column {column} is missing from data_{table}; {remedy}."
+        )
 
     def _needed_columns(self) -> list[str]:
         shifts = SHIFT_COLUMNS if SHIFT_COLUMNS[0] in self.particles else SHIFT_COLUMNS_PX
@@ -356,10 +362,8 @@ def _pixel_size(columns: _Columns) -> np.ndarray:
         raise columns.lacks("rlnImagePixelSize", "pixel size", "add it in Angstrom", table)
     PIXEL_SIZE.refuse_outside(
         magnified,
-        lambda row: (
-            f"the pixel that rlnDetectorPixelSize {detector[row]:g} um and rlnMagnification"
-            f" {magnification[row]:g} in row {row + 1} of {columns.source} make"
-        ),
+        lambda row: f"the pixel that rlnDetectorPixelSize {detector[row]:g} um and rlnMagnification"
+        f" {magnification[row]:g} in row {row + 1} of {columns.source} make",
     )
     return magnified
 

@@ -152,7 +152,9 @@ def _makes_sense(header: np.void) -> bool:
     return bool(has_size and header["mode"] in _KNOWN_MODES and header["extended_bytes"] >= 0)
 
 
-def _checked(header: np.void, is_big_endian: bool, path: str | os.PathLike[str], file_bytes: int) -> MrcHeader:
+def _checked(
+    header: np.void, is_big_endian: bool, path: str | os.PathLike[str], file_bytes: int
+) -> MrcHeader:
     mode = int(header["mode"])
     if mode in _COMPLEX_MODES:
         raise UserError(f"{path} holds a complex transform (MRC mode {mode}): give images in real space.")
@@ -263,7 +265,9 @@ class StackWriter:
         try:
             if kind is None:
                 self._stream.seek(0)
-                self._stream.write(_encode(self._shape, 1, self._pixel_size, _SPACE_GROUP_IMAGES, self._summary))
+                self._stream.write(
+                    _encode(self._shape, 1, self._pixel_size, _SPACE_GROUP_IMAGES, self._summary)
+                )
         except BaseException as failure:
             self._atomic.__exit__(type(failure), failure, failure.__traceback__)
             raise

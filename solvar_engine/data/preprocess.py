@@ -289,7 +289,9 @@ def grey_unit(stack: ParticleStack) -> float:
     return float(2.0 ** round(math.log2(typical)))
 
 
-def _allocate(count: int, pixels: int, scratch: Path | None, device: torch.device, kept_on_device: bool) -> Tensor:
+def _allocate(
+    count: int, pixels: int, scratch: Path | None, device: torch.device, kept_on_device: bool
+) -> Tensor:
     if scratch is None and kept_on_device:
         return torch.empty(count, pixels, dtype=torch.complex64, device=device)
     if scratch is None:

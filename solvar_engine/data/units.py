@@ -101,11 +101,7 @@ LIMITS = {
     "rlnVoltage": Limits(10.0, 4000.0, "kV", "is it in MV?", "is it in V?"),
     # 1 to 5 mm in metres; correctors leave less than that, or much more
     "rlnSphericalAberration": Limits(
-        -20.0,
-        100.0,
-        "mm",
-        "is it in m, or um? (of a corrected microscope give 0)",
-        "is it in um, nm or Angstrom?",
+        -20.0, 100.0, "mm", "is it in m, or um? (of a corrected microscope give 0)", "is it in um, nm or Angstrom?",
         never=(0.00105, 0.00495),
     ),
     "rlnAmplitudeContrast": Limits(0.0, 1.0, "", "", "is it in percent?"),

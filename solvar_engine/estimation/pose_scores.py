@@ -132,7 +132,9 @@ class Posterior:
         return Posterior(used, weights, top[:, 0].double() + total.double().log())
 
 
-def posterior_sums(grid: PoseGrid, posterior: Posterior, shifted: Tensor, images: Tensor, ctf: Tensor) -> PosteriorSums:
+def posterior_sums(
+    grid: PoseGrid, posterior: Posterior, shifted: Tensor, images: Tensor, ctf: Tensor
+) -> PosteriorSums:
     """Sum a batch over its poses.
 
     Parameters

@@ -43,7 +43,9 @@ class CovarianceScores:
     variance_along: NDArray[np.float64]
 
 
-def mean_scale(estimated: NDArray[np.floating], true: NDArray[np.floating], mask: NDArray[np.floating]) -> float:
+def mean_scale(
+    estimated: NDArray[np.floating], true: NDArray[np.floating], mask: NDArray[np.floating]
+) -> float:
     """Least-squares scale alpha that takes an estimated mean volume onto the true one inside a mask.
 
     Parameters
@@ -70,7 +72,9 @@ def mean_scale(estimated: NDArray[np.floating], true: NDArray[np.floating], mask
     estimate, weight = estimated.astype(np.float64), mask.astype(np.float64)
     power = float((weight * estimate**2).sum())
     if power == 0.0:
-        raise ValueError("the estimated mean volume is zero inside the mask: it cannot be scaled to the truth")
+        raise ValueError(
+            "the estimated mean volume is zero inside the mask: it cannot be scaled to the truth"
+        )
     return float((weight * estimate * true).sum()) / power
 
 

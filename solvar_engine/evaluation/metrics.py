@@ -161,7 +161,9 @@ def evaluate_estimate(estimate: Estimate, truth: Truth) -> Evaluation:
     if truth.is_junk.all():
         raise ValueError("no image shows the molecule: there is nothing to compare with")
     if truth.volumes.shape[1:] != estimate.mean.shape:
-        raise ValueError(f"true volumes of {truth.volumes.shape[1:]} and a mean of {estimate.mean.shape} voxels")
+        raise ValueError(
+            f"true volumes of {truth.volumes.shape[1:]} and a mean of {estimate.mean.shape} voxels"
+        )
     if truth.is_junk.any():
         shown = np.flatnonzero(~truth.is_junk)
         estimate, truth = estimate.of(shown), truth.of(shown)
@@ -197,7 +199,9 @@ def _covariance(
     if np.count_nonzero(weight) < 2:
         return result, ()
     flat_factor = factor.reshape(len(factor), -1)
-    found = covariance_scores(flat_factor, estimate.eigenvolumes.reshape(len(eigenvalues), mean.size), eigenvalues)
+    found = covariance_scores(
+        flat_factor, estimate.eigenvolumes.reshape(len(eigenvalues), mean.size), eigenvalues
+    )
     result["captured_variance"] = found.captured_variance
     result["captured_variance_2"] = found.captured_variance_2
     result["covariance_error"] = found.covariance_error

@@ -213,7 +213,9 @@ def draw_points(
     return points, coloring.label
 
 
-def draw_hexagons(axes: Axes, x: np.ndarray, y: np.ndarray, coloring: Coloring | None = None) -> tuple[Any, str]:
+def draw_hexagons(
+    axes: Axes, x: np.ndarray, y: np.ndarray, coloring: Coloring | None = None
+) -> tuple[Any, str]:
     """Draw hexagons with the number of particles, their median value or their commonest category."""
     # few particles need large hexagons, or each holds one
     options: dict[str, Any] = {

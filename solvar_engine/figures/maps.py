@@ -108,7 +108,9 @@ def draw_maps(
     )
 
 
-def _draw_volume_row(panels: Sequence[Axes], volume: np.ndarray, mask: np.ndarray | None, is_difference: bool) -> None:
+def _draw_volume_row(
+    panels: Sequence[Axes], volume: np.ndarray, mask: np.ndarray | None, is_difference: bool
+) -> None:
     """Draw sections, then sums, of one volume."""
     sections = [central_slice(volume, axis) for axis in AXES]
     sums = [volume.sum(axis=AXES.index(axis)) for axis in AXES]

@@ -109,7 +109,9 @@ def draw_state_fsc(figure: Figure, frequency: np.ndarray, correlation: np.ndarra
 
 
 @style.styled
-def draw_state_slices(figure: Figure, volumes: list[np.ndarray], names: list[str], pixel_size: float, axis: str) -> str:
+def draw_state_slices(
+    figure: Figure, volumes: list[np.ndarray], names: list[str], pixel_size: float, axis: str
+) -> str:
     """Draw the central slice of every state, all in the same greys.
 
     Parameters

@@ -143,7 +143,9 @@ def background_columns(
         k is 6, or fewer if the disk is too small to tell them apart.
     """
     inner, aberrations = support(disk), aberrations or Aberrations.none(1)
-    spectra = aberrations.corrected(polynomials(input_box, whitening.device), inner, group, frequency_ratio, extent)
+    spectra = aberrations.corrected(
+        polynomials(input_box, whitening.device), inner, group, frequency_ratio, extent
+    )
     columns = spectra.T * torch.nan_to_num(whitening[: len(inner), None].double())
     gram = ((columns * inner.weight.to(columns.device)[:, None]).mH @ columns).real
     values, vectors = torch.linalg.eigh(gram)

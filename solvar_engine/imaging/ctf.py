@@ -109,7 +109,9 @@ def ctf_at(ctf: Ctf, frequency: Tensor) -> Tensor:
     return values
 
 
-def divided_by_ctf(images: Tensor, ctf: Ctf, magnification: Tensor, pixel_size: float) -> tuple[Tensor, Tensor]:
+def divided_by_ctf(
+    images: Tensor, ctf: Ctf, magnification: Tensor, pixel_size: float
+) -> tuple[Tensor, Tensor]:
     """Undo the multiplication of images with their transfer functions, where these are not near nought.
 
     Images y of noise variance v that were multiplied with their transfer functions C are C y, of noise variance C^2 v.

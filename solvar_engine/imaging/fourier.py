@@ -89,7 +89,9 @@ class HalfDisk:
         if shell_max > self.shell_max:
             raise ValueError(f"shell_max is {shell_max}, but the disk ends at {self.shell_max}")
         count = int((_band_of(self.pixels) <= shell_max).sum())
-        return HalfDisk(self.box_size, shell_max, self.pixels[:count], self.weight[:count], self.shell[:count])
+        return HalfDisk(
+            self.box_size, shell_max, self.pixels[:count], self.weight[:count], self.shell[:count]
+        )
 
     def to(self, device: torch.device | str) -> HalfDisk:
         """Copy to a device."""
@@ -108,7 +110,9 @@ def _band_of(pixels: Tensor) -> Tensor:
 
 
 def _centred_rfft2(images: Tensor) -> Tensor:
-    return torch.fft.fftshift(torch.fft.rfft2(torch.fft.ifftshift(images, dim=(-2, -1)), norm="ortho"), dim=-2)
+    return torch.fft.fftshift(
+        torch.fft.rfft2(torch.fft.ifftshift(images, dim=(-2, -1)), norm="ortho"), dim=-2
+    )
 
 
 def images_to_disk(images: Tensor, disk: HalfDisk, box_size: int | None = None) -> Tensor:
@@ -463,7 +467,9 @@ def _crop_wrapped(values: Tensor, box_size: int, dim: int) -> Tensor:
     """Adjoint of :func:`_pad_wrapped`."""
     centre = box_size // 2
     size = values.shape[dim]
-    return torch.cat((values.narrow(dim, size - centre, centre), values.narrow(dim, 0, box_size - centre)), dim=dim)
+    return torch.cat(
+        (values.narrow(dim, size - centre, centre), values.narrow(dim, 0, box_size - centre)), dim=dim
+    )
 
 
 def volume_radius(box_size: int, device: torch.device | str = "cpu") -> Tensor:

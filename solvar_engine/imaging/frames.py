@@ -99,10 +99,7 @@ def _resampled(
 
 
 def polished(
-    frame: SomeFrame,
-    volume: NDArray[np.floating],
-    reference: NDArray[np.floating],
-    mask: NDArray[np.floating],
+    frame: SomeFrame, volume: NDArray[np.floating], reference: NDArray[np.floating], mask: NDArray[np.floating],
     pixel_size: float,
 ) -> SomeFrame:
     """Turn and move a frame a little to where the maps agree best: the sum of their FSC, all shells alike.
@@ -118,13 +115,8 @@ def polished(
 
 
 def _polished(
-    frame: SomeFrame,
-    volume: NDArray[np.floating],
-    reference: NDArray[np.floating],
-    mask: NDArray[np.floating],
-    pixel_size: float,
-    most: int,
-    steps: int,
+    frame: SomeFrame, volume: NDArray[np.floating], reference: NDArray[np.floating], mask: NDArray[np.floating],
+    pixel_size: float, most: int, steps: int,
 ) -> tuple[SomeFrame, float]:
     """The same on a box of a size at most, with so many evaluations, and the sum."""
     box_size = min(volume.shape[-1], most)

@@ -22,7 +22,9 @@ def real_radius(box_size: int, dimensions: int, device: torch.device | str = "cp
     return torch.stack([grid**2 for grid in grids]).sum(dim=0).sqrt()
 
 
-def sphere_mask(box_size: int, radius_px: float, edge_px: float = 3.0, device: torch.device | str = "cpu") -> Tensor:
+def sphere_mask(
+    box_size: int, radius_px: float, edge_px: float = 3.0, device: torch.device | str = "cpu"
+) -> Tensor:
     """Ball of ones with a raised-cosine edge outside ``radius_px``.
 
     Returns

@@ -25,7 +25,9 @@ def pose_derivatives(volume: Tensor) -> Tensor:
     half = torch.arange(box_size // 2 + 1, dtype=torch.float32, device=volume.device)
     frequency = {"x": half[None, None, :], "y": centred[None, :, None], "z": centred[:, None, None]}
     spectrum = volume_to_ft(volume)
-    slope = {axis: ft_to_volume(spectrum * (2j * torch.pi / box_size) * k, box_size) for axis, k in frequency.items()}
+    slope = {
+        axis: ft_to_volume(spectrum * (2j * torch.pi / box_size) * k, box_size) for axis, k in frequency.items()
+    }
     place = {"x": centred[None, None, :], "y": centred[None, :, None], "z": centred[:, None, None]}
     turn_x = place["y"] * slope["z"] - place["z"] * slope["y"]
     turn_y = place["z"] * slope["x"] - place["x"] * slope["z"]

@@ -154,7 +154,9 @@ def fsc(volume1: Tensor, volume2: Tensor, mask: Tensor | None = None) -> Tensor:
     [1.0, 1.0, 1.0, 1.0]
     """
     box_size = volume1.shape[-1]
-    first, second = (volume_to_ft(volume if mask is None else volume * mask) for volume in (volume1, volume2))
+    first, second = (
+        volume_to_ft(volume if mask is None else volume * mask) for volume in (volume1, volume2)
+    )
     cross = shell_sum((first * second.conj()).real, box_size)
     power = shell_sum(first.abs() ** 2, box_size) * shell_sum(second.abs() ** 2, box_size)
     return torch.where(power > 0, cross / power.clamp_min(torch.finfo(power.dtype).tiny).sqrt(), 0.0)

@@ -79,7 +79,9 @@ def asymmetric_unit(density: Tensor, operators: Tensor, edge: float) -> Tensor:
     points = _points_of_the_sphere(_POINTS)
     apart = (points[:, None] - torch.einsum("gij,pj->pgi", operators[1:], points)).norm(dim=2).amin(dim=1)
     points = points[apart > 0.5 * apart.max()]
-    cut = [float(power[kept][_distance_inside(place[kept], point, operators).abs() < edge].sum()) for point in points]
+    cut = [
+        float(power[kept][_distance_inside(place[kept], point, operators).abs() < edge].sum()) for point in points
+    ]
     inside = _distance_inside(place, points[int(torch.tensor(cut).argmin())], operators)
     mask = 0.5 + 0.5 * torch.sin(torch.pi / 2 * (inside / edge).clamp(-1, 1))
     return mask.reshape(density.shape).float()

@@ -287,7 +287,9 @@ def _present(names: list[str], number: NDArray[np.int64]) -> Parts:
     return [names[one] for one in present], part
 
 
-def row_blocks(stack: ParticleStack, rows: NDArray[np.int64], counts: tuple[int, ...] = BLOCKS) -> Iterator[Parts]:
+def row_blocks(
+    stack: ParticleStack, rows: NDArray[np.int64], counts: tuple[int, ...] = BLOCKS
+) -> Iterator[Parts]:
     """More and more blocks of the rows of a list, by name, and the block of each of some rows."""
     row = rows if stack.list_row is None else stack.list_row[rows]
     length = len(stack) if stack.list_row is None else int(stack.list_row.max()) + 1

@@ -67,7 +67,8 @@ def _announce(n_particles: int, n_components: int) -> None:
     """Say what the analysis will need; rough figures of one core."""
     n_fitted = min(n_particles, MAX_FITTED) if n_components else 0
     logger.info(
-        "Analysing %d particles along %s: about %.1f minutes on one core, %.1f GB of memory and %.0f MB of disk.",
+        "Analysing %d particles along %s: about %.1f minutes on one core, %.1f GB of memory and "
+        "%.0f MB of disk.",
         n_particles,
         counted(n_components, "component"),
         (SECONDS_BASE + SECONDS_PER_PARTICLE * n_fitted) / 60,

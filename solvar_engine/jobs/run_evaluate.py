@@ -238,7 +238,9 @@ def class_accuracy(star: StarFile, truth: Truth) -> float | None:
     return float(count[rows, columns].sum() / shown.sum())
 
 
-def _information_limit(run_dir: RunDir, metadata: ParticleMetadata, estimate: Estimate, truth: Truth) -> float | None:
+def _information_limit(
+    run_dir: RunDir, metadata: ParticleMetadata, estimate: Estimate, truth: Truth
+) -> float | None:
     """The most that the images can show of the true variance; None if it is zero, or the run states no noise."""
     shown = np.flatnonzero(~truth.is_junk)
     weight = np.bincount(truth.state[shown], minlength=len(truth.volumes)).astype(np.float64)
@@ -368,7 +370,9 @@ def match_particles(wanted: list[str], known: list[str], source: Path) -> NDArra
         return np.array([exact[name] for name in wanted], dtype=np.int64)
     short = {_short_name(name): row for row, name in enumerate(known)}
     if len(short) < len(known):
-        raise UserError(f"Several particles of {source} share an image name: give the truth as `simulate` wrote it.")
+        raise UserError(
+            f"Several particles of {source} share an image name: give the truth as `simulate` wrote it."
+        )
     rows = [short.get(_short_name(name), -1) for name in wanted]
     if -1 in rows:
         raise UserError(

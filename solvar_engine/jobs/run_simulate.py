@@ -201,7 +201,9 @@ def _write_truth(
     _write_star(truth.particles, files.stack.name, data_set, particles.pose, particles.ctf)
 
 
-def _write_star(path: Path, stack_name: str, data_set: _DataSet, pose: Pose, ctf: Ctf) -> None:
+def _write_star(
+    path: Path, stack_name: str, data_set: _DataSet, pose: Pose, ctf: Ctf
+) -> None:
     """Write the particles with one set of poses and defoci as RELION 3.1 does.
 
     Both lists name images alike, so that they can be joined; the one in ``truth`` is read with ``--root``.

@@ -35,7 +35,9 @@ def nearest_point(z: NDArray[np.floating], points: NDArray[np.floating]) -> NDAr
     """
     z, points = as_latent_matrix(z), as_latent_matrix(points, "points")
     if not len(points) or points.shape[1] != z.shape[1]:
-        raise ValueError(f"points has shape {points.shape}, expected at least one row of {z.shape[1]} columns")
+        raise ValueError(
+            f"points has shape {points.shape}, expected at least one row of {z.shape[1]} columns"
+        )
     nearest = np.zeros(len(z), dtype=np.int64)
     shortest = np.full(len(z), np.inf)
     for index, point in enumerate(points):  # one point at a time: memory stays that of one column

@@ -30,7 +30,9 @@ class OrbitMixture:
         rho, if it is known.
     """
 
-    def __init__(self, observations: Tensor, operators: Tensor, sigma: float, density: Tensor | None = None) -> None:
+    def __init__(
+        self, observations: Tensor, operators: Tensor, sigma: float, density: Tensor | None = None
+    ) -> None:
         self._observations, self._operators, self._variance = observations, operators, sigma**2
         self._square = observations.square().sum(dim=1)
         self._rows = operators.flatten(0, 1)  # a view: products of all operators without a copy of them

@@ -152,7 +152,9 @@ class Projector(ABC):
     def _combine(self, slices: Tensor, images: Tensor, coefficients: Tensor) -> Tensor:
         return combine_with_images(slices, images, coefficients, self._weight)
 
-    def _read_with_gram(self, grid: Tensor, rotation: Tensor, ctf: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _read_with_gram(
+        self, grid: Tensor, rotation: Tensor, ctf: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor]:
         slices = self._read(grid, rotation, ctf)
         return slices, self._gram(slices, images)
 
@@ -220,7 +222,9 @@ class Projector(ABC):
         check_slices("slices", slices, rotation.shape[0], len(self.disk), self._channels(out))
         self._add(slices, rotation, self._checked(ctf, rotation), out)
 
-    def project_with_gram(self, grid: Tensor, rotation: Tensor, ctf: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    def project_with_gram(
+        self, grid: Tensor, rotation: Tensor, ctf: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Slice all channels and correlate them with each other and with the images.
 
         Parameters

@@ -34,7 +34,9 @@ def gram_with_images(slices: Tensor, images: Tensor, weight: Tensor) -> Tensor:
     """
     wide_weight = weight.double()[:, None, None]
     parts = []
-    for some_slices, some_images in zip(slices.split(_IMAGES_TOGETHER), images.split(_IMAGES_TOGETHER), strict=True):
+    for some_slices, some_images in zip(
+        slices.split(_IMAGES_TOGETHER), images.split(_IMAGES_TOGETHER), strict=True
+    ):
         columns = torch.cat((some_slices, some_images[..., None]), dim=-1)
         values = torch.view_as_real(columns).double().transpose(2, 3)  # (n, pixels, 2, channels)
         weighted = (values * wide_weight).flatten(1, 2)

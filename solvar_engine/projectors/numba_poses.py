@@ -28,7 +28,9 @@ def _slope(v, fx, fy, fz):  # type: ignore[no-untyped-def]
 @inlined
 def _turn(slope, rotation, kx, ky):  # type: ignore[no-untyped-def]
     """Derivatives by a rotation vector in the frame of the image: slope . R (w x k)."""
-    along = [rotation[0, i] * slope[0] + rotation[1, i] * slope[1] + rotation[2, i] * slope[2] for i in range(3)]
+    along = [
+        rotation[0, i] * slope[0] + rotation[1, i] * slope[1] + rotation[2, i] * slope[2] for i in range(3)
+    ]
     return ky * along[2], -kx * along[2], kx * along[1] - ky * along[0]
 
 

@@ -102,7 +102,9 @@ class TritonProjector(GridProjector):
         self._launch_read(grid, rotation, ctf, None, slices, None, lanes, self._tuning.read)
         return slices
 
-    def _read_with_gram(self, grid: Tensor, rotation: Tensor, ctf: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _read_with_gram(
+        self, grid: Tensor, rotation: Tensor, ctf: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor]:
         count, channels = rotation.shape[0], grid.shape[-1]
         if channels > _MOST_FUSED:
             return super()._read_with_gram(grid, rotation, ctf, images)
@@ -278,7 +280,9 @@ class TritonProjector(GridProjector):
 
     def _new_sums(self, tiles: Tiles, lanes: int, count: int, *shape: int) -> Tensor:
         """Sums over the blocks of pixels, which are added up afterwards."""
-        return torch.empty(count, self._blocks(tiles, lanes), *shape, dtype=torch.float64, device=self._device)
+        return torch.empty(
+            count, self._blocks(tiles, lanes), *shape, dtype=torch.float64, device=self._device
+        )
 
     def _order(self, rotation: Tensor, grid: Tensor) -> Tensor:
         """Order in which images are visited."""

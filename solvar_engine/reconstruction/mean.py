@@ -37,6 +37,7 @@ class MeanEstimate:
     half2: Tensor
     fsc: Tensor
 
+
     def scaled(self, factor: float) -> MeanEstimate:
         """Of the same images with all values multiplied by a factor."""
         return MeanEstimate(factor * self.mean, factor * self.half1, factor * self.half2, self.fsc)

@@ -59,7 +59,9 @@ class NormalEquations:
         return int(self.right_side.shape[-1])
 
     def __add__(self, other: NormalEquations) -> NormalEquations:
-        return NormalEquations(self.right_side + other.right_side, self.kernel_ft + other.kernel_ft, self.shell_max)
+        return NormalEquations(
+            self.right_side + other.right_side, self.kernel_ft + other.kernel_ft, self.shell_max
+        )
 
     def scaled(self, factor: float) -> NormalEquations:
         """Of the same images with all values multiplied by a factor."""

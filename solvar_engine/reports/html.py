@@ -84,7 +84,8 @@ def _navigation(headings: Iterable[str]) -> str:
 def _tiles(numbers: Iterable[tuple[str, str]]) -> str:
     """Return the headline numbers."""
     return "\n".join(
-        f'<div class="tile"><div class="value">{escape(value)}</div><div class="label">{escape(label)}</div></div>'
+        f'<div class="tile"><div class="value">{escape(value)}</div>'
+        f'<div class="label">{escape(label)}</div></div>'
         for value, label in numbers
     )
 

@@ -120,4 +120,6 @@ def _read_volume(path: Path) -> tuple[NDArray[np.float32], float]:
 def _refuse_unequal(path: Path, count: int, other: Path, other_count: int, what: str) -> None:
     """Stop if two files of a run speak of different numbers of things."""
     if count != other_count:
-        raise UserError(f"{path} has {count} {what} but {other} has {other_count}: the run is damaged, fit it again.")
+        raise UserError(
+            f"{path} has {count} {what} but {other} has {other_count}: the run is damaged, fit it again."
+        )

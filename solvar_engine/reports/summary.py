@@ -222,7 +222,8 @@ def _caution(data: ReportData) -> str:
         noun = "Component" if len(nuisance) == 1 else "Components"
         verb = "resembles" if len(nuisance) == 1 else "resemble"
         sentences.append(
-            f"{noun} {_numbers(nuisance)} mostly {verb} changes of contrast or errors of the poses rather than motion."
+            f"{noun} {_numbers(nuisance)} mostly {verb} changes of contrast or "
+            "errors of the poses rather than motion."
         )
     slow = np.flatnonzero(components.has_label(SLOW))
     if len(slow):

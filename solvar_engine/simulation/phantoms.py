@@ -131,9 +131,13 @@ class Phantom:
         """See :meth:`~.molecules.Molecule.project`."""
         return project_atoms(self.atoms[state], self.mass[state], rotation, disk, self.sigma)
 
-    def project_padded(self, state: torch.Tensor, rotation: torch.Tensor, disk: HalfDisk, factor: int) -> torch.Tensor:
+    def project_padded(
+        self, state: torch.Tensor, rotation: torch.Tensor, disk: HalfDisk, factor: int
+    ) -> torch.Tensor:
         """See :meth:`~.molecules.Molecule.project_padded`."""
-        return project_atoms(self.atoms[state] / factor, self.mass[state], rotation, disk, self.sigma / factor)
+        return project_atoms(
+            self.atoms[state] / factor, self.mass[state], rotation, disk, self.sigma / factor
+        )
 
     def volume(self, state: int, box_size: int) -> torch.Tensor:
         """See :meth:`~.molecules.Molecule.volume`."""
@@ -288,7 +292,9 @@ def assembly_phantom() -> Phantom:
     Eight unequally populated states; the four coordinates say which pieces are present (0 or 1).
     """
     rng = np.random.default_rng(20)
-    pieces = [_fill(rng, shape, count) for shape, count in zip(_ASSEMBLY_PIECES, ASSEMBLY_PIECE_ATOMS, strict=True)]
+    pieces = [
+        _fill(rng, shape, count) for shape, count in zip(_ASSEMBLY_PIECES, ASSEMBLY_PIECE_ATOMS, strict=True)
+    ]
     core_count = ATOM_COUNT - sum(ASSEMBLY_PIECE_ATOMS)
     outside = tuple(ellipsoid for shape in _ASSEMBLY_PIECES for ellipsoid in shape)
     core = _fill(rng, _ASSEMBLY_CORE, core_count, outside=outside)
@@ -465,7 +471,9 @@ def _in_union(points: np.ndarray, shape: tuple[_Ellipsoid, ...]) -> np.ndarray:
     return inside
 
 
-def _turn_about(atoms: np.ndarray, point: tuple[float, ...], axis: tuple[float, ...], degrees: float) -> np.ndarray:
+def _turn_about(
+    atoms: np.ndarray, point: tuple[float, ...], axis: tuple[float, ...], degrees: float
+) -> np.ndarray:
     """Turn atoms (n, 3) rigidly about an axis of any length through a point."""
     turn = _rotation_about(tuple(degrees * np.array(axis) / np.linalg.norm(axis)))
     return (atoms - np.array(point)) @ turn.T + np.array(point)

@@ -19,21 +19,15 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 """
-RUN = (
-    WITHOUT
-    + """
+RUN = WITHOUT + """
 sys.argv = ["gpu", "--device", "cpu", "--scale", "small", "--parts", "a,b", "--print"]
 runpy.run_module("benchmarks.gpu", run_name="__main__")
 """
-)
-IMPORTS = (
-    WITHOUT
-    + """
+IMPORTS = WITHOUT + """
 import solvar_engine.cli, solvar_engine.jobs.run_fit, solvar_engine.jobs.run_simulate
 import solvar_engine.projectors.create, solvar_engine.projectors.nufft_gpu, solvar_engine.projectors.numba_cpu
 assert "triton" not in sys.modules
 """
-)
 
 
 def run(program: str) -> str:

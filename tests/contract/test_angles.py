@@ -12,7 +12,9 @@ from solvar_engine.imaging.rotation import random_rotations
 @pytest.fixture
 def angles() -> np.ndarray:
     random = np.random.default_rng(0)
-    return np.stack([random.uniform(-180, 180, 200), random.uniform(0, 180, 200), random.uniform(-180, 180, 200)])
+    return np.stack(
+        [random.uniform(-180, 180, 200), random.uniform(0, 180, 200), random.uniform(-180, 180, 200)]
+    )
 
 
 def test_convention_is_intrinsic_zyz(angles):

@@ -72,7 +72,9 @@ def test_same_name_replaces_what_was_stored(run) -> None:
 def test_selection_of_another_run_is_refused(run) -> None:
     stored(run, "a", PARTICLES, [1])
     write_latents(run.latents, Latents(np.ones((9, 2)), np.zeros((9, 2, 2)), np.ones(9)))
-    with pytest.raises(UserError, match="The selection a was made on the latents of another run than those in"):
+    with pytest.raises(
+        UserError, match="The selection a was made on the latents of another run than those in"
+    ):
         read_selection(run, "a")
 
 

@@ -62,7 +62,7 @@ def test_changed_and_added_columns_leave_every_other_cell_alone(tmp_path):
     table = star.particles.with_columns({"rlnAngleRot": np.array([1.5, -2.0]), "solvarContrast": [1.25, 0.5]})
     star.replace(star.particles, table).write(tmp_path / "output.star")
     lines = (tmp_path / "output.star").read_text().splitlines()
-    assert '0001@a.mrcs   1.5  "it\'s here" 1 1.25' in lines
+    assert "0001@a.mrcs   1.5  \"it's here\" 1 1.25" in lines
     assert "0002@a.mrcs  -2   5'-end   2 0.5" in lines
     assert "_solvarContrast #5 " in lines
     again = StarFile.read(tmp_path / "output.star").particles

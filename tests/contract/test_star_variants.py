@@ -128,8 +128,7 @@ def parse(*blocks: str) -> StarFile:
     return StarFile.parse("".join(blocks).splitlines(), "joined.star")
 
 
-@pytest.mark.parametrize(
-    "names",
+@pytest.mark.parametrize("names",
     [("particles",) * 3, ("", "", ""), ("mic_1", "mic_2", "mic_3"), ("particles", "", "x")],
 )
 @pytest.mark.parametrize("optics", [0, 1, 3])

@@ -57,9 +57,8 @@ def cross_product(vector: np.ndarray) -> np.ndarray:
 
 def test_real_file_says_what_its_star_twin_says(shared_data):
     folder = shared_data / "metadata"
-    twin, read = (
-        StarFile.read(folder / "empiar_10076_7.star").particles,
-        read_list(folder / "empiar_10076_7.cs", with_poses=False),
+    twin, read = StarFile.read(folder / "empiar_10076_7.star").particles, read_list(
+        folder / "empiar_10076_7.cs", with_poses=False
     )
     assert [name.lstrip("0") for name in read.star.particles.text("rlnImageName")] == twin.text("rlnImageName")
     for column in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"):
@@ -77,7 +76,9 @@ def test_real_file_says_what_its_star_twin_says(shared_data):
 
 def test_images_of_the_real_file_are_found_and_read(shared_data):
     folder = shared_data / "metadata"
-    stacks = [ParticleStack.from_star(folder / f"empiar_10076_7.{kind}", with_poses=False) for kind in ("cs", "star")]
+    stacks = [
+        ParticleStack.from_star(folder / f"empiar_10076_7.{kind}", with_poses=False) for kind in ("cs", "star")
+    ]
     assert torch.equal(stacks[0].images([0, 6]), stacks[1].images([0, 6]))
     for name in ("defocus_u", "defocus_v", "defocus_angle", "voltage", "cs", "amplitude_contrast", "phase_shift"):
         np.testing.assert_array_max_ulp(*(getattr(stack.ctf, name).numpy() for stack in stacks), maxulp=1)
@@ -302,20 +303,14 @@ def test_some_particles_with_what_imports_them(project, tmp_path):
     assert part.dtype == written.dtype and part.tobytes() == written[[1, 4]].tobytes()
     lines = (tmp_path / "it's.csg").read_text().splitlines()
     assert lines[1:7] == [
-        "group:",
-        "  description: Particles of SOLVAR",
-        "  name: particles",
-        "  title: Particles of SOLVAR",
-        "  type: particle",
-        "results:",
+        "group:", "  description: Particles of SOLVAR", "  name: particles", "  title: Particles of SOLVAR",
+        "  type: particle", "results:",
     ]
     slots = ["alignments3D", "blob", "components_mode_0", "components_mode_1", "ctf", "some_day"]
     assert [line for line in lines if line.startswith("  ") and line.endswith(":")] == [f"  {s}:" for s in slots]
     place = lines.index("  components_mode_1:")
     assert lines[place + 1 : place + 4] == [
-        "    metafile: '>it''s.cs'",
-        "    num_items: 2",
-        "    type: particle.components",
+        "    metafile: '>it''s.cs'", "    num_items: 2", "    type: particle.components"
     ]
     write_subset(tmp_path / "absent.cs", np.array([1]), tmp_path / "none.cs")
     assert not (tmp_path / "none.cs").exists()
@@ -364,18 +359,8 @@ def test_pickled_objects_are_never_loaded(tmp_path):
         (lambda path: save(path, without(np.load(path), "alignments3D/shift")), "field alignments3D/shift is missing"),
     ],
     ids=[
-        "cut",
-        "header",
-        "compressed",
-        "array",
-        "no-uid",
-        "doubled",
-        "empty",
-        "no-ctf",
-        "no-defocus",
-        "no-images",
-        "no-poses",
-        "no-shifts",
+        "cut", "header", "compressed", "array", "no-uid", "doubled", "empty", "no-ctf", "no-defocus", "no-images",
+        "no-poses", "no-shifts",
     ],
 )
 def test_file_that_cannot_be_used(spoil, text, whole):

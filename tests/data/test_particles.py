@@ -375,7 +375,9 @@ def test_list_over_several_stacks_in_any_order(box_size, write_particles, tmp_pa
     path = write_particles(
         tmp_path,
         images,
-        particles={"rlnImageName": ["2@a.mrcs", "1@sub/b.mrcs", "1@a.mrcs", "2@sub/b.mrcs", "3@a.mrcs", "c.mrc"]},
+        particles={
+            "rlnImageName": ["2@a.mrcs", "1@sub/b.mrcs", "1@a.mrcs", "2@sub/b.mrcs", "3@a.mrcs", "c.mrc"]
+        },
     )
     (tmp_path / "sub").mkdir()
     for name, members in {"a.mrcs": [2, 0, 4], "sub/b.mrcs": [1, 3], "c.mrc": [5]}.items():

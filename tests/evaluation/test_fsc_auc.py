@@ -27,7 +27,9 @@ def curve_by_definition(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def random_volumes(count: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).standard_normal((count, BOX, BOX, BOX)).astype(np.float32))
+    return torch.from_numpy(
+        np.random.default_rng(0).standard_normal((count, BOX, BOX, BOX)).astype(np.float32)
+    )
 
 
 def test_perfect_volumes_reach_the_largest_value() -> None:

@@ -23,7 +23,9 @@ def test_a_map_that_is_turned_and_moved_has_no_error(true_pose: Pose) -> None:
     turn = rotvec_to_rotation(torch.tensor([[0.4, -0.8, 1.1]]))
     offset = torch.tensor([3.0, -7.0, 2.0])
     moved = (true_pose.rotation.transpose(1, 2) @ offset)[:, :2]
-    rotation_deg, shift_px = pose_errors(Pose(turn @ true_pose.rotation, true_pose.shift + moved), true_pose, 2.0)
+    rotation_deg, shift_px = pose_errors(
+        Pose(turn @ true_pose.rotation, true_pose.shift + moved), true_pose, 2.0
+    )
     assert rotation_deg < 1e-3
     assert shift_px < 1e-4
 

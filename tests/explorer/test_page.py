@@ -70,7 +70,10 @@ def test_what_is_drawn_with_the_mouse_is_stored_exactly(analysed, opened) -> Non
     middle, spread = np.median(z[:, :2], axis=0), z[:, :2].std(axis=0)
     angle = np.linspace(0, 2 * np.pi, 23)[:-1]
     star = (
-        middle + np.stack([np.cos(angle), np.sin(angle)], axis=1) * spread * (0.9 + 0.5 * (np.arange(22) % 2))[:, None]
+        middle
+        + np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        * spread
+        * (0.9 + 0.5 * (np.arange(22) % 2))[:, None]
     )
     with served(run) as server:
         page = opened(server.url)
@@ -189,7 +192,9 @@ def test_large_lassos_equal_the_reference(analysed, opened) -> None:
         assert inside(page, "return [e.path.vertices, e.path.axes];") == [kept, ["umap_1", "umap_2"]]
         page.click("#tools button[value=cluster]")
         page.mouse.click(*pixel_of(page, *flat[11]))
-        cluster = 1 + (analysed[1].z[:, 0] > 0) + (analysed[1].z[:, 0] > np.quantile(analysed[1].z[:, 0], 0.9))
+        cluster = (
+            1 + (analysed[1].z[:, 0] > 0) + (analysed[1].z[:, 0] > np.quantile(analysed[1].z[:, 0], 0.9))
+        )
         page.wait_for_selector("#status:has-text('Cluster')")
         assert rows_picked(page) == np.flatnonzero(cluster == cluster[nearest[0]]).tolist()
 
@@ -216,7 +221,11 @@ def test_everything_by_keyboard(analysed, opened) -> None:
         page.keyboard.press("Enter")
         corners = np.reshape(inside(page, "return e.shape;"), (-1, 2))
         x, y = inside(page, "return [[...e.particles.xs], [...e.particles.ys]];")
-        assert rows_picked(page) == np.flatnonzero(inside_polygon(np.array(x), np.array(y), corners)).tolist() != []
+        assert (
+            rows_picked(page)
+            == np.flatnonzero(inside_polygon(np.array(x), np.array(y), corners)).tolist()
+            != []
+        )
         reached = set()
         page.focus("#x")
         for _ in range(40):
@@ -307,7 +316,9 @@ def test_server_hears_of_a_page_that_is_used(analysed, opened) -> None:
 def test_accessible_and_readable(analysed, opened) -> None:
     with served(analysed[0]) as server:
         found = Axe().run(opened(server.url)).response["violations"]
-    assert [(item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] in ("serious", "critical")] == []
+    assert [
+        (item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] in ("serious", "critical")
+    ] == []
 
 
 def test_kernel_volumes_are_laid_over_where_they_are_near(analysed, opened, tmp_path) -> None:
@@ -315,7 +326,9 @@ def test_kernel_volumes_are_laid_over_where_they_are_near(analysed, opened, tmp_
     states = StateFolder(tmp_path / "states")
     states.path.mkdir()
     points = arrays.z[[3, 200]].astype(np.float64)
-    volume = 2.0 * (arrays.mean + np.tensordot(points[1], arrays.eigenvolumes, 1))  # in other units than the run
+    volume = 2.0 * (
+        arrays.mean + np.tensordot(points[1], arrays.eigenvolumes, 1)
+    )  # in other units than the run
     write_mrc(states.volume(1), arrays.mean)
     write_mrc(states.volume(2), volume)
     write_states(states, StateTable(points, np.array([50, 60]), np.array([10.0, 9.0]), np.zeros(2, dtype=bool)))
@@ -328,7 +341,12 @@ def test_kernel_volumes_are_laid_over_where_they_are_near(analysed, opened, tmp_
             "while (!e.molecule.overlay) await new Promise(done => setTimeout(done, 20));"
             "return [...e.molecule.overlay];"
         )
-        found = np.array(inside(page, script), dtype=np.uint16).view(np.float16).astype(float).reshape(volume.shape)
+        found = (
+            np.array(inside(page, script), dtype=np.uint16)
+            .view(np.float16)
+            .astype(float)
+            .reshape(volume.shape)
+        )
         scale = (volume * arrays.mean).sum() / (volume**2).sum()
         assert np.allclose(found, volume * scale, atol=1e-3 * volume.max() * scale)
         inside(page, "app.setState(given[0]);", [99.0, 0.0, 0.0, 0.0])
@@ -425,7 +443,9 @@ def test_page_is_reduced_where_something_is_missing(tmp_path, opened, case) -> N
         assert not page.is_visible("#focusLabel")  # where it cannot be drawn
         page.check("#slices")
         page.wait_for_timeout(100)
-        colours = Image.open(io.BytesIO(page.locator("#molecule").screenshot())).convert("RGB").getcolors(1 << 20)
+        colours = (
+            Image.open(io.BytesIO(page.locator("#molecule").screenshot())).convert("RGB").getcolors(1 << 20)
+        )
         assert len(colours) > 20
         points = Image.open(io.BytesIO(page.locator("#plot").screenshot())).convert("RGB").getcolors(1 << 20)
         assert len(points) > 5
@@ -470,7 +490,9 @@ def test_exported_page_opens_from_disk(analysed, opened, tmp_path) -> None:
         whole = arrays.mean + np.tensordot(arrays.z.mean(axis=0), arrays.eigenvolumes, 1)
         assert volume.data.shape == (11, 11, 11)
         start = np.round([volume.header.origin[name] / 3.0 for name in ("z", "y", "x")]).astype(int)
-        part = whole[tuple(slice(begin, begin + edge) for begin, edge in zip(start, volume.data.shape, strict=True))]
+        part = whole[
+            tuple(slice(begin, begin + edge) for begin, edge in zip(start, volume.data.shape, strict=True))
+        ]
         assert np.abs(volume.data - part).max() < 0.02 * whole.max()  # of 8 bits
 
 

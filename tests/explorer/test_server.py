@@ -232,7 +232,11 @@ def test_every_answer_forbids_inline_code_framing_and_guessing(server, ask) -> N
     for path in ("/", "/app.js", "/api/meta", "/api/none"):
         headers = ask(path, token=server.token)[2]
         policy = headers["Content-Security-Policy"]
-        assert "default-src 'none'" in policy and "script-src 'self'" in policy and "frame-ancestors 'none'" in policy
+        assert (
+            "default-src 'none'" in policy
+            and "script-src 'self'" in policy
+            and "frame-ancestors 'none'" in policy
+        )
         assert "unsafe" not in policy
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Referrer-Policy"] == "no-referrer"

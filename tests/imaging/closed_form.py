@@ -28,7 +28,9 @@ class Atoms:
         x, y, z = (_gaussians(column, self.sigma, box_size) for column in self.position.T)
         return np.einsum("a,az,ay,ax->zyx", self.amplitude, z, y, x)
 
-    def projections(self, rotation: np.ndarray, box_size: int, shift_px: np.ndarray | None = None) -> np.ndarray:
+    def projections(
+        self, rotation: np.ndarray, box_size: int, shift_px: np.ndarray | None = None
+    ) -> np.ndarray:
         """Integrate along the z axis of each view, shape (n, y, x).
 
         rotation (n, 3, 3) turns view into volume coordinates, so an atom is seen at its transpose times the

@@ -76,11 +76,7 @@ class Microscope:
         return odd - coma * (self.tilt[0] * x + self.tilt[1] * y)
 
     def image(
-        self,
-        slice_at: Callable[[np.ndarray], np.ndarray],
-        origin: np.ndarray,
-        defocus: np.ndarray,
-        box_size: int,
+        self, slice_at: Callable[[np.ndarray], np.ndarray], origin: np.ndarray, defocus: np.ndarray, box_size: int,
         pixel_size: float,
     ) -> np.ndarray:
         """Image (y, x) of what has the transform slice_at(frequencies (..., 2), cycles a px); origin in Angstrom.

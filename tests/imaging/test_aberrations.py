@@ -24,7 +24,9 @@ MATRIX = np.array([[1.05, 0.03], [-0.02, 0.94]])
 FREQUENCY = np.random.default_rng(0).normal(size=(50, 2)) * 0.2
 
 
-@pytest.mark.parametrize(("ours", "written_out"), [(odd_zernike, microscope._ODD), (even_zernike, microscope._EVEN)])
+@pytest.mark.parametrize(
+    ("ours", "written_out"), [(odd_zernike, microscope._ODD), (even_zernike, microscope._EVEN)]
+)
 def test_polynomials_are_in_the_order_of_relion(ours, written_out) -> None:
     for terms in (0, 1, 3, len(written_out)):
         found = ours(torch.from_numpy(FREQUENCY), terms)

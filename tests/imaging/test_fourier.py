@@ -117,7 +117,8 @@ def test_images_and_coefficients_are_inverses(box_size: int) -> None:
 def test_weighted_inner_products_equal_those_of_the_images(box_size: int) -> None:
     disk = HalfDisk.create(box_size)
     first, second = (
-        disk_to_images(images_to_disk(noise(2, box_size, box_size, seed=seed), disk), disk, box_size) for seed in (0, 1)
+        disk_to_images(images_to_disk(noise(2, box_size, box_size, seed=seed), disk), disk, box_size)
+        for seed in (0, 1)
     )
     products = images_to_disk(first, disk).conj() * images_to_disk(second, disk)
     in_fourier_space = (disk.weight.double() * products.real).sum(dim=1)

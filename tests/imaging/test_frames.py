@@ -53,4 +53,6 @@ def test_poses_go_with_the_map(is_mirrored):
     pose = Pose(random_rotations(5, generator), torch.randn(5, 2, generator=generator))
     moved = frame.posed(pose)
     for row in range(5):
-        np.testing.assert_allclose(projection(PLACES, moved, row), projection(places_in(frame), pose, row), atol=1e-4)
+        np.testing.assert_allclose(
+            projection(PLACES, moved, row), projection(places_in(frame), pose, row), atol=1e-4
+        )

@@ -141,7 +141,9 @@ def write_map(path: Path, volume: np.ndarray) -> None:
 
 
 def run_relion(folder: Path, *command: str) -> None:
-    result = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
 
 

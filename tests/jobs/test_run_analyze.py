@@ -101,7 +101,9 @@ def test_figures_of_an_earlier_analysis_do_not_stay(tmp_path):
     assert (run.figures / "mine.png").read_bytes() == b"the user's"
 
 
-@pytest.mark.parametrize(("state", "message"), [("running", "is not finished"), ("failed", "is not finished")])
+@pytest.mark.parametrize(
+    ("state", "message"), [("running", "is not finished"), ("failed", "is not finished")]
+)
 def test_a_run_that_is_not_finished_is_refused_untouched(tmp_path, state, message):
     run, _ = write_synthetic_run(tmp_path / "run", state=state)
     with pytest.raises(UserError, match=message):

@@ -81,7 +81,9 @@ def make_run(folder: Path, data_set: Path, is_finished: bool = True) -> RunDir:
     return run_dir
 
 
-def test_a_perfect_run_scores_perfectly(tmp_path: Path, data_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_perfect_run_scores_perfectly(
+    tmp_path: Path, data_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_run(tmp_path / "run", data_set)
     out = tmp_path / "scores.json"
     evaluate.run(EvaluateParams(run=str(tmp_path / "run"), truth=str(data_set / "truth"), json=str(out)))
@@ -176,7 +178,9 @@ def test_junk_is_read_from_the_truth_in_the_order_of_the_run(tmp_path: Path) -> 
 
 def test_names_are_matched_although_folders_changed() -> None:
     known = ["000001@particles.mrcs", "000010@particles.mrcs"]
-    found = evaluate.match_particles(["10@Extract/job003/particles.mrcs", "000001@particles.mrcs"], known, Path("t"))
+    found = evaluate.match_particles(
+        ["10@Extract/job003/particles.mrcs", "000001@particles.mrcs"], known, Path("t")
+    )
     assert found.tolist() == [1, 0]
 
 

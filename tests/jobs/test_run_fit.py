@@ -347,7 +347,9 @@ def test_cells_survive_to_the_letter(relabelled, engine, tmp_path):
     rows = first_row.strip().splitlines()
     odd = ["'a name with  blanks'", '"5\' end"', "0001", "3.1e-09", "-0.0", "None"]
     lines = [f"  {row}\t{odd[number % len(odd)]}   " for number, row in enumerate(rows)]
-    star.write_text("# made by hand\n" + head + "_rlnDefocusAngle #11\n_mineRemark #12 \n" + "\n".join(lines) + "\n\n")
+    star.write_text(
+        "# made by hand\n" + head + "_rlnDefocusAngle #11\n_mineRemark #12 \n" + "\n".join(lines) + "\n\n"
+    )
     assert engine("fit", star, "--output", tmp_path / "run", "--rank", 1).code == 0
     written = (tmp_path / "run" / "particles.star").read_text().splitlines()
     assert written[0] == "# made by hand"

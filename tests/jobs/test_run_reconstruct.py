@@ -148,7 +148,9 @@ def test_points_among_the_particles_need_no_leave(fitted, tmp_path):
 def test_bad_tables_are_named_and_nothing_else_is_written(fitted, tmp_path, text, message):
     points = table_at(tmp_path / "points.csv", text)
     with pytest.raises(UserError, match=message):
-        reconstruct.run(linear(run=str(fitted[0].path), output=str(tmp_path / "out"), points=points))
+        reconstruct.run(
+            linear(run=str(fitted[0].path), output=str(tmp_path / "out"), points=points)
+        )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["status.json"]
     status = read_status(status_path(tmp_path / "out"))
     assert (status.command, status.state) == ("reconstruct", "failed")

@@ -101,7 +101,9 @@ def test_images_are_made_of_the_true_volumes(data_set: Path) -> None:
     volume = read_volume(data_set / "truth/volumes/state_0001.mrc")
     assert volume.pixel_size == PIXEL_SIZE
     scale = float(volume.data.sum() / phantom.mass[0].sum())
-    slices = project_atoms(phantom.atoms[state], phantom.mass[state], stack.pose.rotation, disk, phantom.sigma)
+    slices = project_atoms(
+        phantom.atoms[state], phantom.mass[state], stack.pose.rotation, disk, phantom.sigma
+    )
     slices = slices * shift_phases(disk, -stack.pose.shift / PIXEL_SIZE, BOX)
     contrast = torch.from_numpy(table["contrast"]).float()
     signal = scale * contrast[:, None] * slices * ctf_values(stack.ctf, disk, PIXEL_SIZE)
@@ -234,7 +236,9 @@ def test_a_folder_that_is_not_empty_is_not_touched(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_too_small_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="but only 0 MB are free"):

@@ -31,7 +31,9 @@ def test_centres_are_the_means_of_their_members(three_groups):
     z, _ = three_groups
     clusters = kmeans_clusters(z, 4)
     for cluster in range(4):
-        np.testing.assert_allclose(clusters.centres[cluster], z[clusters.labels == cluster].mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(
+            clusters.centres[cluster], z[clusters.labels == cluster].mean(axis=0), rtol=1e-5
+        )
 
 
 def test_the_same_seed_gives_the_same_clusters(three_groups):

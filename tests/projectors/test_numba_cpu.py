@@ -102,7 +102,9 @@ def read_only_copy(folder: Path) -> Path:
 
     A plain file stands where each cache folder would be made.
     """
-    shutil.copytree(ROOT / "solvar_engine", folder / "solvar_engine", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "solvar_engine", folder / "solvar_engine", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for package in [folder / "solvar_engine", *(folder / "solvar_engine").rglob("*/")]:
         if package.is_dir():
             (package / "__pycache__").write_text("in the way", encoding="ascii")

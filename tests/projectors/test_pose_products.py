@@ -80,7 +80,9 @@ class Problem:
         return (weight * (first.conj() * second).real).sum(dim=1)
 
 
-@pytest.mark.parametrize("case", [case for case in SMOOTH if case.backend.dtype == torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "case", [case for case in SMOOTH if case.backend.dtype == torch.float64], ids=str
+)
 def test_they_are_what_small_steps_give(case: Case) -> None:
     problem = Problem(case)
     # so short a step that no pixel leaves its cell

@@ -121,7 +121,9 @@ def images_of(source: MemorySource, volume: torch.Tensor, amount: torch.Tensor) 
 def test_estimate_recovers_a_volume(particles):
     truth = flat_volume()
     source = images_of(particles, truth, torch.full((len(particles),), 5.0))
-    halves = [accumulate(source, source.everyone[start::2], torch.zeros(75), torch.tensor([1.0])) for start in (0, 1)]
+    halves = [
+        accumulate(source, source.everyone[start::2], torch.zeros(75), torch.tensor([1.0])) for start in (0, 1)
+    ]
     zero = torch.zeros(BOX, BOX, BOX // 2 + 1, dtype=torch.complex64)
     for estimate in half_set_estimates((halves[0], halves[1]), (zero, zero), 1, BALL):
         # 75 images with as much noise as signal in the last shells
@@ -217,7 +219,9 @@ def test_blend_is_better_than_any_kernel_of_its_own(particles):
     source = images_of(particles, volume, torch.zeros(count))
     source = dataclasses.replace(source, images=both[0] + both[1] - source.images)
     halves = [
-        accumulate(source, source.everyone[start::2], (z[start::2] - 0.8) ** 2, torch.tensor([0.25, 0.6, 1.2]))
+        accumulate(
+            source, source.everyone[start::2], (z[start::2] - 0.8) ** 2, torch.tensor([0.25, 0.6, 1.2])
+        )
         for start in (0, 1)
     ]
     zero = torch.zeros(BOX, BOX, BOX // 2 + 1, dtype=torch.complex64)

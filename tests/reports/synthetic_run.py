@@ -70,7 +70,9 @@ def synthetic_arrays(box_size: int = 16, n_particles: int = 300, rank: int = 4, 
     mask = np.clip((0.46 * box_size - np.linalg.norm(grid, axis=0)) / 2 + 0.5, 0, 1)
     spread = ((states - mean) * np.sqrt(weight)[:, None, None, None]).reshape(21, -1)
     true_axes = np.linalg.svd(spread, full_matrices=False)[2][:2]
-    noise = np.stack([_gaussians(rng.normal(0, 0.2, (9, 3)), box_size) for _ in range(max(rank - 2, 0))] or [mean])
+    noise = np.stack(
+        [_gaussians(rng.normal(0, 0.2, (9, 3)), box_size) for _ in range(max(rank - 2, 0))] or [mean]
+    )
     noise -= _gaussians(rng.normal(0, 0.2, (9, 3)), box_size)
     rows = np.vstack([true_axes, (noise * mask).reshape(len(noise), -1)])
     axes = np.linalg.qr(rows.T)[0].T[:rank]
@@ -78,7 +80,9 @@ def synthetic_arrays(box_size: int = 16, n_particles: int = 300, rank: int = 4, 
     z = ((states - mean).reshape(21, -1) @ axes.T)[frame]
     eigenvalue = z.var(axis=0)
     eigenvalue[2:] = 0.03 * eigenvalue[:1] * 0.6 ** np.arange(max(rank - 2, 0))
-    z = z + rng.normal(size=z.shape) * np.sqrt(0.04 * eigenvalue[:1] + 0.5 * eigenvalue * (np.arange(rank) > 1))
+    z = z + rng.normal(size=z.shape) * np.sqrt(
+        0.04 * eigenvalue[:1] + 0.5 * eigenvalue * (np.arange(rank) > 1)
+    )
     return Synthetic(
         mean=mean.astype(np.float32),
         mask=mask.astype(np.float32),

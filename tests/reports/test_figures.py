@@ -45,7 +45,9 @@ def test_a_figure_is_a_png_with_content_and_a_caption(pictures, name):
 
 def test_drawing_again_gives_the_same_bytes_and_leaves_no_settings_behind(data, pictures):
     before = dict(mpl.rcParams)
-    again = {picture.name: picture.png for picture in draw_figures(dataclasses.replace(data, eigenvolumes=[]))}
+    again = {
+        picture.name: picture.png for picture in draw_figures(dataclasses.replace(data, eigenvolumes=[]))
+    }
     assert dict(mpl.rcParams) == before
     for name in ("scree", "latent", "umap", "fsc"):
         assert again[name] == next(picture.png for picture in pictures if picture.name == name)

@@ -89,7 +89,9 @@ def test_the_same_run_gives_the_same_page(text, data, pictures):
 
 def test_names_from_files_are_escaped(data):
     options = {"options": {"mask": "<script>alert(1)</script>&.mrc"}}
-    page = render_report(dataclasses.replace(data, parameters=options), [], name='<b>"run"</b> $name', analysis={})
+    page = render_report(
+        dataclasses.replace(data, parameters=options), [], name='<b>"run"</b> $name', analysis={}
+    )
     assert "script" not in Page(page).tags
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;.mrc" in page
     assert "&lt;b&gt;&quot;run&quot;&lt;/b&gt; $name" in page

@@ -106,7 +106,9 @@ def test_an_image_is_contrast_times_ctf_times_the_shifted_projection() -> None:
         shift = drawn.pose.shift[row] / (PIXEL_SIZE * BOX)
         moved = phantom.atoms[state] @ drawn.pose.rotation[row].double()
         moved[:, :2] -= shift
-        centred = project_atoms(moved[None], phantom.mass[state][None], torch.eye(3)[None], disk, phantom.sigma)
+        centred = project_atoms(
+            moved[None], phantom.mass[state][None], torch.eye(3)[None], disk, phantom.sigma
+        )
         expected = drawn.contrast[row] * ctf_values(drawn.ctf[one], disk, PIXEL_SIZE) * centred
         assert float((coefficients[one] - expected).abs().max()) < 1e-4 * float(expected.abs().max())
 

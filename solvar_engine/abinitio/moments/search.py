@@ -134,4 +134,6 @@ def find_structure_by_moments(
     def first_map(bright: ParticleSource, index: Tensor, generator: torch.Generator, tell: Report) -> Tensor:
         return map_of_moments(bright, index, options, chosen, generator, tell)
 
-    return find_structure(source, options, report, checkpoint, slices=slices, first_map=first_map, is_usable=is_usable)
+    return find_structure(
+        source, options, report, checkpoint, slices=slices, first_map=first_map, is_usable=is_usable
+    )

@@ -20,9 +20,9 @@ class EvaluateParams(Params):
         str, help="folder truth/ of a simulated data set", positional=True, metavar="TRUTH", is_path=True
     )
     align: bool = option(
-        bool,
-        False,
-        help="bring the run into the frame of the truth first: hand, rotation and place; always done for"
+        bool, False, help="bring the run into the frame of the truth first: hand, rotation and place; always done for"
         " runs of `abinitio`",
     )
-    json: str | None = option(str, None, help="file for the numbers as JSON", metavar="OUT.json", is_path=True)
+    json: str | None = option(
+        str, None, help="file for the numbers as JSON", metavar="OUT.json", is_path=True
+    )

@@ -18,27 +18,17 @@ class ExploreParams(Params):
 
     run: str = option(str, help="folder of a finished fit", positional=True, metavar="RUN", is_path=True)
     port: int = option(
-        int,
-        0,
-        help="port of this computer at which the page is served; 0 takes a free one",
-        minimum=0,
-        maximum=65535,
+        int, 0, help="port of this computer at which the page is served; 0 takes a free one", minimum=0, maximum=65535,
         metavar="N",
     )
     no_browser: bool = option(bool, False, help="only write the address of the page, open no browser")
     states: str | None = option(
-        str,
-        None,
-        help="folder of `reconstruct`, whose volumes can be laid over the molecule near their states",
-        metavar="DIR",
-        is_path=True,
+        str, None, help="folder of `reconstruct`, whose volumes can be laid over the molecule near their states",
+        metavar="DIR", is_path=True,
     )
     export: str | None = option(
-        str,
-        None,
-        help="write the page into one file that opens without this program, and end",
-        metavar="FILE.html",
-        is_path=True,
+        str, None, help="write the page into one file that opens without this program, and end",
+        metavar="FILE.html", is_path=True,
     )
 
     def validate(self) -> None:

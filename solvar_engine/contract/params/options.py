@@ -173,28 +173,17 @@ class Params:
     summary: ClassVar[str] = ""
 
     threads: int | None = option(
-        int,
-        None,
-        help="CPU threads; without it, all that CPU affinity or SLURM_CPUS_PER_TASK allow",
-        minimum=1,
-        maximum=4096,
-        metavar="N",
-        may_differ_on_resume=True,
+        int, None, help="CPU threads; without it, all that CPU affinity or SLURM_CPUS_PER_TASK allow",
+        minimum=1, maximum=4096, metavar="N", may_differ_on_resume=True,
     )
     device: str = option(
-        str,
-        "auto",
-        help="where to compute: cpu, cuda or cuda:N; auto takes a GPU if there is one and the command can use it",
-        metavar="DEVICE",
-        may_differ_on_resume=True,
+        str, "auto", help="where to compute: cpu, cuda or cuda:N; auto takes a GPU if there is one and the command can"
+        " use it",
+        metavar="DEVICE", may_differ_on_resume=True,
     )
     seed: int = option(
-        int,
-        0,
-        help="seed of all random choices: the same seed gives the same numbers",
-        minimum=0,
-        maximum=2**31 - 1,
-        metavar="N",
+        int, 0, help="seed of all random choices: the same seed gives the same numbers",
+        minimum=0, maximum=2**31 - 1, metavar="N",
     )
     debug: bool = option(
         bool, False, help="show debugging messages, and the traceback of an error", may_differ_on_resume=True

@@ -21,28 +21,19 @@ class SelectParams(Params):
 
     run: str = option(str, help="folder of a finished fit", positional=True, metavar="RUN", is_path=True)
     output: str = option(
-        str,
-        help="STAR file to write; of cryoSPARC's particles also FILE.cs and FILE.csg",
-        metavar="FILE.star",
+        str, help="STAR file to write; of cryoSPARC's particles also FILE.cs and FILE.csg", metavar="FILE.star",
         is_path=True,
     )
     name: str | None = option(
         str, None, help="the particles of this selection of the explorer", metavar="NAME", one_of="what"
     )
     clusters: str | None = option(
-        str,
-        None,
-        help="the particles of these clusters of `analyze`, with commas between them",
-        metavar="1,3",
+        str, None, help="the particles of these clusters of `analyze`, with commas between them", metavar="1,3",
         one_of="what",
     )
     near: Sequence[float] | None = option(
-        float,
-        None,
-        help="the particles nearest to this point: one coordinate for each component",
-        metavar="Z",
-        is_list=True,
-        one_of="what",
+        float, None, help="the particles nearest to this point: one coordinate for each component", metavar="Z",
+        is_list=True, one_of="what",
     )
     number: int = option(int, NEAREST, help="number of particles that --near takes", minimum=1, metavar="N")
     no_outliers: bool = option(bool, False, help="leave out particles that are flagged as outliers")

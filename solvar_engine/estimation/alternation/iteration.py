@@ -79,7 +79,9 @@ class _Present:
     covariance: CovarianceProblem
 
     @staticmethod
-    def of(problem: AlternationProblem, state: AlternationState, equations: HalfSetEquations | None = None) -> _Present:
+    def of(
+        problem: AlternationProblem, state: AlternationState, equations: HalfSetEquations | None = None
+    ) -> _Present:
         source, outlier = problem.images(state), problem.outlier(state)
         if problem.next_step(state) is Step.FIND_JUNK:
             used = torch.cat(problem.halves)
@@ -94,7 +96,9 @@ class _Present:
         return first, second
 
 
-def _with_measured_spread(problem: AlternationProblem, present: _Present, state: AlternationState) -> AlternationState:
+def _with_measured_spread(
+    problem: AlternationProblem, present: _Present, state: AlternationState
+) -> AlternationState:
     known = FIRST_SPREAD if state.rough_spread is None else state.rough_spread
     band = replace(present.covariance, pose_errors=PoseErrors(known)).first_band()
     box_size = band.box_size
@@ -112,13 +116,17 @@ def _with_refined_poses(
         raise ValueError("poses are refined after their spread has been measured and factors have been fitted")
     source, given, number = present.source, problem.source.pose, state.pose_rounds + 1
     prior = PosePrior.about(given, source.pose, source.pixel_size, state.spread.at_least(LEAST_SPREAD))
-    this = PoseRound(source, problem.halves, given, prior, problem.pose_schedule, is_last=number == len(problem.rounds))
+    this = PoseRound(
+        source, problem.halves, given, prior, problem.pose_schedule, is_last=number == len(problem.rounds)
+    )
     means = present.means(problem)
     pose, gain = refine_round(this, present.covariance, means, state.factors, watch)
     return replace(state, pose=pose, pose_gain=gain, pose_rounds=number, means=means)
 
 
-def _with_judged_images(problem: AlternationProblem, present: _Present, state: AlternationState) -> AlternationState:
+def _with_judged_images(
+    problem: AlternationProblem, present: _Present, state: AlternationState
+) -> AlternationState:
     if state.factors is None:
         raise ValueError("images are judged after factors have been fitted")
     covariance = replace(

@@ -224,7 +224,9 @@ def _of_pixel_size(source: ParticleSource, factor: float) -> ParticleSource:
     return source.with_ctf(ctf).with_pose(Pose(pose.rotation, pose.shift / factor))
 
 
-def _gain_of_places(source: ParticleSource, index: Tensor, projector: Projector, grid: Tensor) -> tuple[Tensor, Tensor]:
+def _gain_of_places(
+    source: ParticleSource, index: Tensor, projector: Projector, grid: Tensor
+) -> tuple[Tensor, Tensor]:
     """Gain (n,) at the given shifts over the best ones nearby, and product of the two moves there, Angstrom^2."""
     box_size, disk = projector.box_size, projector.disk
     steps = torch.linspace(-box_size / 8, box_size / 8, _PLACES)

@@ -84,11 +84,7 @@ class OtherFrames:
         """All n images in one frame."""
         empty = torch.zeros(0, dtype=torch.float64)
         return OtherFrames(
-            empty.reshape(0, 3, 3),
-            empty.reshape(0, 3),
-            empty.bool(),
-            empty,
-            empty,
+            empty.reshape(0, 3, 3), empty.reshape(0, 3), empty.bool(), empty, empty,
             torch.zeros(count, dtype=torch.int64),
         )
 
@@ -292,7 +288,9 @@ class _Parts:
         if of_most is not None and frames:
             rows = rows[part[rows].argsort(stable=True)]
             gain = torch.stack([self.evidence(rows, of_most, frame) for frame in (Frame.same(), *frames)], dim=1)
-            followed[rows] = torch.from_numpy(followed_frames(gain.numpy())) if self.is_in_order else gain.argmax(dim=1)
+            followed[rows] = (
+                torch.from_numpy(followed_frames(gain.numpy())) if self.is_in_order else gain.argmax(dim=1)
+            )
         return frames, followed
 
     def evidence(self, rows: Tensor, mean: _PartMean, frame: Frame) -> Tensor:

@@ -87,7 +87,9 @@ class RankDecision:
 
     def least_gain_of_scale(self, halves: tuple[Tensor, Tensor]) -> float:
         """The same on as many images of each half as the final scale of the components is measured on."""
-        ratios = [len(sample_of(half, HELD_OUT_PARTICLES)) / len(judged_of(half)) for half in halves]
+        ratios = [
+            len(sample_of(half, HELD_OUT_PARTICLES)) / len(judged_of(half)) for half in halves
+        ]
         return self.least_gain * max(ratios)
 
 

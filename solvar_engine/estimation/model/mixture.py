@@ -111,7 +111,9 @@ class MixturePosterior:
         return self.second_moment - self.mean[:, :, None] * self.mean[:, None, :]
 
 
-def mixture_posterior(statistics: Statistics, mixture: GaussianMixture, of_each: bool = False) -> MixturePosterior:
+def mixture_posterior(
+    statistics: Statistics, mixture: GaussianMixture, of_each: bool = False
+) -> MixturePosterior:
     """Posterior of each image under a mixture; each Gaussian's share is that of the evidence it gives the image.
 
     Parameters

@@ -8,7 +8,9 @@ from solvar_engine.imaging.types import Batch
 from solvar_engine.projectors.base import Projector
 
 
-def slices_of_batch(projector: Projector, grid: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+def slices_of_batch(
+    projector: Projector, grid: Tensor, batch: Batch
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Slice all channels at the poses of a batch, and correlate them with each other and with the images.
 
     Integrating out the coordinates of a background with a flat prior, columns U and U* U = 1, is the projection

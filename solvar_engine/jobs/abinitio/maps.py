@@ -61,12 +61,8 @@ class ImageScores:
 
 
 def reconstruct_classes(
-    source: PreparedParticles,
-    halves: tuple[Tensor, Tensor],
-    structure: Structure,
-    is_used: Tensor,
-    group: Tensor,
-    options: SliceOptions,
+    source: PreparedParticles, halves: tuple[Tensor, Tensor], structure: Structure, is_used: Tensor,
+    group: Tensor, options: SliceOptions,
 ) -> list[ClassMap | None]:
     """Reconstruct the volume of each class from its images at the poses found.
 

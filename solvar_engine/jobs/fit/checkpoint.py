@@ -74,6 +74,7 @@ class Checkpoint:
                 " folder."
             ) from error
 
+
     def _read(self, path: Path) -> Arrays | None:
         if not (self._world.is_first and path.exists()):
             return None

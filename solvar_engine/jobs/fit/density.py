@@ -72,7 +72,9 @@ def _placed(
     latents: LatentBatch, rows: Tensor, deviation: Tensor, live: Tensor, mixture: GaussianMixture, world: World
 ) -> LatentBatch:
     """Posteriors of some particles under a mixture of their live coordinates; the others are left as they are."""
-    z, precision, log_likelihood = (latents.z.clone(), latents.precision.clone(), latents.log_likelihood.clone())
+    z, precision, log_likelihood = (
+        latents.z.clone(), latents.precision.clone(), latents.log_likelihood.clone()
+    )
     scale = deviation[live]
     one = GaussianMixture.one(len(live))
     own = world.own
@@ -92,3 +94,4 @@ def _placed(
         precision[chunk] = whole
         log_likelihood[chunk] += gain
     return replace(latents, z=z, precision=precision, log_likelihood=log_likelihood)
+

@@ -178,7 +178,9 @@ def _are_by_chance(
     of_pair = np.sort(folder[pairs], axis=1)
     _, kind = np.unique(of_pair, axis=0, return_inverse=True)
     kind = kind.reshape(-1)
-    near, around = (np.bincount(kind, weights=is_crossing & is_it, minlength=1) for is_it in (is_near, ~is_near))
+    near, around = (
+        np.bincount(kind, weights=is_crossing & is_it, minlength=1) for is_it in (is_near, ~is_near)
+    )
     return np.asarray(is_crossing & (near < around)[kind], dtype=np.bool_)
 
 

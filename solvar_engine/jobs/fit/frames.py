@@ -104,7 +104,9 @@ def _ways_to_part(stack: ParticleStack) -> Iterator[Tensor]:
         yield torch.from_numpy(block)
 
 
-def sentences_of_frames(found: OtherFrames, stack: ParticleStack, asked: str, is_mended: Tensor) -> Iterator[str]:
+def sentences_of_frames(
+    found: OtherFrames, stack: ParticleStack, asked: str, is_mended: Tensor
+) -> Iterator[str]:
     """Say which images are in which frame beside the others, and what is done about it, as was asked."""
     for number in range(len(found)):
         members = found.of_image == number + 1

@@ -172,7 +172,9 @@ def read_mask(path: str, stack: ParticleStack, box_size: int) -> Tensor:
         )
     if mask.box_size != stack.box_size:
         how = "padded or cropped" if same_sampling else "resampled"
-        logger.info("The mask %s has %d px, the images %d px: it is %s", path, mask.box_size, stack.box_size, how)
+        logger.info(
+            "The mask %s has %d px, the images %d px: it is %s", path, mask.box_size, stack.box_size, how
+        )
     if same_sampling and not same_extent:
         data = _recentre(data, stack.box_size)
     resampled = fourier_crop_volume(data, box_size).clamp(0, 1)

@@ -16,11 +16,7 @@ from solvar_engine.jobs.states.choice import States
 
 
 def write_particles_of_states(
-    files: StateFolder,
-    run: RunDir,
-    stack: ParticleStack,
-    row: NDArray[np.int64],
-    states: States,
+    files: StateFolder, run: RunDir, stack: ParticleStack, row: NDArray[np.int64], states: States,
     is_outlier: NDArray[np.bool_],
 ) -> None:
     """Write the particles that belong to each state, with the poses of the run and all columns of their file.

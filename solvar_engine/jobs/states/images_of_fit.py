@@ -19,14 +19,8 @@ logger = logging.getLogger(__name__)
 
 
 def refuse_images_of_others(
-    source: PreparedParticles,
-    stack: ParticleStack,
-    rows: tuple[Tensor, Tensor],
-    means: tuple[Tensor, Tensor],
-    run: RunDir,
-    known: ImageDecisions,
-    options: SliceOptions,
-    seed: int,
+    source: PreparedParticles, stack: ParticleStack, rows: tuple[Tensor, Tensor], means: tuple[Tensor, Tensor],
+    run: RunDir, known: ImageDecisions, options: SliceOptions, seed: int,
 ) -> list[str]:
     """Compare images, at the orientations of the run, with the half-set's mean that has not seen them.
 

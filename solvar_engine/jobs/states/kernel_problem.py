@@ -200,13 +200,8 @@ def _box_size(params: ReconstructParams, stack: ParticleStack, working: int) -> 
 
 
 def _signed_with_half_models(
-    params: ReconstructParams,
-    run: RunDir,
-    space: LatentSpace,
-    source: PreparedParticles,
-    stack: ParticleStack,
-    rows: tuple[Tensor, Tensor],
-    options: SliceOptions,
+    params: ReconstructParams, run: RunDir, space: LatentSpace, source: PreparedParticles, stack: ParticleStack,
+    rows: tuple[Tensor, Tensor], options: SliceOptions,
 ) -> tuple[PreparedParticles, tuple[HalfModel, HalfModel], list[str]]:
     """Give the images the sign that makes them those of the run, and each half-set its own mean and components.
 

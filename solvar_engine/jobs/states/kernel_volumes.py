@@ -78,7 +78,9 @@ class KernelVolumes:
 def kernel_volumes(problem: KernelProblem, point: NDArray[np.float64]) -> KernelVolumes:
     """Make the half-maps at a point (r,) of the latent space."""
     place = point[problem.columns]
-    first, second = (squared_distances(problem.z[rows], problem.precision[rows], place) for rows in problem.rows)
+    first, second = (
+        squared_distances(problem.z[rows], problem.precision[rows], place) for rows in problem.rows
+    )
     bandwidths = torch.from_numpy(kernel_bandwidths((first, second), uncertainty=len(place)))
     distances = (torch.from_numpy(first), torch.from_numpy(second))
     halves = [
@@ -130,7 +132,9 @@ def _offsets(problem: KernelProblem, place: NDArray[np.float64]) -> tuple[Tensor
     box_size = problem.source.box_size
     if not problem.is_reproducible:
         place = np.zeros_like(place)
-    first, second = (volume_to_ft(change_box(model.at(torch.from_numpy(place)), box_size)) for model in problem.models)
+    first, second = (
+        volume_to_ft(change_box(model.at(torch.from_numpy(place)), box_size)) for model in problem.models
+    )
     return first, second
 
 

@@ -153,9 +153,7 @@ def open_stack(
     """
     if params.particles is None:
         stack = ParticleStack.from_star(
-            particles.stack_path,
-            params.root or particles.root,
-            params.skip_bad_images or particles.may_lack_images,
+            particles.stack_path, params.root or particles.root, params.skip_bad_images or particles.may_lack_images,
             passthrough=particles.passthrough,
         )
     else:
@@ -234,15 +232,8 @@ def _compare_defocus(particles: RunParticles, stack: ParticleStack, row: NDArray
 
 
 def prepare(
-    params: ReconstructParams,
-    run: RunDir,
-    stack: ParticleStack,
-    row: NDArray[np.int64],
-    contrast: NDArray[np.float32],
-    box_size: int,
-    scratch: Path | None,
-    bad_images: BadImages,
-    device: str,
+    params: ReconstructParams, run: RunDir, stack: ParticleStack, row: NDArray[np.int64], contrast: NDArray[np.float32],
+    box_size: int, scratch: Path | None, bad_images: BadImages, device: str,
 ) -> PreparedParticles:
     """Read the images at the box of the volumes, whitened by the noise of the run where it was measured at that box.
 

@@ -141,7 +141,9 @@ def test_sums_over_disjoint_images_add_up(problem, factors, name: str) -> None:
     source, band = problem
     objective = OBJECTIVES[name]
     whole = expectation_pass(source, source.everyone, band, factors, objective)
-    first, second = (expectation_pass(source, source.everyone[start::2], band, factors, objective) for start in (0, 1))
+    first, second = (
+        expectation_pass(source, source.everyone[start::2], band, factors, objective) for start in (0, 1)
+    )
     assert first.count + second.count == whole.count
     assert relative_error(first.gradient + second.gradient, whole.gradient) < 1e-5
     assert first.objective + second.objective == pytest.approx(whole.objective, rel=1e-6)

@@ -129,7 +129,9 @@ def test_a_mixture_is_scaled_with_its_coordinates() -> None:
     mixture, deviation = any_mixture(2, 3), torch.tensor([2.0, 0.5, 3.0], dtype=torch.float64)
     _, _, statistics = images_of(noise(10, 3, dtype=torch.float64))
     scale = 1 / deviation
-    wider = Statistics(scale[:, None] * statistics.gram * scale, statistics.inner * scale, statistics.residual)
+    wider = Statistics(
+        scale[:, None] * statistics.gram * scale, statistics.inner * scale, statistics.residual
+    )
     found = mixture_posterior(wider, mixture.scaled(deviation))
     expected = mixture_posterior(statistics, mixture)
     torch.testing.assert_close(found.evidence, expected.evidence)

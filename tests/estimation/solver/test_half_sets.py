@@ -57,7 +57,9 @@ def make_problem(objective: str = "ml") -> CovarianceProblem:
     density = accumulate_normal_equations(source, source.everyone).density()
     halves = (source.everyone[::2], source.everyone[1::2])
     mean = PHANTOM.mean(BOX) * mask
-    return CovarianceProblem(source, halves, mean, mask, density, RANK, 0, SliceOptions(), OBJECTIVES[objective])
+    return CovarianceProblem(
+        source, halves, mean, mask, density, RANK, 0, SliceOptions(), OBJECTIVES[objective]
+    )
 
 
 @pytest.fixture(scope="module", params=list(OBJECTIVES))

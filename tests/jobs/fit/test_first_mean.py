@@ -421,12 +421,8 @@ def test_shifts_in_another_unit_are_told(in_column, hinge, tmp_path):
     factor = 2.0 if in_column == "rlnOriginXAngst" else 2.0 / PIXEL_SIZE
     changed = {name: factor * values for name, values in origins.items()}
     if in_column == "rlnOriginX":
-        changed = {
-            "rlnOriginX": changed["rlnOriginXAngst"],
-            "rlnOriginY": changed["rlnOriginYAngst"],
-            "rlnOriginXAngst": 2 * origins["rlnOriginXAngst"],
-            "rlnOriginYAngst": 2 * origins["rlnOriginYAngst"],
-        }
+        changed = {"rlnOriginX": changed["rlnOriginXAngst"], "rlnOriginY": changed["rlnOriginYAngst"],
+                   "rlnOriginXAngst": 2 * origins["rlnOriginXAngst"], "rlnOriginYAngst": 2 * origins["rlnOriginYAngst"]}
     particles = with_changed_rows(hinge.particles, tmp_path / "particles.star", **changed)
     assert any("agree better with 0.5 times their origins" in doubt for doubt in settled(particles, tmp_path)[1])
 

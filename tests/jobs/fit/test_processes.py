@@ -106,3 +106,5 @@ def test_if_one_is_killed_all_end_with_a_sentence_and_another_number_of_processe
     status = read_status(run.status)
     assert status is not None and status.state == FINISHED
     assert_same_results(run, alone)
+
+

@@ -143,10 +143,8 @@ def test_components_that_are_not_reproducible_make_no_difference(fitted, engine,
         return float((first - second).norm() / first.norm())
 
     assert difference(tmp_path / "trusted") > 1.0
-    rows = [
-        line if number == 0 else line.rpartition(",")[0] + ",not reproducible"
-        for number, line in enumerate(table.splitlines())
-    ]
+    rows = [line if number == 0 else line.rpartition(",")[0] + ",not reproducible" for number, line in
+            enumerate(table.splitlines())]
     run.eigenvalues.write_text("\n".join(rows) + "\n")
     assert difference(tmp_path / "not trusted") < 0.5
 
