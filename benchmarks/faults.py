@@ -559,7 +559,8 @@ _DATA = [
     ),
     *_of(
         "tests/data/test_preprocess.py",
-        ("deviation = deviation * inner", "deviation = deviation / inner", "scaled by a background that was replaced"),
+        ("deviation = found.deviation * inner", "deviation = found.deviation / inner",
+         "scaled by a background that was replaced"),
         ("spectra, scale * inner, is_bad", "spectra, scale, is_bad", "noise of backgrounds that were replaced"),
     ),
     *_of(
@@ -598,7 +599,7 @@ _DATA = [
          "coefficients of other images"),
         ("np.column_stack([names, self.group, self.pose.shift, ctf])", "np.column_stack([names, self.group, ctf])",
          "one centre for rows of an image that have several"),
-        ("        table[own] = table[read][place_of_own]", "        pass",
+        ("            table[rows] = table[image]", "        pass",
          "rows of an image without what is known of it"),
     ),
     *_of(

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.words import counted
-from solvar_engine.data.copies import SIGNATURE_LENGTH, signatures
+from solvar_engine.data.copies import signatures
 from solvar_engine.data.faults import MASKED, REFUSE_BAD_IMAGES, BadImages
+from solvar_engine.data.image_tables import ImageTables
 from solvar_engine.data.noise import (
     BACKGROUND_RADIUS,
     background_mask,
@@ -125,11 +126,7 @@ def prepare_particles(
     coefficients = _allocate(len(read), len(disk), scratch, device, kept_on_device)
     unit = grey_unit(stack)
     fixed = find_fixed_pixels(stack, share)
-    deviation, near_zeros, inner = torch.zeros(3, count)
-    digest = torch.zeros(count, dtype=torch.int64)
-    signature = torch.zeros(count, SIGNATURE_LENGTH, dtype=torch.int8)
-    single, depth = torch.zeros(2, count, dtype=torch.int64)
-    is_bad = torch.zeros(count, dtype=torch.bool)
+    found = ImageTables.empty(count)
     faults: dict[int, str] = {}
     groups = len(stack.pixel_sizes)
     spectra: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(groups)]
@@ -139,18 +136,18 @@ def prepare_particles(
     measured, extent = _rows_for_noise(group, groups, is_first), stack.box_size * stack.pixel_size
     for start in range(0, len(read), chunk):
         rows = read[start : start + chunk]
-        images, found = stack.images_with_faults(rows.numpy())
-        digest[rows], depth[rows] = digests(images), repeated_edges(images)
+        images, fault_of = stack.images_with_faults(rows.numpy())
+        found.digest[rows], found.depth[rows] = digests(images), repeated_edges(images)
         images = images.to(device) / unit
         if fixed is not None:
             images = with_pixels_replaced(images, fixed)
-        single[rows] = replace_single_pixels(images)
-        images, near_zeros[rows] = _without_multiplication(images, stack, rows)
+        found.single[rows] = replace_single_pixels(images)
+        images, found.near_zeros[rows] = _without_multiplication(images, stack, rows)
         images, deviations = flattened(images)
-        deviation[rows], inner[rows] = deviations.cpu(), inner_noise(images).cpu()
-        empty = rows[deviation[rows] == 0].tolist()
-        faults.update({row: found.get(row, MASKED) for row in empty})
-        is_bad[empty] = True
+        found.deviation[rows], found.inner[rows] = deviations.cpu(), inner_noise(images).cpu()
+        empty = rows[found.deviation[rows] == 0].tolist()
+        faults.update({row: fault_of.get(row, MASKED) for row in empty})
+        found.is_bad[empty] = 1
         for g in group[rows].unique().tolist():
             members = group[rows] == g
             ratio = float(stack.pixel_sizes[g]) / stack.pixel_size
@@ -160,34 +157,30 @@ def prepare_particles(
                 centred = centred * ratio**2
             centred = centred * shift_phases(disk, shift_px, stack.box_size)
             coefficients[place[rows[members]]] = centred.to(coefficients.device)
-            signature[rows[members]] = signatures(centred, disk)
+            found.signature[rows[members]] = signatures(centred, disk)
             members &= measured[rows]
             if bool(members.any()):
                 power = background_power(images[members], disk).cpu() * ratio**4
                 spectra[g].append((rows[members], power / _seen_share(stack.ctf[rows[members]], disk, extent)))
         if progress is not None:
             progress(min(start + chunk, len(read)), len(read))
-    for table in (deviation, near_zeros, inner, digest, signature, single, depth, is_bad):
-        table[own] = table[read][place_of_own]
+    found.complete(own, read[place_of_own], world)
     images_of_rows = zip(own.tolist(), read[place_of_own].tolist(), strict=True)
     faults = {row: faults[image] for row, image in images_of_rows if image in faults}
-    deviation, near_zeros, inner, digest, signature, single, depth, bad = world.total(
-        deviation, near_zeros, inner, digest, signature, single, depth, is_bad.long()
-    )
-    is_bad = bad > 0
-    depth = torch.where(is_bad | (depth <= CUT * stack.box_size), 0, depth)
-    if bool((single > 0).any()):
-        said = counted(int((single > 0).sum()), "image has", "images have")
+    is_bad = found.is_bad > 0
+    depth = torch.where(is_bad | (found.depth <= CUT * stack.box_size), 0, found.depth)
+    if bool((found.single > 0).any()):
+        said = counted(int((found.single > 0).sum()), "image has", "images have")
         logger.info("%s single pixels far beyond those around: these are replaced", said)
     faults = world.entries(faults)
     bad_images.settle(stack, faults)
     good = torch.nonzero(~is_bad).flatten()
-    digest[is_bad] = -1 - torch.nonzero(is_bad).flatten()  # equal only in that they hold nothing
+    found.digest[is_bad] = -1 - torch.nonzero(is_bad).flatten()  # equal only in that they hold nothing
     if int((depth > 0).sum()) <= MOST_CUT * count:
         is_bad |= depth > 0
-    inner[is_bad] = 1.0
+    inner = torch.where(is_bad, 1.0, found.inner)
     inner = torch.where(replaced_backgrounds(inner, stack.box_size), inner, 1.0)
-    deviation = deviation * inner  # the noise that the molecule has
+    deviation = found.deviation * inner  # the noise that the molecule has
     scale = torch.ones(count)
     scale[good] = _normalise_groups(
         deviation[good], group[good], stack.box_size, stack.group_names, unit, ~is_bad[good]
@@ -209,13 +202,13 @@ def prepare_particles(
         micrographs=micrographs_of(stack),
         sign=1.0,
         grey_unit=unit,
-        digest=digest,
-        signature=signature,
+        digest=found.digest,
+        signature=found.signature,
         is_bad=is_bad if bool(is_bad.any()) else None,
         fixed_pixels=fixed,
-        single_pixels=single,
+        single_pixels=found.single,
         repeated_edges=depth,
-        near_zeros=near_zeros,
+        near_zeros=found.near_zeros,
         inner_noise=inner,
         share=share if world.size > 1 else None,
         place=place if len(read) < len(own) else None,
