@@ -599,7 +599,7 @@ _DATA = [
          "coefficients of other images"),
         ("np.column_stack([names, self.group, self.pose.shift, ctf])", "np.column_stack([names, self.group, ctf])",
          "one centre for rows of an image that have several"),
-        ("            table[rows] = table[image]", "        pass",
+        ("            table[rows] = table[image]", "            pass",
          "rows of an image without what is known of it"),
     ),
     *_of(
