@@ -124,6 +124,7 @@ def test_processes_hear_the_same(size: int, say: str) -> None:
     with subprocess.Popen(["true"]) as process:
         port = 20_000 + process.pid % 20_000
     shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    shared |= {"OMP_NUM_THREADS": "1"}  # more would wait for each other, busily
     started = [
         subprocess.Popen(
             [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True,

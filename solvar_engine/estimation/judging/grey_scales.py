@@ -127,7 +127,7 @@ def _scales_in_rounds(
         settled = float(change) < _CHANGE and torch.equal(found.is_dark, before.is_dark)
         if settled and not (is_first and (sign is not None or (of_part and len(size) > 1))):
             break
-    return replace(found, one_sidedness=one_sidedness(means[0] + means[1])), evidence
+    return low.world.agreed(replace(found, one_sidedness=one_sidedness(means[0] + means[1]))), evidence
 
 
 def _filtered_means(source: BatchSource, halves: Sequence[Tensor], options: SliceOptions) -> tuple[Tensor, Tensor]:
