@@ -555,7 +555,8 @@ _DATA = [
         ("        return median / deviation", "        return deviation / median", "normalisation turned over"),
         ("(inside / outside.clamp_min(1e-300)).sqrt()", "inside / outside.clamp_min(1e-300)",
          "noise within over that outside as variances"),
-        ("return differs if are_usual else", "return differs if True else", "signal taken for a replaced background"),
+        ("return is_larger | is_smaller if are_usual else", "return is_larger | is_smaller if True else",
+         "signal taken for a replaced background"),
     ),
     *_of(
         "tests/data/test_preprocess.py",

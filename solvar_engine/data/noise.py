@@ -89,8 +89,8 @@ def inner_noise(images: Tensor) -> Tensor:
 def replaced_backgrounds(ratio: Tensor, box_size: int) -> Tensor:
     """Images whose background surely is not as noisy as what is within the particle, unlike that of others.
 
-    Programs that mask particles fill the background with other noise. If nearly all images are like that, it may be
-    signal, and is no difference between them.
+    Programs that mask particles fill the background with other noise. If it is weaker in nearly all images, it may be
+    signal that makes the difference; none makes the noise within weaker.
 
     Parameters
     ----------
@@ -104,10 +104,12 @@ def replaced_backgrounds(ratio: Tensor, box_size: int) -> Tensor:
     """
     pixels = [int(where.sum()) for where in _inner_and_outer(box_size)]
     error = (_CORNER_VARIANCE / 2 * sum(1 / max(count, 1) for count in pixels)) ** 0.5
-    differs = ratio.log().abs() > max(math.log(_REPLACED), _REPLACED_SURE * error)
-    others = ratio[~differs]
-    are_usual = len(others) > 0 and 1 / _USUAL < float(others.median()) < _USUAL
-    return differs if are_usual else torch.zeros_like(differs)
+    is_larger, is_smaller = (
+        sign * ratio.log() > max(math.log(_REPLACED), _REPLACED_SURE * error) for sign in (1.0, -1.0)
+    )
+    others = ratio[~is_larger]
+    are_usual = len(others) > 0 and float(others.median()) < _USUAL
+    return is_larger | is_smaller if are_usual else is_smaller
 
 
 def _inner_and_outer(box_size: int) -> tuple[Tensor, Tensor]:

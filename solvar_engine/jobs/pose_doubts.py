@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -160,6 +160,12 @@ def reading_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     else:
         sentence = f"The images {of_part or 'of '}{stack.path} agree {what} {gained}: {check}"
     return ["; or else ".join([sentence, *(f"{what} {gained}: {check}" for what, gained, check in others)])]
+
+
+def with_frames(doubts: list[str], left_frames: Sequence[str]) -> list[str]:
+    """Doubts about poses, or about frames that may explain them: not where another reading of the list does."""
+    explain_nothing = all(doubt.endswith(_UNLESS) for doubt in doubts)
+    return list(left_frames) if left_frames and explain_nothing else doubts
 
 
 def _first_doubt(evidence: PoseEvidence, stack: ParticleStack) -> tuple[str, Tensor, list[_Alternative]]:

@@ -148,7 +148,8 @@ def _of_noise(job: FitJob, images: PreparedParticles, halves: HalfSetFit) -> Ite
     upper = slice(images.noise_variance.shape[1] // 2, None)  # of the shells: less of a background, and of the molecule
     ratio = (halves.source.noise_variance / images.noise_variance)[:, upper].double().median(dim=1).values.sqrt()
     other = torch.nonzero((ratio > _OTHER_NOISE) | (ratio < 1 / _OTHER_NOISE)).flatten().tolist()
-    if other:
+    is_said = images.inner_noise is not None and bool((images.inner_noise != 1).any())
+    if other and not is_said:
         yield (
             f"the noise of the images of optics group {job.inputs.stack.group_names[other[0]]}"
             + (f" and {len(other) - 1} others" if len(other) > 1 else "")

@@ -177,9 +177,15 @@ def aberration_cautions(job: FitJob, source: PreparedParticles) -> list[str]:
 
 
 def pose_cautions(
-    evidence: PoseEvidence, stack: ParticleStack, convention: tuple[str, float, float] | None = None
+    evidence: PoseEvidence,
+    stack: ParticleStack,
+    convention: tuple[str, float, float] | None = None,
+    asks_readings: bool = True,
 ) -> list[str]:
-    """Say which poses, if any, do not belong to their images; `convention` as of `better_convention`."""
+    """Say which poses, if any, do not belong to their images, or how the list is to be read instead, if that is asked.
+
+    The `convention` is as of `better_convention`.
+    """
     gain, error = mean_and_error(evidence.orientation_gain)
     check = "check that the list is of these stacks, in their order, and that its angles are of RELION's convention"
     if convention is not None:
@@ -210,4 +216,4 @@ def pose_cautions(
             f"The orientations in {stack.path} explain much less of its images than right ones do, unless these show"
             f" very many different states ({found}): {check}"
         ]
-    return reading_doubts(evidence, stack)
+    return reading_doubts(evidence, stack) if asks_readings else []

@@ -37,7 +37,8 @@ _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
 def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
     """Find parts whose images see the molecule in another frame than most, and bring their poses into that one.
 
-    If that is not wanted, or the molecule may have moved as a whole between them, it is only said.
+    If that is not wanted it is only said. If the molecule may have moved as a whole between them, what could be said is
+    kept in the job until more is known.
 
     Returns
     -------
@@ -66,7 +67,10 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         return job, source
     asked = job.params.one_frame
     is_mended = found.is_far if asked == "auto" else torch.full_like(found.is_mirrored, asked == "yes")
-    job.add_cautions(list(sentences_of_frames(found, stack, asked, is_mended)), come_first=True)
+    sentences = list(sentences_of_frames(found, stack, asked, is_mended))
+    is_open = ~is_mended & (asked == "auto")  # other doubts may explain more
+    job.add_cautions([one for one, later in zip(sentences, is_open, strict=True) if not later], come_first=True)
+    job = replace(job, left_frames=tuple(one for one, later in zip(sentences, is_open, strict=True) if later))
     found = found.only(is_mended)
     if not len(found):
         return job, source

@@ -48,6 +48,8 @@ class FitJob:
         Processes that share the images; the first one writes all files.
     has_opposites : bool
         Nearly as many images show something as show its opposite, so that the mean tells nothing.
+    left_frames : tuple of str
+        Sentences about images that may be in another frame, and were left there.
     """
 
     params: FitParams
@@ -59,6 +61,7 @@ class FitJob:
     tried_rank: int
     world: World = ALONE
     has_opposites: bool = False
+    left_frames: tuple[str, ...] = ()
 
     @classmethod
     def start(

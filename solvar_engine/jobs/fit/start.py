@@ -33,17 +33,18 @@ from solvar_engine.jobs.fit.first_mean import (
 from solvar_engine.jobs.fit.inputs import focus, refuse_small_half, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit.plan import FitDemand, plan_gpu, plan_within
-from solvar_engine.jobs.pose_doubts import are_foreign, may_be_of_another_convention
+from solvar_engine.jobs.pose_doubts import are_foreign, may_be_of_another_convention, with_frames
 from solvar_engine.jobs.running.allocator import FreedMemory
 from solvar_engine.jobs.running.devices import device_name, usable_memory
 from solvar_engine.jobs.running.memory import available_bytes
 from solvar_engine.jobs.running.plans import require_disk
-from solvar_engine.reconstruction.mean import MeanEstimate, density_skewness, estimate_mean
+from solvar_engine.reconstruction.mean import MeanEstimate, density_skewness, estimate_mean, one_sidedness
 
 logger = logging.getLogger(__name__)
 
 _ALL_DENSITY = 0.98  # that a mask holds
 _LEAST_EDGE_PX, _EDGE_ANGSTROM = 2.0, 6.0  # half the width of the edges of asymmetric units
+_ONE_SIDED = 0.5  # of a mean whose sign is sure
 _RESOLVED = 5.0  # standard deviations of what half-maps of noise agree by
 
 
@@ -192,10 +193,13 @@ def settle_sign_and_masks(
         mean = estimate_mean(first, second, world=job.world)
         is_resolved = job.world.agreed(mean.significance() > _RESOLVED)
         doubts = aberration_cautions(job, source)
+        doubts_ctf = bool(doubts)
         shown = _mean_without_even_aberrations(job, source) if doubts else mean.mean  # wrong ones may turn its sign
         sign = job.world.agreed(_sign(job.params.invert_contrast, shown if is_resolved else None))
+        if is_resolved and not job.has_opposites and sign * one_sidedness(shown) < -_ONE_SIDED:
+            doubts = [*doubts, _other_sign(job.params.invert_contrast)]
         mean, equations = mean.scaled(sign), (first.scaled(sign), second.scaled(sign))
-        decisions, cautions = _examined(job, source.with_sign(sign), mean, is_resolved)
+        decisions, cautions = _examined(job, source.with_sign(sign), mean, is_resolved, doubts_ctf)
         cautions = [*doubts, *cautions]
         given, resolved = job.inputs.mask, mean.mean if is_resolved else None
         mask = (_made_mask(resolved, job) if given is None else given).to(mean.mean.device)
@@ -211,9 +215,9 @@ def settle_sign_and_masks(
 
 
 def _examined(
-    job: FitJob, source: PreparedParticles, mean: MeanEstimate, is_resolved: bool
+    job: FitJob, source: PreparedParticles, mean: MeanEstimate, is_resolved: bool, doubts_ctf: bool
 ) -> tuple[ImageDecisions, list[str]]:
-    """What is decided, and what the mean makes doubtful.
+    """What is decided, and what the mean makes doubtful; not what follows from wrong aberrations, if those are doubted.
 
     Raises
     ------
@@ -228,14 +232,15 @@ def _examined(
     if job.has_opposites:  # that is said
         return ImageDecisions(source.sign, source.grey_unit), []
     if not is_resolved:
-        return ImageDecisions(source.sign, source.grey_unit), [unresolved_mean(job)]
+        return ImageDecisions(source.sign, source.grey_unit), [unresolved_mean(job), *job.left_frames]
     evidence = evidence_of_poses(job, source, mean)
     gain, error = mean_and_error(evidence.orientation_gain)
     logger.info("Poses: log-likelihood gain %.2f +- %.2f an image over orientations of other images", gain, error)
     convention = None
     if job.world.agreed(may_be_of_another_convention(evidence)):
         convention = better_convention(source, job.inputs.halves, job.projector_options)
-    of_poses = pose_cautions(evidence, job.inputs.stack, convention)
+    of_poses = pose_cautions(evidence, job.inputs.stack, convention, asks_readings=not doubts_ctf)
+    of_poses = with_frames(of_poses, job.left_frames)
     cautions = [*symmetry_cautions(job, source, mean), *of_poses, *mask_cautions(job, mean)]
     return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence)), cautions
 
@@ -266,6 +271,11 @@ def _masks(job: FitJob, settled: SignAndMask) -> Masks:
 def _mean_without_even_aberrations(job: FitJob, source: PreparedParticles) -> Tensor:
     without = source.with_ctf(replace(source.ctf, even_zernike=None))
     return estimate_mean(*half_set_equations(without, job.inputs.halves, job.projector_options), world=job.world).mean
+
+
+def _other_sign(choice: str) -> str:
+    found = "dark" if choice == "no" else "bright"
+    return f"The molecule seems to be {found} in the images, unlike --invert-contrast {choice} says: leave that out"
 
 
 def _sign(choice: str, mean: Tensor | None) -> float:

@@ -39,7 +39,7 @@ from solvar_engine.jobs.fit.first_mean import evidence_of_poses, mask_cautions, 
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
-from solvar_engine.jobs.pose_doubts import are_foreign
+from solvar_engine.jobs.pose_doubts import are_foreign, with_frames
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE
 from tests.reconstruction.simulated import noise
@@ -207,6 +207,25 @@ def test_the_reading_that_explains_most_is_named():
     as_good = evidence_of(rows, *gains, place_gain=-5.1 + around, pixel_gain=pixels)
     (doubt,) = pose_cautions(as_good, ListOf800())
     assert "other places" in doubt and "; or else better with a pixel size of 2.5" in doubt
+
+
+def test_frames_are_named_where_no_other_reading_explains_more():
+    """Wrong origins look like as many frames; and other places like a frame that moves."""
+    frames = ["The poses of 9 images are in another frame"]
+    origins = ["The images agree better with 2 times their origins"]
+    places = ["The images agree better with other places, unless all that is left in the images is a part that moves"]
+    assert with_frames([], frames) == with_frames(places, frames) == frames
+    assert with_frames(origins, frames) == with_frames(origins, []) == origins
+    assert with_frames(places, []) == places and with_frames([], []) == []
+
+
+@pytest.mark.parametrize(("choice", "found"), [("yes", "bright"), ("no", None)])
+def test_a_sign_that_is_asked_for_and_seems_wrong_is_told(choice, found, hinge, tmp_path):
+    decided, cautions, _ = settled(hinge.particles, tmp_path, invert_contrast=choice)
+    assert decided.sign == (-1 if choice == "yes" else 1)
+    assert cautions == ([] if found is None else [
+        f"The molecule seems to be {found} in the images, unlike --invert-contrast {choice} says: leave that out"
+    ])  # fmt: skip
 
 
 @pytest.mark.parametrize(("share", "is_told"), [(0.2, False), (0.6, True)])
