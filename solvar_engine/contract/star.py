@@ -230,19 +230,19 @@ class StarTable:
         try:
             values = np.array(cells, dtype=np.float64)
         except ValueError:
-            for index, cell in enumerate(cells):
-                if not _is_number(cell):
-                    raise self._bad_cell(start + index, column, cell, "a number") from None
-            raise
+            wrong = [index for index, cell in enumerate(cells) if not _is_number(cell)]
+            if not wrong:
+                raise
+            is_column = len(wrong) == len(cells) > 1
+            raise self._bad_cell(start + wrong[0], column, cells[wrong[0]], "a number", is_column) from None
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             raise self._bad_cell(start + int(bad[0]), column, cells[bad[0]], "a finite number")
         return values
 
-    def _bad_cell(self, row: int, column: str, cell: str, expected: str) -> UserError:
-        return UserError(
-            f"{cell!r} in {self.place(row, column)} is not {expected}: correct the cell or leave out the row."
-        )
+    def _bad_cell(self, row: int, column: str, cell: str, expected: str, is_column: bool = False) -> UserError:
+        remedy = "correct the column, all of it is so" if is_column else "correct the cell or leave out the row"
+        return UserError(f"{cell!r} in {self.place(row, column)} is not {expected}: {remedy}.")
 
     def _new_labels(self, added: list[str]) -> tuple[str, ...]:
         if not self.is_loop:

@@ -83,7 +83,8 @@ def _parse_names(particles: StarTable) -> tuple[np.ndarray, np.ndarray, list[str
         number, at, name = cell.partition("@")
         if at and not (number.isdecimal() and 0 < int(number) < 2**31):
             place = particles.place(row, _NAME_COLUMN)
-            raise UserError(f"{cell!r} in {place} has no image number from 1 before the @: correct it.")
+            remedy = "correct it, or all if they count from 0"
+            raise UserError(f"{cell!r} in {place} has no image number from 1 before the @: {remedy}.")
         image[row] = int(number) - 1 if at else 0
         stack[row] = known.setdefault(at + name if at else cell, len(known))
     return stack, image, list(known)

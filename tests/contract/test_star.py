@@ -233,7 +233,7 @@ def test_file_without_image_names(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "text"),
     [
-        ("abc", "'abc' in row 2, column x, of data_particles in .* is not a number"),
+        ("abc", "'abc' in row 2, column x, of data_particles in .* is not a number: correct the cell or"),
         ("nan", "'nan' in row 2, column x, of .* is not a finite number"),
         ("inf", "is not a finite number"),
         ("2 3", "Row 2 of data_particles in .* has 3 cells for 2 columns"),
@@ -243,6 +243,12 @@ def test_file_without_image_names(tmp_path):
 def test_bad_cells_are_named(cell, text, tmp_path):
     star = read(tmp_path, f"data_particles\nloop_\n_rlnImageName\n_x\n1@a 1\n2@a {cell}\n")
     with pytest.raises(UserError, match=text):
+        star.particles.numbers("x")
+
+
+def test_columns_of_words_are_named_as_a_whole(tmp_path):
+    star = read(tmp_path, "data_particles\nloop_\n_rlnImageName\n_x\n1@a one\n2@a two\n")
+    with pytest.raises(UserError, match="'one' in row 1, column x, .* is not a number: correct the column, all of it"):
         star.particles.numbers("x")
 
 
