@@ -3,6 +3,7 @@
 Others use `particles` (`ParticleStack`: images and what is known of them), `metadata` (what the columns mean),
 `symmetry` (a row for each orientation that a point group makes equal), `preprocess` and `stream` (images as half-disk
 coefficients, batch by batch), `noise` (of what a model leaves), `volumes` (maps and masks), `faults` (images that
-cannot be used), `pixel_faults` (pixels that are replaced), `cryosparc` (its files, read and written) and `mrc` (the
-format itself); `images` and `stacks` find and read the images of a `ParticleStack`.
+cannot be used), `pixel_faults` (pixels that are replaced), `copies` (images that hold the same noise), `cryosparc`
+(its files, read and written) and `mrc` (the format itself); `images` and `stacks` find and read the images of a
+`ParticleStack`.
 """

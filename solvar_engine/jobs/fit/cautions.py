@@ -16,7 +16,6 @@ from solvar_engine.estimation.judging.components import Components
 from solvar_engine.estimation.judging.other_frames import frame_between_ends
 from solvar_engine.estimation.model.contrast import LARGEST_VARIANCE
 from solvar_engine.imaging.shells import resolution_at
-from solvar_engine.jobs.decisions import read_decisions
 from solvar_engine.jobs.fit.frames import in_words
 from solvar_engine.jobs.fit.job import FitJob
 
@@ -28,7 +27,13 @@ _WIDE_TURN_DEG, _WIDE_MOVE_PX = 10.0, 5.0  # beyond which poses are not in the n
 
 
 def cautions_of(
-    job: FitJob, images: PreparedParticles, halves: HalfSetFit, components: Components, z: Tensor, contrast: Tensor
+    job: FitJob,
+    images: PreparedParticles,
+    halves: HalfSetFit,
+    components: Components,
+    z: Tensor,
+    contrast: Tensor,
+    has_mean: bool = True,
 ) -> list[str]:
     """Say what is at its limit or impossible.
 
@@ -43,13 +48,14 @@ def cautions_of(
         Latent coordinates.
     contrast : Tensor, shape (n,)
         Of all images, as it is written.
+    has_mean : bool
+        Whether the first mean was resolved: if not, that is said, and some of this follows from it.
 
     Returns
     -------
     list of str
         Sentences, without full stop.
     """
-    has_mean = read_decisions(job.run).pose_gain is not None  # else that is said, and these are what follows from it
     return [
         *_of_outliers(job, halves),
         *(_of_spread(halves) if has_mean else ()),

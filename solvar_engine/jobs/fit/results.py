@@ -103,8 +103,9 @@ def write_results(
     stack.write_star(run.particles, columns, source.pose if has_other_poses else None)
     write_cryosparc(run, stack, source.pose, has_other_poses, columns[HALF_SET])
     halves = replace(halves, mean=mean)
-    job.add_cautions(cautions_of(job, images, halves, components, latents.z, contrast))
-    summary = _summarise(job, halves, components, labels, scale, decided.pose_gain is not None)
+    has_mean = decided.pose_gain is not None
+    job.add_cautions(cautions_of(job, images, halves, components, latents.z, contrast, has_mean))
+    summary = _summarise(job, halves, components, labels, scale, has_mean)
     return with_cautions(summary, read_cautions(run))
 
 

@@ -18,7 +18,10 @@ Z = 0.1 * torch.where(torch.arange(COUNT) % 2 == 0, 1.0, -1.0)[:, None]
 ONES, OF_SECOND = torch.ones(2, 9), torch.tensor([[1.3], [0.25]])
 
 
-def said(contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, noise_outside=None, **halves):
+def said(
+    contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, noise_outside=None, inner_noise=None, has_mean=True,
+    **halves,
+):  # fmt: skip
     """Cautions of a fit that is ordinary in all that is not given."""
     ordinary = {
         "noise": torch.linspace(2.0, 1.0, 9).expand(2, -1),
@@ -38,12 +41,13 @@ def said(contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, noise_o
         pose_spread=ordinary["spread"],
     )
     stack = Some(group_names=("first", "second"))
-    job = Some(asked_rank=rank, tried_rank=2, inputs=Some(stack=stack), pixel_size=3.0)
+    inputs = Some(stack=stack, halves=(torch.arange(3, COUNT, 2), torch.arange(4, COUNT, 2)))  # three were left out
+    job = Some(asked_rank=rank, tried_rank=2, inputs=inputs, pixel_size=3.0)
     noise = ordinary["noise"] if noise_outside is None else noise_outside
-    images = Some(box_size=16, input_box=input_box, pixel_size=3.0, noise_variance=noise)
+    images = Some(box_size=16, input_box=input_box, pixel_size=3.0, noise_variance=noise, inner_noise=inner_noise)
     contrast = torch.ones(COUNT) if contrast is None else contrast
     components = Some(eigenvalues=torch.tensor(eigenvalues), eigenvolumes=MEAN.flip(1)[None] / MEAN.norm())
-    return cautions_of(job, images, fit, components, Z, contrast)
+    return cautions_of(job, images, fit, components, Z, contrast, has_mean)
 
 
 def contrasts(*values):
@@ -51,6 +55,14 @@ def contrasts(*values):
     contrast = torch.ones(COUNT)
     contrast[: len(values)] = torch.tensor(values)
     return contrast
+
+
+def test_what_follows_from_what_is_said_is_not():
+    """Of a mean that is not resolved, of images that were left out, and of backgrounds that were replaced."""
+    unresolved = {"variance": 1.0, "fsc": torch.zeros(8), "eigenvalues": (200.0, 56.0)}
+    assert len(said(**unresolved)) == 3 and said(**unresolved, has_mean=False) == []
+    double = {"noise": 4 * ONES, "noise_outside": ONES}
+    assert len(said(**double)) == 1 and said(**double, inner_noise=torch.tensor([1.0, 2.0])) == []
 
 
 def test_an_ordinary_fit_needs_no_word():
