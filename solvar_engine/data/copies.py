@@ -85,9 +85,14 @@ def find_copies(signature: Tensor, rows: Tensor) -> NDArray[np.int64] | None:
     if np.count_nonzero(~are_copies) >= _MOST_NOT_QUITE * np.count_nonzero(are_copies):
         return None
     ends = rows.numpy()[pairs[are_copies]]
-    edges = coo_array((np.ones(len(ends)), tuple(ends.T)), shape=(len(signature), len(signature)))
-    label = np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
+    label = linked(ends, len(signature))
     return label if np.bincount(label).max() <= _MOST_COPIES else None
+
+
+def linked(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Label rows (count,) that pairs (m, 2) of them link, directly or through others."""
+    edges = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(count, count))
+    return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
 
 
 def _candidates(signature: NDArray[np.int8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:

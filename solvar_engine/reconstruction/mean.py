@@ -121,6 +121,10 @@ def precision_from_fsc(correlation: Tensor, half_density: Tensor) -> Tensor:
     return half_density.double().clamp_min(1e-12) * (1 - clamped) / clamped
 
 
+ONE_SIDED = 0.5
+"""Of `one_sidedness`: molecules have 0.7 to 1, the difference of two conformations up to 0.3."""
+
+
 def one_sidedness(mean: Tensor) -> float:
     """Third moment of a map over that of its absolute values, inside the box's ball: +1 or -1 if all is of one sign.
 

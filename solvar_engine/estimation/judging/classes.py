@@ -11,13 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.low_band import LowBand, evidence_of_means
+from solvar_engine.estimation.judging.low_band import LowBand, evidence_of_means, rough_mean
 from solvar_engine.projectors.options import SliceOptions
-from solvar_engine.reconstruction.mean import weak_precision
-from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations, solve
 
 _SHELL = 6  # up to which images are compared
-_ITERATIONS = 4  # of conjugate gradients
 _TURNS = 16  # of the half-sets, at most
 _SETTLED = 0.03  # of the images of either half-set, that change their class
 _SEED = 15
@@ -59,8 +56,7 @@ def classes_of_images(
 
 def _means(source: LowBand, index: Tensor, of_class: Tensor, count: int, options: SliceOptions) -> Tensor:
     """Mean of the images of each class, (count, z, y, x); nothing of one without images."""
-    equations = (accumulate_normal_equations(source, index[of_class == one], options) for one in range(count))
-    return torch.stack([solve(one, weak_precision(one), iterations=_ITERATIONS) for one in equations])
+    return torch.stack([rough_mean(source, index[of_class == one], options) for one in range(count)])
 
 
 def _resemblance(source: LowBand, index: Tensor, means: Tensor, options: SliceOptions) -> Tensor:

@@ -357,9 +357,7 @@ def _match_span(factors: Tensor, target: Tensor) -> Tensor:
     """Orthonormal volumes with the span of factors that fit others, as many, best."""
     norms = factors.flatten(1).double().norm(dim=1).clamp_min(1e-20)
     basis = torch.linalg.inv(_positive_root(inner_products(factors, factors) / (norms[:, None] * norms)))
-    orthonormal = mix(factors, basis / norms[:, None])
-    left, _, right = torch.linalg.svd(inner_products(orthonormal, target))
-    return mix(orthonormal, left @ right)
+    return _match(mix(factors, basis / norms[:, None]), target)
 
 
 def _gain_of_all_images(half1: Tensor, half2: Tensor) -> Tensor:

@@ -19,8 +19,11 @@ from solvar_engine.imaging.types import Batch, BatchSource
 from solvar_engine.projectors.base import images_per_call
 from solvar_engine.projectors.create import create_projector
 from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
+from solvar_engine.reconstruction.mean import weak_precision
+from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations, solve
 
 _SHELL = 16  # up to which images are compared
+_ITERATIONS = 4  # of conjugate gradients: low frequencies are seen evenly
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,12 @@ class LowBand:
                 yield batch
             else:
                 yield replace(batch, contrast=self.scale[batch.index].to(batch.contrast))
+
+
+def rough_mean(source: LowBand, index: Tensor, options: SliceOptions) -> Tensor:
+    """Mean (z, y, x) of some images, hardly regularised; nothing of none."""
+    equations = accumulate_normal_equations(source, index, options)
+    return solve(equations, weak_precision(equations), iterations=_ITERATIONS)
 
 
 def scale_evidence(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.estimation.judging.classes import classes_of_images
-from solvar_engine.estimation.judging.low_band import LowBand, scale_evidence
+from solvar_engine.estimation.judging.low_band import LowBand, rough_mean, scale_evidence
 from solvar_engine.estimation.model.bands import band_box
 from solvar_engine.imaging.fourier import fourier_crop_volume
 from solvar_engine.imaging.frames import Frame, best_frame, in_frame, polished
@@ -27,8 +27,7 @@ from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.types import ParticleSource, Pose
 from solvar_engine.projectors.options import SliceOptions
-from solvar_engine.reconstruction.mean import density_skewness, filtered, weak_precision
-from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations, solve
+from solvar_engine.reconstruction.mean import density_skewness, filtered
 
 Map = NDArray[np.float32]
 
@@ -39,7 +38,6 @@ AS_ONE = 0.95
 """Agreement of parts in another frame, of which the states are alike."""
 
 _MOST = 2_000  # images of each half-set that are looked at
-_ITERATIONS = 4  # of conjugate gradients: low frequencies are seen evenly
 _FIRST_SHELL, _RESOLVED_SHELL = 2, 0.3  # and correlation of half-maps, of shells that tell of agreement
 _ALIKE, _NEARLY_ALIKE = 0.97, 0.8  # agreement of parts in one frame, and of those in frames that hardly differ
 _LEFT = 0.15  # of the disagreement, in another frame, at most: else molecules differ
@@ -267,8 +265,7 @@ class _Parts:
         rows = [sample_of(half[members[half]], max(_MOST // share, 1)) for half in self.halves]
         if min(len(half) for half in rows) < FEWEST:
             return None
-        equations = (accumulate_normal_equations(self.low, half, self.options) for half in rows)
-        first, second = (solve(one, weak_precision(one), iterations=_ITERATIONS) for one in equations)
+        first, second = (rough_mean(self.low, half, self.options) for half in rows)
         sign = -1.0 if density_skewness(first + second) < 0 else 1.0
         correlation = fsc(first, second, _ball(len(first)).to(first.device))
         return _PartMean(sign * first, sign * second, correlation, self.low.pixel_size)

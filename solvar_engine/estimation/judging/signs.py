@@ -11,13 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvar_engine.estimation.judging.low_band import LowBand, scale_evidence
+from solvar_engine.estimation.judging.low_band import LowBand, rough_mean, scale_evidence
 from solvar_engine.projectors.options import SliceOptions
-from solvar_engine.reconstruction.mean import weak_precision
-from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations, solve
 
 _SHELL = 8  # up to which images are compared
-_ITERATIONS = 4  # of conjugate gradients
 _TURNS = 20  # of the half-sets, at most
 _SETTLED = 0.01  # of the images of either half-set, that change their sign
 _SEED = 15
@@ -38,8 +35,7 @@ def signs_of_images(source: LowBand, halves: tuple[Tensor, Tensor], options: Sli
     sign, changed = (2 * drawn - 1).float(), [1.0, 1.0]
     for turn in range(_TURNS):
         known, asked = halves[turn % 2], halves[1 - turn % 2]
-        equations = accumulate_normal_equations(source.scaled(sign), known, options)
-        mean = solve(equations, weak_precision(equations), iterations=_ITERATIONS)
+        mean = rough_mean(source.scaled(sign), known, options)
         cross = scale_evidence(source, asked, source.disk, mean, options)[:, 1]
         found = source.world.agreed(torch.where(cross < 0, -1.0, 1.0))
         changed[turn % 2] = float((found != sign[asked]).double().mean())

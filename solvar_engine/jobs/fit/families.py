@@ -13,14 +13,12 @@ from pathlib import PurePath
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from solvar_engine.contract.star import StarFile, StarTable
 from solvar_engine.contract.words import counted
-from solvar_engine.data.copies import find_copies
+from solvar_engine.data.copies import find_copies, linked
 from solvar_engine.data.metadata import micrograph_pixel_size
 from solvar_engine.data.particles import ParticleStack
 
@@ -162,8 +160,7 @@ def _of_places(star: StarFile, pixel_size: NDArray[np.float64]) -> Labels | None
     is_near = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1) <= _SAME_PLACE
     folders = np.array([str(PurePath(name).parent) for name in table.cells("rlnMicrographName")], dtype=object)
     pairs = pairs[is_near & ~_are_by_chance(pairs, is_near, file, np.unique(folders, return_inverse=True)[1])]
-    edges = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(table), len(table)))
-    return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
+    return linked(pairs, len(table))
 
 
 def _are_by_chance(
@@ -201,9 +198,7 @@ def _micrographs(table: StarTable, place: NDArray[np.float64]) -> tuple[Labels, 
     )
     size = np.bincount(file)
     pairs = pairs[shared >= np.maximum(_LEAST_SHARED, 0.5 * size[pairs].min(axis=1))]
-    edges = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(size), len(size)))
-    same = connected_components(edges, directed=False)[1]
-    return file, _connected(name, same[file])
+    return file, _connected(name, linked(pairs, len(size))[file])
 
 
 def _connected(first: Labels, second: Labels) -> Labels:
@@ -215,6 +210,5 @@ def _connected(first: Labels, second: Labels) -> Labels:
     nodes = 2 * count + int(second.max(initial=0)) + 1
     # every row is tied to its two labels, which are nodes of their own
     ends = np.concatenate([count + first.reshape(-1), 2 * count + second.reshape(-1)])
-    edges = coo_array((np.ones(2 * count), (np.concatenate([rows, rows]), ends)), shape=(nodes, nodes))
-    label = connected_components(edges, directed=False)[1][:count]
+    label = linked(np.column_stack([np.concatenate([rows, rows]), ends]), nodes)[:count]
     return np.unique(label, return_inverse=True)[1].reshape(-1)

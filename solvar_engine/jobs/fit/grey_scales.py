@@ -13,11 +13,11 @@ from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.grey_scales import LEAST_SCALE, GreyScales, find_grey_scales
 from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.reconstruction.mean import ONE_SIDED
 
 _LEAST_IMAGES = 100  # of one stack, whose signal may have a scale of its own
 _SHOWN_PARTS = 3
 _MOST_DARK = 0.4  # of the images: beyond that they may be one of two states whose mean was subtracted
-_ONE_SIDED = 0.5  # of the density of molecules 0.7 to 1, of the difference of conformations up to 0.3
 _LEAST_MIXED = 5  # images of the other sign, in a part that is named
 
 
@@ -48,7 +48,7 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
     rows = stack.each_image_once(torch.arange(len(stack)))
     dark_share = float(found.is_dark[torch.cat(job.inputs.halves)].float().mean())
     are_many = dark_share > _MOST_DARK
-    if are_many and (abs(found.one_sidedness) < _ONE_SIDED or job.params.invert_contrast != "auto"):
+    if are_many and (abs(found.one_sidedness) < ONE_SIDED or job.params.invert_contrast != "auto"):
         job.add_cautions([sentence_of_opposites(found.is_dark[rows])])
         return replace(job, has_opposites=True), source
     if dark_share > 0:

@@ -38,13 +38,12 @@ from solvar_engine.jobs.running.allocator import FreedMemory
 from solvar_engine.jobs.running.devices import device_name, usable_memory
 from solvar_engine.jobs.running.memory import available_bytes
 from solvar_engine.jobs.running.plans import require_disk
-from solvar_engine.reconstruction.mean import MeanEstimate, density_skewness, estimate_mean, one_sidedness
+from solvar_engine.reconstruction.mean import ONE_SIDED, MeanEstimate, density_skewness, estimate_mean, one_sidedness
 
 logger = logging.getLogger(__name__)
 
 _ALL_DENSITY = 0.98  # that a mask holds
 _LEAST_EDGE_PX, _EDGE_ANGSTROM = 2.0, 6.0  # half the width of the edges of asymmetric units
-_ONE_SIDED = 0.5  # of a mean whose sign is sure
 _RESOLVED = 5.0  # standard deviations of what half-maps of noise agree by
 
 
@@ -196,7 +195,7 @@ def settle_sign_and_masks(
         doubts_ctf = bool(doubts)
         shown = _mean_without_even_aberrations(job, source) if doubts else mean.mean  # wrong ones may turn its sign
         sign = job.world.agreed(_sign(job.params.invert_contrast, shown if is_resolved else None))
-        if is_resolved and not job.has_opposites and sign * one_sidedness(shown) < -_ONE_SIDED:
+        if is_resolved and not job.has_opposites and sign * one_sidedness(shown) < -ONE_SIDED:
             doubts = [*doubts, _other_sign(job.params.invert_contrast)]
         mean, equations = mean.scaled(sign), (first.scaled(sign), second.scaled(sign))
         decisions, cautions = _examined(job, source.with_sign(sign), mean, is_resolved, doubts_ctf)
