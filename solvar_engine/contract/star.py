@@ -331,6 +331,11 @@ class StarFile:
         if len(candidates) == 1:
             return candidates[0]
         names = ", ".join(f"data_{table.name}" for table in self.tables)
+        if any(column.startswith("cisTEM") for table in self.tables for column in table.columns):
+            raise UserError(
+                f"{self.source} is a list of cisTEM, whose columns are others: export the refinement in the format of"
+                " RELION, and give the STAR file that has rlnImageName."
+            )
         raise UserError(
             f"{self.source} is not a list of particles: column rlnImageName is missing from all its tables"
             f" ({names}); give the particles of a 3-D refinement."

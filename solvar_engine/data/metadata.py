@@ -197,8 +197,12 @@ class _Columns:
             raise UserError(f"{self.source} has no particles: data_{self.particles.name} has no rows.")
         self._compared: set[str] = set()
         self.cautions: list[str] = []
-        # one pass over the rows for all columns that are surely needed
-        self._parsed = self.particles.numbers(*self._needed_columns())
+        try:
+            # one pass over the rows for all columns that are surely needed
+            self._parsed = self.particles.numbers(*self._needed_columns())
+        except UserError:
+            self._refuse_names_of_groups()
+            raise
         self.optics_row = self._find_optics_rows()
 
     def find(self, column: str, optics_first: bool = False) -> np.ndarray | None:
@@ -270,6 +274,19 @@ class _Columns:
 
     def _ignored_columns(self) -> tuple[str, ...]:
         return () if self._with_poses else (*ANGLE_COLUMNS, *SHIFT_COLUMNS, *SHIFT_COLUMNS_PX)
+
+    def _refuse_names_of_groups(self) -> None:
+        """Say which number belongs in the place of an optics group's name."""
+        named = {"rlnOpticsGroup", "rlnOpticsGroupName"}
+        if self.optics is None or not named <= set(self.optics.columns) or "rlnOpticsGroup" not in self.particles:
+            return
+        number = dict(zip(self.optics.text("rlnOpticsGroupName"), self.optics.text("rlnOpticsGroup"), strict=True))
+        for row, cell in enumerate(self.particles.text("rlnOpticsGroup")):
+            if cell in number and cell not in number.values():
+                raise UserError(
+                    f"{cell!r} in {self.particles.place(row, 'rlnOpticsGroup')} is the name of an optics group: write"
+                    f" its number, which is {number[cell]} in data_optics, into all its rows."
+                )
 
     def _find_optics_rows(self) -> np.ndarray | None:
         if self.optics is None or "rlnOpticsGroup" not in self.optics:
@@ -436,6 +453,6 @@ def _refuse_unsuitable_images(columns: _Columns) -> None:
     dimensionality = columns.find("rlnImageDimensionality")
     if dimensionality is not None and (dimensionality != 2).any():
         raise UserError(
-            f"The particles of {columns.source} are volumes (rlnImageDimensionality"
-            f" {dimensionality[dimensionality != 2][0]:g}), as in tomography: give two-dimensional images."
+            f"The particles of {columns.source} are volumes, or stacks of tilt images (rlnImageDimensionality"
+            f" {dimensionality[dimensionality != 2][0]:g}), as in tomography: give single particles, one image each."
         )

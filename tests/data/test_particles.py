@@ -573,6 +573,14 @@ def test_bad_optics(column, value, text, write_particles, tmp_path):
     assert text in refusal(write_particles(tmp_path, optics={column: [value]}))
 
 
+def test_name_of_a_group_in_the_place_of_its_number(write_particles, tmp_path):
+    named = {"rlnOpticsGroup": [3], "rlnOpticsGroupName": ["grid2"]}
+    path = write_particles(tmp_path, particles={"rlnOpticsGroup": ["3", "grid2", "3", "3", "3", "3"]}, optics=named)
+    said = refusal(path)
+    assert "'grid2' in row 2, column rlnOpticsGroup" in said
+    assert "write its number, which is 3 in data_optics" in said
+
+
 def test_several_groups_need_a_group_for_each_particle(write_particles, tmp_path):
     two = {name: [value, value] for name, value in (("rlnVoltage", 300.0), ("rlnSphericalAberration", 2.7))}
     path = write_particles(

@@ -73,7 +73,8 @@ class Families:
         particles = counted(len(np.unique(self.label[repeated])), "particle")
         return (
             f"{int(repeated.sum())} rows of {path} show only {particles}"
-            f" ({', '.join(self.reasons)}): all rows of a particle go to one half-set"
+            f" ({', '.join(self.reasons)}): all rows of a particle go to one half-set; if that was not meant, list"
+            " each once"
         )
 
 

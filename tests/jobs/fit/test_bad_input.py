@@ -235,8 +235,9 @@ def _write(text: bytes) -> Callable[[Case], object]:
         (lambda case: case.keep_rows(0), ["has no particles"]),
         (lambda case: case.drop("rlnImageName"), ["rlnImageName", "is not a list of particles"]),
         (_write(b"data_particles\n\nloop_\n_rlnImageName #1\n"), ["has no particles"]),
+        (_write(b"data_\n\nloop_\n_cisTEMAnglePsi #1\n10.0\n"), ["list of cisTEM", "rlnImageName"]),
     ],
-    ids=["absent", "empty", "blank", "text", "binary", "cryosparc", "mrc", "no-rows", "no-names", "header-only"],
+    ids=["absent", "empty", "blank", "text", "binary", "cryosparc", "mrc", "no-rows", "no-names", "header", "cistem"],
 )
 def test_list_that_is_none(spoil, texts, case, engine):
     spoil(case)
