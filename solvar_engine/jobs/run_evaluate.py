@@ -30,6 +30,7 @@ from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status
 from solvar_engine.contract.words import counted
 from solvar_engine.data.cryosparc.lists import read_list
+from solvar_engine.data.image_names import keys_by_stacks
 from solvar_engine.data.metadata import ParticleMetadata, read_metadata
 from solvar_engine.data.volumes import read_volume
 from solvar_engine.evaluation.covariance_scores import mean_scale, state_factor
@@ -340,8 +341,8 @@ def _read_volumes(paths: Iterable[Path], count: int, box_size: int) -> NDArray[n
 def match_particles(wanted: list[str], known: list[str], source: Path) -> NDArray[np.int64]:
     """Find particles by their image names.
 
-    Names are compared as they are; if one is not found that way, all are compared by image number and file
-    name without its folder, since other programs rewrite folders.
+    Names are compared as they are; if one is not found that way, all are compared by image number and as many last
+    folders of the stack as tell it apart, since other programs rewrite folders.
 
     Parameters
     ----------
@@ -368,24 +369,25 @@ def match_particles(wanted: list[str], known: list[str], source: Path) -> NDArra
     exact = {name: row for row, name in enumerate(known)}
     if len(exact) == len(known) and all(name in exact for name in wanted):
         return np.array([exact[name] for name in wanted], dtype=np.int64)
-    short = {_short_name(name): row for row, name in enumerate(known)}
-    if len(short) < len(known):
+    keys = keys_by_stacks(wanted, known)
+    row_of_key = {key: row for row, key in enumerate(keys.given)}
+    if len(row_of_key) < len(known):
         raise UserError(
             f"Several particles of {source} share an image name: give the truth as `simulate` wrote it."
         )
-    rows = [short.get(_short_name(name), -1) for name in wanted]
+    if keys.unclear is not None:
+        stack, (one, other, *_) = keys.unclear
+        raise UserError(
+            f"Stack {stack} of the run may be {one} or {other} of {source}: give the truth of the data set that was"
+            " fitted, with the same folders."
+        )
+    rows = [row_of_key.get(key, -1) for key in keys.wanted]
     if -1 in rows:
         raise UserError(
             f"Image {wanted[rows.index(-1)]} of the run is not in {source}:"
             " give the truth of the data set that was fitted."
         )
     return np.array(rows, dtype=np.int64)
-
-
-def _short_name(name: str) -> tuple[str, str]:
-    """Image number without leading zeros, and file name without its folder."""
-    number, _, path = name.rpartition("@")
-    return number.lstrip("0"), path.rpartition("/")[2]
 
 
 def _cost(run_dir: RunDir) -> dict[str, float | list[float] | None]:

@@ -187,5 +187,13 @@ def test_names_are_matched_although_folders_changed() -> None:
 def test_names_that_stand_for_two_particles_are_refused() -> None:
     known = ["1@a/x.mrcs", "1@b/x.mrcs"]
     assert evaluate.match_particles(["1@b/x.mrcs"], known, Path("t")).tolist() == [1]
-    with pytest.raises(UserError, match="share an image name"):
+    assert evaluate.match_particles(["1@new/b/x.mrcs", "1@new/a/x.mrcs"], known, Path("t")).tolist() == [1, 0]
+    with pytest.raises(UserError, match="Stack c/x.mrcs of the run may be a/x.mrcs or b/x.mrcs of t: give the truth"):
         evaluate.match_particles(["1@c/x.mrcs"], known, Path("t"))
+    with pytest.raises(UserError, match="share an image name"):
+        evaluate.match_particles(["1@c/x.mrcs"], ["1@a/x.mrcs", "1@a/x.mrcs"], Path("t"))
+
+
+def test_images_of_several_stacks_are_not_taken_for_those_of_one() -> None:
+    with pytest.raises(UserError, match="Image 1@a/x.mrcs of the run is not in t"):
+        evaluate.match_particles(["1@a/x.mrcs", "1@b/x.mrcs"], ["000001@x.mrcs"], Path("t"))
