@@ -56,7 +56,7 @@ class ParticleStack:
     cryosparc : CryosparcParticles or None
         All fields of a `.cs` file.
     list_row : ndarray of int64, shape (n,), or None
-        Row of the list that symmetry has made each row from; None if they are the same.
+        Row of the list that each row was made from, by symmetry or as one more of it; None if they are the same.
 
     Examples
     --------
@@ -255,6 +255,30 @@ class ParticleStack:
     def with_pose(self, pose: Pose) -> ParticleStack:
         """Same particles at other poses."""
         return replace(self, metadata=replace(self.metadata, pose=pose))
+
+    def taken(self, rows: NDArray[np.int64]) -> ParticleStack:
+        """Return the particles of some rows (m,), which may be some rows several times."""
+        index, known = torch.from_numpy(rows), self.metadata
+        metadata = replace(
+            known,
+            pose=known.pose[index],
+            ctf=known.ctf[index],
+            group=known.group[index],
+            random_subset=None if known.random_subset is None else known.random_subset[index],
+        )
+        return replace(
+            self,
+            star=self.star.replace(self.star.particles, self.star.particles.only(rows.tolist())),
+            metadata=metadata,
+            index=replace(self.index, stack=self.index.stack[rows], image=self.index.image[rows]),
+            cryosparc=None,
+            list_row=self.rows_of_list[rows],
+        )
+
+    @property
+    def rows_of_list(self) -> NDArray[np.int64]:
+        """Row of the list, from 0, of each particle, shape (n,)."""
+        return np.arange(len(self)) if self.list_row is None else self.list_row
 
     def pose_columns(self, pose: Pose) -> dict[str, np.ndarray]:
         """Poses as the columns of the file."""

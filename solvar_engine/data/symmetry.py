@@ -67,8 +67,8 @@ def expanded(stack: ParticleStack, symmetry: str) -> ParticleStack:
 
 def _repeated(stack: ParticleStack, row: NDArray[np.int64], rotation: Tensor) -> ParticleStack:
     """Particles of some rows (n,), at other orientations (n, 3, 3); cells of orientations that stay keep their text."""
-    index = torch.from_numpy(row)
-    table = stack.star.particles.only(row.tolist())
+    taken = stack.taken(row)
+    table = taken.star.particles
     is_first = np.concatenate([[True], row[1:] != row[:-1]])
     angles = dict(zip(ANGLE_COLUMNS, rotation_to_relion(rotation.numpy()), strict=True))
     columns: dict[str, Any] = {
@@ -78,21 +78,10 @@ def _repeated(stack: ParticleStack, row: NDArray[np.int64], rotation: Tensor) ->
         ]
         for name, values in angles.items()
     }
-    known = stack.metadata
-    metadata = dataclasses.replace(
-        known,
-        pose=Pose(rotation.float(), known.pose.shift[index]),
-        ctf=known.ctf[index],
-        group=known.group[index],
-        random_subset=None if known.random_subset is None else known.random_subset[index],
-    )
     return dataclasses.replace(
-        stack,
-        star=stack.star.replace(stack.star.particles, table.with_columns(columns)),
-        metadata=metadata,
-        index=dataclasses.replace(stack.index, stack=stack.index.stack[row], image=stack.index.image[row]),
-        cryosparc=None,
-        list_row=row,
+        taken,
+        star=taken.star.replace(table, table.with_columns(columns)),
+        metadata=dataclasses.replace(taken.metadata, pose=Pose(rotation.float(), taken.pose.shift)),
     )
 
 

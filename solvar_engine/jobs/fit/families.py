@@ -25,9 +25,9 @@ from solvar_engine.data.particles import ParticleStack
 logger = logging.getLogger(__name__)
 
 _TURNED = 20.0  # degrees, between the rows of an image, that are no refinement's
-_SAME_PLACE = 20.0  # Angstrom: molecules do not overlap by more, picks of one molecule do
+SAME_PLACE = 20.0  # Angstrom: molecules do not overlap by more, picks of one molecule do
 _CORNER_PX = 1.0  # from the corner of a micrograph is no particle: coordinates are absent, or shares of the width
-_MOST_AT_ONE_PLACE = 60  # images, or a twentieth of all: more are at no real place, such as zeros
+MOST_AT_ONE_PLACE = 60  # images, or a twentieth of all: more are at no real place, such as zeros
 _LEAST_SHARED = 5  # particles at the very same places, that show two files to be one micrograph
 _ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
 _COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
@@ -101,12 +101,12 @@ def families_of(stack: ParticleStack) -> Families:
         return families
     both = _connected(image, place)
     images_at_place = np.bincount(both[np.unique(image, return_index=True)[1]])
-    if images_at_place.max() > max(_MOST_AT_ONE_PLACE, len(stack) // 20):
+    if images_at_place.max() > max(MOST_AT_ONE_PLACE, len(stack) // 20):
         logger.info(
             "Coordinates of %s have up to %d images at one place: they are not used", stack.path, images_at_place.max()
         )
         return families
-    return families.united(place, f"within {_SAME_PLACE:g} Angstrom of another in one micrograph")
+    return families.united(place, f"within {SAME_PLACE:g} Angstrom of another in one micrograph")
 
 
 def with_equal_pixels(families: Families, digest: NDArray[np.int64]) -> Families:
@@ -153,12 +153,12 @@ def _of_places(star: StarFile, pixel_size: NDArray[np.float64]) -> Labels | None
         place[:, :2] -= np.stack(list(table.numbers(*_ORIGINS).values()), axis=1) / unit
     size = pixel_size if unit is None else np.full(len(table), unit)
     file, micrograph = _micrographs(table, place)
-    apart = 8 * _SAME_PLACE * micrograph  # another dimension keeps micrographs apart
+    apart = 8 * SAME_PLACE * micrograph  # another dimension keeps micrographs apart
     rows = np.flatnonzero(is_known)
     points = place * size[:, None]
     tree = cKDTree(np.column_stack([points, apart])[rows])
-    pairs = rows[tree.query_pairs(2 * _SAME_PLACE, output_type="ndarray")]
-    is_near = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1) <= _SAME_PLACE
+    pairs = rows[tree.query_pairs(2 * SAME_PLACE, output_type="ndarray")]
+    is_near = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1) <= SAME_PLACE
     folders = np.array([str(PurePath(name).parent) for name in table.cells("rlnMicrographName")], dtype=object)
     pairs = pairs[is_near & ~_are_by_chance(pairs, is_near, file, np.unique(folders, return_inverse=True)[1])]
     return linked(pairs, len(table))

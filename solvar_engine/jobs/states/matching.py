@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePath
 
 import numpy as np
@@ -14,8 +15,11 @@ from scipy.spatial import cKDTree
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarFile, StarTable
+from solvar_engine.contract.words import counted
 from solvar_engine.data.cryosparc.columns import UID_COLUMN
+from solvar_engine.data.image_names import keys_by_stacks
 from solvar_engine.data.metadata import SHIFT_COLUMNS, SHIFT_COLUMNS_PX, micrograph_pixel_size
+from solvar_engine.jobs.fit.families import MOST_AT_ONE_PLACE, SAME_PLACE
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +58,15 @@ class ParticleList:
         """The particles."""
         return self.star.particles
 
-    @property
+    @cached_property
     def has_coordinates(self) -> bool:
-        """Whether the list says from where in which micrograph each image is."""
-        return all(column in self.table for column in (_MICROGRAPH, *_COORDINATES))
+        """Whether the list says from where in which micrograph each image is; many images are at no one place."""
+        columns = (_MICROGRAPH, *_COORDINATES)
+        if not all(column in self.table for column in columns):
+            return False
+        images = set(zip(*(self.table.cells(column) for column in (*columns, _NAME)), strict=True))
+        at_place = Counter(image[:-1] for image in images)
+        return max(at_place.values(), default=0) <= max(MOST_AT_ONE_PLACE, len(self.table) // 20)
 
     @property
     def has_origins(self) -> bool:
@@ -74,7 +83,8 @@ def match_rows(known: ParticleList, other: ParticleList) -> Rows:
 
     By the uid of cryoSPARC, which down-sampling keeps, else by image name (also the name that an image had before),
     else by micrograph and coordinates, compared as numbers, or by the particle's position, which re-centring does not
-    change. Only where lists share no key, rows are taken in order, if nothing contradicts that.
+    change. Only where lists share no key, rows are taken in order, if nothing contradicts that. A particle of which
+    the other list has fewer rows is found in these again.
 
     Returns
     -------
@@ -84,12 +94,41 @@ def match_rows(known: ParticleList, other: ParticleList) -> Rows:
     Raises
     ------
     UserError
-        If a particle is not found; the text says by which key, and which row.
+        If a particle is not found, or may be several of the other list; the text says by which key, and which row.
     """
+    row = _matched_rows(known, other)
+    _, firsts, label = np.unique(row, return_index=True, return_inverse=True)
+    first = firsts[label.reshape(-1)]  # row of known that has the same row of other
+    again = np.flatnonzero(first != np.arange(len(row)))
+    if len(again):
+        _refuse_several_places(known, other, first)
+        of_run = known.star.source
+        logger.info(
+            "%s (row %d that of row %d), of which %s has fewer rows: each image is taken for all rows of its particle",
+            counted(len(again), f"row of {of_run} lists a particle again", f"rows of {of_run} list particles again"),
+            again[0] + 1, first[again[0]] + 1, other.star.source,
+        )  # fmt: skip
+    return row
+
+
+def _refuse_several_places(known: ParticleList, other: ParticleList, first: Rows) -> None:
+    """Refuse rows that show other places of one image than the ``first`` ones (n,), as parts of a capsid do."""
+    apart = np.linalg.norm(known.shift - known.shift[first], axis=1)
+    names = known.table.text(_NAME)
+    for row in np.flatnonzero(apart > SAME_PLACE):
+        if names[row] == names[first[row]]:
+            raise UserError(
+                f"Rows {first[row] + 1} and {row + 1} of {known.star.source} show places of one image that are"
+                f" {apart[row]:.0f} Angstrom apart, and {other.star.source} has one of them only: give a list with a"
+                " row for each place, as the one that was fitted."
+            )
+
+
+def _matched_rows(known: ParticleList, other: ParticleList) -> Rows:
     uids = _by_uid(known.table, other.table)
     if (uids >= 0).all():
         return uids
-    names = _by_names(known.table, other.table, str)
+    names = _by_names(known.table, other.table)
     is_complete = bool((names >= 0).all())
     is_believed = is_complete and _agree_on_micrographs(known.table, other.table, names)
     if known.has_coordinates and other.has_coordinates:
@@ -108,10 +147,10 @@ def match_rows(known: ParticleList, other: ParticleList) -> Rows:
             f"Image names of {other.table.source} are those of {known.table.source}, but on other micrographs"
             f" (column {_MICROGRAPH}): give the list that belongs to the run."
         )
-    short_names = _by_names(known.table, other.table, _short_name)
-    if (short_names >= 0).all() and _agree_on_micrographs(known.table, other.table, short_names):
+    of_files = _by_files(known.table, other.table)
+    if (of_files >= 0).all() and _agree_on_micrographs(known.table, other.table, of_files):
         logger.info("Particles of %s are found by the names of the files of their images", other.table.source)
-        return short_names
+        return of_files
     if (names >= 0).any():
         row = int(np.flatnonzero(names < 0)[0])
         raise UserError(
@@ -186,33 +225,63 @@ def _check_that_origins_follow(known: ParticleList, other: ParticleList, row: Ro
         )
 
 
-def _by_names(known: StarTable, other: StarTable, in_words: Callable[[str], str]) -> Rows:
+def _by_names(known: StarTable, other: StarTable) -> Rows:
     """Row of ``other`` by image name, or by that before some change, -1 where there is none."""
-    best = np.full(len(known), -1, dtype=np.int64)
-    for wanted, given in ((_NAME, _NAME), (_NAME, _ORIGINAL_NAME), (_ORIGINAL_NAME, _NAME), (_ORIGINAL_NAME,) * 2):
-        if wanted in known and given in other:
-            asked, there = ([in_words(cell) for cell in cells] for cells in (known.cells(wanted), other.cells(given)))
-            best = max(best, _by_keys(asked, there), key=lambda rows: int((rows >= 0).sum()))
+    found = [_by_keys(asked, there) for asked, there in _names_to_compare(known, other)]
+    return max(found, key=_count, default=_none(known))
+
+
+def _by_files(known: StarTable, other: StarTable) -> Rows:
+    """The same by the number of the image in a stack that has another path in the other list.
+
+    Raises
+    ------
+    UserError
+        If a stack may be several of the other list, and nothing else tells.
+    """
+    best, doubt = _none(known), ""
+    for asked, there in _names_to_compare(known, other):
+        keys = keys_by_stacks(asked, there)
+        best = max(best, _by_keys(keys.wanted, keys.given), key=_count)
+        if keys.unclear is not None:
+            stack, (one, another, *_) = keys.unclear
+            doubt = doubt or f"Stack {stack} of {known.source} may be {one} or {another} of {other.source}"
+    if doubt and (best < 0).any():
+        raise UserError(
+            f"{doubt}: give a list whose stacks have the same folders, or both lists with the columns {_MICROGRAPH},"
+            f" {_COORDINATES[0]} and {_COORDINATES[1]}."
+        )
     return best
 
 
-def _short_name(cell: str) -> str:
-    number, at, name = cell.partition("@")
-    if not at:
-        return PurePath(cell).name
-    return f"{number.lstrip('0')}@{PurePath(name).name}"
+def _names_to_compare(known: StarTable, other: StarTable) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield names of images, as they are and as they were before some change, of both lists."""
+    for wanted, given in ((_NAME, _NAME), (_NAME, _ORIGINAL_NAME), (_ORIGINAL_NAME, _NAME), (_ORIGINAL_NAME,) * 2):
+        if wanted in known and given in other:
+            yield known.text(wanted), other.text(given)
+
+
+def _none(known: StarTable) -> Rows:
+    return np.full(len(known), -1, dtype=np.int64)
+
+
+def _count(rows: Rows) -> int:
+    return int((rows >= 0).sum())
 
 
 def _by_keys(wanted: Sequence[str], given: Sequence[str]) -> Rows:
-    """Row of ``given`` for each key, -1 where there is none; rows of equal keys are taken in order."""
+    """Row of ``given`` for each key, -1 where there is none or the key is empty.
+
+    Rows of equal keys are of one particle, and taken in order; where fewer are given, from the first again.
+    """
     places: dict[str, list[int]] = defaultdict(list)
     for row, key in enumerate(given):
         places[key].append(row)
     taken: dict[str, int] = defaultdict(int)
     rows = np.full(len(wanted), -1, dtype=np.int64)
     for row, key in enumerate(wanted):
-        if taken[key] < len(places.get(key, ())):
-            rows[row] = places[key][taken[key]]
+        if key and key in places:
+            rows[row] = places[key][taken[key] % len(places[key])]
             taken[key] += 1
     return rows
 
@@ -245,12 +314,12 @@ def _by_coordinates(known: ParticleList, other: ParticleList) -> Rows:
         )
     number = {name: place for place, name in enumerate(dict.fromkeys(given))}
     micrographs = (np.array([number[name] for name in wanted]), np.array([number[name] for name in given]))
-    best = np.full(len(wanted), -1, dtype=np.int64)
+    best = _none(known.table)
     for places in _positions(known, other, micrographs):
-        rows = _nearest(places, micrographs, _SAME_PLACE_PX)
+        rows = _with_copies(known.table, _nearest(places, micrographs, _SAME_PLACE_PX))
         if (rows >= 0).all():
             return rows
-        best = max(best, rows, key=lambda found: int((found >= 0).sum()))
+        best = max(best, rows, key=_count)
     row = int(np.flatnonzero(best < 0)[0])
     x, y = known.coordinates()[row]
     raise UserError(
@@ -258,6 +327,15 @@ def _by_coordinates(known: ParticleList, other: ParticleList) -> Rows:
         f" micrograph and coordinates; the first is row {row + 1}, {_COORDINATES[0]} {x:g}, {_COORDINATES[1]} {y:g} of"
         f" {wanted[row]}: give a list with all particles of the run."
     )
+
+
+def _with_copies(known: StarTable, row: Rows) -> Rows:
+    """Give rows (n,) that were not found that of another row of the same image: its origin may differ a little."""
+    if (row >= 0).all():
+        return row
+    names = known.text(_NAME)
+    of_image = {name: place for name, place in zip(names, row.tolist(), strict=True) if place >= 0}
+    return np.array([of_image.get(name, -1) for name in names]) if of_image else row
 
 
 def _positions(
@@ -277,7 +355,7 @@ def _positions(
 def _estimated_unit(known: ParticleList, other: ParticleList, micrographs: tuple[Rows, Rows]) -> float | None:
     """Pixel size of the micrographs, from how coordinates and origins of nearest neighbours differ."""
     places = (known.coordinates(), other.coordinates())
-    row = _nearest(places, micrographs, _NEIGHBOUR_PX)
+    row = _nearest(places, micrographs, _NEIGHBOUR_PX, is_mutual=True)
     found = np.flatnonzero(row >= 0)
     step = places[1][row[found]] - places[0][found]
     follows = other.shift[row[found]] - known.shift[found]
@@ -285,16 +363,21 @@ def _estimated_unit(known: ParticleList, other: ParticleList, micrographs: tuple
     return float(np.median(follows[is_long] / step[is_long])) if is_long.any() else None
 
 
-def _nearest(places: tuple[Places, Places], micrographs: tuple[Rows, Rows], distance: float) -> Rows:
-    """Row of the second list at the place of each of the first, -1 where there is none; equal places in order."""
+def _nearest(
+    places: tuple[Places, Places], micrographs: tuple[Rows, Rows], distance: float, is_mutual: bool = False
+) -> Rows:
+    """Row of the second list nearest to each of the first, -1 where there is none; equal places in order.
+
+    Neighbours that are ``is_mutual`` are the nearest of each other; at one place are all rows of one particle.
+    """
     (wanted, asking), (given, labels) = (
         _distinct(place, micrograph, 4 * distance) for place, micrograph in zip(places, micrographs, strict=True)
     )
     length, nearest = cKDTree(given).query(wanted, distance_upper_bound=distance)
-    backward = cKDTree(wanted).query(given, distance_upper_bound=distance)[1]
     is_found = np.isfinite(length)
-    # each is the nearest of the other
-    is_found[is_found] = backward[nearest[is_found]] == np.flatnonzero(is_found)
+    if is_mutual:
+        backward = cKDTree(wanted).query(given, distance_upper_bound=distance)[1]
+        is_found[is_found] = backward[nearest[is_found]] == np.flatnonzero(is_found)
     keys = [str(nearest[label]) if is_found[label] else "" for label in asking]
     return _by_keys(keys, [str(label) for label in labels])
 

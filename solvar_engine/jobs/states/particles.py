@@ -140,7 +140,7 @@ def open_stack(
     Returns
     -------
     stack : ParticleStack
-        In the order of its own file.
+        In the order of its own file, with further rows of particles that the run has more often.
     row : ndarray of int64, shape (particles of the run,)
         Row of the stack for each particle of the run.
     cautions : list of str
@@ -162,7 +162,7 @@ def open_stack(
         )
     stack = expanded(stack, particles.symmetry)
     known = _list_of(particles.star, particles.metadata)
-    row = match_rows(known, _list_of(stack.star, stack.metadata))
+    stack, row = _each_row_once(stack, match_rows(known, _list_of(stack.star, stack.metadata)))
     pose = particles.metadata.pose
     shift, cautions = stack.pose.shift.clone(), []
     if params.particles is None:
@@ -177,6 +177,27 @@ def open_stack(
     rotation[row] = pose.rotation
     metadata = dataclasses.replace(stack.metadata, pose=Pose(rotation, shift))
     return dataclasses.replace(stack, metadata=metadata), row, cautions
+
+
+def _each_row_once(
+    stack: ParticleStack, row: NDArray[np.int64]
+) -> tuple[ParticleStack, NDArray[np.int64]]:
+    """Give rows of a stack that are found several times (n,) further ones, since each has a pose of its own.
+
+    Returns
+    -------
+    stack : ParticleStack
+        With further rows at the end.
+    row : ndarray of int64, shape (n,)
+        Row of it, each one once.
+    """
+    again = np.setdiff1d(np.arange(len(row)), np.unique(row, return_index=True)[1])
+    if not len(again):
+        return stack, row
+    repeated, count = stack.taken(np.concatenate([np.arange(len(stack)), row[again]])), len(stack)
+    row = row.copy()
+    row[again] = np.arange(count, count + len(again))
+    return repeated, row
 
 
 def _list_of(star: StarFile, metadata: ParticleMetadata) -> ParticleList:

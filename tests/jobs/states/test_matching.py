@@ -100,6 +100,60 @@ def test_rows_of_one_image_are_matched_in_turn():
     assert match_rows(by_uid, other).tolist() == [1, 3, 0, 2]
 
 
+def test_rows_of_one_particle_are_all_found_in_its_one_row(random, caplog):
+    caplog.set_level("INFO")
+    twice = make("run.star", rlnImageName=["1@a", "2@a", "2@a", "1@a"])
+    assert match_rows(twice, make(rlnImageName=["2@a", "1@a", "3@a"])).tolist() == [1, 0, 0, 1]
+    assert "2 rows of run.star list particles again (row 3 that of row 2), of which list.star has fewer" in caplog.text
+    # three times, where the list has it twice, as in two orientations
+    thrice = make(rlnImageName=["1@a", "1@a", "1@a", "1@a"])
+    assert match_rows(thrice, make(rlnImageName=["1@a", "1@a"])).tolist() == [0, 1, 0, 1]
+    columns = places(random)
+    order = np.concatenate([np.arange(COUNT), [7, 7, 19]])
+    known = make("run.star", **taken(columns, order))
+    for other in (columns, recentred(columns)):
+        np.testing.assert_array_equal(match_rows(known, make("full.star", **other)), order)
+
+
+def test_rows_of_one_image_at_origins_that_differ_a_little_are_found_in_its_one_row(random):
+    columns = places(random)
+    names = [f"{row + 1}@small.mrcs" for row in range(COUNT)]
+    again = taken({"rlnImageName": names, **columns}, [*range(COUNT), 5])
+    again["rlnOriginXAngst"][-1] += 4.0
+    row = match_rows(make(**again), make("full.star", **recentred(columns)))
+    np.testing.assert_array_equal(row, [*range(COUNT), 5])
+    again["rlnOriginXAngst"][-1] += 40.0
+    with pytest.raises(UserError, match=r"Rows 6 and 201 of .* show places of one image that are 44 Angstrom apart"):
+        match_rows(make(**again), make("full.star", **recentred(columns)))
+
+
+def test_images_extracted_twice_at_one_place_are_found_in_its_one_row(random):
+    columns = places(random)
+    centre, origin = arrays(taken(columns, [*range(COUNT), 8]))
+    centre[-1] += 0.5
+    known = make(**columns_of([*columns["rlnMicrographName"], columns["rlnMicrographName"][8]], centre, origin))
+    np.testing.assert_array_equal(match_rows(known, make("full.star", **columns)), [*range(COUNT), 8])
+
+
+def test_stacks_of_one_file_name_are_told_by_their_folders(caplog):
+    caplog.set_level("INFO")
+    known = make("run.star", rlnImageName=["1@S/job0/x.mrcs", "1@S/job1/x.mrcs", "2@S/job1/x.mrcs"])
+    names = ["000001@F/job1/x.mrcs", "000002@F/job1/x.mrcs", "000001@F/job0/x.mrcs"]
+    assert match_rows(known, make(rlnImageName=names)).tolist() == [2, 0, 1]
+    other = make("full.star", rlnImageName=[name.replace("job", "new") for name in names])
+    sentence = "Stack S/job0/x.mrcs of run.star may be F/new1/x.mrcs or F/new0/x.mrcs of full.star: give a list whose"
+    with pytest.raises(UserError, match=sentence):
+        match_rows(known, other)
+
+
+def test_coordinates_of_many_images_at_one_place_tell_nothing():
+    nowhere = {"rlnMicrographName": ["m"] * COUNT, "rlnCoordinateX": [0] * COUNT, "rlnCoordinateY": [0] * COUNT}
+    names = [f"{row + 1}@a/x.mrcs" for row in range(COUNT)]
+    known = make(rlnImageName=names, **nowhere)
+    other = make(rlnImageName=[name.replace("@a", "@b") for name in names[::-1]], **nowhere)
+    assert match_rows(known, other).tolist() == list(range(COUNT))[::-1]
+
+
 @pytest.mark.parametrize("digits", [0, 1, 2, 6])
 def test_coordinates_are_numbers(random, digits):
     columns = places(random)
