@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 def refuse_images_of_others(
     source: PreparedParticles, stack: ParticleStack, rows: tuple[Tensor, Tensor], means: tuple[Tensor, Tensor],
     run: RunDir, known: ImageDecisions, options: SliceOptions, seed: int,
+    are_turned: bool = False,
 ) -> list[str]:
     """Compare images, at the orientations of the run, with the half-set's mean that has not seen them.
 
@@ -38,6 +39,8 @@ def refuse_images_of_others(
         Of the run, with what the images of the fit gained.
     options : SliceOptions
     seed : int
+    are_turned : bool
+        Whether signs were chosen for single images, with which those of others gain a little, too.
 
     Returns
     -------
@@ -47,7 +50,8 @@ def refuse_images_of_others(
     Raises
     ------
     UserError
-        If the images gain nothing at their orientations, and those of the fit did.
+        If the images gain nothing at their orientations, or little with signs that were chosen, and those of the fit
+        did.
     """
     evidence = pose_evidence(source, rows, means, options, seed)
     gain, error = mean_and_error(evidence.orientation_gain)
@@ -59,7 +63,7 @@ def refuse_images_of_others(
     spread = SIGNIFICANT * (error**2 + (WEAK * of_fit_error) ** 2) ** 0.5
     is_less = gain + spread < WEAK * of_fit
     found = f"{comparison(gain, error)}; in the fit {of_fit:.2f}"
-    if not gain > SIGNIFICANT * error:
+    if not gain > SIGNIFICANT * error or (are_turned and is_less):
         if is_less:
             raise UserError(
                 f"The images of {stack.path} are not those of the fit in {run.path} ({found}): give the stacks that"

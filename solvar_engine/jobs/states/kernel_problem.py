@@ -20,15 +20,11 @@ from solvar_engine.data.faults import BadImages
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume
-from solvar_engine.estimation.judging.grey_scales import scales_of_parts
-from solvar_engine.estimation.judging.low_band import scale_evidence
-from solvar_engine.estimation.judging.scale_steps import cut_at_steps
 from solvar_engine.estimation.model.half_models import HalfModel, explain, scale_to_images
-from solvar_engine.imaging.fourier import HalfDisk, fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
+from solvar_engine.imaging.fourier import fourier_crop_volume, ft_to_volume, nyquist_shell, volume_to_ft
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.shells import shells_to_volume
 from solvar_engine.jobs.decisions import read_decisions
-from solvar_engine.jobs.fit.grey_scales import names_of_pieces, parts_of, sentences_of_scales
 from solvar_engine.jobs.fit.inputs import scratch_folder
 from solvar_engine.jobs.fit.outputs import OutputScale
 from solvar_engine.jobs.running.allocator import FreedMemory
@@ -36,6 +32,7 @@ from solvar_engine.jobs.running.devices import compute_device
 from solvar_engine.jobs.running.memory import available_bytes
 from solvar_engine.jobs.running.plans import require_disk
 from solvar_engine.jobs.running.progress import Progress
+from solvar_engine.jobs.states.image_scales import on_one_scale
 from solvar_engine.jobs.states.images_of_fit import refuse_images_of_others
 from solvar_engine.jobs.states.latent_space import LatentSpace
 from solvar_engine.jobs.states.particles import (
@@ -210,6 +207,7 @@ def _signed_with_half_models(
     """
     path, used = stack.path, torch.cat(rows)
     cautions: list[str] = []
+    are_turned = False
     mask = read_volume(run.mask).data
     gain = _mean_gain(run, mask.shape[-1])
     first, second = (
@@ -220,13 +218,15 @@ def _signed_with_half_models(
     known = read_decisions(run)
     source = source.with_sign(1.0 if known.sign is None else known.sign)
     if params.particles is not None:
-        source, cautions = _on_one_scale(source, stack, used, disk, mean, options)
+        source, cautions, are_turned = on_one_scale(source, stack, used, disk, mean, options)
     scale = scale_to_images(source, sample_of(used, _SCALE_IMAGES), disk, mean, options)
     is_inverted = scale < 0
     if is_inverted:
         source, scale = source.with_sign(-source.sign), -scale
     first, second = scale * first, scale * second
-    cautions += refuse_images_of_others(source, stack, rows, (first, second), run, known, options, params.seed)
+    cautions += refuse_images_of_others(
+        source, stack, rows, (first, second), run, known, options, params.seed, are_turned
+    )
     if is_inverted and params.particles is not None:
         logger.info("The images of %s have the other sign than those of the fit: they are inverted", path)
     elif is_inverted and known.sign is not None:
@@ -240,26 +240,6 @@ def _signed_with_half_models(
         for half, half_mean in enumerate((first, second), start=1)
     )
     return source, (next(models), next(models)), cautions
-
-
-def _on_one_scale(
-    source: PreparedParticles, stack: ParticleStack, rows: Tensor, disk: HalfDisk, mean: Tensor, options: SliceOptions
-) -> tuple[PreparedParticles, list[str]]:
-    """Find the scales of parts of the set by the mean of the run, and say them; single images stay as they are."""
-    part, names = parts_of(stack)
-    rows = stack.each_image_once(rows)
-    used = torch.cat([sample_of(rows[part[rows] == number], _SCALE_IMAGES) for number in range(len(names))])
-    evidence = torch.zeros(len(source), 2, dtype=torch.float64)
-    evidence[used] = scale_evidence(source, used, disk, mean, options)
-    if float(evidence[used, 1].sum()) < 0:
-        evidence[:, 1] *= -1  # the sign of all is found later
-    piece = cut_at_steps(evidence, part, used)
-    part, names = piece, names_of_pieces(piece, part, names, stack)
-    scale = scales_of_parts(evidence, part, used, len(names)).scale
-    if bool((scale == 1).all()):
-        return source, []
-    of_images = part[stack.each_image_once(torch.arange(len(stack)))]
-    return source.with_grey_scale(scale[part]), list(sentences_of_scales(scale, of_images, names))
 
 
 def _half_components(run: RunDir, space: LatentSpace, half: int) -> Tensor:
