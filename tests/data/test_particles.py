@@ -560,7 +560,7 @@ def test_bad_cells(column, value, text, write_particles, tmp_path):
         ("rlnImagePixelSize", 0.0, "0 Angstrom in row 1"),
         ("rlnVoltage", 300_000.0, "300000 kV in row 1, column rlnVoltage"),
         ("rlnAmplitudeContrast", 10.0, "10 in row 1, column rlnAmplitudeContrast"),
-        ("rlnImageDimensionality", 3, "are volumes (rlnImageDimensionality 3)"),
+        ("rlnImageDimensionality", 3, "are volumes, or stacks of tilt images (rlnImageDimensionality 3)"),
         ("rlnCtfDataAreCtfPremultiplied", 2, "2 in row 1, column rlnCtfDataAreCtfPremultiplied"),
         ("rlnMagMat00", 0.3, "magnification matrix 0.3, 0, 0, 1"),
         ("rlnMagMat11", -1.0, "magnification matrix 1, 0, 0, -1"),
