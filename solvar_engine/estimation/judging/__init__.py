@@ -3,6 +3,7 @@
 Other rooms use:
 
 - `components`: `measure_components`, the principal `Components` on their held-out scale, and `latent_coordinates`;
+- `own_influence`: `measure_own_influence` of images on components, and coordinates `without_own_influence`;
 - `rank`: `judge_components` for a `RankDecision`, and `keep_components`, which follows it;
 - `outliers`: `image_fits` and `find_outliers`;
 - `nuisance.nuisance_overlap`.

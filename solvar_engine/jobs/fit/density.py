@@ -15,6 +15,7 @@ from solvar_engine.estimation.model.mixture import (
     LIVE_SHARE,
     SHAPING_PARTICLES,
     GaussianMixture,
+    averaged_mixture,
     choose_mixture,
     mixture_posterior,
 )
@@ -49,12 +50,16 @@ def place_by_density(
     used = torch.cat(job.inputs.halves).sort().values
     good = used[~halves.outlier[used]]
     sample = _known(latents, sample_of(good, SHAPING_PARTICLES), deviation, live)
-    chosen = choose_mixture(sample, halves.problem.generator(4), job.world)
+    generator = halves.problem.generator(4)
+    chosen = choose_mixture(sample, generator, job.world)
+    if job.world.is_first:
+        logger.info("density of the particles in latent space: %s", chosen)
+    if len(chosen.covariances) > 1:
+        chosen = averaged_mixture(sample, chosen, generator, job.world)
     if len(chosen) > 1:
         latents = _placed(latents, used, deviation, live, chosen, job.world)
     if not job.world.is_first:
         return None, latents
-    logger.info("density of the particles in latent space: %s", chosen)
     return chosen.beside_others(live, rank).scaled(deviation), latents
 
 

@@ -322,7 +322,8 @@ def _mended_subset(particles: HalfSplit, subset: NDArray[np.int64], seed: int) -
         half_of_family[family] = smaller + 1
         totals[smaller] += int(size[family])
     mended = np.where(is_parted, half_of_family[label], subset)
-    logger.warning(
+    # what was found of these rows is a warning already, of which this is a part
+    logger.info(
         "rlnRandomSubset of %s parts the rows of %s: %s moved to the other half-set",
         particles.path,
         counted(len(parted), "particle"),

@@ -7,6 +7,7 @@ import torch
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.alternation.problem import of_no_half
 from solvar_engine.estimation.judging.components import Components, LatentBatch, latent_coordinates
+from solvar_engine.estimation.judging.own_influence import measure_own_influence, without_own_influence
 from solvar_engine.jobs.fit.job import FitJob
 
 
@@ -34,5 +35,11 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> Lat
     )
     latents = LatentBatch(everyone, z, *others)
     latents.z[of_no_half(job.inputs.halves, count)] = 0  # nothing is known of images that cannot be used
+    if rank:
+        problem = halves.problem
+        first, second = (factors.volumes * problem.mask for factors in halves.state.factors)
+        influence = measure_own_influence(halves.source, problem.halves, band, components, (first, second), spread)
+        rows = torch.cat(problem.halves)
+        latents = without_own_influence(latents, rows, components.eigenvalues.cpu(), influence.cpu())
     job.progress.advance()
     return latents

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.model.mixture import (
     GaussianMixture,
+    averaged_mixture,
     choose_mixture,
     fit_mixture,
     mixture_posterior,
@@ -117,6 +118,24 @@ def test_held_out_images_choose_more_where_there_are_more() -> None:
     mean = (chosen.weights[:, None] * chosen.means).sum(dim=0)
     torch.testing.assert_close(mean, torch.zeros(2, dtype=torch.float64), rtol=0, atol=0.08)
     assert float(chosen.weights.sum()) == pytest.approx(1)
+
+
+def test_an_average_of_mixtures_states_errors_that_hold() -> None:
+    """A ring of 300 images: one mixture of 8 Gaussians follows their noise, and claims to know more than it does."""
+    angle = torch.linspace(0, 2 * torch.pi, 301, dtype=torch.float64)[:300]
+    truth = 2**0.5 * torch.stack((angle.cos(), angle.sin()), dim=1)
+    for seed in range(3):
+        _, _, statistics = images_of(truth, strength=0.5, seed=10 * seed)
+        one = fit_mixture(statistics, 8, generator(seed))
+        average = averaged_mixture(statistics, one, generator(seed))
+        assert len(average) == len(average.covariances) > len(one)
+        assert float(average.weights.sum()) == pytest.approx(1)
+        calibration = []
+        for mixture in (one, average):
+            found = mixture_posterior(statistics, mixture)
+            error = (found.mean - truth).square() / found.covariance().diagonal(dim1=1, dim2=2)
+            calibration.append(float(error.mean()) ** 0.5)
+        assert 1.0 < calibration[1] < calibration[0]
 
 
 def test_the_same_images_give_the_same_mixture() -> None:

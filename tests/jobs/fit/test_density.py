@@ -9,7 +9,7 @@ from torch import Tensor
 
 from solvar_engine.distributed.world import ALONE
 from solvar_engine.estimation.judging.components import Components, LatentBatch
-from solvar_engine.estimation.model.mixture import choose_mixture, mixture_posterior
+from solvar_engine.estimation.model.mixture import averaged_mixture, choose_mixture, mixture_posterior
 from solvar_engine.estimation.model.objectives import latent_posterior
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.jobs.fit.density import place_by_density
@@ -53,7 +53,8 @@ def test_particles_of_two_wells_are_placed_by_both() -> None:
     assert density is not None and len(density) >= 2
     live = statistics.integrate_out([2])
     good = torch.arange(100, COUNT - BAD)
-    chosen = choose_mixture(Statistics(live.gram[good], live.inner[good], live.residual[good]), generator())
+    known, drawn = Statistics(live.gram[good], live.inner[good], live.residual[good]), generator()
+    chosen = averaged_mixture(known, choose_mixture(known, drawn), drawn)
     deviation = EIGENVALUES.sqrt()
     torch.testing.assert_close(density.means[:, :2], chosen.means * deviation[:2], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(density.covariances[:, 2, 2], EIGENVALUES[2:].expand(len(density)))

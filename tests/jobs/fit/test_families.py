@@ -171,6 +171,7 @@ def test_a_split_without_families_is_what_it_was():
 def test_the_halves_of_the_file_are_mended(caplog):
     label = np.repeat(np.arange(100), 2)
     subset = torch.tensor([1, 2] * 90 + [1] * 12 + [2] * 8)  # 90 families are parted
+    caplog.set_level("INFO")
     halves = split_halves(HalfSplit("x.star", 200, subset, Families(label)), 0)
     assert not set(label[halves[0]]) & set(label[halves[1]])
     assert [len(half) for half in halves] == [100, 100]
