@@ -18,6 +18,7 @@ from solvar_engine.projectors.options import SliceOptions
 
 _MODES, _SEPARATION_DEG = 4, 30.0
 _SIGNIFICANT = 4.0  # standard errors of the mean gain
+_TYPICAL = 0.1  # of the mean gain, that most images must reach
 _LEAST_GAIN = 0.5  # of an image, below which it says nothing of its pose, however certain the mean is
 _CAP_DEG = 12.0  # within which views count for a direction
 _SEEN = 0.1  # of the views that an even spread has in a cap
@@ -108,10 +109,11 @@ def search_all(
 def is_real(gain: Tensor) -> tuple[float, float, bool]:
     """Mean of the gains (n,) of held-out images, its standard error, and whether most images tell of a structure.
 
-    In a bag of junk a few images that are alike make a map, and gain much by it; the others do not.
+    In a bag of junk a few images that are alike make a map, and gain much by it; the others do not, or next to nothing.
     """
     mean, error = float(gain.mean()), float(gain.std() / len(gain) ** 0.5)
-    return mean, error, mean > max(_LEAST_GAIN, _SIGNIFICANT * error) and float(gain.median()) > 0
+    is_typical = float(gain.median()) > _TYPICAL * mean
+    return mean, error, mean > max(_LEAST_GAIN, _SIGNIFICANT * error) and is_typical
 
 
 def missing_views(rotation: Tensor, operators: Tensor) -> tuple[Tensor | None, float, float]:

@@ -50,7 +50,7 @@ def test_a_gain_is_real_beyond_its_error() -> None:
     assert not is_real(noise)[2] and not is_real(noise - 1)[2]
     assert not is_real(0.01 * noise + 0.1)[2]  # certain, but nothing
     few = torch.where(torch.arange(400) < 150, 50.0, -0.1)
-    assert not is_real(few)[2] and is_real(few + 1)[2]
+    assert not is_real(few)[2] and not is_real(few + 1)[2] and is_real(few + 3)[2]  # of 18.7, 19.7 and 21.7 on average
     mean, error, found = is_real(noise + 1)
     assert found and error == pytest.approx(0.05, rel=0.2) and mean == pytest.approx(1, abs=0.2)
 
