@@ -255,11 +255,12 @@ def _on_one_scale(
         evidence[:, 1] *= -1  # the sign of all is found later
     piece = cut_at_steps(evidence, part, used)
     part, names = piece, names_of_pieces(piece, part, names, stack)
-    scale = scales_of_parts(evidence, part, used, len(names)).scale
-    if bool((scale == 1).all()):
+    found = scales_of_parts(evidence, part, used, len(names))
+    if bool((found.scale == 1).all()):
         return source, []
     of_images = part[stack.each_image_once(torch.arange(len(stack)))]
-    return source.with_grey_scale(scale[part]), list(sentences_of_scales(scale, of_images, names))
+    sentences = sentences_of_scales(found.scale, found.is_weak, of_images, names)
+    return source.with_grey_scale(found.scale[part]), list(sentences)
 
 
 def _half_components(run: RunDir, space: LatentSpace, half: int) -> Tensor:
