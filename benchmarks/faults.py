@@ -553,10 +553,14 @@ _DATA = [
          "noise of the lowest shells as low as flattening makes it"),
         ("shell, values.double() * weight)", "shell, values.double())", "shell averages without Friedel weights"),
         ("        return median / deviation", "        return deviation / median", "normalisation turned over"),
-        ("(inside / outside.clamp_min(1e-300)).sqrt()", "inside / outside.clamp_min(1e-300)",
+    ),
+    *_of(
+        "tests/data/test_backgrounds.py",
+        ("return 0.5 * (inner / outer).log()", "return (inner / outer).log()",
          "noise within over that outside as variances"),
-        ("return is_larger | is_smaller if are_usual else", "return is_larger | is_smaller if True else",
+        ("and excess > _SHARP_EDGE * float(difference.abs())", "and True",
          "signal taken for a replaced background"),
+        ("images.device) > self.radius", "images.device) < self.radius", "particles scaled in place of backgrounds"),
     ),
     *_of(
         "tests/data/test_preprocess.py",
