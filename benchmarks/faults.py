@@ -555,6 +555,11 @@ _DATA = [
         ("        return median / deviation", "        return deviation / median", "normalisation turned over"),
     ),
     *_of(
+        "tests/jobs/fit/test_inner_noise.py",
+        ("return source.with_noise(found.variance", "return source.with_noise(source.noise_variance",
+         "noise of the filling for that within"),
+    ),
+    *_of(
         "tests/data/test_backgrounds.py",
         ("return 0.5 * (inner / outer).log()", "return (inner / outer).log()",
          "noise within over that outside as variances"),
@@ -564,9 +569,8 @@ _DATA = [
     ),
     *_of(
         "tests/data/test_preprocess.py",
-        ("deviation = found.deviation * inner", "deviation = found.deviation / inner",
-         "scaled by a background that was replaced"),
-        ("spectra, scale * inner, is_bad", "spectra, scale, is_bad", "noise of backgrounds that were replaced"),
+        ("found.deviation[rows] *= found.inner[rows]", "pass", "scaled by a background that was replaced"),
+        ("= replaced.levelled(images, inner), inner", "= images, inner", "noise of backgrounds that were replaced"),
     ),
     *_of(
         "tests/data/test_copies.py",

@@ -210,6 +210,7 @@ def prepare_particles(
         repeated_edges=depth,
         near_zeros=found.near_zeros,
         inner_noise=inner,
+        filled_from=None if replaced is None or bool((inner == 1).all()) else replaced.radius,
         share=share if world.size > 1 else None,
         place=place if len(read) < len(own) else None,
     )
