@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -15,11 +13,6 @@ from solvar_engine.imaging.shells import shell_means
 BACKGROUND_RADIUS = 0.47  # of the box: outside this circle an image is taken for background
 _DEPLETED_SHELLS = 6  # whose noise flattening lowers; it reaches shell 3 of images of the first optics group
 _FLATTENED_TOGETHER = 512  # images, in double precision
-_INNER_RADIUS = 0.35  # of the box: inside of what may have been masked, and filled again
-_REPLACED, _REPLACED_SURE = 1.25, 5.0  # ratio of deviations, and standard errors of its logarithm
-_USUAL = 1.1  # ratio of most images, unless their signal makes it
-_CORNER_VARIANCE = 2.25  # of an estimate from differences over corners, over that from independent pixels
-_LEAST_SHARP = 1e-6  # of the power of an image, in such differences: less is what a low-pass filter left
 _STRANGE = 10.0  # sampling errors between an image's background deviation and the median
 
 
@@ -64,58 +57,6 @@ def flattened(images: Tensor) -> tuple[Tensor, Tensor]:
         spread = values.amax(dim=1) - values.amin(dim=1)
         deviation[rows] = torch.where(spread > 0, left.sqrt(), 0.0).to(images.dtype)
     return flat, deviation
-
-
-def inner_noise(images: Tensor) -> Tensor:
-    """Deviation of the noise within the particle over that outside, of each image.
-
-    What pixels differ by across both diagonals is mostly noise within the particle as well: a molecule is smooth.
-
-    Parameters
-    ----------
-    images : Tensor, shape (n, y, x)
-
-    Returns
-    -------
-    Tensor, shape (n,)
-        1 of images that hold no such noise.
-    """
-    sharp = images[:, 1:, 1:] - images[:, 1:, :-1] - images[:, :-1, 1:] + images[:, :-1, :-1]
-    inside, outside = (sharp[:, where].double().square().mean(dim=1) for where in _inner_and_outer(images.shape[-1]))
-    is_noise = torch.minimum(inside, outside) > _LEAST_SHARP * images.double().square().mean(dim=(1, 2))
-    return torch.where(is_noise, (inside / outside.clamp_min(1e-300)).sqrt(), 1.0).to(images.dtype)
-
-
-def replaced_backgrounds(ratio: Tensor, box_size: int) -> Tensor:
-    """Images whose background surely is not as noisy as what is within the particle, unlike that of others.
-
-    Programs that mask particles fill the background with other noise. If it is weaker in nearly all images, it may be
-    signal that makes the difference; none makes the noise within weaker.
-
-    Parameters
-    ----------
-    ratio : Tensor, shape (n,)
-        From :func:`inner_noise`.
-    box_size : int
-
-    Returns
-    -------
-    Tensor, shape (n,), bool
-    """
-    pixels = [int(where.sum()) for where in _inner_and_outer(box_size)]
-    error = (_CORNER_VARIANCE / 2 * sum(1 / max(count, 1) for count in pixels)) ** 0.5
-    is_larger, is_smaller = (
-        sign * ratio.log() > max(math.log(_REPLACED), _REPLACED_SURE * error) for sign in (1.0, -1.0)
-    )
-    others = ratio[~is_larger]
-    are_usual = len(others) > 0 and float(others.median()) < _USUAL
-    return is_larger | is_smaller if are_usual else is_smaller
-
-
-def _inner_and_outer(box_size: int) -> tuple[Tensor, Tensor]:
-    """Corners between pixels, (y - 1, x - 1), bool, that are within the particle, and outside."""
-    radius = real_radius(box_size, 2)[1:, 1:] / box_size
-    return radius < _INNER_RADIUS, radius > BACKGROUND_RADIUS + 1 / box_size
 
 
 def background_power(images: Tensor, disk: HalfDisk) -> Tensor:

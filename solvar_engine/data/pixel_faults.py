@@ -41,6 +41,7 @@ _SHOWN = 5
 _FEW = 4  # of the 24 pixels around, that may be faulty, too
 _FAR = 8.0  # standard deviations of an image
 _MOST_NEAR_ZEROS = 0.01  # of the power elsewhere: of images that were multiplied 0.001, of others 0.08
+_TOO_MANY_CUT = "too many to be left out; extract them in a smaller box, or without particles near the edge"
 _MANY = 0.01  # of the images
 CUT = 0.05
 """Of the box: images whose repeated edges are deeper may show a part of the particle only."""
@@ -180,7 +181,7 @@ def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
         yield (
             f"{len(deep)} of {len(images)} images of {path} repeat one row or column over {reach} at an edge, as boxes"
             " do that reach beyond the micrograph: "
-            + ("left out, as outliers" if len(deep) <= MOST_CUT * len(images) else "too many to be left out")
+            + ("left out, as outliers" if len(deep) <= MOST_CUT * len(images) else _TOO_MANY_CUT)
         )
     ratio = images.inner_noise
     if ratio is not None and int((ratio != 1).sum()) > _MANY * len(images):

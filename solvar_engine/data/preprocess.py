@@ -16,6 +16,7 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.words import counted
+from solvar_engine.data.backgrounds import ReplacedBackgrounds, find_replaced_backgrounds, noise_profile, ring_count
 from solvar_engine.data.copies import signatures
 from solvar_engine.data.faults import MASKED, REFUSE_BAD_IMAGES, BadImages
 from solvar_engine.data.image_tables import ImageTables
@@ -24,10 +25,8 @@ from solvar_engine.data.noise import (
     background_mask,
     background_power,
     flattened,
-    inner_noise,
     normalisation,
     repair_low_shells,
-    replaced_backgrounds,
 )
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.pixel_faults import (
@@ -51,9 +50,11 @@ logger = logging.getLogger(__name__)
 _CHUNK_PIXELS = 2_000_000  # of images in flight
 _NOISE_IMAGES = 2_000  # per optics group, for the first noise spectrum
 _FEWEST_OF_MICROGRAPH = 10  # particles on average, of which a spectrum can be told from the others
+_BACKGROUND_IMAGES = 2_000  # that tell whether backgrounds were replaced
 _DIGEST_ROWS = 16
 _WIDE_DEVIATIONS = 10.0  # from the weakest to the strongest background of a group
 _LEAST_SEEN = 0.1  # of the coefficients of a shell
+_SHOWN_GROUPS = 3
 _UNIT_IMAGES = 16  # to find the unit of grey values with
 _UNIT_RANGE = (1e-15, 1e15)  # results in units of the input would leave float32 beyond
 
@@ -126,6 +127,7 @@ def prepare_particles(
     coefficients = _allocate(len(read), len(disk), scratch, device, kept_on_device)
     unit = grey_unit(stack)
     fixed = find_fixed_pixels(stack, share)
+    replaced = _replaced_backgrounds(stack, share, unit, fixed, device)
     found = ImageTables.empty(count)
     faults: dict[int, str] = {}
     groups = len(stack.pixel_sizes)
@@ -138,13 +140,13 @@ def prepare_particles(
         rows = read[start : start + chunk]
         images, fault_of = stack.images_with_faults(rows.numpy())
         found.digest[rows], found.depth[rows] = digests(images), repeated_edges(images)
-        images = images.to(device) / unit
-        if fixed is not None:
-            images = with_pixels_replaced(images, fixed)
-        found.single[rows] = replace_single_pixels(images)
-        images, found.near_zeros[rows] = _without_multiplication(images, stack, rows)
+        images, found.single[rows], found.near_zeros[rows] = _repaired(images.to(device) / unit, stack, rows, fixed)
         images, deviations = flattened(images)
-        found.deviation[rows], found.inner[rows] = deviations.cpu(), inner_noise(images).cpu()
+        found.deviation[rows], found.inner[rows] = deviations.cpu(), 1.0
+        if replaced is not None:
+            inner = torch.where(found.depth[rows] > 0, 1.0, replaced.inner_noise(noise_profile(images)))
+            images, found.inner[rows] = replaced.levelled(images, inner), inner.float()
+            found.deviation[rows] *= found.inner[rows]
         empty = rows[found.deviation[rows] == 0].tolist()
         faults.update({row: fault_of.get(row, MASKED) for row in empty})
         found.is_bad[empty] = 1
@@ -179,13 +181,11 @@ def prepare_particles(
     if int((depth > 0).sum()) <= MOST_CUT * count:
         is_bad |= depth > 0
     inner = torch.where(is_bad, 1.0, found.inner)
-    inner = torch.where(replaced_backgrounds(inner, stack.box_size), inner, 1.0)
-    deviation = found.deviation * inner  # the noise that the molecule has
     scale = torch.ones(count)
     scale[good] = _normalise_groups(
-        deviation[good], group[good], stack.box_size, stack.group_names, unit, ~is_bad[good]
+        found.deviation[good], group[good], stack.box_size, stack.group_names, unit, ~is_bad[good]
     )
-    noise = _noise_spectra(spectra, scale * inner, is_bad, disk, world)
+    noise = _noise_spectra(spectra, scale, is_bad, disk, world)
     return PreparedParticles(
         coefficients=coefficients,
         disk=disk,
@@ -210,6 +210,7 @@ def prepare_particles(
         repeated_edges=depth,
         near_zeros=found.near_zeros,
         inner_noise=inner,
+        filled_from=None if replaced is None or bool((inner == 1).all()) else replaced.radius,
         share=share if world.size > 1 else None,
         place=place if len(read) < len(own) else None,
     )
@@ -297,6 +298,34 @@ def _allocate(
         return torch.from_numpy(np.memmap(handle, dtype=np.complex64, mode="r+", shape=(count, pixels)))
 
 
+def _replaced_backgrounds(
+    stack: ParticleStack, share: Share, unit: float, fixed: Tensor | None, device: torch.device
+) -> ReplacedBackgrounds | None:
+    """Find backgrounds that were replaced, in a sample of images whose boxes lie within the micrograph."""
+    sample = sample_of(torch.arange(len(stack)), _BACKGROUND_IMAGES)
+    table = torch.zeros(len(sample), ring_count(stack.box_size), dtype=torch.float64)
+    place = torch.searchsorted(sample, share.own(sample))
+    for places in place.split(max(1, _CHUNK_PIXELS // stack.box_size**2)):
+        rows = sample[places]
+        images = stack.images_with_faults(rows.numpy())[0]
+        is_cut = repeated_edges(images) > 0
+        profile = noise_profile(flattened(_repaired(images.to(device) / unit, stack, rows, fixed)[0])[0])
+        table[places] = torch.where(is_cut[:, None], math.nan, profile)
+    (table,) = share.world.total(table)
+    return find_replaced_backgrounds(table, stack.box_size)
+
+
+def _repaired(
+    images: Tensor, stack: ParticleStack, rows: Tensor, fixed: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images of some rows without faulty pixels, which are counted (n,), and without multiplication; see there."""
+    if fixed is not None:
+        images = with_pixels_replaced(images, fixed)
+    single = replace_single_pixels(images)
+    images, near_zeros = _without_multiplication(images, stack, rows)
+    return images, single, near_zeros
+
+
 def _without_multiplication(images: Tensor, stack: ParticleStack, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Images of some rows, divided by their transfer functions where they were multiplied with them.
 
@@ -373,22 +402,31 @@ def _normalise_groups(
     is_used : Tensor, shape (n,), bool
         Of the others another sentence says why their backgrounds differ.
     """
-    scale, group = torch.ones_like(deviation), enlarged_groups(group)
+    scale, together = torch.ones_like(deviation), enlarged_groups(group)
     pixels = int(background_mask(input_box).sum())
-    for g in group.unique().tolist():
-        members = group == g
+    for g in together.unique().tolist():
+        members = together == g
         scale[members] = normalisation(deviation[members], pixels)
         used = members & is_used
-        changed = int((scale[used] != 1).sum())
-        if changed:
-            lowest, highest = float(deviation[used].min()) * unit, float(deviation[used].max()) * unit
+        changed = used & (scale != 1)
+        if bool(changed.any()):
+            is_wide = float(deviation[used].max()) > _WIDE_DEVIATIONS * float(deviation[used].min())
+            of_groups = [names[number] for number in group[changed].unique().tolist()]
             logger.log(
-                logging.WARNING if highest > _WIDE_DEVIATIONS * lowest else logging.INFO,
-                "%s differ in background deviation (%.3g to %.3g), %s: each is scaled to the median, and its factor is "
-                "kept as part of its contrast",
-                f"Images of optics group {names[g]}" if g >= 0 else "Images of small optics groups",
-                lowest,
-                highest,
-                counted(changed, "such image"),
+                logging.WARNING if is_wide else logging.INFO,
+                "%s of %s %s in background deviation (%.3g to %.3g) from the median, %.3g: each is scaled to that, and"
+                " its factor is kept as part of its contrast",
+                counted(int(changed.sum()), "image"),
+                _named(of_groups),
+                "differs" if int(changed.sum()) == 1 else "differ",
+                float(deviation[changed].min()) * unit,
+                float(deviation[changed].max()) * unit,
+                float(deviation[members].median()) * unit,
             )
     return scale
+
+
+def _named(groups: list[str]) -> str:
+    """Optics groups by their names, or the first of many."""
+    others = f" and {counted(len(groups) - _SHOWN_GROUPS, 'other')}" if len(groups) > _SHOWN_GROUPS else ""
+    return f"optics {'group' if len(groups) == 1 else 'groups'} {', '.join(groups[:_SHOWN_GROUPS])}{others}"

@@ -77,6 +77,8 @@ class PreparedParticles:
         Power near zeros of the transfer function of images that were multiplied with it, see `divided_by_ctf`.
     inner_noise : Tensor or None, shape (n,), float32
         Deviation of the noise within the particle over that of the background, where this was replaced; else 1.
+    filled_from : float or None
+        Distance from the centre, px of the input box, beyond which backgrounds were replaced; None if none were.
     grey_scale : Tensor or None, shape (n,), float32
         Scale of the signal in the part of the set that each image belongs to, beside its contrast; None for ones.
     aberrations : Aberrations or None
@@ -114,6 +116,7 @@ class PreparedParticles:
     repeated_edges: Tensor | None = None
     near_zeros: Tensor | None = None
     inner_noise: Tensor | None = None
+    filled_from: float | None = None
     grey_scale: Tensor | None = None
     micrographs: MicrographNoise | None = None
     aberrations: Aberrations | None = None

@@ -23,6 +23,7 @@ from solvar_engine.jobs.fit.density import place_by_density
 from solvar_engine.jobs.fit.frames import settle_frames
 from solvar_engine.jobs.fit.grey_scales import settle_grey_scales
 from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
+from solvar_engine.jobs.fit.inner_noise import settle_inner_noise
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import DEFAULT_SCHEDULE, FitJob
 from solvar_engine.jobs.fit.latents import find_latents
@@ -104,6 +105,7 @@ def _estimate_with_less_and_less(job: FitJob, images: PreparedParticles) -> None
 def _estimate(job: FitJob, images: PreparedParticles) -> None:
     job, images = settle_frames(job, images)
     job, images = settle_grey_scales(job, images)
+    images = settle_inner_noise(job, images)
     images, masks, equations = settle_sign_and_masks(job, images)
     job, halves, decision = _fit_enough_components(job, images, masks, equations)
     halves = keep_real(job, halves, decision)

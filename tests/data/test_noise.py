@@ -10,10 +10,8 @@ from solvar_engine.data.noise import (
     background_mask,
     background_power,
     flattened,
-    inner_noise,
     normalisation,
     repair_low_shells,
-    replaced_backgrounds,
 )
 from solvar_engine.imaging.fourier import HalfDisk, disk_to_images, images_to_disk
 
@@ -154,34 +152,3 @@ def test_single_strange_image_is_brought_to_the_others() -> None:
 
 def test_single_image_is_left_alone() -> None:
     assert normalisation(torch.tensor([2.5]), PIXELS).tolist() == [1.0]
-
-
-# --- backgrounds that were replaced
-
-
-@pytest.mark.parametrize("strength", [0.5, 1.6])
-def test_backgrounds_of_other_noise_are_found(strength: float) -> None:
-    """Beside smooth molecules, whatever their strength; not where all are like that, as images without noise are."""
-    box_size = 48
-    axis = torch.arange(box_size) - box_size // 2
-    molecule = 3.0 * torch.exp(-(axis[:, None] ** 2 + axis**2) / 50)
-    images = white(60, 4, box_size) + molecule
-    is_replaced = torch.arange(60) % 3 == 0
-    filled = strength * white(60, 5, box_size)
-    outside = axis[:, None] ** 2 + axis**2 > (0.4 * box_size) ** 2
-    images = torch.where(is_replaced[:, None, None] & outside, filled, images)
-    ratio = inner_noise(images)
-    assert torch.equal(replaced_backgrounds(ratio, box_size), is_replaced)
-    assert float(ratio[is_replaced].mean()) == pytest.approx(1 / strength, rel=0.03)
-    assert float(ratio[~is_replaced].mean()) == pytest.approx(1.0, rel=0.03)
-    assert bool(replaced_backgrounds(ratio[is_replaced], box_size).all()) == (strength > 1)
-    assert not bool(replaced_backgrounds(inner_noise(molecule + 0.001 * white(20, 6, box_size)), box_size).any())
-
-
-def test_images_without_sharp_noise_tell_nothing_of_their_background() -> None:
-    assert inner_noise(torch.zeros(2, BOX, BOX)).tolist() == [1.0, 1.0]
-    assert inner_noise(torch.linspace(-1, 1, BOX).expand(1, BOX, BOX)).tolist() == [1.0]
-
-
-def test_few_pixels_do_not_tell_enough() -> None:
-    assert not bool(replaced_backgrounds(inner_noise(white(500, 7, 10)), 10).any())

@@ -185,6 +185,8 @@ def test_images_that_reach_beyond_the_micrograph_are_left_out_unless_most_do(sha
         torch.testing.assert_close(source.noise_variance, whole.noise_variance * typical.mean() ** 2, rtol=0.05, atol=0)
     else:
         assert source.is_bad is None
+        (sentence,) = sentences_of(source, "a.star")
+        assert sentence.endswith("left out; extract them in a smaller box, or without particles near the edge")
 
 
 def test_particles_are_prepared_without_their_fixed_pixels(write_particles, tmp_path):

@@ -414,22 +414,51 @@ def test_a_stack_of_several_scales_is_told_loudly_where_they_differ_widely(
     assert [record.levelname for record in caplog.records if "background deviation" in record.message] == [level]
 
 
-def test_images_of_replaced_background_are_scaled_by_the_noise_within(write_particles: Writer, tmp_path: Path) -> None:
+def test_the_groups_whose_backgrounds_differ_are_named(
+    write_particles: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A small one is held against the median of all, and named itself."""
+    images = white_images(90, 24)
+    images[80:] *= np.float32(5.0)
+    groups = {"rlnOpticsGroup": np.where(np.arange(90) < 80, 1, 2)}
+    optics = {
+        "rlnOpticsGroup": [1, 2], "rlnOpticsGroupName": ["many", "few"],
+        **{name: [value] * 2 for name, value in (
+            ("rlnVoltage", 300.0), ("rlnSphericalAberration", 2.7), ("rlnAmplitudeContrast", 0.1),
+            ("rlnImagePixelSize", 3.0), ("rlnImageSize", 24), ("rlnImageDimensionality", 2),
+        )},
+    }  # fmt: skip
+    path = write_particles(tmp_path, images, particles=groups, optics=optics)
+    with caplog.at_level(logging.INFO):
+        prepare_particles(ParticleStack.from_star(path), 24, scratch=None)
+    (said,) = [record.message for record in caplog.records if "background deviation" in record.message]
+    assert said.startswith("10 images of optics group few differ in background deviation (")
+    lowest, highest = (float(value) for value in said.partition("(")[2].partition(")")[0].split(" to "))
+    assert 4 < lowest < highest < 6
+
+
+@pytest.mark.parametrize("strength", [0.5, 2.0])
+def test_images_of_replaced_background_are_scaled_by_the_noise_within(
+    strength: float, write_particles: Writer, tmp_path: Path
+) -> None:
+    """And the noise is of one level all over the image, or it would look like none of the particle."""
     box, count = 48, 60
     random = np.random.default_rng(3)
     images = random.normal(size=(count, box, box))
     whole = prepare_particles(ParticleStack.from_star(write_particles(tmp_path / "whole", images)), box, scratch=None)
     axis = np.arange(box) - box // 2
     outside = axis[:, None] ** 2 + axis**2 > (0.4 * box) ** 2
-    images[::3] = np.where(outside, 0.5 * random.normal(size=(count // 3, box, box)), images[::3])
+    images[::3] = np.where(outside, strength * random.normal(size=(count // 3, box, box)), images[::3])
     path = write_particles(tmp_path / "filled", images)
     source = prepare_particles(ParticleStack.from_star(path), box, scratch=None)
     torch.testing.assert_close(source.image_scale, torch.ones(count), rtol=0.12, atol=0)
     torch.testing.assert_close(source.noise_variance[:, 4:], whole.noise_variance[:, 4:], rtol=0.15, atol=0)
     assert torch.equal(source.inner_noise != 1, torch.arange(count) % 3 == 0)
+    power = torch.cat([batch.images[:, 20:].abs().square().mean(dim=1) for batch in batches_of(source)])
+    assert float(power[::3].mean() / power[source.inner_noise == 1].mean()) == pytest.approx(1.0, abs=0.1)
     (sentence,) = sentences_of(source, path)
     assert sentence.startswith(f"{count // 3} of {count} images of {path} have ")
     assert float(sentence.partition(" have ")[2].partition(" times as much noise within")[0]) == pytest.approx(
-        2, abs=0.15
+        1 / strength, rel=0.08
     )
     assert not list(sentences_of(whole, path))

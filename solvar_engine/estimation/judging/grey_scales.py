@@ -24,9 +24,7 @@ from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
 from solvar_engine.reconstruction.mean import estimate_mean, filtered_halves, one_sidedness
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 
-LEAST_SCALE = 0.05
-"""Images with less signal hold none."""
-
+_LEAST_SIGNAL = 0.05  # over the noise, of that in other parts: images with less hold none
 _ROUNDS = 8  # at most, of means and scales
 _CHANGE = 0.01  # of a scale, that another round is worth
 _SURE = 5.0  # standard errors
@@ -52,6 +50,8 @@ class GreyScales:
         as of the other, than most of all.
     part : Tensor, shape (n,), int64
         Part of each image, which may be a piece of those that were asked for.
+    is_weak : Tensor, shape (parts,), bool
+        Parts whose signal is hardly there beside their noise: their scale is what they have at most.
     is_known : bool
         Whether there is a mean to compare with. All scales are 1 if there is none.
     one_sidedness : float
@@ -62,6 +62,7 @@ class GreyScales:
     scale: Tensor
     is_dark: Tensor
     part: Tensor
+    is_weak: Tensor
     is_known: bool = True
     one_sidedness: float = 1.0
 
@@ -109,7 +110,7 @@ def _scales_in_rounds(
     used = torch.cat(halves)
     size = torch.bincount(part[used], minlength=int(part.max()) + 1)
     reference = int(size.argmax())
-    found = GreyScales(torch.ones(len(size), dtype=torch.float64), torch.zeros(len(low), dtype=torch.bool), part)
+    found = _of_one_scale(len(size), torch.zeros(len(low), dtype=torch.bool), part)
     evidence = torch.zeros(len(low), 2, dtype=torch.float64)
     starts_with_part = sign is None and all(
         int((part[half] == reference).sum()) >= _LEAST_SHARE * len(half) for half in halves
@@ -189,21 +190,38 @@ def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) ->
     average = usual * _sums(weight * own, of_image, parts) / precision.clamp_min(1e-30)
     whole, dark = _pooled(average, precision, is_reference), torch.zeros(len(part), dtype=torch.bool)
     if not whole > _SURE * float(precision[is_reference].sum()) ** -0.5:
-        return GreyScales(torch.ones(parts, dtype=torch.float64), dark, part, is_known=False)
+        return replace(_of_one_scale(parts, dark, part), is_known=False)
     dark[used] = is_dark
     is_reference &= average > -_SURE * precision.clamp_min(1e-30) ** -0.5
     whole = _pooled(average, precision, is_reference)
     ratio = average / whole
     error = (1 / precision.clamp_min(1e-30) + ratio.square() / precision[is_reference].sum()).sqrt() / whole
     sign = torch.where((ratio < -_SURE * error) & (size > 0), -1.0, 1.0)
-    ratio = (sign * ratio).clamp_min(LEAST_SCALE)
+    least = _LEAST_SIGNAL * _noise_levels(power, of_image, parts, is_reference)
+    is_weak = (sign * ratio <= least) & (size > 0)
+    ratio = torch.maximum(sign * ratio, least)
     differs = ((ratio - 1).abs() > (_SURE * error).clamp_min(_LEAST_DIFFERENCE)) & (size > 0)
     kept, known = of_image[~is_dark], torch.stack((power, usual * sign[of_image] * cross), dim=1)[~is_dark]
     reference = known[is_reference[kept]]
-    for number in torch.nonzero(differs & (ratio > LEAST_SCALE)).flatten().tolist():
+    for number in torch.nonzero(differs & ~is_weak).flatten().tolist():
         weak, strong = sorted((known[kept == number], reference), key=_scale_of)
         differs[number] = not _is_diluted(weak, strong)
-    return GreyScales(sign * torch.where(differs, ratio, 1.0), dark, part)
+    return GreyScales(sign * torch.where(differs, ratio, 1.0), dark, part, is_weak & differs)
+
+
+def _of_one_scale(parts: int, is_dark: Tensor, part: Tensor) -> GreyScales:
+    ones = torch.ones(parts, dtype=torch.float64)
+    return GreyScales(ones, is_dark, part, is_weak=ones < 1)
+
+
+def _noise_levels(power: Tensor, part: Tensor, parts: int, is_reference: Tensor) -> Tensor:
+    """Deviation of the noise in each part, over that in some (parts,) of them: the grey unit of sets like each other.
+
+    The power (n,) of one and the same mean, over the noise of each image, tells.
+    """
+    total, size = _sums(power, part, parts), torch.bincount(part, minlength=parts)
+    usual = total[is_reference].sum() / size[is_reference].sum()
+    return (usual * size / total.clamp_min(1e-30)).sqrt()
 
 
 def _scale_of(evidence: Tensor) -> float:

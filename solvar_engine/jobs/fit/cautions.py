@@ -59,7 +59,7 @@ def cautions_of(
     return [
         *_of_outliers(job, halves),
         *(_of_spread(halves) if has_mean else ()),
-        *_of_contrasts(halves, contrast),
+        *_of_contrasts(halves, contrast * images.image_scale.abs()),  # other grey values and noise alike are said
         *(_of_resolution(images, halves) if has_mean else ()),
         *(_of_power(halves, components) if has_mean else ()),
         *_of_frames(job, halves, components, z),

@@ -11,7 +11,7 @@ from torch import Tensor
 from solvar_engine.contract.words import counted
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
-from solvar_engine.estimation.judging.grey_scales import LEAST_SCALE, GreyScales, find_grey_scales
+from solvar_engine.estimation.judging.grey_scales import GreyScales, find_grey_scales
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.reconstruction.mean import ONE_SIDED
 
@@ -58,7 +58,7 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
         one, two = (half[~found.is_dark[half]] for half in job.inputs.halves)
         job = replace(job, inputs=replace(job.inputs, halves=(one, two)))
     if bool((found.scale != 1).any()):
-        job.add_cautions(list(sentences_of_scales(found.scale, part[rows], names)))
+        job.add_cautions(list(sentences_of_scales(found.scale, found.is_weak, part[rows], names)))
         source = source.with_grey_scale(found.scale[part])
     return job, source
 
@@ -145,11 +145,10 @@ def sentence_of_dark_images(
     )
 
 
-def sentences_of_scales(scale: Tensor, part: Tensor, names: list[str]) -> Iterator[str]:
+def sentences_of_scales(scale: Tensor, is_weak: Tensor, part: Tensor, names: list[str]) -> Iterator[str]:
     """Say which parts differ from the largest one of those that have the usual scale, and what is done about it."""
     size = torch.bincount(part, minlength=len(scale))
     reference = names[int((size * (scale == 1)).argmax())]
-    is_weak = scale.abs() <= LEAST_SCALE
     kinds = (
         ((scale != 1) & (scale > 0) & ~is_weak, "is {} times that in {}: images are compared on one scale"),
         ((scale < 0) & ~is_weak, "is {} times that in {}, of the other sign: these images are turned"),

@@ -75,11 +75,11 @@ def on_one_scale(
         evidence[:, 1] *= -1  # the sign of all is found later
     piece = cut_at_steps(evidence, part, used)
     part, names = piece, names_of_pieces(piece, part, names, stack)
-    scale = scales_of_parts(evidence, part, used, len(names)).scale
-    if bool((scale != 1).any()):
+    scales = scales_of_parts(evidence, part, used, len(names))
+    if bool((scales.scale != 1).any()):
         of_images = part[stack.each_image_once(torch.arange(len(stack)))]
-        cautions += sentences_of_scales(scale, of_images, names)
-    source = source.with_grey_scale(sign * scale[part]) if cautions else source
+        cautions += sentences_of_scales(scales.scale, scales.is_weak, of_images, names)
+    source = source.with_grey_scale(sign * scales.scale[part]) if cautions else source
     return source, cautions, bool((sign < 0).any())
 
 

@@ -48,6 +48,27 @@ def test_more_noise_at_the_same_signal_is_another_scale_of_nothing() -> None:
     assert find_grey_scales(source, HALVES, part).scale.tolist() == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("factor", [1000.0, 100.0, 0.001])
+@pytest.mark.parametrize("sizes", [(260, 140), (140, 260), (40, 360)])
+def test_grey_values_of_another_unit_are_no_weak_signal(factor: float, sizes: tuple[int, int]) -> None:
+    """Signal and noise are as many times as strong: whitened, the transfer function alone tells."""
+    part, source = parts(*sizes), images_of(torch.ones(IMAGES))
+    source.ctf[part == 1] /= factor
+    found = find_grey_scales(source, HALVES, part)
+    assert float(found.scale[1] / found.scale[0]) == pytest.approx(factor, rel=0.05)
+    assert 1.0 in found.scale.tolist() and not bool(found.is_weak.any()) and not bool(found.is_dark.any())
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0, 0.001])
+def test_a_part_without_signal_beside_its_noise_is_weak_in_any_unit(unit: float) -> None:
+    part = parts(250, 150)
+    source = images_of(torch.tensor([1.0, 0.0])[part])
+    source.ctf[250:] /= unit
+    found = find_grey_scales(source, HALVES, part)
+    assert found.is_weak.tolist() == [False, True]
+    assert found.scale.tolist() == pytest.approx([1.0, 0.05 * unit], rel=0.1)
+
+
 def test_images_of_one_scale_in_many_small_parts_stay_as_they_are() -> None:
     part = torch.arange(IMAGES) // 3
     contrast = 1 + 0.15 * torch.randn(IMAGES, generator=torch.Generator().manual_seed(3))
@@ -134,12 +155,6 @@ def test_a_part_of_one_half_set_only_is_compared_with_the_other() -> None:
     part = torch.arange(IMAGES) % 4 // 3  # in the second half-set, of which it is a half
     found = find_grey_scales(images_of(torch.tensor([1.0, 3.0])[part]), HALVES, part)
     assert found.scale.tolist() == pytest.approx([1.0, 3.0], rel=0.05)
-
-
-def test_a_part_without_the_molecule_keeps_a_small_scale_and_its_sign() -> None:
-    part = parts(250, 150)
-    found = find_grey_scales(images_of(torch.tensor([1.0, 0.0])[part]), HALVES, part)
-    assert float(found.scale[1]) == 0.05
 
 
 def test_a_part_is_cut_where_its_signal_changes() -> None:

@@ -20,7 +20,7 @@ ONES, OF_SECOND = torch.ones(2, 9), torch.tensor([[1.3], [0.25]])
 
 def said(
     contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, noise_outside=None, inner_noise=None, has_mean=True,
-    **halves,
+    image_scale=None, **halves,
 ):  # fmt: skip
     """Cautions of a fit that is ordinary in all that is not given."""
     ordinary = {
@@ -44,8 +44,11 @@ def said(
     inputs = Some(stack=stack, halves=(torch.arange(3, COUNT, 2), torch.arange(4, COUNT, 2)))  # three were left out
     job = Some(asked_rank=rank, tried_rank=2, inputs=inputs, pixel_size=3.0)
     noise = ordinary["noise"] if noise_outside is None else noise_outside
-    images = Some(box_size=16, input_box=input_box, pixel_size=3.0, noise_variance=noise, inner_noise=inner_noise)
     contrast = torch.ones(COUNT) if contrast is None else contrast
+    images = Some(
+        box_size=16, input_box=input_box, pixel_size=3.0, noise_variance=noise, inner_noise=inner_noise,
+        image_scale=torch.ones(COUNT) if image_scale is None else image_scale,
+    )  # fmt: skip
     components = Some(eigenvalues=torch.tensor(eigenvalues), eigenvolumes=MEAN.flip(1)[None] / MEAN.norm())
     return cautions_of(job, images, fit, components, Z, contrast, has_mean)
 
@@ -70,6 +73,7 @@ def test_an_ordinary_fit_needs_no_word():
     assert said(contrasts(*[1.0] * 7, -2.0)) == []  # an outlier's contrast means nothing
     assert said(spread=PoseSpread(0.052, 1.0)) == said(outliers=7) == []
     assert said(fsc=torch.full((8,), 0.9)) == []  # as far as the images go
+    assert said(contrasts(5.0), image_scale=1 / contrasts(5.0)) == []  # five times the noise, too
 
 
 @pytest.mark.parametrize(

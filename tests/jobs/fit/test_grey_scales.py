@@ -196,7 +196,8 @@ def test_an_image_counts_once_in_however_many_orientations(hinge, tmp_path, monk
         seen.update(halves=halves)
         is_dark = torch.zeros(len(part), dtype=torch.bool)
         is_dark[0] = True
-        return GreyScales(torch.tensor([1.0, 0.5]), is_dark, (torch.arange(len(part)) >= len(part) // 2).long())
+        piece = (torch.arange(len(part)) >= len(part) // 2).long()
+        return GreyScales(torch.tensor([1.0, 0.5]), is_dark, piece, is_weak=torch.zeros(2, dtype=torch.bool))
 
     monkeypatch.setattr(grey_scales, "find_grey_scales", found)
     particles = str(hinge.path / "particles.star")
@@ -216,16 +217,17 @@ def test_an_image_counts_once_in_however_many_orientations(hinge, tmp_path, monk
 
 def test_sentences_count_images_and_name_the_largest_parts():
     part = torch.repeat_interleave(torch.arange(6), torch.tensor([50, 10, 20, 5, 7, 8]))
-    scale = torch.tensor([1.0, 2.0, 2.2, 2.4, 3.0, 0.05])
-    first, second = sentences_of_scales(scale, part, [f"part {number}" for number in range(6)])
-    assert first.startswith("The signal of 42 images (part 2, part 1, part 4 and 1 other part) is 2 to 3 times that in")
+    scale = torch.tensor([1.0, 2.0, 0.001, 2.4, 3.0, 50.0])
+    first, second = sentences_of_scales(scale, scale == 50, part, [f"part {number}" for number in range(6)])
+    assert first.startswith("The signal of 42 images (part 2, part 1, part 4 and 1 other part) is 0.001 to 3 times")
     assert second.startswith("The signal of 8 images (part 5) is hardly there")
 
 
 def test_scales_are_told_beside_a_part_that_has_the_usual_one():
     """The largest of these, though not of all: that is of the other sign itself."""
     part = torch.repeat_interleave(torch.arange(4), torch.tensor([30, 10, 29, 20]))
-    (sentence,) = sentences_of_scales(torch.tensor([-1.0, 1.0, 1.0, 1.0]), part, list("abcd"))
+    scale = torch.tensor([-1.0, 1.0, 1.0, 1.0])
+    (sentence,) = sentences_of_scales(scale, scale == 0, part, list("abcd"))
     assert sentence == "The signal of 30 images (a) is -1 times that in c, of the other sign: these images are turned"
 
 
