@@ -124,7 +124,8 @@ def sentences_of_frames(
         rows = stack.each_image_once(torch.nonzero(members).flatten())
         images = f"{counted(len(rows), 'image')} of {stack.path} ({_where(members, stack)})"
         agree = f"the means agree by {float(before):.2f}, in one frame by {float(after):.2f}"
-        if asked == "auto" and not is_mended[number]:
+        is_left = asked == "auto" and not is_mended[number]
+        if is_left and is_mixed(members, stack):
             yield (
                 f"{images} {'shows' if len(rows) == 1 else 'show'} the molecule {in_words(frame, stack.pixel_size)}"
                 f" against the others ({agree}): taken for a motion; if it is none and lists of two refinements were"
@@ -132,6 +133,8 @@ def sentences_of_frames(
             )
             continue
         done = "they are left there, as asked for"
+        if is_left:
+            done = "they are left there, as a molecule may move like that: give --one-frame yes if it has not"
         if is_mended[number]:
             done = "they are brought into that of the others, which --one-frame no prevents"
         yield (

@@ -180,6 +180,13 @@ def test_what_may_be_a_motion_is_not_said_to_be_anything_else(hinge):
     )
 
 
+def test_a_block_of_the_list_is_said_to_be_as_after_joining(hinge):
+    stack, members = ParticleStack.from_star(hinge.particles), torch.arange(PARTICLES) >= FIRST
+    (said,) = sentences_of_frames(in_a_near_frame(members), stack, "auto", torch.tensor([False]))
+    assert said.startswith(f"The poses of {PARTICLES - FIRST} images") and "as after joining refinements" in said
+    assert "they are left there, as a molecule may move like that" in said
+
+
 def test_images_all_over_a_list_are_told_from_parts_of_it(hinge):
     row, stack = torch.arange(PARTICLES), ParticleStack.from_star(hinge.particles)
     assert is_mixed(row % 2 == 0, stack) and is_mixed(row * 7 % 11 < 4, stack)
