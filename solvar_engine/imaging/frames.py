@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import pi
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from solvar_engine.imaging.fourier import fourier_crop_volume
-from solvar_engine.imaging.rotation import rotvec_to_rotation
+from solvar_engine.imaging.rotation import rotation_to_rotvec, rotvec_to_rotation
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.so3_grid import rotations_for_spacing, super_fibonacci
 from solvar_engine.imaging.types import Pose
@@ -143,7 +144,8 @@ def _polished(
 
 
 def best_frame(
-    volume: NDArray[np.floating], reference: NDArray[np.floating], mask: NDArray[np.floating], pixel_size: float
+    volume: NDArray[np.floating], reference: NDArray[np.floating], mask: NDArray[np.floating], pixel_size: float,
+    largest_turn: float = pi,
 ) -> Frame:
     """Find the hand, turn and move by which two maps of one molecule agree best.
 
@@ -155,16 +157,20 @@ def best_frame(
     volume, reference, mask : ndarray, shape (z, y, x)
     pixel_size : float
         Angstrom.
+    largest_turn : float
+        Radians. Below a half turn, only turns of the same hand are tried, up to this one.
     """
     box_size = min(volume.shape[-1], _SEARCHED_BOX)
     size = pixel_size * volume.shape[-1] / box_size
     cropped, target = (_cropped(part * mask, box_size) for part in (volume, reference))
     is_compared = _cropped(mask, box_size) > _OUTSIDE
     own, place = _centre(cropped), _centre(target)
-    turns = super_fibonacci(rotations_for_spacing(_SPACING_DEG))
+    turns, hands = super_fibonacci(rotations_for_spacing(_SPACING_DEG)), [False, True]
+    if largest_turn < pi:
+        turns, hands = turns[rotation_to_rotvec(turns).norm(dim=1) <= largest_turn], [False]
     offset = _voxels(box_size)[is_compared] - place  # from the centre of the reference
     tried = []
-    for is_mirrored in (False, True):
+    for is_mirrored in hands:
         sign = -1.0 if is_mirrored else 1.0
         values = torch.cat([_sampled(cropped, sign * turn, offset, own) for turn in turns.float().split(_CHUNK)])
         score = values @ target[is_compared] / values.norm(dim=1).clamp_min(1e-30)

@@ -6,6 +6,7 @@ from itertools import permutations, product
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
@@ -139,10 +140,25 @@ def grown(mask: Tensor, margin_px: float) -> Tensor:
 
 def distance_of_centres(volume: Tensor, mask: Tensor, pixel_size: float) -> float:
     """Distance, Angstrom, from the centre of a mask to that of a molecule's density; as `share_of_density`."""
-    smooth, level = _smooth_density(volume, pixel_size)
-    density = (smooth * _bodies(smooth, level).to(smooth.device)).cpu().double().numpy()
+    density = _dense_bodies(volume, pixel_size)
     centres = [np.array(ndimage.center_of_mass(values)) for values in (density, mask.cpu().double().numpy())]
     return float(np.linalg.norm(centres[0] - centres[1])) * pixel_size
+
+
+def is_off_centre(volume: Tensor, pixel_size: float) -> bool:
+    """Whether a density (z, y, x) is farther from the middle of its box than it is large (radius of gyration)."""
+    density = _dense_bodies(volume, pixel_size)
+    weight = density / max(float(density.sum()), 1e-30)
+    place = np.stack(np.meshgrid(*[np.arange(len(volume)) - len(volume) // 2] * 3, indexing="ij"))
+    centre = (place * weight).sum(axis=(1, 2, 3))
+    spread = float((((place - centre[:, None, None, None]) ** 2).sum(axis=0) * weight).sum())
+    return float((centre**2).sum()) > spread
+
+
+def _dense_bodies(volume: Tensor, pixel_size: float) -> NDArray[np.float64]:
+    """The density at low resolution, of bodies of relevant size; nothing elsewhere."""
+    smooth, level = _smooth_density(volume, pixel_size)
+    return (smooth * _bodies(smooth, level).to(smooth.device)).cpu().double().numpy()
 
 
 def _smooth_density(volume: Tensor, pixel_size: float) -> tuple[Tensor, float]:

@@ -40,6 +40,17 @@ def test_any_frame_is_found(is_mirrored):
     assert float((found.move - MOVE).norm()) < 0.1
 
 
+def test_only_small_turns_of_the_same_hand_are_tried_if_that_is_asked_for():
+    turn = rotvec_to_rotation(torch.tensor([[0.3, -0.2, 0.3]], dtype=torch.float64))[0]
+    for frame in (Frame(turn, MOVE, False), Frame(turn, MOVE, True)):
+        volume, reference = blobs(places_in(frame)), blobs(PLACES)
+        found = best_frame(volume, reference, np.ones_like(volume), PIXEL_SIZE, largest_turn=0.8)
+        assert not found.is_mirrored
+        if not frame.is_mirrored:
+            assert float(angular_distance_deg(found.rotation[None], turn[None])) < 1.0
+            assert float((found.move - MOVE).norm()) < 0.1
+
+
 def projection(places, pose, row):
     """Where the blobs of a map appear in an image: RELION's A x less the origin, Angstrom."""
     seen = PIXEL_SIZE * places @ pose.rotation[row].double().numpy()[:, :2]

@@ -10,6 +10,7 @@ from solvar_engine.imaging.masks import (
     automatic_mask,
     distance_of_centres,
     grown,
+    is_off_centre,
     real_radius,
     share_of_density,
     soft_edge,
@@ -98,6 +99,11 @@ def test_grown_mask_holds_what_is_within_the_margin() -> None:
     near = grown(mask, 2.0)
     squared = (torch.stack(torch.meshgrid(*[torch.arange(9) - 4] * 3, indexing="ij")) ** 2).sum(dim=0)
     torch.testing.assert_close(near, (squared <= 4).float())
+
+
+def test_a_part_that_is_left_of_a_molecule_is_off_the_centre() -> None:
+    assert is_off_centre(sphere_mask(32, 4).roll((5, -4), (0, 2)), 3.0)
+    assert not is_off_centre(sphere_mask(32, 8).roll((3, -2), (0, 2)), 3.0)
 
 
 def test_distance_of_centres_is_that_of_density_and_mask() -> None:

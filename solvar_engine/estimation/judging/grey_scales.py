@@ -21,7 +21,7 @@ from solvar_engine.estimation.judging.signs import signs_of_images
 from solvar_engine.estimation.model.contrast import contrast_variance
 from solvar_engine.imaging.types import BatchSource
 from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
-from solvar_engine.reconstruction.mean import estimate_mean, filtered_halves, one_sidedness
+from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean, filtered_halves, one_sidedness
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 
 _LEAST_SIGNAL = 0.05  # over the noise, of that in other parts: images with less hold none
@@ -53,7 +53,7 @@ class GreyScales:
     is_weak : Tensor, shape (parts,), bool
         Parts whose signal is hardly there beside their noise: their scale is what they have at most.
     is_known : bool
-        Whether there is a mean to compare with. All scales are 1 if there is none.
+        Whether there is a mean to compare with. All scales are 1 if there is none, and no image is dark.
     one_sidedness : float
         Of that mean: near +1 or -1 if it is a molecule's density, near 0 if it has as much of either sign, as the
         difference of two states does.
@@ -120,7 +120,8 @@ def _scales_in_rounds(
         of_part = starts_with_part and is_first
         kept = ~found.is_dark & ((part == reference) | (not of_part))
         scaled = low.scaled(sign if sign is not None and is_first else found.scale[part].float())
-        means = _filtered_means(scaled, [half[kept[half]] for half in halves], options)
+        mean = _mean_of(scaled, [half[kept[half]] for half in halves], options)
+        means = filtered_halves(mean)
         for half, of_half in zip(halves, _evidence_of_halves(low, halves, means, options), strict=True):
             evidence[half] = of_half
         before, found = found, low.world.agreed(scales_of_parts(evidence, part, used, len(size)))
@@ -128,12 +129,18 @@ def _scales_in_rounds(
         settled = float(change) < _CHANGE and torch.equal(found.is_dark, before.is_dark)
         if settled and not (is_first and (sign is not None or (of_part and len(size) > 1))):
             break
+    if not mean.significance() > _SURE:  # signs of some noise would be told by some other noise
+        found = _nothing_known(len(size), part)
     return low.world.agreed(replace(found, one_sidedness=one_sidedness(means[0] + means[1]))), evidence
 
 
-def _filtered_means(source: BatchSource, halves: Sequence[Tensor], options: SliceOptions) -> tuple[Tensor, Tensor]:
+def _mean_of(source: BatchSource, halves: Sequence[Tensor], options: SliceOptions) -> MeanEstimate:
     first, second = source.world.of_halves(lambda half: accumulate_normal_equations(source, halves[half], options))
-    return filtered_halves(estimate_mean(first, second, world=source.world))
+    return estimate_mean(first, second, world=source.world)
+
+
+def _nothing_known(parts: int, part: Tensor) -> GreyScales:
+    return replace(_of_one_scale(parts, torch.zeros(len(part), dtype=torch.bool), part), is_known=False)
 
 
 def _evidence_of_halves(
@@ -188,9 +195,10 @@ def scales_of_parts(evidence: Tensor, part: Tensor, used: Tensor, parts: int) ->
     weight = ~is_dark / (1 / power + spread * centre.square())
     precision = _sums(weight, of_image, parts)
     average = usual * _sums(weight * own, of_image, parts) / precision.clamp_min(1e-30)
-    whole, dark = _pooled(average, precision, is_reference), torch.zeros(len(part), dtype=torch.bool)
+    whole = _pooled(average, precision, is_reference)
     if not whole > _SURE * float(precision[is_reference].sum()) ** -0.5:
-        return replace(_of_one_scale(parts, dark, part), is_known=False)
+        return _nothing_known(parts, part)
+    dark = torch.zeros(len(part), dtype=torch.bool)
     dark[used] = is_dark
     is_reference &= average > -_SURE * precision.clamp_min(1e-30) ** -0.5
     whole = _pooled(average, precision, is_reference)

@@ -45,6 +45,7 @@ _AS_ONE_AFAR = 0.85  # agreement where no motion leads: the states of each frame
 _MOST_SEARCHES = 2  # that find nothing, for a way to part a list
 _CLASSES, _CLASSIFIED = 8, 1_000  # and images of each half-set that are put into them
 _FAR_RAD = radians(45.0)  # turns between states are smaller
+_AS_LIKELY = 0.7  # of what images gain in a far frame, in a near one: 0.3 at most if it is true, 1 and more if not
 _SHELL_OF_ENDS, _RESOLVED_END, _ONE_MOLECULE = 16, 0.5, 0.85  # of the ends of a component, whose noise is not known
 _ROUNDS_OF_CLUSTERS = 10
 _CHANGE, _IMAGES = 20.0, 5.0  # log-likelihood that a change of frame costs, and of so many images what frames gain
@@ -191,10 +192,14 @@ def _found_frames(parts: _Parts, rows: Tensor, part: Tensor) -> OtherFrames:
     if int(parts.sizes(followed).argmax()) > 0:  # the largest part is not in the frame of most
         frames, followed = parts.frames(rows, followed)
     of_most = parts.mean(followed == 0) if frames else None
+    if of_most is None:
+        return found
+    frames = parts.distinct_frames(rows, followed, frames, of_most)
+    followed = parts.followed(rows, part, of_most, frames)
     for number, start in enumerate(frames, start=1):
         members = followed == number
         mean = parts.mean(members)
-        if mean is None or of_most is None:
+        if mean is None:
             continue
         frame = polished(start, *_compared(mean, of_most))
         before, after = mean.agreement(of_most), mean.in_frame(frame).agreement(of_most)
@@ -276,19 +281,50 @@ class _Parts:
 
     def frames(self, rows: Tensor, part: Tensor) -> tuple[list[Frame], Tensor]:
         """Frames beside that of the largest part, and the one of each image: 0 for that, and for all but ``rows``."""
-        followed, size = torch.zeros_like(part), self.sizes(part)
+        size = self.sizes(part)
         of_most, *of_others = (
             self.mean(part == number, len(size)) for number in size.argsort(descending=True).tolist()
         )
         known = [mean for mean in of_others if mean is not None]
         frames = [] if of_most is None else _frames_of(known, of_most, also_near=self.is_in_order)
-        if of_most is not None and frames:
-            rows = rows[part[rows].argsort(stable=True)]
-            gain = torch.stack([self.evidence(rows, of_most, frame) for frame in (Frame.same(), *frames)], dim=1)
-            followed[rows] = (
-                torch.from_numpy(followed_frames(gain.numpy())) if self.is_in_order else gain.argmax(dim=1)
-            )
-        return frames, followed
+        if of_most is None or not frames:
+            return [], torch.zeros_like(part)
+        return frames, self.followed(rows, part, of_most, frames)
+
+    def followed(self, rows: Tensor, part: Tensor, of_most: _PartMean, frames: list[Frame]) -> Tensor:
+        """Frame of each image (n,): 0 for that of most, and for all but ``rows``, else one more than its place."""
+        followed, rows = torch.zeros_like(part), rows[part[rows].argsort(stable=True)]
+        gain = torch.stack([self.evidence(rows, of_most, frame) for frame in (Frame.same(), *frames)], dim=1)
+        followed[rows] = torch.from_numpy(followed_frames(gain.numpy())) if self.is_in_order else gain.argmax(dim=1)
+        return followed
+
+    def distinct_frames(
+        self, rows: Tensor, followed: Tensor, frames: list[Frame], of_most: _PartMean
+    ) -> list[Frame]:
+        """Frames that images (n,) are in, as their means lie best: no two that suit one mean, and near ones if they do.
+
+        What is small fits itself in many a way, if little is seen of it: a frame that no motion leads to counts only
+        where images are much likelier in it than in any other.
+        """
+        distinct: list[Frame] = []
+        for number, start in enumerate(frames, start=1):
+            mean = self.mean(followed == number)
+            if mean is None:
+                continue
+            frame, before = polished(start, *_compared(mean, of_most)), mean.agreement(of_most)
+            if _is_far(frame):
+                near = best_frame(*_compared(mean, of_most), largest_turn=_FAR_RAD)
+                if not _is_far(near) and self.are_as_likely(rows, of_most, near, frame):
+                    frame = near
+            if not any(_is_found(known, before, mean.in_frame(known).agreement(of_most)) for known in distinct):
+                distinct.append(frame)
+        return distinct
+
+    def are_as_likely(self, rows: Tensor, of_most: _PartMean, near: Frame, far: Frame) -> bool:
+        """Whether images that are in another frame than most are nearly as likely in one as in the other."""
+        same, in_near, in_far = (self.evidence(rows, of_most, frame) for frame in (Frame.same(), near, far))
+        gains = [float((gain - same).clamp_min(0).sum()) for gain in (in_near, in_far)]
+        return gains[0] > _AS_LIKELY * gains[1]
 
     def evidence(self, rows: Tensor, mean: _PartMean, frame: Frame) -> Tensor:
         """Log-likelihood (m,) of images under a mean, which they see from a frame, over that without a molecule."""
@@ -330,9 +366,12 @@ def _are_far(rotation: Tensor, is_mirrored: Tensor) -> Tensor:
     return is_mirrored | (rotation_to_rotvec(rotation).norm(dim=1) > _FAR_RAD)
 
 
+def _is_far(frame: Frame) -> bool:
+    return bool(_are_far(frame.rotation[None], torch.tensor([frame.is_mirrored])))
+
+
 def _is_found(frame: Frame, before: float, after: float) -> bool:
-    is_far = _are_far(frame.rotation[None], torch.tensor([frame.is_mirrored]))
-    as_one = _AS_ONE_AFAR if bool(is_far) else AS_ONE
+    as_one = _AS_ONE_AFAR if _is_far(frame) else AS_ONE
     return before < _ALIKE and after > as_one and 1 - after < _LEFT * (1 - before)
 
 

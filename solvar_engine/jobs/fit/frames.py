@@ -23,7 +23,7 @@ from solvar_engine.estimation.judging.other_frames import (
 from solvar_engine.imaging.frames import Frame
 from solvar_engine.imaging.rotation import rotation_to_rotvec
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.fit.job import FitJob
+from solvar_engine.jobs.fit.job import FitJob, LeftFrame
 from solvar_engine.jobs.pose_doubts import BLOCKS, listed, named_parts, row_blocks
 
 _MOST_PARTS = 16  # that are looked at: lists that were joined are few
@@ -32,13 +32,14 @@ _IMAGES_A_BLOCK = 2.5 * FEWEST
 _STATES_DIFFER = ", the more so as their states differ as well, of which a part may be taken for the frame"
 _SEED = 15
 _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
+_LEAST_IN_PART, _UNEVEN = 50, 0.5  # images of a part, and by how much shares in parts differ where a list was joined
 
 
 def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
     """Find parts whose images see the molecule in another frame than most, and bring their poses into that one.
 
-    If that is not wanted it is only said. If the molecule may have moved as a whole between them, what could be said is
-    kept in the job until more is known.
+    If that is not wanted it is only said. If the molecule may have moved as a whole between them, it is taken for that,
+    and what could be said is kept in the job until more is known.
 
     Returns
     -------
@@ -68,9 +69,14 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
     asked = job.params.one_frame
     is_mended = found.is_far if asked == "auto" else torch.full_like(found.is_mirrored, asked == "yes")
     sentences = list(sentences_of_frames(found, stack, asked, is_mended))
-    is_open = ~is_mended & (asked == "auto")  # other doubts may explain more
+    is_open = (~is_mended & (asked == "auto")).tolist()  # other doubts may explain more
     job.add_cautions([one for one, later in zip(sentences, is_open, strict=True) if not later], come_first=True)
-    job = replace(job, left_frames=tuple(one for one, later in zip(sentences, is_open, strict=True) if later))
+    left = (
+        LeftFrame(sentence, is_mixed(found.of_image == number, stack))
+        for number, (sentence, later) in enumerate(zip(sentences, is_open, strict=True), start=1)
+        if later
+    )
+    job = replace(job, left_frames=tuple(left))
     found = found.only(is_mended)
     if not len(found):
         return job, source
@@ -116,17 +122,43 @@ def sentences_of_frames(
         members = found.of_image == number + 1
         frame, before, after = found.frame(number), found.agreement[number], found.agreement_in_frame[number]
         rows = stack.each_image_once(torch.nonzero(members).flatten())
-        done = "they are brought into that of the others, which --one-frame no prevents"
-        if not is_mended[number]:
-            done = "they are left there, as asked for"
-            if asked == "auto":
-                done = "they are left there, as a molecule may move like that: give --one-frame yes if it has not"
+        images = f"{counted(len(rows), 'image')} of {stack.path} ({_where(members, stack)})"
+        agree = f"the means agree by {float(before):.2f}, in one frame by {float(after):.2f}"
+        is_left = asked == "auto" and not is_mended[number]
+        if is_left and is_mixed(members, stack):
+            yield (
+                f"{images} {'shows' if len(rows) == 1 else 'show'} the molecule {in_words(frame, stack.pixel_size)}"
+                f" against the others ({agree}): taken for a motion; if it is none and lists of two refinements were"
+                " joined, give --one-frame yes"
+            )
+            continue
+        done = "they are left there, as asked for"
+        if is_left:
+            done = "they are left there, as a molecule may move like that: give --one-frame yes if it has not"
+        if is_mended[number]:
+            done = "they are brought into that of the others, which --one-frame no prevents"
         yield (
-            f"The poses of {counted(len(rows), 'image')} of {stack.path} ({_where(members, stack)}) are in another"
-            f" frame than those of the others, {in_words(frame, stack.pixel_size)}, as after joining refinements (the"
-            f" means agree by {float(before):.2f}, in one frame by {float(after):.2f}): {done};"
+            f"The poses of {images} are in another frame than those of the others,"
+            f" {in_words(frame, stack.pixel_size)}, as after joining refinements ({agree}): {done};"
             f" refining all together would be more accurate{'' if float(after) > AS_ONE else _STATES_DIFFER}"
         )
+
+
+def is_mixed(members: Tensor, stack: ParticleStack) -> bool:
+    """Whether some images (n,), bool, are all over a list: in no group, file, half-set or block of it much more often.
+
+    Lists that were joined are told by one of these; states of one molecule are not.
+    """
+    rows = np.arange(len(stack))
+    ways = [part for _, part in (*named_parts(stack, rows), *row_blocks(stack, rows))]
+    if stack.random_subset is not None:
+        ways.append(stack.random_subset.numpy())
+    for part in ways:
+        size, inside = np.bincount(part), np.bincount(part[members.numpy()], minlength=int(part.max()) + 1)
+        share = (inside / np.maximum(size, 1))[size >= _LEAST_IN_PART]
+        if len(share) > 1 and np.ptp(share) > _UNEVEN:
+            return False
+    return True
 
 
 def in_words(frame: Frame, pixel_size: float) -> str:

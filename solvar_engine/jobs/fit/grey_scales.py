@@ -25,8 +25,8 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
     """Find parts whose signal has another scale or sign than most; single images of the other sign are left out.
 
     An image counts once, in however many orientations it is seen.
-    If nearly half of all have it and what they share is no density of one sign, they are states whose mean was
-    subtracted, each the opposite of the other: these are taken as they are, as are all if the user says so.
+    If what they share is no density of one sign, they are states whose mean was subtracted, each the opposite of the
+    other, however few show it surely: these are taken as they are. So are nearly equal numbers if the user says so.
 
     Returns
     -------
@@ -48,7 +48,8 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
     rows = stack.each_image_once(torch.arange(len(stack)))
     dark_share = float(found.is_dark[torch.cat(job.inputs.halves)].float().mean())
     are_many = dark_share > _MOST_DARK
-    if are_many and (abs(found.one_sidedness) < ONE_SIDED or job.params.invert_contrast != "auto"):
+    is_density = abs(found.one_sidedness) >= ONE_SIDED
+    if dark_share > 0 and not is_density or are_many and job.params.invert_contrast != "auto":
         job.add_cautions([sentence_of_opposites(found.is_dark[rows])])
         return replace(job, has_opposites=True), source
     if dark_share > 0:
@@ -115,10 +116,14 @@ def block_of(members: Tensor, stack: ParticleStack) -> str:
 
 def sentence_of_opposites(is_dark: Tensor) -> str:
     """Say that the images show two opposites, and what that may be."""
+    surely, count = int(is_dark.sum()), len(is_dark)
+    how_many = f"About half of the images ({surely} of {count} surely)"
+    if surely <= _MOST_DARK * count:
+        how_many = f"At least {surely} of {counted(count, 'image')}"
     return (
-        f"{counted(int(is_dark.sum()), 'image shows', 'images show')} the opposite of what the other"
-        f" {int((~is_dark).sum())} show, as if the mean was subtracted and two states are left: they are taken as they"
-        " are; if instead the molecule is dark in some images and bright in others, multiply those of one kind by -1"
+        f"{how_many} show the opposite of what the others show, as if the mean was subtracted and two states are left:"
+        " they are taken as they are; if instead the molecule is dark in some images and bright in others, multiply"
+        " those of one kind by -1"
     )
 
 

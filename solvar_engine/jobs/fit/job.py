@@ -30,6 +30,14 @@ DEFAULT_SCHEDULE = Schedule()
 
 
 @dataclass(frozen=True)
+class LeftFrame:
+    """What is said of images that are left in a frame that may be a motion, and whether they are all over the list."""
+
+    sentence: str
+    is_mixed: bool
+
+
+@dataclass(frozen=True)
 class FitJob:
     """One fit: what was asked for, what was read, and where its files and its progress go.
 
@@ -48,8 +56,8 @@ class FitJob:
         Processes that share the images; the first one writes all files.
     has_opposites : bool
         Nearly as many images show something as show its opposite, so that the mean tells nothing.
-    left_frames : tuple of str
-        Sentences about images that may be in another frame, and were left there.
+    left_frames : tuple of LeftFrame
+        Images that may be in another frame, or have moved, and were left there.
     """
 
     params: FitParams
@@ -61,7 +69,7 @@ class FitJob:
     tried_rank: int
     world: World = ALONE
     has_opposites: bool = False
-    left_frames: tuple[str, ...] = ()
+    left_frames: tuple[LeftFrame, ...] = ()
 
     @classmethod
     def start(

@@ -17,7 +17,7 @@ from solvar_engine.distributed.world import Share
 from solvar_engine.estimation.alternation.means import HalfSetEquations, half_set_equations
 from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.given_poses import mean_and_error
-from solvar_engine.imaging.masks import BALL, automatic_mask, share_of_density, sphere_mask
+from solvar_engine.imaging.masks import BALL, automatic_mask, is_off_centre, share_of_density, sphere_mask
 from solvar_engine.imaging.symmetry import asymmetric_unit, symmetry_operators
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
 from solvar_engine.jobs.fit.conventions import better_convention
@@ -231,7 +231,8 @@ def _examined(
     if job.has_opposites:  # that is said
         return ImageDecisions(source.sign, source.grey_unit), []
     if not is_resolved:
-        return ImageDecisions(source.sign, source.grey_unit), [unresolved_mean(job), *job.left_frames]
+        left = (one.sentence for one in job.left_frames)
+        return ImageDecisions(source.sign, source.grey_unit), [unresolved_mean(job), *left]
     evidence = evidence_of_poses(job, source, mean)
     gain, error = mean_and_error(evidence.orientation_gain)
     logger.info("Poses: log-likelihood gain %.2f +- %.2f an image over orientations of other images", gain, error)
@@ -239,9 +240,23 @@ def _examined(
     if job.world.agreed(may_be_of_another_convention(evidence)):
         convention = better_convention(source, job.inputs.halves, job.projector_options)
     of_poses = pose_cautions(evidence, job.inputs.stack, convention, asks_readings=not doubts_ctf)
-    of_poses = with_frames(of_poses, job.left_frames)
+    of_poses = _beside_motions(job, mean.mean, of_poses)
     cautions = [*symmetry_cautions(job, source, mean), *of_poses, *mask_cautions(job, mean)]
     return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence)), cautions
+
+
+def _beside_motions(job: FitJob, mean: Tensor, doubts: list[str]) -> list[str]:
+    """Doubts about poses, or frames that were left; only logged is what is nothing else than a motion.
+
+    That is one of images all over the list, of a part of a molecule: a whole one is at the centre, where it was put.
+    """
+    said = with_frames(doubts, [one.sentence for one in job.left_frames])
+    is_part = job.world.agreed(is_off_centre(mean.cpu(), job.pixel_size))
+    of_motion = {one.sentence for one in job.left_frames if one.is_mixed and is_part}
+    for one in said:
+        if one in of_motion:
+            logger.info(one)
+    return [one for one in said if one not in of_motion]
 
 
 def _asymmetric_unit(job: FitJob, mean: Tensor) -> Tensor | None:

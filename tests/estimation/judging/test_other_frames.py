@@ -141,3 +141,46 @@ def test_a_list_whose_halves_are_as_large_ends(monkeypatch):
     halves = rows[::2], rows[1::2]
     found = other_frames.find_other_frames(source, halves, rows, (rows >= 60).long(), SliceOptions())
     assert asked == [120, 120] and len(found) == 0
+
+
+NEAR = rotvec_to_rotation(torch.tensor([[0.0, 0.3, 0.2]], dtype=torch.float64))[0]
+
+
+@pytest.mark.parametrize(("of_near", "is_far"), [(9.0, False), (3.0, True)])
+def test_a_frame_that_no_motion_leads_to_counts_only_where_it_is_much_likelier(of_near, is_far, monkeypatch):
+    """Classes of a part that has turned a little, which fits itself from the other side as well."""
+    reference = part_mean(blobs(PLACES))
+    means = [part_mean(blobs(places_in(Frame(NEAR, MOVE, False))))] * 2
+    parts = parts_of(monkeypatch, means)
+    far = Frame(NEAR @ torch.diag(torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64)), MOVE, True)
+
+    def evidence(self, rows, mean, frame):
+        gain = (10.0 if frame.is_mirrored else of_near) * (rows % 2 == 1).double()
+        return torch.zeros(len(rows)).double() if frame.move.norm() == 0 else gain
+
+    monkeypatch.setattr(other_frames._Parts, "evidence", evidence)
+    frames = parts.distinct_frames(torch.arange(60), torch.arange(60) % 2, [far], reference)
+    assert [frame.is_mirrored for frame in frames] == [is_far]
+    if not is_far:
+        assert float(angular_distance_deg(frames[0].rotation[None], NEAR[None])) < 1.0
+
+
+def test_frames_that_suit_one_mean_are_one(monkeypatch):
+    """Classes of one state begin in frames that differ by chance, and end in the same one."""
+    parts = parts_of(monkeypatch, [part_mean(blobs(places_in(Frame(NEAR, MOVE, False))))] * 3)
+    begun = [Frame(NEAR @ turn, MOVE, False) for turn in rotvec_to_rotation(0.05 * torch.eye(3).double())[:2]]
+    frames = parts.distinct_frames(torch.arange(60), torch.arange(60) % 3, begun, part_mean(blobs(PLACES)))
+    assert len(frames) == 1
+
+
+def part_mean(volume):
+    half = torch.from_numpy(volume)
+    return other_frames._PartMean(half, half, torch.ones(BOX // 2), PIXEL_SIZE)
+
+
+def parts_of(monkeypatch, means):
+    """Parts whose means are known, in their order."""
+    source, left = simulate(LinearPhantom.create(1), 60, 16).source, list(means)
+    monkeypatch.setattr(other_frames._Parts, "mean", lambda self, members, share=1: left.pop())
+    halves = source.everyone[::2], source.everyone[1::2]
+    return other_frames._Parts(source, other_frames.LowBand.of(source), halves, SliceOptions(), is_in_order=False)

@@ -17,10 +17,11 @@ from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.metadata import read_metadata
 from solvar_engine.data.particles import ParticleStack
+from solvar_engine.estimation.judging.other_frames import OtherFrames
 from solvar_engine.imaging.frames import Frame, handed
 from solvar_engine.imaging.rotation import angular_distance_deg, rotvec_to_rotation
 from solvar_engine.jobs.decisions import read_cautions
-from solvar_engine.jobs.fit.frames import settle_frames
+from solvar_engine.jobs.fit.frames import is_mixed, sentences_of_frames, settle_frames
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images
@@ -160,6 +161,40 @@ def assert_are_brought_into_one(frame, columns, hinge, tmp_path):
     assert min(float(angular_distance_deg(turn, turn[:1].expand_as(turn)).max()) for turn in turns) < 5.0
     found = [job.inputs.other_frame[frame == number].unique().tolist() for number in frame.unique().tolist()]
     assert sorted(found) == [[number] for number in range(len(found))]
+
+
+def in_a_near_frame(members):
+    """What is found of images (n,), bool, that are turned by 25 degrees."""
+    turn = rotvec_to_rotation(torch.tensor([[0.0, 0.0, np.deg2rad(25.0)]], dtype=torch.float64))[0]
+    found = OtherFrames.none(len(members))
+    return found.and_one_more(Frame(turn, torch.zeros(3).double(), False), (0.13, 1.0), members)
+
+
+def test_what_may_be_a_motion_is_not_said_to_be_anything_else(hinge):
+    stack, members = ParticleStack.from_star(hinge.particles), torch.arange(PARTICLES) % 2 == 0
+    (said,) = sentences_of_frames(in_a_near_frame(members), stack, "auto", torch.tensor([False]))
+    assert said == (
+        f"{PARTICLES // 2} images of {hinge.particles} (rows 1 to {PARTICLES - 1}, with gaps) show the molecule turned"
+        " by 25 degrees against the others (the means agree by 0.13, in one frame by 1.00): taken for a motion; if it"
+        " is none and lists of two refinements were joined, give --one-frame yes"
+    )
+
+
+def test_a_block_of_the_list_is_said_to_be_as_after_joining(hinge):
+    stack, members = ParticleStack.from_star(hinge.particles), torch.arange(PARTICLES) >= FIRST
+    (said,) = sentences_of_frames(in_a_near_frame(members), stack, "auto", torch.tensor([False]))
+    assert said.startswith(f"The poses of {PARTICLES - FIRST} images") and "as after joining refinements" in said
+    assert "they are left there, as a molecule may move like that" in said
+
+
+def test_images_all_over_a_list_are_told_from_parts_of_it(hinge):
+    row, stack = torch.arange(PARTICLES), ParticleStack.from_star(hinge.particles)
+    assert is_mixed(row % 2 == 0, stack) and is_mixed(row * 7 % 11 < 4, stack)
+    assert not is_mixed(row >= FIRST, stack) and not is_mixed((row > 100) & (row < 220), stack)
+    halves = replace(stack, metadata=replace(stack.metadata, random_subset=row % 2 + 1))
+    assert not is_mixed(row % 2 == 0, halves)
+    groups = replace(stack, metadata=replace(stack.metadata, group=row % 2, group_names=("a", "b")))
+    assert not is_mixed(row % 2 == 0, groups)
 
 
 def test_one_refinement_is_left_alone(fitted):

@@ -126,10 +126,31 @@ def test_images_of_either_sign_in_nearly_equal_numbers(choice, hinge, engine, tm
         assert "135 images show the molecule with the other sign than those beside them: left out" in caution
         assert (is_left_out == is_turned).all() and "--invert-contrast no" in caution
     else:
-        assert "135 images show the opposite of what the other 165 show, as if the mean was subtracted" in caution
+        assert caution.startswith("About half of the images (135 of 300 surely) show the opposite of what the others")
         assert not is_left_out.any()
         z = read_latents(run.latents).z[:, 0]
         assert abs(np.corrcoef(z, is_turned)[0, 1]) > 0.95
+
+
+@pytest.mark.parametrize(("dark", "said"), [(135, "About half of the images (135 of 300 surely)"), (20, "At least 20")])
+def test_opposites_are_those_of_no_density_however_few_are_sure(dark, said, hinge, tmp_path, monkeypatch):
+    """In weak images only some tell surely which of two states they show, beside a mean that was subtracted."""
+    run, is_dark = RunDir(tmp_path / "run"), torch.arange(PARTICLES) < dark
+    params = FitParams(particles=str(hinge.particles), output=str(run.path), rank=1)
+    with prepared(run, params, resume=False):
+        write_params(run, params)
+        job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
+        with closing(job.progress):
+            images = read_images(job)
+
+            def found(source, halves, part, options):
+                return GreyScales(torch.ones(1).double(), is_dark, part, one_sidedness=0.1)
+
+            monkeypatch.setattr(grey_scales, "find_grey_scales", found)
+            settled, _ = settle_grey_scales(job, images)
+    assert settled.has_opposites and sum(map(len, settled.inputs.halves)) == PARTICLES
+    (caution,) = read_cautions(run)
+    assert caution.startswith(said) and "the opposite of what the others show" in caution
 
 
 def test_rows_that_are_a_block_are_named(write_particles, tmp_path):
