@@ -304,7 +304,7 @@ def _replaced_backgrounds(
     """Find backgrounds that were replaced, in a sample of images whose boxes lie within the micrograph."""
     sample = sample_of(torch.arange(len(stack)), _BACKGROUND_IMAGES)
     table = torch.zeros(len(sample), ring_count(stack.box_size), dtype=torch.float64)
-    place = torch.searchsorted(sample, share.own(sample))
+    place = torch.searchsorted(sample.contiguous(), share.own(sample).contiguous())
     for places in place.split(max(1, _CHUNK_PIXELS // stack.box_size**2)):
         rows = sample[places]
         images = stack.images_with_faults(rows.numpy())[0]

@@ -144,7 +144,8 @@ def test_opposites_are_those_of_no_density_however_few_are_sure(dark, said, hing
             images = read_images(job)
 
             def found(source, halves, part, options):
-                return GreyScales(torch.ones(1).double(), is_dark, part, one_sidedness=0.1)
+                of_one = torch.ones(1).double()
+                return GreyScales(of_one, is_dark, part, is_weak=of_one < 1, one_sidedness=0.1)
 
             monkeypatch.setattr(grey_scales, "find_grey_scales", found)
             settled, _ = settle_grey_scales(job, images)
