@@ -53,9 +53,9 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
         job.add_cautions([sentence_of_opposites(found.is_dark[rows])])
         return replace(job, has_opposites=True), source
     if dark_share > 0:
-        job.add_cautions(
-            [sentence_of_dark_images(found.is_dark[rows], part[rows], names, block_of(found.is_dark, stack), are_many)]
-        )
+        block = block_of(found.is_dark, stack)
+        place = f" of {stack.path}" + ("" if block else f" ({_rows_of(found.is_dark, stack)})")
+        job.add_cautions([sentence_of_dark_images(found.is_dark[rows], part[rows], names, place, block, are_many)])
         one, two = (half[~found.is_dark[half]] for half in job.inputs.halves)
         job = replace(job, inputs=replace(job.inputs, halves=(one, two)))
     if bool((found.scale != 1).any()):
@@ -114,6 +114,15 @@ def block_of(members: Tensor, stack: ParticleStack) -> str:
     return f"rows {int(found[0]) + 1} to {int(found[-1]) + 1}"
 
 
+def _rows_of(members: Tensor, stack: ParticleStack) -> str:
+    """First and last row of the list that some images (n,) are, which do not follow each other."""
+    row = torch.arange(len(stack)) if stack.list_row is None else torch.from_numpy(stack.list_row)
+    found = row[members].unique()
+    if len(found) == 1:
+        return f"row {int(found[0]) + 1}"
+    return f"rows {int(found[0]) + 1} to {int(found[-1]) + 1}, with gaps"
+
+
 def sentence_of_opposites(is_dark: Tensor) -> str:
     """Say that the images show two opposites, and what that may be."""
     surely, count = int(is_dark.sum()), len(is_dark)
@@ -128,9 +137,9 @@ def sentence_of_opposites(is_dark: Tensor) -> str:
 
 
 def sentence_of_dark_images(
-    is_dark: Tensor, part: Tensor, names: list[str], block: str = "", are_many: bool = False
+    is_dark: Tensor, part: Tensor, names: list[str], place: str = "", block: str = "", are_many: bool = False
 ) -> str:
-    """Say how many images have the other sign, where in the list, if they are a block, or which parts have both signs.
+    """Say how many images have the other sign, in which list, and where: as a block, or in parts of both signs.
 
     If they are many, also that they may have been made by subtraction.
     """
@@ -142,8 +151,9 @@ def sentence_of_dark_images(
     shown = ", ".join(counts[:_SHOWN_PARTS])
     others = f" and those of {len(mixed) - _SHOWN_PARTS} other parts" if len(mixed) > _SHOWN_PARTS else ""
     among = f" (among them {shown}{others}, where images of both signs were mixed)" if mixed and len(names) > 1 else ""
+    count = int(is_dark.sum())
     return (
-        f"{counted(int(is_dark.sum()), 'image shows', 'images show')} the molecule with the other sign than "
+        f"{counted(count, 'image')}{place} {'shows' if count == 1 else 'show'} the molecule with the other sign than "
         + (f"the others ({block})" if block else f"those beside them{among}")
         + ": left out, as outliers; if they are good ones, multiply them by -1"
         + (" (or, if the mean was subtracted from all, give --invert-contrast no)" if are_many else "")

@@ -102,7 +102,7 @@ def test_dark_images_among_bright_ones_are_outliers_and_counted(hinge, engine, t
         stack.data[DARK] *= -1
     run = RunDir(tmp_path / "run")
     outcome = engine("fit", tmp_path / "data" / "particles.star", "--output", run.path, "--rank", 1)
-    assert outcome.code == 0 and f"{len(DARK)} images show the molecule with the other sign" in outcome.error
+    assert outcome.code == 0 and f"{len(DARK)} images of " in outcome.error
     particles = StarFile.read(run.particles).particles
     assert np.flatnonzero(particles.integers("solvarHalfSet") == 0).tolist() == DARK.tolist()
     assert set(DARK) <= set(np.flatnonzero(particles.integers("solvarOutlier")))
@@ -123,7 +123,8 @@ def test_images_of_either_sign_in_nearly_equal_numbers(choice, hinge, engine, tm
     assert outcome.code == 0 and GREY_SCALE not in found
     is_left_out = found.integers("solvarHalfSet") == 0
     if choice == "auto":
-        assert "135 images show the molecule with the other sign than those beside them: left out" in caution
+        assert f"135 images of {particles} (rows 1 to 300, with gaps) show the molecule" in caution
+        assert "with the other sign than those beside them: left out" in caution
         assert (is_left_out == is_turned).all() and "--invert-contrast no" in caution
     else:
         assert caution.startswith("About half of the images (135 of 300 surely) show the opposite of what the others")
@@ -232,8 +233,8 @@ def test_an_image_counts_once_in_however_many_orientations(hinge, tmp_path, monk
             settled = settle_grey_scales(job, read_images(job))[0]
     assert torch.equal(torch.cat(seen["halves"]).sort().values, 2 * torch.arange(PARTICLES))
     assert torch.equal(torch.cat(settled.inputs.halves).sort().values, torch.arange(2, 2 * PARTICLES))
-    assert [sentence.partition(" (")[0].partition(" the molecule")[0] for sentence in read_cautions(run)] == [
-        "1 image shows", f"The signal of {PARTICLES // 2} images",
+    assert [sentence.partition(" (")[0] for sentence in read_cautions(run)] == [
+        f"1 image of {particles}", f"The signal of {PARTICLES // 2} images",
     ]  # fmt: skip
 
 
@@ -261,6 +262,6 @@ def test_parts_of_either_sign_are_named():
     assert sentence.startswith("63 images show the molecule with the other sign than those beside them (among them ")
     assert "(among them 20 of 40 of c, 9 of 20 of b, where images of both signs were mixed): left out" in sentence
     assert "among them" not in sentence_of_dark_images(is_dark & (part == 0), part, list("abcd"))
-    sentence = sentence_of_dark_images(is_dark, part, list("abcd"), "rows 2 to 9", are_many=True)
-    assert sentence.startswith("63 images show the molecule with the other sign than the others (rows 2 to 9): left")
+    sentence = sentence_of_dark_images(is_dark, part, list("abcd"), " of x.star", "rows 2 to 9", are_many=True)
+    assert sentence.startswith("63 images of x.star show the molecule with the other sign than the others (rows 2 to ")
     assert sentence.endswith("(or, if the mean was subtracted from all, give --invert-contrast no)")
