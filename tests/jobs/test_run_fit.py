@@ -246,7 +246,8 @@ def test_working_box_is_a_crop_that_preserves_values(hinge, engine, tmp_path):
     overlap = directions[0] @ eigenvolumes_of(run).reshape(RANK, -1).T
     volumes, state = true_states(hinge, box_size)
     coordinate = ((volumes - mean).reshape(len(volumes), -1) @ directions[0])[state]
-    assert slope(read_latents(run.latents).z @ overlap, coordinate) == pytest.approx(1, abs=0.25)
+    # posterior means are drawn to the middle
+    assert 0.6 < slope(read_latents(run.latents).z @ overlap, coordinate) < 1.05
     np.testing.assert_allclose(
         read_csv(run.noise)["frequency"], np.arange(nyquist_shell(box_size) + 1) / (BOX * PIXEL_SIZE)
     )
@@ -539,7 +540,7 @@ def test_one_damaged_image_does_not_spoil_the_others(damage, hinge, relabelled, 
         images[10, 2, 3] = 1e9
     outcome = engine("fit", relabelled(stack=images), "--output", tmp_path / "run", "--rank", RANK)
     assert outcome.code == 0
-    is_scaled = "1 such image: each is scaled to the median" in outcome.error
+    is_scaled = "1 image of optics group opticsGroup1 differs in background deviation" in outcome.error
     is_replaced = "1 image has single pixels far beyond those around" in outcome.error
     assert (is_scaled, is_replaced) == (damage == "scaled", damage == "hot-pixel")
     assert motion_correlation(RunDir(tmp_path / "run"), hinge) > 0.85

@@ -21,7 +21,7 @@ from solvar_engine.estimation.judging.signs import signs_of_images
 from solvar_engine.estimation.model.contrast import contrast_variance
 from solvar_engine.imaging.types import BatchSource
 from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
-from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean, filtered_halves, one_sidedness
+from solvar_engine.reconstruction.mean import estimate_mean, filtered_halves, one_sidedness
 from solvar_engine.reconstruction.normal_equations import accumulate_normal_equations
 
 _LEAST_SIGNAL = 0.05  # over the noise, of that in other parts: images with less hold none
@@ -120,8 +120,7 @@ def _scales_in_rounds(
         of_part = starts_with_part and is_first
         kept = ~found.is_dark & ((part == reference) | (not of_part))
         scaled = low.scaled(sign if sign is not None and is_first else found.scale[part].float())
-        mean = _mean_of(scaled, [half[kept[half]] for half in halves], options)
-        means = filtered_halves(mean)
+        means = _filtered_means(scaled, [half[kept[half]] for half in halves], options)
         for half, of_half in zip(halves, _evidence_of_halves(low, halves, means, options), strict=True):
             evidence[half] = of_half
         before, found = found, low.world.agreed(scales_of_parts(evidence, part, used, len(size)))
@@ -129,14 +128,12 @@ def _scales_in_rounds(
         settled = float(change) < _CHANGE and torch.equal(found.is_dark, before.is_dark)
         if settled and not (is_first and (sign is not None or (of_part and len(size) > 1))):
             break
-    if not mean.significance() > _SURE:  # signs of some noise would be told by some other noise
-        found = _nothing_known(len(size), part)
     return low.world.agreed(replace(found, one_sidedness=one_sidedness(means[0] + means[1]))), evidence
 
 
-def _mean_of(source: BatchSource, halves: Sequence[Tensor], options: SliceOptions) -> MeanEstimate:
+def _filtered_means(source: BatchSource, halves: Sequence[Tensor], options: SliceOptions) -> tuple[Tensor, Tensor]:
     first, second = source.world.of_halves(lambda half: accumulate_normal_equations(source, halves[half], options))
-    return estimate_mean(first, second, world=source.world)
+    return filtered_halves(estimate_mean(first, second, world=source.world))
 
 
 def _nothing_known(parts: int, part: Tensor) -> GreyScales:

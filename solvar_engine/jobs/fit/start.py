@@ -223,13 +223,13 @@ def _examined(
     UserError
         If the images of one half-set are those of the other turned in sign.
     """
+    if job.has_opposites:  # that is said
+        return ImageDecisions(source.sign, source.grey_unit), []
     if not is_resolved and replace(mean, fsc=-mean.fsc).significance() > _RESOLVED:
         raise UserError(
             f"The half-maps of the mean of {job.params.particles} are the opposite of each other: the molecule is dark"
             " in the images of one half-set (rlnRandomSubset) and bright in the others; multiply those of one by -1."
         )
-    if job.has_opposites:  # that is said
-        return ImageDecisions(source.sign, source.grey_unit), []
     if not is_resolved:
         left = (one.sentence for one in job.left_frames)
         return ImageDecisions(source.sign, source.grey_unit), [unresolved_mean(job), *left]
