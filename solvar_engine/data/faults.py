@@ -53,7 +53,7 @@ class BadImages:
         UserError
             If there are any that matter, unless they are to be left out; or if they are most of all.
         """
-        list_row = np.arange(len(stack)) if stack.list_row is None else stack.list_row
+        list_row = stack.rows_of_list
         rows = sorted(row for row in faults if self.unused is None or not self.unused[row])
         # each row of the list once, whatever symmetry has made of it
         listed = list_row[rows]

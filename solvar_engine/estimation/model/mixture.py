@@ -213,10 +213,7 @@ def choose_mixture(statistics: Statistics, generator: torch.Generator, world: Wo
     -------
     GaussianMixture
     """
-    shaping, held_out = (
-        Statistics(statistics.gram[start::2], statistics.inner[start::2], statistics.residual[start::2])
-        for start in (0, 1)
-    )
+    shaping, held_out = statistics[::2], statistics[1::2]
     best = GaussianMixture.one(statistics.inner.shape[1])
     evidence = _evidence(held_out, best, world)
     for count in _COUNTS:
@@ -258,8 +255,7 @@ def averaged_mixture(
     parts = []
     for _ in range(_AVERAGED):
         chosen = torch.randperm(count, generator=generator)[: (count + 1) // 2]
-        of_part = Statistics(statistics.gram[chosen], statistics.inner[chosen], statistics.residual[chosen])
-        parts.append(fit_mixture(of_part, len(like), generator, world=world))
+        parts.append(fit_mixture(statistics[chosen], len(like), generator, world=world))
     return GaussianMixture(
         torch.cat([part.weights for part in parts]) / _AVERAGED,
         torch.cat([part.means for part in parts]),
@@ -326,7 +322,7 @@ def _improved(mixture: GaussianMixture, statistics: Statistics, iterations: int,
 
 def _own(statistics: Statistics, world: World) -> Statistics:
     """Of images whose posterior this process finds."""
-    return Statistics(statistics.gram[world.own], statistics.inner[world.own], statistics.residual[world.own])
+    return statistics[world.own]
 
 
 def _sums(statistics: Statistics, mixture: GaussianMixture, world: World, of_each: bool = False) -> MixturePosterior:

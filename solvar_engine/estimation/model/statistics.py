@@ -71,6 +71,9 @@ class Statistics:
         rank = products.shape[-1] - 2
         return _evaluate(products, contrast, [*range(1, rank + 1), 0], [1.0] * rank + [deviation])
 
+    def __getitem__(self, rows: Tensor | slice) -> Statistics:
+        return Statistics(self.gram[rows], self.inner[rows], self.residual[rows])
+
     def for_mixtures(self) -> Statistics:
         """Same in float64 and on the CPU, where mixtures are fitted."""
         return Statistics(self.gram.double().cpu(), self.inner.double().cpu(), self.residual.double().cpu())

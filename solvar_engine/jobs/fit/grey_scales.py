@@ -92,7 +92,7 @@ def names_of_pieces(piece: Tensor, part: Tensor, names: list[str], stack: Partic
     """Name pieces (n,) of parts (n,) that have names: by their rows in the list, where a part was cut."""
     if torch.equal(piece, part):
         return names
-    row = torch.arange(len(stack)) if stack.list_row is None else torch.from_numpy(stack.list_row)
+    row = torch.from_numpy(stack.rows_of_list)
     count = int(piece.max()) + 1
     first, last, whole = (
         torch.zeros(count, dtype=torch.int64).scatter_reduce(0, piece, values, how, include_self=False)
@@ -107,8 +107,7 @@ def names_of_pieces(piece: Tensor, part: Tensor, names: list[str], stack: Partic
 
 def block_of(members: Tensor, stack: ParticleStack) -> str:
     """Rows of the list that some images (n,) are, if these follow each other; else nothing."""
-    row = torch.arange(len(stack)) if stack.list_row is None else torch.from_numpy(stack.list_row)
-    found = row[members].unique()
+    found = torch.from_numpy(stack.rows_of_list)[members].unique()
     if len(found) < _LEAST_MIXED or int(found[-1] - found[0]) >= len(found):
         return ""
     return f"rows {int(found[0]) + 1} to {int(found[-1]) + 1}"
@@ -116,8 +115,7 @@ def block_of(members: Tensor, stack: ParticleStack) -> str:
 
 def _rows_of(members: Tensor, stack: ParticleStack) -> str:
     """First and last row of the list that some images (n,) are, which do not follow each other."""
-    row = torch.arange(len(stack)) if stack.list_row is None else torch.from_numpy(stack.list_row)
-    found = row[members].unique()
+    found = torch.from_numpy(stack.rows_of_list)[members].unique()
     if len(found) == 1:
         return f"row {int(found[0]) + 1}"
     return f"rows {int(found[0]) + 1} to {int(found[-1]) + 1}, with gaps"

@@ -42,7 +42,7 @@ def test_leaving_out_is_not_advised_where_hardly_any_would_be_left():
     @dataclass(frozen=True)
     class FourImages:
         image_names = ("1@a.mrcs", "2@a.mrcs", "3@a.mrcs", "4@a.mrcs")
-        list_row = None
+        rows_of_list = np.arange(4)
 
         def __len__(self) -> int:
             return 4
