@@ -13,6 +13,7 @@ import numpy as np
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.star import StarTable
 from solvar_engine.contract.words import counted
+from solvar_engine.data.header_doubts import sentences_of_doubts, settled_header
 from solvar_engine.data.mrc import MrcHeader, describe_shortfall, read_header
 
 # on network file systems looking at a file is waiting; far below the limit of open files
@@ -34,12 +35,15 @@ class ImageIndex:
         The stacks, in order of first use.
     headers : tuple of MrcHeader
         One per stack.
+    cautions : tuple of str
+        Sentences on headers that contradict their files.
     """
 
     stack: np.ndarray
     image: np.ndarray
     paths: tuple[Path, ...]
     headers: tuple[MrcHeader, ...]
+    cautions: tuple[str, ...] = ()
 
     @classmethod
     def create(
@@ -64,11 +68,11 @@ class ImageIndex:
         """
         stack, image, names = _parse_names(particles)
         paths = _find_stacks(names, particles.source, root)
-        headers = _read_headers(paths)
+        headers, doubts = zip(*_read_headers(paths), strict=True)
         for name, path, header in zip(names, paths, headers, strict=True):
             _check_stack(path, header, not _is_numbered(name), allow_truncated)
         _check_range(particles, stack, image, paths, headers)
-        return cls(stack, image, tuple(paths), tuple(headers))
+        return cls(stack, image, tuple(paths), headers, tuple(sentences_of_doubts(paths, doubts)))
 
 
 def _parse_names(particles: StarTable) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -123,9 +127,10 @@ def _describe_missing(missing: Sequence[Path], source: str, folders: Sequence[Pa
     return f"{text} (looked in {places}): {advice}."
 
 
-def _read_headers(paths: Sequence[Path]) -> list[MrcHeader]:
+def _read_headers(paths: Sequence[Path]) -> list[tuple[MrcHeader, str]]:
+    """Headers, and what is wrong with each."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(read_header, paths))
+        return list(pool.map(lambda path: settled_header(path, read_header(path)), paths))
 
 
 def _check_stack(path: Path, header: MrcHeader, is_single_image: bool, allow_truncated: bool) -> None:

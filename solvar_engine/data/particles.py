@@ -115,7 +115,10 @@ class ParticleStack:
         root = cryosparc.project if root is None and cryosparc is not None else root
         index = ImageIndex.create(star.particles, root, allow_truncated)
         _check_boxes(metadata, index, star.source)
-        cautions = (*source.cautions, *metadata.cautions, *_check_pixel_sizes(metadata, index, star.source))
+        for caution in index.cautions:
+            logger.warning(caution)
+        of_sizes = _check_pixel_sizes(metadata, index, star.source)
+        cautions = (*source.cautions, *metadata.cautions, *index.cautions, *of_sizes)
         _check_extents(metadata, index, star.source)
         _check_origins(metadata, index, star.source)
         reader = StackReader(index.paths, index.headers)

@@ -45,6 +45,7 @@ _NOTABLE_CTF = 0.001  # of the same, which is all that images at low resolution 
 _LEAST_MEMBERS = 15  # of the sample, in a part that is judged by itself
 _LEAST_OF_CTF = 50  # the same where the scale in each shell is found, too
 _ROWS = "rows "
+_NEAR_SIZE = 0.1  # of a pixel; others are tried in steps of more
 _SHOWN = 3  # names in a sentence
 _TRANSFER = "transfer functions"
 _OTHER_PIXELS = "better with a pixel size of {size:.3g} than with {listed:.3g} Angstrom"
@@ -146,11 +147,10 @@ def reading_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     size = stack.pixel_sizes[int(stack.group[evidence.index[members]].mode().values)]
     for one in found:
         gain, error = mean_and_error(one.gain[members])
-        what, gained = (
-            one.what.format(move=move, size=one.factor * size, listed=size),
-            f"(log-likelihood gain {gain:.2f} +- {error:.2f} an image)",
-        )
-        told.append((what, gained, one.check))
+        what = one.what.format(move=move, size=one.factor * size, listed=size)
+        if one.what == _OTHER_PIXELS and _is_in_headers(one.factor * size, stack, evidence.index[members]):
+            what += ", as the headers say,"
+        told.append((what, f"(log-likelihood gain {gain:.2f} +- {error:.2f} an image)", one.check))
     (what, gained, check), *others = told
     if found[0].kind == _TRANSFER:
         sentence = (
@@ -160,6 +160,12 @@ def reading_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     else:
         sentence = f"The images {of_part or 'of '}{stack.path} agree {what} {gained}: {check}"
     return ["; or else ".join([sentence, *(f"{what} {gained}: {check}" for what, gained, check in others)])]
+
+
+def _is_in_headers(size: float, stack: ParticleStack, rows: Tensor) -> bool:
+    """Whether most of the stacks of some rows (m,) have a pixel size, Angstrom, in their headers."""
+    known = np.array([header.voxel_size[0] for header in stack.index.headers])[stack.index.stack[rows.numpy()]]
+    return float((np.abs(known / size - 1) < _NEAR_SIZE).mean()) > 0.5
 
 
 def with_frames(doubts: list[str], left_frames: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
     are_many = dark_share > _MOST_DARK
     is_density = abs(found.one_sidedness) >= ONE_SIDED
     if dark_share > 0 and not is_density or are_many and job.params.invert_contrast != "auto":
-        job.add_cautions([sentence_of_opposites(found.is_dark[rows])])
+        job.add_cautions([sentence_of_opposites(found.is_dark[rows], stack.path)])
         return replace(job, has_opposites=True), source
     if dark_share > 0:
         block = block_of(found.is_dark, stack)
@@ -121,12 +122,12 @@ def _rows_of(members: Tensor, stack: ParticleStack) -> str:
     return f"rows {int(found[0]) + 1} to {int(found[-1]) + 1}, with gaps"
 
 
-def sentence_of_opposites(is_dark: Tensor) -> str:
-    """Say that the images show two opposites, and what that may be."""
+def sentence_of_opposites(is_dark: Tensor, path: Path) -> str:
+    """Say that the images of a list show two opposites, and what that may be."""
     surely, count = int(is_dark.sum()), len(is_dark)
-    how_many = f"About half of the images ({surely} of {count} surely)"
+    how_many = f"About half of the images of {path} ({surely} of {count} surely)"
     if surely <= _MOST_DARK * count:
-        how_many = f"At least {surely} of {counted(count, 'image')}"
+        how_many = f"Some images of {path} ({surely} of {count} surely; of faint ones it cannot be told)"
     return (
         f"{how_many} show the opposite of what the others show, as if the mean was subtracted and two states are left:"
         " they are taken as they are; if instead the molecule is dark in some images and bright in others, multiply"

@@ -7,6 +7,7 @@ import shutil
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import mrcfile
 import numpy as np
@@ -104,8 +105,15 @@ def test_poses_of_other_images_are_told(hinge, tmp_path):
 
 @dataclass(frozen=True)
 class Index:
+    """Stacks whose headers have one pixel size, 0 for none."""
+
     paths: list[Path]
     stack: np.ndarray
+    of_headers: float = 0.0
+
+    @property
+    def headers(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(voxel_size=(self.of_headers,) * 3) for _ in self.paths]
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ class ListOf800:
     path = Path("list.star")
     group_names, pixel_size, pixel_sizes = ("one", "two"), 2.0, (2.0, 3.0)
     group: torch.Tensor = torch.arange(800) % 2
-    index = Index([Path(f"{folder}/{name}.mrcs") for folder in "AB" for name in "xy"], np.arange(800) // 2 % 4)
+    index: Index = Index([Path(f"{folder}/{name}.mrcs") for folder in "AB" for name in "xy"], np.arange(800) // 2 % 4)
     pose: Pose = Pose(torch.eye(3).expand(800, 3, 3), torch.zeros(800, 2))
     list_row: np.ndarray | None = None
 
@@ -199,6 +207,10 @@ def test_the_reading_that_explains_most_is_named():
         "The images of list.star agree better with a pixel size of 2.5 than with 2 Angstrom (log-likelihood gain 5.00"
         " +- 0.00 an image): check it (rlnImagePixelSize), and the units of defocus and origins"
     )
+    for of_headers, is_said in ((2.45, True), (2.0, False)):
+        told = replace(ListOf800(), index=replace(ListOf800.index, of_headers=of_headers))
+        (doubt,) = pose_cautions(evidence_of(rows, *gains, pixel_gain=pixels), told)
+        assert ("than with 2 Angstrom, as the headers say, (log-" in doubt) == is_said
     (doubt,) = pose_cautions(evidence_of(rows, *gains, place_gain=-6.0 + scatter[:, 0], pixel_gain=pixels), ListOf800())
     assert doubt.startswith("The images of list.star agree better with other places, 3.0 Angstrom from their origins")
     assert doubt.endswith("accurate they are, unless all that is left in the images is a part that moves")

@@ -127,13 +127,13 @@ def test_images_of_either_sign_in_nearly_equal_numbers(choice, hinge, engine, tm
         assert "with the other sign than those beside them: left out" in caution
         assert (is_left_out == is_turned).all() and "--invert-contrast no" in caution
     else:
-        assert caution.startswith("About half of the images (135 of 300 surely) show the opposite of what the others")
+        assert caution.startswith(f"About half of the images of {particles} (135 of 300 surely) show the opposite")
         assert not is_left_out.any()
         z = read_latents(run.latents).z[:, 0]
         assert abs(np.corrcoef(z, is_turned)[0, 1]) > 0.95
 
 
-@pytest.mark.parametrize(("dark", "said"), [(135, "About half of the images (135 of 300 surely)"), (20, "At least 20")])
+@pytest.mark.parametrize(("dark", "said"), [(135, "{} (135 of 300 surely)"), (20, "{} (20 of 300 surely; of faint")])
 def test_opposites_are_those_of_no_density_however_few_are_sure(dark, said, hinge, tmp_path, monkeypatch):
     """In weak images only some tell surely which of two states they show, beside a mean that was subtracted."""
     run, is_dark = RunDir(tmp_path / "run"), torch.arange(PARTICLES) < dark
@@ -152,7 +152,7 @@ def test_opposites_are_those_of_no_density_however_few_are_sure(dark, said, hing
             settled, _ = settle_grey_scales(job, images)
     assert settled.has_opposites and sum(map(len, settled.inputs.halves)) == PARTICLES
     (caution,) = read_cautions(run)
-    assert caution.startswith(said) and "the opposite of what the others show" in caution
+    assert said.format(hinge.particles) in caution and "the opposite of what the others show" in caution
 
 
 def test_rows_that_are_a_block_are_named(write_particles, tmp_path):
