@@ -94,6 +94,7 @@ def fit_params(params: AbinitioParams, run_dir: RunDir) -> FitParams:
         rank=params.then_fit,
         symmetry=params.symmetry,
         refine_poses=True,
+        still_frame=params.symmetry.upper() == "C1",
         # images are where they were; names in the run's particles are those of the input
         root=params.root or _folder_of_stacks(params, run_dir),
         skip_bad_images=params.skip_bad_images,

@@ -30,6 +30,7 @@ from solvar_engine.jobs.fit.latents import find_latents
 from solvar_engine.jobs.fit.rank import decide_rank, keep_real, with_more_components
 from solvar_engine.jobs.fit.results import write_results
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks, with_independent_halves
+from solvar_engine.jobs.fit.still_frame import settle_still_frame
 from solvar_engine.jobs.running.devices import compute_device, device_name, release_memory
 from solvar_engine.jobs.running.log import run_log
 from solvar_engine.jobs.running.tracking import tracked
@@ -108,6 +109,10 @@ def _estimate(job: FitJob, images: PreparedParticles) -> None:
     images = settle_inner_noise(job, images)
     images, masks, equations = settle_sign_and_masks(job, images)
     job, halves, decision = _fit_enough_components(job, images, masks, equations)
+    still = settle_still_frame(job, images, halves, decision) if job.params.still_frame else None
+    if still is not None:
+        job, images = still
+        job, halves, decision = _fit_enough_components(job, images, masks, None)
     halves = keep_real(job, halves, decision)
     full = fit_all(job, halves)
     components = measure_scale(job, halves, full)

@@ -130,6 +130,15 @@ def _define_method(protocol: Any, form: Any) -> None:
             label=LABELS["refine_contrast"],
             help=help_of(FIT["refine_contrast"]),
         )
+        form.addParam(
+            "stillFrame",
+            params.BooleanParam,
+            default=False,
+            label=LABELS["still_frame"],
+            help=help_of(FIT["still_frame"]) + " No image tells which part of a molecule stands still, and a "
+            "refinement of all particles together lets none do so: motions become smaller, and weak ones are lost. "
+            "Takes nearly twice the time.",
+        )
         add_choice(
             form,
             "poseSchedule",
@@ -173,5 +182,6 @@ def _pose_options(protocol: Any) -> dict[str, Any]:
     return {
         "refine_poses": True,
         "refine_contrast": protocol.refineContrast.get(),
+        "still_frame": protocol.stillFrame.get(),
         "pose_schedule": FIT["pose_schedule"].choices[protocol.poseSchedule.get()],
     }

@@ -26,6 +26,7 @@ LABELS = {
     "objective": "Objective",
     "refine_poses": "Refinement of poses",
     "refine_contrast": "Refine contrasts too",
+    "still_frame": "Let the largest part stand still",
     "pose_schedule": "How poses are refined",
     "projector": "Interpolation",
     "oversampling": "Oversampling",

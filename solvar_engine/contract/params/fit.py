@@ -103,6 +103,10 @@ class FitParams(Params):
     refine_poses: bool = option(
         bool, False, help="refine the orientation and the shift of every particle between the bands of the fit",
     )
+    still_frame: bool = option(
+        bool, False, help="with --refine-poses, fit once more in the frame of each state in which the largest part of"
+        " the molecule stands still: a consensus refinement turns it with the motion",
+    )
     refine_contrast: bool = option(
         bool, False, help="estimate the contrast of every image between the bands of the fit, and use it; without, its"
         " spread is accounted for, and each image's contrast estimated at the end",
@@ -172,6 +176,10 @@ class FitParams(Params):
             )
         if self.changed("pose_schedule") and not self.refine_poses:
             raise UserError("--pose-schedule belongs to --refine-poses: leave it out, or refine poses.")
+        if self.still_frame and not self.refine_poses:
+            raise UserError("--still-frame belongs to --refine-poses: leave it out, or refine poses.")
+        if self.still_frame and self.symmetry.upper() != "C1":
+            raise UserError("--still-frame is for molecules without symmetry, whose axes stand still: leave it out.")
         if self.refine_poses and self.projector == "nearest":
             raise UserError(
                 "--refine-poses needs --projector trilinear or nufft: slices by nearest interpolation do not change"

@@ -32,6 +32,7 @@ _IMAGES_A_BLOCK = 2.5 * FEWEST
 _STATES_DIFFER = ", the more so as their states differ as well, of which a part may be taken for the frame"
 _SEED = 15
 _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
+_SCATTERED, _SCATTER_TURN_DEG = 4, 10.0  # classes that are moved, and hardly turned, where origins are inaccurate
 _LEAST_IN_PART, _UNEVEN = 50, 0.5  # images of a part, and by how much shares in parts differ where a list was joined
 
 
@@ -76,7 +77,8 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         for number, (sentence, later) in enumerate(zip(sentences, is_open, strict=True), start=1)
         if later
     )
-    job = replace(job, left_frames=tuple(left))
+    # classes by where origins are wrong are no frames: that places are inaccurate is told by the poses themselves
+    job = replace(job, left_frames=() if is_scatter(found, stack) else tuple(left))
     found = found.only(is_mended)
     if not len(found):
         return job, source
@@ -142,6 +144,14 @@ def sentences_of_frames(
             f" {in_words(frame, stack.pixel_size)}, as after joining refinements ({agree}): {done};"
             f" refining all together would be more accurate{'' if float(after) > AS_ONE else _STATES_DIFFER}"
         )
+
+
+def is_scatter(found: OtherFrames, stack: ParticleStack) -> bool:
+    """Whether all frames are images from all over a list that are moved, each class another way, and hardly turned."""
+    turn = torch.rad2deg(rotation_to_rotvec(found.rotation).norm(dim=1))
+    are_moved = bool((turn < _SCATTER_TURN_DEG).all()) and not bool(found.is_mirrored.any())
+    numbers = range(1, len(found) + 1)
+    return len(found) >= _SCATTERED and are_moved and all(is_mixed(found.of_image == one, stack) for one in numbers)
 
 
 def is_mixed(members: Tensor, stack: ParticleStack) -> bool:

@@ -14,7 +14,7 @@ from solvar_engine.estimation.judging.components import Components, measure_comp
 from solvar_engine.estimation.model.objectives import OBJECTIVES
 from solvar_engine.estimation.poses.schedules import POSE_SCHEDULES
 from solvar_engine.estimation.solver.half_sets import FullSetState, fit_full_set
-from solvar_engine.jobs.fit.job import POSE_STEPS, READING_STEPS, FitJob
+from solvar_engine.jobs.fit.job import POSE_STEPS, FitJob
 from solvar_engine.jobs.fit.poses import say_change
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def fit_halves(
 
 def _steps_until(job: FitJob, state: AlternationState) -> int:
     """Steps of progress that are done in a state."""
-    return READING_STEPS + 1 + state.done + state.rounds + POSE_STEPS * state.pose_rounds
+    return job.first_step + state.done + state.rounds + POSE_STEPS * state.pose_rounds
 
 
 def _show(job: FitJob, problem: AlternationProblem, state: AlternationState) -> None:
@@ -90,7 +90,7 @@ def _report(job: FitJob, before: AlternationState, state: AlternationState) -> N
         for half, refined in enumerate(state.pose_gain, start=1):
             job.record_epoch(state.done, "poses", half, job.shell_max, refined.objective)
             logger.info("poses of half %d: objective lowered by %.3f an image", half, refined.gain)
-        say_change(state.pose, job.inputs.stack.pose)
+        say_change(state.pose, job.given_pose)
     if state.judged is not None and state.rounds > before.rounds and state.judged.doubted_share:
         logger.warning(
             "%.0f %% of the images look like no particle, or like another one than the mean: are the poses those of"

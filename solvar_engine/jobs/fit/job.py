@@ -14,6 +14,7 @@ from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.estimation.alternation.problem import rounds_of
 from solvar_engine.estimation.solver.schedule import Schedule, Unit
 from solvar_engine.imaging.fourier import nyquist_shell
+from solvar_engine.imaging.types import Pose
 from solvar_engine.jobs.decisions import add_cautions
 from solvar_engine.jobs.fit.checkpoint import Checkpoint
 from solvar_engine.jobs.fit.inputs import FitInputs
@@ -27,6 +28,11 @@ READING_STEPS = 10
 POSE_STEPS = 4  # of progress, in every round of refinement
 _OTHER_STEPS = 5  # first mean, rank, held-out scale, latent coordinates, writing
 DEFAULT_SCHEDULE = Schedule()
+
+
+def _steps_of_halves(rounds: Sequence[int]) -> int:
+    """Steps of progress of a fit of the half-sets with refinement of the poses, which ends its rounds at some units."""
+    return rounds[-1] + len(rounds) * (1 + POSE_STEPS)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class FitJob:
         Nearly as many images show something as show its opposite, so that the mean tells nothing.
     left_frames : tuple of LeftFrame
         Images that may be in another frame, or have moved, and were left there.
+    pose_before : Pose or None
+        That the fit was given, where it goes on from others, in the frame of each state.
     """
 
     params: FitParams
@@ -70,6 +78,7 @@ class FitJob:
     world: World = ALONE
     has_opposites: bool = False
     left_frames: tuple[LeftFrame, ...] = ()
+    pose_before: Pose | None = None
 
     @classmethod
     def start(
@@ -87,6 +96,8 @@ class FitJob:
         steps = READING_STEPS + rounds[-1] + schedule.full_steps + len(rounds) + _OTHER_STEPS
         if params.refine_poses:
             steps += POSE_STEPS * len(rounds)
+        if params.still_frame:
+            steps += _steps_of_halves(rounds) + 1
         checkpoint = Checkpoint(run.checkpoint, world, compute_device(params))
         tried_rank = params.components_for(len(inputs.stack))
         return cls(params, run, inputs, checkpoint, Progress(status, steps), schedule, tried_rank, world)
@@ -112,9 +123,21 @@ class FitJob:
         return None if self.params.rank == AUTO_RANK else int(self.params.rank)
 
     def checkpoint_name(self, stage: str) -> str:
-        """Name of the state of a stage that is done again for more components, if more are tried than at first."""
+        """Name of the state of a stage that is done again: in another frame, or for more components than at first."""
         is_first = self.tried_rank == self.params.components_for(len(self.inputs.stack))
+        stage = stage if self.pose_before is None else f"{stage}_still"
         return stage if is_first else f"{stage}_{self.tried_rank}"
+
+    @property
+    def given_pose(self) -> Pose:
+        """That the fit was given, in one frame."""
+        return self.inputs.stack.pose if self.pose_before is None else self.pose_before
+
+    @property
+    def first_step(self) -> int:
+        """Step of progress that the fit of the half-sets begins after."""
+        rounds = rounds_of(self.schedule, self.inputs.box_size, self.params.refine_poses)
+        return READING_STEPS + 1 + (0 if self.pose_before is None else _steps_of_halves(rounds) + 1)
 
     @property
     def pixel_size(self) -> float:

@@ -14,6 +14,20 @@ from solvar_engine.jobs.fit.job import FitJob
 def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> LatentBatch:
     """Place every particle along the components: all in one batch, in the units of the estimators."""
     job.progress.stage("latent coordinates")
+    latents = place_images(job, halves, components)
+    if len(components.eigenvalues):
+        problem = halves.problem
+        first, second = (factors.volumes * problem.mask for factors in halves.state.factors)
+        band, spread = halves.judging_band(), halves.contrast_variance()
+        influence = measure_own_influence(halves.source, problem.halves, band, components, (first, second), spread)
+        rows = torch.cat(problem.halves)
+        latents = without_own_influence(latents, rows, components.eigenvalues.cpu(), influence.cpu())
+    job.progress.advance()
+    return latents
+
+
+def place_images(job: FitJob, halves: HalfSetFit, components: Components) -> LatentBatch:
+    """What every image says of its place, with its own part in the components."""
     count, rank = len(halves.source), components.eigenvalues.shape[0]
     everyone, band, spread = torch.arange(count), halves.judging_band(), halves.contrast_variance()
     latents = LatentBatch(
@@ -35,11 +49,4 @@ def find_latents(job: FitJob, halves: HalfSetFit, components: Components) -> Lat
     )
     latents = LatentBatch(everyone, z, *others)
     latents.z[of_no_half(job.inputs.halves, count)] = 0  # nothing is known of images that cannot be used
-    if rank:
-        problem = halves.problem
-        first, second = (factors.volumes * problem.mask for factors in halves.state.factors)
-        influence = measure_own_influence(halves.source, problem.halves, band, components, (first, second), spread)
-        rows = torch.cat(problem.halves)
-        latents = without_own_influence(latents, rows, components.eigenvalues.cpu(), influence.cpu())
-    job.progress.advance()
     return latents

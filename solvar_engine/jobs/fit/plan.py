@@ -49,6 +49,8 @@ class FitDemand:
         Of the fit of all images.
     images : int or None
         Images, where rows share them; None for as many as particles.
+    fits : int
+        How often the half-sets are fitted, at most.
     """
 
     particles: int
@@ -66,6 +68,7 @@ class FitDemand:
     images_on_gpu: bool = False
     solver: str = "batches"
     images: int | None = None
+    fits: int = 1
 
 
 def plan_within(demand: FitDemand, available_bytes: float) -> Plan:
@@ -173,8 +176,8 @@ def plan_fit(demand: FitDemand) -> Plan:
     full_passes = _FULL_PASSES + _MORE_PASSES[demand.solver]
     fitted = particles * (rank + 2) * (full_passes + demand.pose_rounds * _POSE_PASSES[demand.pose_schedule])
     passes = len(disk) * (fitted + _judged(demand) * (rank + 2 + DECOYS)) * _SECONDS_PER_SAMPLE / threads
-    passes *= (_NUFFT_SLOWDOWN if is_nufft else 1.0) / demand.processes
-    transforms = (40 * rank + 2 * DECOYS) * 8e-8 * (oversampling * box_size) ** 3 / threads
+    passes *= (_NUFFT_SLOWDOWN if is_nufft else 1.0) / demand.processes * demand.fits
+    transforms = demand.fits * (40 * rank + 2 * DECOYS) * 8e-8 * (oversampling * box_size) ** 3 / threads
     return Plan(
         working_bytes=memory,
         images_bytes=0.0 if demand.images_on_gpu else _images_bytes(demand),

@@ -63,7 +63,7 @@ def write_results(
 ) -> str:
     """Write all files of results, in the units of the images as they were read; returns what came out in a sentence."""
     job.progress.stage("writing results")
-    refined = pose_columns(halves, components, job.inputs.stack.pose) if job.params.refine_poses else {}
+    refined = pose_columns(halves, components, job.given_pose) if job.params.refine_poses else {}
     if not job.world.is_first:
         return ""
     if job.asked_rank is not None:

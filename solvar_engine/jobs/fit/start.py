@@ -85,6 +85,7 @@ def demand_of(job: FitJob) -> FitDemand:
         job.world.size,
         job.world.local_size,
         solver=job.params.solver,
+        fits=2 if job.params.still_frame else 1,
         images=len(job.inputs.stack.first_of_image().unique()) if job.world.size == 1 else None,
     )
 

@@ -21,7 +21,7 @@ from solvar_engine.estimation.judging.other_frames import OtherFrames
 from solvar_engine.imaging.frames import Frame, handed
 from solvar_engine.imaging.rotation import angular_distance_deg, rotvec_to_rotation
 from solvar_engine.jobs.decisions import read_cautions
-from solvar_engine.jobs.fit.frames import is_mixed, sentences_of_frames, settle_frames
+from solvar_engine.jobs.fit.frames import is_mixed, is_scatter, sentences_of_frames, settle_frames
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images
@@ -185,6 +185,20 @@ def test_a_block_of_the_list_is_said_to_be_as_after_joining(hinge):
     (said,) = sentences_of_frames(in_a_near_frame(members), stack, "auto", torch.tensor([False]))
     assert said.startswith(f"The poses of {PARTICLES - FIRST} images") and "as after joining refinements" in said
     assert "they are left there, as a molecule may move like that" in said
+
+
+@pytest.mark.parametrize(
+    ("classes", "turn", "in_order", "expected"),
+    [(5, 0.03, False, True), (3, 0.03, False, False), (5, 0.5, False, False), (5, 0.03, True, False)],
+)
+def test_classes_that_differ_by_their_places_are_those_of_inaccurate_origins(classes, turn, in_order, expected, hinge):
+    """Not frames: unless they are few, turned, or parts of the list."""
+    stack, found = ParticleStack.from_star(hinge.particles), OtherFrames.none(PARTICLES)
+    number = torch.arange(PARTICLES) * classes // PARTICLES if in_order else torch.arange(PARTICLES) % classes
+    for one in range(classes):
+        frame = Frame(rotvec_to_rotation(torch.tensor([[0.0, turn, 0.0]]).double())[0], torch.ones(3).double(), False)
+        found = found.and_one_more(frame, (0.4, 1.0), number == one)
+    assert is_scatter(found, stack) == expected
 
 
 def test_images_all_over_a_list_are_told_from_parts_of_it(hinge):
