@@ -95,7 +95,12 @@ def read_status(path: str | os.PathLike[str]) -> Status | None:
     return Status(**{name: value for name, value in content.items() if name in known})
 
 
-def is_failed_start(folder: str | os.PathLike[str], command: str, allowed: Collection[str] = (STATUS_NAME,)) -> bool:
+def is_failed_start(
+    folder: str | os.PathLike[str],
+    command: str,
+    allowed: Collection[str] = (STATUS_NAME,),
+    states: Collection[str] = (FAILED,),
+) -> bool:
     """Whether a folder holds no more than what a command left that failed before it did anything.
 
     Such a folder counts as empty: the user corrects the mistake and gives the same command again.
@@ -108,6 +113,8 @@ def is_failed_start(folder: str | os.PathLike[str], command: str, allowed: Colle
         Whose status must be there, and say that it failed.
     allowed : collection of str
         Names of the files that the command may have left.
+    states : collection of str
+        That the status may say: a command that was killed still runs by its status.
     """
     for path in Path(folder).iterdir():
         if path.name not in allowed and not is_temporary(path):
@@ -116,7 +123,7 @@ def is_failed_start(folder: str | os.PathLike[str], command: str, allowed: Colle
         status = read_status(status_path(folder))
     except UserError:
         return False
-    return status is not None and (status.command, status.state) == (command, FAILED)
+    return status is not None and status.command == command and status.state in states
 
 
 class StatusTracker:

@@ -159,6 +159,12 @@ def with_pixels_replaced(images: Tensor, fixed: Tensor) -> Tensor:
     return flat.reshape(images.shape)
 
 
+def are_mostly_cut(images: PreparedParticles) -> bool:
+    """Whether more images have edges that are not of the micrograph than can be left out."""
+    depth = images.repeated_edges
+    return depth is not None and int((depth > 0).sum()) > MOST_CUT * len(images)
+
+
 def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
     """Say which pixels of images were replaced, of single ones if many images have them; and which edges repeat.
 
@@ -181,7 +187,7 @@ def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
         yield (
             f"{len(deep)} of {len(images)} images of {path} repeat one row or column over {reach} at an edge, as boxes"
             " do that reach beyond the micrograph: "
-            + ("left out, as outliers" if len(deep) <= MOST_CUT * len(images) else _TOO_MANY_CUT)
+            + (_TOO_MANY_CUT if are_mostly_cut(images) else "left out, as outliers")
         )
     ratio = images.inner_noise
     if ratio is not None and int((ratio != 1).sum()) > _MANY * len(images):

@@ -107,6 +107,7 @@ def _kernel_states(
         logger.info("%d of %d states are finished and kept", len(done.states), count)
     with closing(Progress(status, count + SETUP_STEPS)) as progress:
         problem = set_up(params, run_dir, space, count - len(done.states), files.path, progress)
+        done.save()
         write_particles_of_states(files, run_dir, problem.stack, problem.row, states, problem.is_outlier)
         _write_owners(files, states, problem.is_outlier)
         progress.to(SETUP_STEPS + len(done.states))

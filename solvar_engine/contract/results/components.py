@@ -39,7 +39,7 @@ OVERFIT = "overfit"
 SLOW = "slow background"
 """Label of a component that varies over the molecule as slowly as a background does."""
 
-FOREIGN_POSES = "foreign poses"
+FOREIGN_POSES = "doubtful poses"
 """Label of a component of images whose orientations are those of other images, which is no motion."""
 
 NUISANCE = "nuisance"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from solvar_engine.contract.words import counted
 from solvar_engine.data.particles import ParticleStack
+from solvar_engine.data.pixel_faults import are_mostly_cut
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.judging.other_frames import (
     AS_ONE,
@@ -50,6 +51,8 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         At these poses.
     """
     stack = job.inputs.stack
+    if are_mostly_cut(source):  # edges, at any side, look like the molecule in as many frames
+        return job, source
     found = job.checkpoint.load("frames", OtherFrames)
     if found is None:
         job.progress.stage("frames")

@@ -165,7 +165,7 @@ def sentences_of_scales(scale: Tensor, is_weak: Tensor, part: Tensor, names: lis
     reference = names[int((size * (scale == 1)).argmax())]
     kinds = (
         ((scale != 1) & (scale > 0) & ~is_weak, "is {} times that in {}: images are compared on one scale"),
-        ((scale < 0) & ~is_weak, "is {} times that in {}, of the other sign: these images are turned"),
+        ((scale < 0) & ~is_weak, "is {} times that in {}, of the other sign: these images are inverted"),
         (is_weak, "is hardly there ({} times that in {} at most): do they show this molecule?"),
     )
     for chosen, what in kinds:

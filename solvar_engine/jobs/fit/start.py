@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.data.faults import BadImages
-from solvar_engine.data.pixel_faults import sentences_of
+from solvar_engine.data.pixel_faults import are_mostly_cut, sentences_of
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import Share
@@ -233,7 +233,7 @@ def _examined(
         )
     if not is_resolved:
         left = (one.sentence for one in job.left_frames)
-        return ImageDecisions(source.sign, source.grey_unit), [unresolved_mean(job), *left]
+        return ImageDecisions(source.sign, source.grey_unit), [unresolved_mean(job, are_mostly_cut(source)), *left]
     evidence = evidence_of_poses(job, source, mean)
     gain, error = mean_and_error(evidence.orientation_gain)
     logger.info("Poses: log-likelihood gain %.2f +- %.2f an image over orientations of other images", gain, error)

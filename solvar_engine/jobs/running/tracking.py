@@ -11,7 +11,15 @@ from solvar_engine.contract.files import prepare_output_folder
 from solvar_engine.contract.params import AbinitioParams, AnalyzeParams, FitParams, Params, ReconstructParams
 from solvar_engine.contract.results import StateFolder
 from solvar_engine.contract.run import ALREADY_FINISHED, RunDir, prepared, require_finished
-from solvar_engine.contract.status import FAILED, FINISHED, StatusTracker, is_failed_start, read_status, status_path
+from solvar_engine.contract.status import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    StatusTracker,
+    is_failed_start,
+    read_status,
+    status_path,
+)
 from solvar_engine.jobs.running.failures import sentence_of
 
 
@@ -55,11 +63,14 @@ def track_states(output: str, resume: bool = False) -> StatusTracker:
         If the folder is not empty, and holds nothing to be resumed, or cannot be made; then nothing is written.
     """
     folder, command = Path(output), ReconstructParams.command
-    goes_on = resume and StateFolder(folder).checkpoint.exists()
+    is_unfinished = StateFolder(folder).checkpoint.exists()
+    if is_unfinished and not resume:
+        raise UserError(f"{folder} holds unfinished states: give --resume to go on with them, or a new folder.")
     allowed = (status_path(folder).name, StateFolder(folder).bad_images.name)
-    if not goes_on and not (folder.is_dir() and is_failed_start(folder, command, allowed)):
+    at_start = (FAILED, RUNNING) if resume else (FAILED,)  # a call that was killed has not failed by its status
+    if not is_unfinished and not (folder.is_dir() and is_failed_start(folder, command, allowed, at_start)):
         prepare_output_folder(folder)
-    return StatusTracker(status_path(folder), command, goes_on=goes_on)
+    return StatusTracker(status_path(folder), command, goes_on=is_unfinished)
 
 
 def has_finished_states(output: str) -> bool:

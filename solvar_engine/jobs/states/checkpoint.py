@@ -71,6 +71,10 @@ class StateCheckpoint:
     def add(self, state: StateSummary) -> None:
         """Note that the files of the next state are written."""
         self.states.append(state)
+        self.save()
+
+    def save(self) -> None:
+        """Write the list, from the beginning on: a call that is stopped before its first state can be resumed."""
         write_json(self._path, {"call": self._call, "states": [asdict(state) for state in self.states]})
 
     def finish(self, files: StateFolder, cautions: Sequence[str]) -> None:

@@ -146,5 +146,5 @@ def _sentence_of_turned(sign: Tensor, rows: Tensor, stack: ParticleStack) -> str
     more = f" and {len(ranges) - _SHOWN} other places" if len(ranges) > _SHOWN else ""
     return (
         f"{int((sign < 0).sum())} of {len(sign)} images of {stack.path} (rows {', '.join(ranges[:_SHOWN])}{more}) have"
-        " the other sign than those of the fit: they are turned; multiply them by -1 for other programs"
+        " the other sign than those of the fit: they are inverted; multiply them by -1 for other programs"
     )

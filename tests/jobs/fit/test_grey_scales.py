@@ -63,7 +63,7 @@ def joined(hinge, tmp_path_factory):
 
 
 def test_joined_sets_give_what_one_set_gives(joined, fitted):
-    assert "of the other sign: these images are turned" in joined.log.read_text()
+    assert "of the other sign: these images are inverted" in joined.log.read_text()
     assert_fits_agree(joined, fitted, eigenvalue=0.05, mean=0.02, latent=0.99)
     contrast = read_latents(joined.latents).contrast
     assert contrast[:FIRST].mean() == pytest.approx(1, abs=0.05) == contrast[FIRST:].mean()
@@ -251,7 +251,7 @@ def test_scales_are_told_beside_a_part_that_has_the_usual_one():
     part = torch.repeat_interleave(torch.arange(4), torch.tensor([30, 10, 29, 20]))
     scale = torch.tensor([-1.0, 1.0, 1.0, 1.0])
     (sentence,) = sentences_of_scales(scale, scale == 0, part, list("abcd"))
-    assert sentence == "The signal of 30 images (a) is -1 times that in c, of the other sign: these images are turned"
+    assert sentence == "The signal of 30 images (a) is -1 times that in c, of the other sign: these images are inverted"
 
 
 def test_parts_of_either_sign_are_named():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -70,7 +71,7 @@ def test_states_that_an_interrupted_call_has_finished_are_kept(fitted, engine, t
         assert engine(*call, "--output", halted).code == 1
     first = halted / "state_001_half1.mrc"
     written = first.stat().st_mtime_ns
-    assert "is not empty" in engine(*call, "--output", halted).error
+    assert "holds unfinished states: give --resume" in engine(*call, "--output", halted).error
     assert "begun with other options (seed)" in engine(*call, "--output", halted, "--seed", 1, "--resume").error
     assert engine(*call, "--output", halted, "--resume").code == 0
     assert first.stat().st_mtime_ns == written
@@ -81,6 +82,25 @@ def test_states_that_an_interrupted_call_has_finished_are_kept(fitted, engine, t
         elif path.suffix == ".mrc":
             assert torch.equal(read_volume(halted / path.name).data, read_volume(path).data)
     assert engine(*call, "--output", halted, "--resume").code == 0  # nothing to do
+
+
+@pytest.mark.parametrize("place", ["set_up", "reconstruct_state"])
+def test_a_call_that_was_killed_before_its_first_state_is_resumed(place, fitted, engine, tmp_path, monkeypatch):
+    """Its status says that it runs; without --resume nothing is taken to be its own."""
+    output = tmp_path / "out"
+    call = ("reconstruct", fitted.path, "--output", output, "--clusters", 2, "--b-factor", -20)
+
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reconstruct, place, killed)
+        assert engine(*call).code == 1
+    status = json.loads((output / "status.json").read_text())
+    (output / "status.json").write_text(json.dumps({**status, "state": "running"}))
+    assert engine(*call).code == 2
+    assert engine(*call, "--resume").code == 0
+    assert (output / "state_002.mrc").exists() and not list(output.glob("*checkpoint*"))
 
 
 def test_a_finished_folder_of_another_call_is_refused(fitted, engine, tmp_path):
