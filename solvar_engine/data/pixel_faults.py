@@ -211,7 +211,7 @@ def _sentence_of_fixed(fixed: Tensor, path: object) -> str:
     shown = "; ".join(places[:_SHOWN]) + ("; ..." if len(places) > _SHOWN else "")
     what = "pixel stands" if len(places) == 1 else "pixels stand"
     return (
-        f"{len(places)} {what} out at the same place of all images of {path}, as by a detector's fault (column, row:"
+        f"{len(places)} {what} out at the same place of images of {path}, as by a detector's fault (column, row:"
         f" {shown}): replaced by the average of those beside"
     )
 

@@ -139,7 +139,7 @@ def test_what_was_replaced_is_told():
         __len__=lambda _: 4,
     )
     first, second, third = sentences_of(images, "a.star")
-    assert first.startswith("6 pixels stand out at the same place of all images of a.star")
+    assert first.startswith("6 pixels stand out at the same place of images of a.star")
     assert "(column, row: 1, 1; 2, 1; 3, 1; 4, 1; 5, 1; ...)" in first
     assert second.startswith("2 of 4 images of a.star have single pixels") and "(3 in all)" in second
     assert third.startswith("2 of 4 images of a.star repeat one row or column over 7 to 9 px at an edge")
