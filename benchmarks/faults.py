@@ -390,6 +390,18 @@ _POSES = [
         ("step = -torch.linalg.solve(damped(matrix", "step = torch.linalg.solve(damped(matrix", "steps uphill"),
         ("rotvec_to_rotation(-_RATE_RAD * mean", "rotvec_to_rotation(_RATE_RAD * mean", "descent uphill"),
     ),
+    *_of(
+        "tests/estimation/poses/test_still_frame.py",
+        ("rotvec_to_rotation(-moved[:, 3:]) @ rotation", "rotvec_to_rotation(moved[:, 3:]) @ rotation",
+         "states turned with the drift, not against it"),
+        ("pose.shift.double() - pixel_size * in_plane", "pose.shift.double() + pixel_size * in_plane",
+         "states moved with the drift, not against it"),
+        ('torch.einsum("nji,nj->ni", rotation, moved[:, :3])', 'torch.einsum("nij,nj->ni", rotation, moved[:, :3])',
+         "moves turned into the image the wrong way"),
+        ("best[:3] *= box_size / cropped", "best[:3] *= cropped / box_size", "moves in pixels of the cropped box"),
+        ("weight = 1 / ((moving + drift.T @ columns).square().sum(dim=0) + floor)",
+         "weight = torch.ones_like(moving[0])", "least squares for what stands still"),
+    ),
 ]
 
 _SOLVER = [
@@ -673,12 +685,34 @@ _DATA = [
         ("(error**2 + (WEAK * of_fit_error) ** 2) ** 0.5", "error", "the fit's own error not counted"),
     ),
     *_of(
+        "tests/jobs/fit/test_frames.py",
+        ("return len(found) >= _SCATTERED and are_moved and", "return len(found) >= _SCATTERED and",
+         "turned classes taken for inaccurate origins"),
+    ),
+    *_of(
+        "tests/jobs/states/test_kernel_states.py",
+        ("(FAILED, RUNNING) if resume else (FAILED,)", "(FAILED, RUNNING)", "a running reconstruction written over"),
+    ),
+    *_of(
+        "tests/jobs/fit/test_still_frame.py",
+        ("return self.inputs.stack.pose if self.pose_before is None else self.pose_before",
+         "return self.inputs.stack.pose", "changes of poses from those in the still frame"),
+    ),
+    *_of(
         "tests/jobs/fit/test_first_mean.py",
         ("share * float(evidence.signal.mean())", "share * 100.0", "noise proves foreign poses"),
     ),
     *_of(
         "tests/jobs/test_run_analyze.py",
         ("labels[~self.is_outlier] = clusters.labels", "labels[:] = 0", "outliers in clusters"),
+    ),
+    *_of(
+        "tests/data/test_header_doubts.py",
+        ("< _UNWRAPPED * values.astype(float).std()", "< 0", "integers of the wrong sign not looked at"),
+        ("data_offset=header.data_offset + extended)", "data_offset=header.data_offset)",
+         "extended header told and not skipped"),
+        ("is_as_long and _are_halves(_values(path, header)) and", "is_as_long and",
+         "bits of integers about a mean taken for numbers"),
     ),
     *_of(
         "tests/data/test_particles.py",
