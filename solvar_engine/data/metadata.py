@@ -441,7 +441,7 @@ def _random_subset(columns: _Columns) -> Tensor | None:
         return None
     if set(np.unique(values)) != {1.0, 2.0}:
         other = np.flatnonzero(~np.isin(values, (1.0, 2.0)))
-        what = "holds no half but one"
+        what = "names one half-set only"
         if len(other):
             what = f"holds neither 1 nor 2 in {columns.part_of(other)} (such as {values[other[0]]:g})"
         logger.warning("column rlnRandomSubset of %s %s: particles are split anew", columns.source, what)

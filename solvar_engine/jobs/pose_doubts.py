@@ -117,7 +117,7 @@ def _alternatives(evidence: PoseEvidence, stack: ParticleStack) -> Iterator[_Alt
         check = "check their unit and sign, that they are of these images, and how accurate they are"
         what = f"better with {factor:g} times their origins"
         yield _Alternative("origins", -loss, what, check, _NOTABLE, _LEAST_MEMBERS)
-    check = f"check that the list has the origins of these images, and how accurate they are{_UNLESS}"
+    check = f"check that the list has the origins of these images; fit --refine-poses refines inaccurate ones{_UNLESS}"
     what = "better with other places, {move:.1f} Angstrom from their origins"
     yield _Alternative("origins", -evidence.place_gain, what, check, _NOTABLE, _LEAST_MEMBERS)
     check = f"they are inaccurate, refine them further{_UNLESS}"

@@ -33,7 +33,7 @@ _IMAGES_A_BLOCK = 2.5 * FEWEST
 _STATES_DIFFER = ", the more so as their states differ as well, of which a part may be taken for the frame"
 _SEED = 15
 _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
-_SCATTERED, _SCATTER_TURN_DEG = 4, 10.0  # classes that are moved, and hardly turned, where origins are inaccurate
+_SCATTER_TURN_DEG = 10.0  # of classes that are moved, where origins are inaccurate
 _LEAST_IN_PART, _UNEVEN = 50, 0.5  # images of a part, and by how much shares in parts differ where a list was joined
 
 
@@ -80,8 +80,7 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         for number, (sentence, later) in enumerate(zip(sentences, is_open, strict=True), start=1)
         if later
     )
-    # classes by where origins are wrong are no frames: that places are inaccurate is told by the poses themselves
-    job = replace(job, left_frames=() if is_scatter(found, stack) else tuple(left))
+    job = replace(job, left_frames=tuple(left), left=found.only(torch.tensor(is_open)))
     found = found.only(is_mended)
     if not len(found):
         return job, source
@@ -149,12 +148,16 @@ def sentences_of_frames(
         )
 
 
-def is_scatter(found: OtherFrames, stack: ParticleStack) -> bool:
-    """Whether all frames are images from all over a list that are moved, each class another way, and hardly turned."""
-    turn = torch.rad2deg(rotation_to_rotvec(found.rotation).norm(dim=1))
-    are_moved = bool((turn < _SCATTER_TURN_DEG).all()) and not bool(found.is_mirrored.any())
-    numbers = range(1, len(found) + 1)
-    return len(found) >= _SCATTERED and are_moved and all(is_mixed(found.of_image == one, stack) for one in numbers)
+def may_be_scatter(job: FitJob) -> bool:
+    """Whether all frames that were left are images from all over a list that are moved, and hardly turned.
+
+    Classes by where origins are inaccurate are that, too.
+    """
+    if job.left is None or not len(job.left):
+        return False
+    turn = torch.rad2deg(rotation_to_rotvec(job.left.rotation).norm(dim=1))
+    are_moved = bool((turn < _SCATTER_TURN_DEG).all()) and not bool(job.left.is_mirrored.any())
+    return are_moved and all(one.is_mixed for one in job.left_frames)
 
 
 def is_mixed(members: Tensor, stack: ParticleStack) -> bool:

@@ -12,6 +12,7 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.estimation.alternation.problem import rounds_of
+from solvar_engine.estimation.judging.other_frames import OtherFrames
 from solvar_engine.estimation.solver.schedule import Schedule, Unit
 from solvar_engine.imaging.fourier import nyquist_shell
 from solvar_engine.imaging.types import Pose
@@ -64,6 +65,8 @@ class FitJob:
         Nearly as many images show something as show its opposite, so that the mean tells nothing.
     left_frames : tuple of LeftFrame
         Images that may be in another frame, or have moved, and were left there.
+    left : OtherFrames or None
+        The frames of these.
     pose_before : Pose or None
         That the fit was given, where it goes on from others, in the frame of each state.
     """
@@ -78,6 +81,7 @@ class FitJob:
     world: World = ALONE
     has_opposites: bool = False
     left_frames: tuple[LeftFrame, ...] = ()
+    left: OtherFrames | None = None
     pose_before: Pose | None = None
 
     @classmethod

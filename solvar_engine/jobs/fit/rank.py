@@ -9,6 +9,7 @@ import torch
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params import MIN_PARTICLES_PER_COMPONENT
+from solvar_engine.contract.words import counted
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
 from solvar_engine.estimation.judging.rank import DECOYS, RankDecision, judge_components, keep_components
@@ -71,7 +72,8 @@ def with_more_components(job: FitJob, images: PreparedParticles, decision: RankD
     if not job.world.agreed(_fits_in_memory(job, larger, images)):
         logger.info("More than %d components would need more memory than there is", job.tried_rank)
         return None
-    logger.info("%d components leave variability unexplained: %d are fitted", job.tried_rank, more)
+    tried = counted(job.tried_rank, "component leaves", "components leave")
+    logger.info("%s variability unexplained: %d are fitted", tried, more)
     return larger
 
 

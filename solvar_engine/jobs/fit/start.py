@@ -16,7 +16,7 @@ from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import Share
 from solvar_engine.estimation.alternation.means import HalfSetEquations, half_set_equations
 from solvar_engine.estimation.alternation.problem import Masks
-from solvar_engine.estimation.judging.given_poses import mean_and_error
+from solvar_engine.estimation.judging.given_poses import PoseEvidence, mean_and_error
 from solvar_engine.imaging.masks import BALL, automatic_mask, is_off_centre, share_of_density, sphere_mask
 from solvar_engine.imaging.symmetry import asymmetric_unit, symmetry_operators
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
@@ -30,6 +30,7 @@ from solvar_engine.jobs.fit.first_mean import (
     symmetry_cautions,
     unresolved_mean,
 )
+from solvar_engine.jobs.fit.frames import may_be_scatter
 from solvar_engine.jobs.fit.inputs import focus, refuse_small_half, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit.plan import FitDemand, plan_gpu, plan_within
@@ -44,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 _ALL_DENSITY = 0.98  # that a mask holds
 _LEAST_EDGE_PX, _EDGE_ANGSTROM = 2.0, 6.0  # half the width of the edges of asymmetric units
+_SCATTER = 0.1  # of the gain from other places, left once classes are in one frame; seen 0.2 to 0.8, of frames none
 _RESOLVED = 5.0  # standard deviations of what half-maps of noise agree by
 
 
@@ -237,6 +239,8 @@ def _examined(
     evidence = evidence_of_poses(job, source, mean)
     gain, error = mean_and_error(evidence.orientation_gain)
     logger.info("Poses: log-likelihood gain %.2f +- %.2f an image over orientations of other images", gain, error)
+    if may_be_scatter(job) and job.world.agreed(_is_scatter(job, source, evidence)):
+        job = replace(job, left_frames=())  # of places that are inaccurate, which is told
     convention = None
     if job.world.agreed(may_be_of_another_convention(evidence)):
         convention = better_convention(source, job.inputs.halves, job.projector_options)
@@ -244,6 +248,15 @@ def _examined(
     of_poses = _beside_motions(job, mean.mean, of_poses)
     cautions = [*symmetry_cautions(job, source, mean), *of_poses, *mask_cautions(job, mean)]
     return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence)), cautions
+
+
+def _is_scatter(job: FitJob, source: PreparedParticles, evidence: PoseEvidence) -> bool:
+    """Whether images agree better with other places in one frame as well: scattered ones that classes are made of."""
+    assert job.left is not None
+    together = source.with_pose(job.left.in_one(job.inputs.stack.pose))
+    mean = estimate_mean(*half_set_equations(together, job.inputs.halves, job.projector_options), world=job.world)
+    left, before = (-one.place_gain.mean() for one in (evidence_of_poses(job, together, mean), evidence))
+    return float(left) > _SCATTER * float(before)
 
 
 def _beside_motions(job: FitJob, mean: Tensor, doubts: list[str]) -> list[str]:

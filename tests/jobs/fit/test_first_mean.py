@@ -213,7 +213,7 @@ def test_the_reading_that_explains_most_is_named():
         assert ("than with 2 Angstrom, as the headers say, (log-" in doubt) == is_said
     (doubt,) = pose_cautions(evidence_of(rows, *gains, place_gain=-6.0 + scatter[:, 0], pixel_gain=pixels), ListOf800())
     assert doubt.startswith("The images of list.star agree better with other places, 3.0 Angstrom from their origins")
-    assert doubt.endswith("accurate they are, unless all that is left in the images is a part that moves")
+    assert doubt.endswith("refines inaccurate ones, unless all that is left in the images is a part that moves")
     assert "pixel" not in doubt
     around = 3 * (scatter - scatter.mean(dim=0))[:, 0]
     as_good = evidence_of(rows, *gains, place_gain=-5.1 + around, pixel_gain=pixels)

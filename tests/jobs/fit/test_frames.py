@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,10 +22,10 @@ from solvar_engine.estimation.judging.other_frames import OtherFrames
 from solvar_engine.imaging.frames import Frame, handed
 from solvar_engine.imaging.rotation import angular_distance_deg, rotvec_to_rotation
 from solvar_engine.jobs.decisions import read_cautions
-from solvar_engine.jobs.fit.frames import is_mixed, is_scatter, sentences_of_frames, settle_frames
+from solvar_engine.jobs.fit.frames import is_mixed, may_be_scatter, sentences_of_frames, settle_frames
 from solvar_engine.jobs.fit.inputs import read_inputs
-from solvar_engine.jobs.fit.job import FitJob
-from solvar_engine.jobs.fit.start import read_images
+from solvar_engine.jobs.fit.job import FitJob, LeftFrame
+from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
 from solvar_engine.jobs.states.particles import open_stack, read_run_particles
 from tests.jobs.conftest import PARTICLES, PIXEL_SIZE, RANK, assert_fits_agree, run_in_process
 
@@ -187,18 +188,43 @@ def test_a_block_of_the_list_is_said_to_be_as_after_joining(hinge):
     assert "they are left there, as a molecule may move like that" in said
 
 
-@pytest.mark.parametrize(
-    ("classes", "turn", "in_order", "expected"),
-    [(5, 0.03, False, True), (3, 0.03, False, False), (5, 0.5, False, False), (5, 0.03, True, False)],
-)
-def test_classes_that_differ_by_their_places_are_those_of_inaccurate_origins(classes, turn, in_order, expected, hinge):
-    """Not frames: unless they are few, turned, or parts of the list."""
-    stack, found = ParticleStack.from_star(hinge.particles), OtherFrames.none(PARTICLES)
-    number = torch.arange(PARTICLES) * classes // PARTICLES if in_order else torch.arange(PARTICLES) % classes
-    for one in range(classes):
-        frame = Frame(rotvec_to_rotation(torch.tensor([[0.0, turn, 0.0]]).double())[0], torch.ones(3).double(), False)
-        found = found.and_one_more(frame, (0.4, 1.0), number == one)
-    assert is_scatter(found, stack) == expected
+@pytest.mark.parametrize("are_frames", [False, True])
+def test_inaccurate_origins_are_no_frames(are_frames, simulate, tmp_path):
+    """Classes of images that are moved alike are told as places; images of two frames as what they may be."""
+    errors = () if are_frames else ("--rotation-error", 2, "--shift-error", 1)
+    data = simulate(
+        *("--phantom", "static", "--particles", 1000, "--box", 24, "--pixel-size", 8, "--snr", 1, "--seed", 1, *errors)
+    )
+    if are_frames:
+        stack = ParticleStack.from_star(data.particles)
+        moved = Frame(torch.eye(3).double(), torch.tensor([20.0, 9.0, -6.0]).double(), False).posed(stack.pose)
+        chosen, pose = torch.arange(len(stack)) * 7 % 11 < 4, stack.pose[torch.arange(len(stack))]
+        pose.rotation[chosen], pose.shift[chosen] = moved.rotation[chosen], moved.shift[chosen]
+        stack.write_star(data.particles, pose=pose)
+    run = RunDir(tmp_path / "run")
+    params = FitParams(particles=str(data.particles), output=str(run.path), rank=1, threads=1)
+    with prepared(run, params, resume=False):
+        write_params(run, params)
+        job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
+        with closing(job.progress):
+            job, source = settle_frames(job, read_images(job))
+            settle_sign_and_masks(job, source)
+    assert job.left_frames and may_be_scatter(job)
+    said = read_cautions(run)
+    assert any("taken for a motion" in one for one in said) == are_frames
+    assert any("agree better with other places" in one and "--refine-poses" in one for one in said) != are_frames
+
+
+@pytest.mark.parametrize(("turn", "is_mirrored", "is_mixed", "expected"), [
+    (0.03, False, True, True), (0.5, False, True, False), (0.03, True, True, False), (0.03, False, False, False),
+])  # fmt: skip
+def test_frames_that_are_turned_or_parts_of_the_list_are_no_scatter(turn, is_mirrored, is_mixed, expected):
+    rotation = rotvec_to_rotation(torch.tensor([[0.0, turn, 0.0]]).double())[0]
+    frame = Frame(rotation, torch.ones(3).double(), is_mirrored)
+    left = OtherFrames.none(9).and_one_more(frame, (0.4, 1.0), torch.arange(9) < 4)
+    job = SimpleNamespace(left=left, left_frames=(LeftFrame("moved", is_mixed),))
+    assert may_be_scatter(job) == expected
+    assert not may_be_scatter(SimpleNamespace(left=None, left_frames=()))
 
 
 def test_images_all_over_a_list_are_told_from_parts_of_it(hinge):
