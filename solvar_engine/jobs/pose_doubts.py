@@ -170,8 +170,13 @@ def _is_in_headers(size: float, stack: ParticleStack, rows: Tensor) -> bool:
 
 def with_frames(doubts: list[str], left_frames: Sequence[str]) -> list[str]:
     """Doubts about poses, or about frames that may explain them: not where another reading of the list does."""
-    explain_nothing = all(doubt.endswith(_UNLESS) for doubt in doubts)
+    explain_nothing = all(are_of_accuracy(doubt) for doubt in doubts)
     return list(left_frames) if left_frames and explain_nothing else doubts
+
+
+def are_of_accuracy(doubt: str) -> bool:
+    """Whether a doubt is that poses are near the true ones, and inaccurate, which a refinement mends."""
+    return doubt.endswith(_UNLESS)
 
 
 def _first_doubt(evidence: PoseEvidence, stack: ParticleStack) -> tuple[str, Tensor, list[_Alternative]]:

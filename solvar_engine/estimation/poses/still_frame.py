@@ -107,7 +107,7 @@ def _stillest(drift: Tensor, columns: Tensor, moving: Tensor, floor: float) -> T
 def _solved(columns: Tensor, moving: Tensor, weight: Tensor) -> Tensor:
     """Drift (6, r) of least weighted squares."""
     normal = (columns * weight) @ columns.T
-    return -torch.linalg.lstsq(normal, (columns * weight) @ moving.T).solution
+    return -torch.linalg.pinv(normal, hermitian=True) @ ((columns * weight) @ moving.T)
 
 
 def _movement(drift: Tensor, columns: Tensor, moving: Tensor, floor: float) -> float:

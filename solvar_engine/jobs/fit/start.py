@@ -34,7 +34,7 @@ from solvar_engine.jobs.fit.frames import may_be_scatter
 from solvar_engine.jobs.fit.inputs import focus, refuse_small_half, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit.plan import FitDemand, plan_gpu, plan_within
-from solvar_engine.jobs.pose_doubts import are_foreign, may_be_of_another_convention, with_frames
+from solvar_engine.jobs.pose_doubts import are_foreign, are_of_accuracy, may_be_of_another_convention, with_frames
 from solvar_engine.jobs.running.allocator import FreedMemory
 from solvar_engine.jobs.running.devices import device_name, usable_memory
 from solvar_engine.jobs.running.memory import available_bytes
@@ -260,17 +260,18 @@ def _is_scatter(job: FitJob, source: PreparedParticles, evidence: PoseEvidence) 
 
 
 def _beside_motions(job: FitJob, mean: Tensor, doubts: list[str]) -> list[str]:
-    """Doubts about poses, or frames that were left; only logged is what is nothing else than a motion.
+    """Doubts about poses, or frames that were left; only logged is what is a motion, or what the fit will refine.
 
     That is one of images all over the list, of a part of a molecule: a whole one is at the centre, where it was put.
     """
     said = with_frames(doubts, [one.sentence for one in job.left_frames])
     is_part = job.world.agreed(is_off_centre(mean.cpu(), job.pixel_size))
     of_motion = {one.sentence for one in job.left_frames if one.is_mixed and is_part}
+    mended = {one for one in said if job.params.refine_poses and are_of_accuracy(one)}
     for one in said:
-        if one in of_motion:
+        if one in of_motion | mended:
             logger.info(one)
-    return [one for one in said if one not in of_motion]
+    return [one for one in said if one not in of_motion | mended]
 
 
 def _asymmetric_unit(job: FitJob, mean: Tensor) -> Tensor | None:

@@ -188,9 +188,12 @@ def test_a_block_of_the_list_is_said_to_be_as_after_joining(hinge):
     assert "they are left there, as a molecule may move like that" in said
 
 
-@pytest.mark.parametrize("are_frames", [False, True])
-def test_inaccurate_origins_are_no_frames(are_frames, simulate, tmp_path):
-    """Classes of images that are moved alike are told as places; images of two frames as what they may be."""
+@pytest.mark.parametrize(("are_frames", "refines"), [(False, False), (False, True), (True, False)])
+def test_inaccurate_origins_are_no_frames(are_frames, refines, simulate, tmp_path):
+    """Classes of images that are moved alike are told as places; images of two frames as what they may be.
+
+    Places that the fit refines are only logged.
+    """
     errors = () if are_frames else ("--rotation-error", 2, "--shift-error", 1)
     data = simulate(
         *("--phantom", "static", "--particles", 1000, "--box", 24, "--pixel-size", 8, "--snr", 1, "--seed", 1, *errors)
@@ -202,7 +205,7 @@ def test_inaccurate_origins_are_no_frames(are_frames, simulate, tmp_path):
         pose.rotation[chosen], pose.shift[chosen] = moved.rotation[chosen], moved.shift[chosen]
         stack.write_star(data.particles, pose=pose)
     run = RunDir(tmp_path / "run")
-    params = FitParams(particles=str(data.particles), output=str(run.path), rank=1, threads=1)
+    params = FitParams(particles=str(data.particles), output=str(run.path), rank=1, threads=1, refine_poses=refines)
     with prepared(run, params, resume=False):
         write_params(run, params)
         job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
@@ -212,7 +215,8 @@ def test_inaccurate_origins_are_no_frames(are_frames, simulate, tmp_path):
     assert job.left_frames and may_be_scatter(job)
     said = read_cautions(run)
     assert any("taken for a motion" in one for one in said) == are_frames
-    assert any("agree better with other places" in one and "--refine-poses" in one for one in said) != are_frames
+    told = any("agree better with other places" in one and "--refine-poses" in one for one in said)
+    assert told != (are_frames or refines)
 
 
 @pytest.mark.parametrize(("turn", "is_mirrored", "is_mixed", "expected"), [
