@@ -90,7 +90,7 @@ def test_other_images_of_several_scales_are_brought_to_that_of_the_run(fitted, h
     star = merged(hinge, tmp_path / "data")
     call = ("reconstruct", fitted.path, "--output", tmp_path / "out", "--clusters", 1)
     outcome = engine(*call, "--particles", star)
-    assert outcome.code == 0 and "these images are turned" in outcome.error
+    assert outcome.code == 0 and "these images are inverted" in outcome.error
     volume, mean = read_volume(tmp_path / "out" / "state_001.mrc").data, read_volume(fitted.mean).data
     assert float((volume * mean).sum() / (volume.norm() * mean.norm())) > 0.9
     assert 0.8 < float(volume.norm() / mean.norm()) < 1.2

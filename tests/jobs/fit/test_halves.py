@@ -30,6 +30,7 @@ def test_a_model_that_most_images_contradict_is_doubted_in_words(share: float, m
         progress=silent_progress(),
         tried_rank=1,
         checkpoint_name=str,
+        first_step=0,
         projector_options=SliceOptions(),
         schedule=Schedule(),
         units=Schedule().units(BOX),

@@ -88,7 +88,7 @@ def test_images_of_both_signs_in_one_stack_are_given_one(hinge, fitted, engine, 
     assert outcome.code == 0, outcome.error
     (caution,) = read_json(tmp_path / "out" / "call.json")["cautions"]
     assert caution.startswith(f"{int((factor < 0).sum())} of {PARTICLES} images of {star} (rows ") and where in caution
-    assert "have the other sign than those of the fit: they are turned" in caution
+    assert "have the other sign than those of the fit: they are inverted" in caution
     found, known = (read_volume(tmp_path / name / "state_001.mrc").data for name in ("out", "plain"))
     torch.testing.assert_close(found / np.abs(factor).max(), known, atol=0.01 * float(known.max()), rtol=0)
 
