@@ -42,7 +42,8 @@ _FEW = 4  # of the 24 pixels around, that may be faulty, too
 _FAR = 8.0  # standard deviations of an image
 _MOST_NEAR_ZEROS = 0.01  # of the power elsewhere: of images that were multiplied 0.001, of others 0.08
 _TOO_MANY_CUT = "too many to be left out; extract them in a smaller box, or without particles near the edge"
-_MANY = 0.01  # of the images
+MANY = 0.01
+"""Of the images: what more of them have is told in a caution."""
 CUT = 0.05
 """Of the box: images whose repeated edges are deeper may show a part of the particle only."""
 MOST_CUT = 0.5
@@ -174,7 +175,7 @@ def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
     if images.fixed_pixels is not None:
         yield _sentence_of_fixed(images.fixed_pixels, path)
     single = images.single_pixels
-    if single is not None and int((single > 0).sum()) > _MANY * len(images):
+    if single is not None and int((single > 0).sum()) > MANY * len(images):
         yield (
             f"{int((single > 0).sum())} of {len(images)} images of {path} have single pixels more than {_FAR:g} "
             f"standard deviations beyond those around ({int(single.sum())} in all): replaced by the median of these;"
@@ -190,7 +191,7 @@ def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
             + (_TOO_MANY_CUT if are_mostly_cut(images) else "left out, as outliers")
         )
     ratio = images.inner_noise
-    if ratio is not None and int((ratio != 1).sum()) > _MANY * len(images):
+    if ratio is not None and int((ratio != 1).sum()) > MANY * len(images):
         typical = float(ratio[ratio != 1].median())
         yield (
             f"{int((ratio != 1).sum())} of {len(images)} images of {path} have {typical:.2g} times as much noise within"
@@ -198,7 +199,7 @@ def sentences_of(images: PreparedParticles, path: object) -> Iterator[str]:
             " images as they were extracted"
         )
     power = images.near_zeros
-    if power is not None and float((power > _MOST_NEAR_ZEROS).float().mean()) > _MANY:
+    if power is not None and float((power > _MOST_NEAR_ZEROS).float().mean()) > MANY:
         yield (
             f"{int((power > _MOST_NEAR_ZEROS).sum())} of {len(images)} images of {path} are said to be multiplied with"
             " their CTF (rlnCtfDataAreCtfPremultiplied), but hold more near its zeros than is left then: were they"

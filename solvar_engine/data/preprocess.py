@@ -31,6 +31,7 @@ from solvar_engine.data.noise import (
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.pixel_faults import (
     CUT,
+    MANY,
     MOST_CUT,
     find_fixed_pixels,
     repeated_edges,
@@ -171,7 +172,7 @@ def prepare_particles(
     faults = {row: faults[image] for row, image in images_of_rows if image in faults}
     is_bad = found.is_bad > 0
     depth = torch.where(is_bad | (found.depth <= CUT * stack.box_size), 0, found.depth)
-    if bool((found.single > 0).any()):
+    if 0 < int((found.single > 0).sum()) <= MANY * count:  # if they are many, that is a caution
         said = counted(int((found.single > 0).sum()), "image has", "images have")
         logger.info("%s single pixels far beyond those around: these are replaced", said)
     faults = world.entries(faults)

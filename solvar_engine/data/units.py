@@ -116,7 +116,7 @@ LIMITS = {
     **dict.fromkeys(ANGLE_COLUMNS, _ANGLE),
     **dict.fromkeys((*SHIFT_COLUMNS, *SHIFT_COLUMNS_PX), _ORIGIN),
     "rlnPhaseShift": Limits(-720.0, 720.0, "degrees", "is it in mrad?", "is it in mrad?"),
-    "rlnCtfBfactor": Limits(-5000.0, 5000.0, "Angstrom^2", "is it in pm^2?", "is it in pm^2?"),
+    "rlnCtfBfactor": Limits(-5000.0, 5000.0, "Angstrom^2", "is it of another column?", "is it of another column?"),
     "rlnCtfScalefactor": Limits(0.0, 10.0, "", "", "is it in percent?"),
 }
 """Of columns, by name."""

@@ -30,6 +30,7 @@ _SAME_PLACE_PX = 0.75  # both coordinates rounded to whole pixels, and a little
 _NEIGHBOUR_PX = 60.0  # re-centring moves no particle farther, and few have a neighbour as near
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV")
 _SAME_DEFOCUS = 200.0  # Angstrom; refined values differ by less for most
+_BINNINGS, _NEARLY_ALL = (1.5, 2, 3, 4, 6, 8), 0.9  # of micrographs that coordinates are told in, and of the rows
 _MOST_REFUSED = 0.5  # of rows or of a distance, beyond which two columns contradict each other
 
 Rows = NDArray[np.int64]
@@ -320,6 +321,7 @@ def _by_coordinates(known: ParticleList, other: ParticleList) -> Rows:
         if (rows >= 0).all():
             return rows
         best = max(best, rows, key=_count)
+    _refuse_other_binning(known, other, micrographs)
     row = int(np.flatnonzero(best < 0)[0])
     x, y = known.coordinates()[row]
     raise UserError(
@@ -327,6 +329,18 @@ def _by_coordinates(known: ParticleList, other: ParticleList) -> Rows:
         f" micrograph and coordinates; the first is row {row + 1}, {_COORDINATES[0]} {x:g}, {_COORDINATES[1]} {y:g} of"
         f" {wanted[row]}: give a list with all particles of the run."
     )
+
+
+def _refuse_other_binning(known: ParticleList, other: ParticleList, micrographs: tuple[Rows, Rows]) -> None:
+    """Say if coordinates are those of the same particles in micrographs of another binning."""
+    first, second = known.coordinates(), other.coordinates()
+    for factor in (*_BINNINGS, *(1 / binning for binning in _BINNINGS)):
+        rows = _nearest((factor * first, second), micrographs, _SAME_PLACE_PX * max(1.0, factor))
+        if _count(rows) > _NEARLY_ALL * len(rows):
+            raise UserError(
+                f"The coordinates in {other.table.source} are {factor:.3g} times those in {known.table.source}, as of"
+                f" micrographs of another binning: bring {_COORDINATES[0]} and {_COORDINATES[1]} to those of the run."
+            )
 
 
 def _with_copies(known: StarTable, row: Rows) -> Rows:

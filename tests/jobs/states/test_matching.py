@@ -191,6 +191,16 @@ def test_a_place_that_is_missing_is_told(random):
         match_rows(make(**columns), other)
 
 
+@pytest.mark.parametrize("factor", [0.5, 4.0])
+def test_coordinates_of_another_binning_are_told(random, factor):
+    columns = places(random)
+    centre, origin = arrays(columns)
+    order = random.permutation(COUNT)
+    binned = columns_of(columns["rlnMicrographName"], factor * centre, origin)
+    with pytest.raises(UserError, match=rf"coordinates in full.star are {factor:g} times those in list.star, as of"):
+        match_rows(make(**columns), make("full.star", **taken(binned, order)))
+
+
 def test_names_of_another_set_do_not_win_over_coordinates(random):
     """A stack of the same name, written in another order."""
     columns = places(random)
