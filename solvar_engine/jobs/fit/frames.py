@@ -80,7 +80,7 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         for number, (sentence, later) in enumerate(zip(sentences, is_open, strict=True), start=1)
         if later
     )
-    job = replace(job, left_frames=tuple(left), left=found.only(torch.tensor(is_open)))
+    job = replace(job, left_frames=tuple(left), frames_left=found.only(torch.tensor(is_open)))
     found = found.only(is_mended)
     if not len(found):
         return job, source
@@ -153,10 +153,10 @@ def may_be_scatter(job: FitJob) -> bool:
 
     Classes by where origins are inaccurate are that, too.
     """
-    if job.left is None or not len(job.left):
+    if job.frames_left is None or not len(job.frames_left):
         return False
-    turn = torch.rad2deg(rotation_to_rotvec(job.left.rotation).norm(dim=1))
-    are_moved = bool((turn < _SCATTER_TURN_DEG).all()) and not bool(job.left.is_mirrored.any())
+    turn = torch.rad2deg(rotation_to_rotvec(job.frames_left.rotation).norm(dim=1))
+    are_moved = bool((turn < _SCATTER_TURN_DEG).all()) and not bool(job.frames_left.is_mirrored.any())
     return are_moved and all(one.is_mixed for one in job.left_frames)
 
 

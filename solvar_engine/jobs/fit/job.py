@@ -65,7 +65,7 @@ class FitJob:
         Nearly as many images show something as show its opposite, so that the mean tells nothing.
     left_frames : tuple of LeftFrame
         Images that may be in another frame, or have moved, and were left there.
-    left : OtherFrames or None
+    frames_left : OtherFrames or None
         The frames of these.
     pose_before : Pose or None
         That the fit was given, where it goes on from others, in the frame of each state.
@@ -81,7 +81,7 @@ class FitJob:
     world: World = ALONE
     has_opposites: bool = False
     left_frames: tuple[LeftFrame, ...] = ()
-    left: OtherFrames | None = None
+    frames_left: OtherFrames | None = None
     pose_before: Pose | None = None
 
     @classmethod

@@ -252,8 +252,8 @@ def _examined(
 
 def _is_scatter(job: FitJob, source: PreparedParticles, evidence: PoseEvidence) -> bool:
     """Whether images agree better with other places in one frame as well: scattered ones that classes are made of."""
-    assert job.left is not None
-    together = source.with_pose(job.left.in_one(job.inputs.stack.pose))
+    assert job.frames_left is not None
+    together = source.with_pose(job.frames_left.in_one(job.inputs.stack.pose))
     mean = estimate_mean(*half_set_equations(together, job.inputs.halves, job.projector_options), world=job.world)
     left, before = (-one.place_gain.mean() for one in (evidence_of_poses(job, together, mean), evidence))
     return float(left) > _SCATTER * float(before)

@@ -226,9 +226,9 @@ def test_frames_that_are_turned_or_parts_of_the_list_are_no_scatter(turn, is_mir
     rotation = rotvec_to_rotation(torch.tensor([[0.0, turn, 0.0]]).double())[0]
     frame = Frame(rotation, torch.ones(3).double(), is_mirrored)
     left = OtherFrames.none(9).and_one_more(frame, (0.4, 1.0), torch.arange(9) < 4)
-    job = SimpleNamespace(left=left, left_frames=(LeftFrame("moved", is_mixed),))
+    job = SimpleNamespace(frames_left=left, left_frames=(LeftFrame("moved", is_mixed),))
     assert may_be_scatter(job) == expected
-    assert not may_be_scatter(SimpleNamespace(left=None, left_frames=()))
+    assert not may_be_scatter(SimpleNamespace(frames_left=None, left_frames=()))
 
 
 def test_images_all_over_a_list_are_told_from_parts_of_it(hinge):
