@@ -48,7 +48,7 @@ _ROWS = "rows "
 _NEAR_SIZE = 0.1  # of a pixel; others are tried in steps of more
 _SHOWN = 3  # names in a sentence
 _TRANSFER = "transfer functions"
-_OTHER_PIXELS = "better with a pixel size of {size:.3g} than with {listed:.3g} Angstrom"
+_OTHER_PIXELS = "better with a pixel size of {size:.3g}{headers} than with {listed:.3g} Angstrom"
 _UNLESS = ", unless all that is left in the images is a part that moves"  # which is displaced as a whole
 
 
@@ -100,7 +100,8 @@ class _Alternative:
     """Another reading of a list, of one kind: what each image gains by it, (m,), how that is said, and what to check.
 
     Nothing is said of a gain less than a share of that of the orientations, or of fewer images. What is said has places
-    for the ``move`` of images, Angstrom, and for their pixel ``size``, a ``factor`` times the ``listed`` one.
+    for the ``move`` of images, Angstrom, and for their pixel ``size``, a ``factor`` times the ``listed`` one, and what
+    ``headers`` say of it.
     """
 
     kind: str
@@ -147,9 +148,11 @@ def reading_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     size = stack.pixel_sizes[int(stack.group[evidence.index[members]].mode().values)]
     for one in found:
         gain, error = mean_and_error(one.gain[members])
-        what = one.what.format(move=move, size=one.factor * size, listed=size)
-        if one.what == _OTHER_PIXELS and _is_in_headers(one.factor * size, stack, evidence.index[members]):
-            what += ", as the headers say,"
+        is_in_headers = one.what == _OTHER_PIXELS and _is_in_headers(
+            one.factor * size, stack, evidence.index[members]
+        )
+        headers = ", as the headers say," if is_in_headers else ""
+        what = one.what.format(move=move, size=one.factor * size, listed=size, headers=headers)
         told.append((what, f"(log-likelihood gain {gain:.2f} +- {error:.2f} an image)", one.check))
     (what, gained, check), *others = told
     if found[0].kind == _TRANSFER:

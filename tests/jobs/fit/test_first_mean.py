@@ -210,7 +210,7 @@ def test_the_reading_that_explains_most_is_named():
     for of_headers, is_said in ((2.45, True), (2.0, False)):
         told = replace(ListOf800(), index=replace(ListOf800.index, of_headers=of_headers))
         (doubt,) = pose_cautions(evidence_of(rows, *gains, pixel_gain=pixels), told)
-        assert ("than with 2 Angstrom, as the headers say, (log-" in doubt) == is_said
+        assert ("size of 2.5, as the headers say, than with 2 Angstrom (log-" in doubt) == is_said
     (doubt,) = pose_cautions(evidence_of(rows, *gains, place_gain=-6.0 + scatter[:, 0], pixel_gain=pixels), ListOf800())
     assert doubt.startswith("The images of list.star agree better with other places, 3.0 Angstrom from their origins")
     assert doubt.endswith("refines inaccurate ones, unless all that is left in the images is a part that moves")
