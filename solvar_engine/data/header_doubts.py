@@ -94,11 +94,11 @@ def _with_sign(path: str | os.PathLike[str], header: MrcHeader) -> tuple[MrcHead
     if kind not in _OTHER_SIGN:
         return header, ""
     values = _values(path, header)
-    other = replace(header, dtype=np.dtype(header.dtype.str[0] + _OTHER_SIGN[kind]))
-    if not _values(path, other).astype(float).std() < _UNWRAPPED * values.astype(float).std():
+    other = np.dtype(header.dtype.str[0] + _OTHER_SIGN[kind])
+    if not values.view(other).astype(float).std() < _UNWRAPPED * values.astype(float).std():
         return header, ""
     said, found = ("unsigned", "signed") if kind[0] == "u" else ("signed", "unsigned")
-    return other, (
+    return replace(header, dtype=other), (
         f"holds {said} values by its header, which jump from the lowest ones to the highest as {found} ones do when"
         f" they are read like that: they are read as {found}; correct the mode in the header"
     )

@@ -283,6 +283,13 @@ class ParticleStack:
         """Row of the list, from 0, of each particle, shape (n,)."""
         return np.arange(len(self)) if self.list_row is None else self.list_row
 
+    def rows_in_words(self, members: Tensor) -> str:
+        """Name the rows of the list that some particles (n,), bool, are: the first and the last, and if any lack."""
+        found = np.unique(self.rows_of_list[members.numpy()])
+        if len(found) == 1:
+            return f"row {found[0] + 1}"
+        return f"rows {found[0] + 1} to {found[-1] + 1}" + ("" if len(found) == np.ptp(found) + 1 else ", with gaps")
+
     def pose_columns(self, pose: Pose) -> dict[str, np.ndarray]:
         """Poses as the columns of the file."""
         sizes = np.array(self.pixel_sizes)[self.group.numpy()]

@@ -194,6 +194,4 @@ def _where(members: Tensor, stack: ParticleStack) -> str:
         size, inside = (np.bincount(one, minlength=len(names)) for one in (part, part[is_member]))
         if len(names) > 1 and ((inside == 0) | (inside == size)).all():
             return listed([name for name, count in zip(names, inside, strict=True) if count])
-    of_members = np.unique(stack.rows_of_list[is_member])
-    gaps = "" if len(of_members) == np.ptp(of_members) + 1 else ", with gaps"
-    return f"rows {of_members[0] + 1} to {of_members[-1] + 1}{gaps}"
+    return stack.rows_in_words(members)

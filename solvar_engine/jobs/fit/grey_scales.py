@@ -55,7 +55,7 @@ def settle_grey_scales(job: FitJob, source: PreparedParticles) -> tuple[FitJob, 
         return replace(job, has_opposites=True), source
     if dark_share > 0:
         block = block_of(found.is_dark, stack)
-        place = f" of {stack.path}" + ("" if block else f" ({_rows_of(found.is_dark, stack)})")
+        place = f" of {stack.path}" + ("" if block else f" ({stack.rows_in_words(found.is_dark)})")
         job.add_cautions([sentence_of_dark_images(found.is_dark[rows], part[rows], names, place, block, are_many)])
         one, two = (half[~found.is_dark[half]] for half in job.inputs.halves)
         job = replace(job, inputs=replace(job.inputs, halves=(one, two)))
@@ -112,14 +112,6 @@ def block_of(members: Tensor, stack: ParticleStack) -> str:
     if len(found) < _LEAST_MIXED or int(found[-1] - found[0]) >= len(found):
         return ""
     return f"rows {int(found[0]) + 1} to {int(found[-1]) + 1}"
-
-
-def _rows_of(members: Tensor, stack: ParticleStack) -> str:
-    """First and last row of the list that some images (n,) are, which do not follow each other."""
-    found = torch.from_numpy(stack.rows_of_list)[members].unique()
-    if len(found) == 1:
-        return f"row {int(found[0]) + 1}"
-    return f"rows {int(found[0]) + 1} to {int(found[-1]) + 1}, with gaps"
 
 
 def sentence_of_opposites(is_dark: Tensor, path: Path) -> str:

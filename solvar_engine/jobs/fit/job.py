@@ -31,9 +31,9 @@ _OTHER_STEPS = 5  # first mean, rank, held-out scale, latent coordinates, writin
 DEFAULT_SCHEDULE = Schedule()
 
 
-def _steps_of_halves(rounds: Sequence[int]) -> int:
-    """Steps of progress of a fit of the half-sets with refinement of the poses, which ends its rounds at some units."""
-    return rounds[-1] + len(rounds) * (1 + POSE_STEPS)
+def _steps_of_halves(rounds: Sequence[int], refines_poses: bool) -> int:
+    """Steps of progress of a fit of the half-sets, which ends its rounds at some units."""
+    return rounds[-1] + len(rounds) * (1 + (POSE_STEPS if refines_poses else 0))
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,10 @@ class FitJob:
         """Make the folder of the checkpoints and count the steps."""
         schedule = schedule.with_solver(params.solver)
         rounds = rounds_of(schedule, inputs.box_size, params.refine_poses)
-        steps = READING_STEPS + rounds[-1] + schedule.full_steps + len(rounds) + _OTHER_STEPS
-        if params.refine_poses:
-            steps += POSE_STEPS * len(rounds)
+        of_halves = _steps_of_halves(rounds, params.refine_poses)
+        steps = READING_STEPS + of_halves + schedule.full_steps + _OTHER_STEPS
         if params.still_frame:
-            steps += _steps_of_halves(rounds) + 1
+            steps += of_halves + 1
         checkpoint = Checkpoint(run.checkpoint, world, compute_device(params))
         tried_rank = params.components_for(len(inputs.stack))
         return cls(params, run, inputs, checkpoint, Progress(status, steps), schedule, tried_rank, world)
@@ -140,8 +139,9 @@ class FitJob:
     @property
     def first_step(self) -> int:
         """Step of progress that the fit of the half-sets begins after."""
-        rounds = rounds_of(self.schedule, self.inputs.box_size, self.params.refine_poses)
-        return READING_STEPS + 1 + (0 if self.pose_before is None else _steps_of_halves(rounds) + 1)
+        refines_poses = self.params.refine_poses
+        of_halves = _steps_of_halves(rounds_of(self.schedule, self.inputs.box_size, refines_poses), refines_poses)
+        return READING_STEPS + 1 + (0 if self.pose_before is None else of_halves + 1)
 
     @property
     def pixel_size(self) -> float:
