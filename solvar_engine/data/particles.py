@@ -28,6 +28,9 @@ from solvar_engine.imaging.types import Ctf, Pose
 
 logger = logging.getLogger(__name__)
 
+OF_HEADERS = "The pixel size is "
+"""How a caution begins that headers have another pixel size than the list."""
+
 _OTHER_PIXEL_SIZE, _WRONG_PIXEL_SIZE = 0.01, 0.1  # a calibration, and what no calibration changes
 _BINNINGS = (1.5, 8.0)  # from and to, by multiples of one half
 _SMALLEST_EXTENT = 100.0  # Angstrom, of an image of a molecule
@@ -357,7 +360,7 @@ def _check_pixel_sizes(metadata: ParticleMetadata, index: ImageIndex, source: st
     if not says[worst] or differs[worst] <= _OTHER_PIXEL_SIZE:
         return []
     size, path = given[index.stack == worst][0], index.paths[worst]
-    found = f"The pixel size is {size:g} Angstrom in {source}, but {known[worst]:g} in the header of {path}"
+    found = f"{OF_HEADERS}{size:g} Angstrom in {source}, but {known[worst]:g} in the header of {path}"
     others = int((says & (differs > _OTHER_PIXEL_SIZE)).sum()) - 1
     found += f", and so in {counted(others, 'other stack')}" if others else ""
     caution = f"{found}: that of the list is used"

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from solvar_engine.contract.results import (
-    FOREIGN_POSES,
+    DOUBTFUL_POSES,
     NOT_REPRODUCIBLE,
     NUISANCE,
     OVERFIT,
@@ -27,7 +27,7 @@ MAX_WORDED = 8
 _CLEAR = (style.BLUE, style.BLUE, "")
 _KINDS = {
     NOT_REPRODUCIBLE: ("white", style.GREY, "////"),
-    FOREIGN_POSES: ("white", style.VERMILLION, "oooo"),
+    DOUBTFUL_POSES: ("white", style.VERMILLION, "oooo"),
     OVERFIT: ("white", style.VERMILLION, "...."),
     NUISANCE: ("white", style.ORANGE, "xxxx"),
     SLOW: ("white", style.PURPLE, "\\\\\\\\"),

@@ -1,10 +1,10 @@
 """What a fit decided from its data, kept with its options so that later commands need not decide again.
 
 They are in ``params.json`` under ``decided``: ``sign`` (+1; -1 if the images were inverted because the molecule is dark
-in them), ``grey_unit`` (grey values that made 1 in the estimators), ``pose_gain`` and ``pose_gain_error``, and
-``poses_are_foreign``; sentences that the report repeats are under ``cautions``. What was decided for each particle is
-in ``particles.star`` (``solvarHalfSet``, ``solvarOutlier``, ``solvarContrast``, ``solvarGreyScale``), the noise in
-``noise.csv``.
+in them), ``grey_unit`` (grey values that made 1 in the estimators), ``pose_gain`` and ``pose_gain_error``,
+``poses_are_foreign`` and ``origins_gain``; sentences that the report repeats are under ``cautions``. What was decided
+for each particle is in ``particles.star`` (``solvarHalfSet``, ``solvarOutlier``, ``solvarContrast``,
+``solvarGreyScale``), the noise in ``noise.csv``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ class ImageDecisions:
         error; None if the mean is not resolved.
     poses_are_foreign : bool
         The images show the molecule, but not at their orientations, which surely are those of other images.
+    origins_gain : float
+        Log-likelihood that an image gains on average where origins are a factor times those of the list; 0 if none is
+        better, or if they were to be refined.
     """
 
     sign: float | None = None
@@ -41,6 +44,7 @@ class ImageDecisions:
     pose_gain: float | None = None
     pose_gain_error: float | None = None
     poses_are_foreign: bool = False
+    origins_gain: float = 0.0
 
 
 def write_decisions(run: RunDir, decisions: ImageDecisions) -> None:
@@ -55,9 +59,11 @@ def add_cautions(run: RunDir, sentences: Sequence[str], come_first: bool = False
     record_cautions(run, sentences, come_first)
 
 
-def record_cautions(run: RunDir, sentences: Sequence[str], come_first: bool = False) -> None:
-    """Add sentences that have been logged to params.json."""
-    known = [one for one in read_cautions(run) if one not in sentences]
+def record_cautions(
+    run: RunDir, sentences: Sequence[str], come_first: bool = False, instead_of: Sequence[str] = ()
+) -> None:
+    """Add sentences that have been logged to params.json, in the place of others that they answer."""
+    known = [one for one in read_cautions(run) if one not in (*sentences, *instead_of)]
     ordered = [*sentences, *known] if come_first else [*known, *sentences]
     write_json(run.params, {**read_record(run), "cautions": ordered})
 

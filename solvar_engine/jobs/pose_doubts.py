@@ -33,6 +33,9 @@ SIGNIFICANT = 4.0
 SIGNIFICANT_PART = 5.0
 """The same where many parts are looked at."""
 
+AS_IN_HEADERS = ", that of the headers,"
+"""What is said of a pixel size that images agree better with."""
+
 WEAK = 0.5
 """Of the gain that is expected, below which poses are those of other images."""
 
@@ -49,6 +52,7 @@ _NEAR_SIZE = 0.1  # of a pixel; others are tried in steps of more
 _SHOWN = 3  # names in a sentence
 _TRANSFER = "transfer functions"
 _OTHER_PIXELS = "better with a pixel size of {size:.3g}{headers} than with {listed:.3g} Angstrom"
+_FACTOR_OF_ORIGINS = "better with {factor:g} times their origins"
 _UNLESS = ", unless all that is left in the images is a part that moves"  # which is displaced as a whole
 
 
@@ -100,8 +104,8 @@ class _Alternative:
     """Another reading of a list, of one kind: what each image gains by it, (m,), how that is said, and what to check.
 
     Nothing is said of a gain less than a share of that of the orientations, or of fewer images. What is said has places
-    for the ``move`` of images, Angstrom, and for their pixel ``size``, a ``factor`` times the ``listed`` one, and what
-    ``headers`` say of it.
+    for the ``move`` of images, Angstrom, for a ``factor`` of their origins, and for their pixel ``size``, a factor
+    times the ``listed`` one, and what ``headers`` say of it.
     """
 
     kind: str
@@ -116,8 +120,7 @@ class _Alternative:
 def _alternatives(evidence: PoseEvidence, stack: ParticleStack) -> Iterator[_Alternative]:
     for factor, loss in zip(SHIFT_FACTORS, evidence.shift_gain.T, strict=True):
         check = "check their unit and sign, that they are of these images, and how accurate they are"
-        what = f"better with {factor:g} times their origins"
-        yield _Alternative("origins", -loss, what, check, _NOTABLE, _LEAST_MEMBERS)
+        yield _Alternative("origins", -loss, _FACTOR_OF_ORIGINS, check, _NOTABLE, _LEAST_MEMBERS, factor)
     check = f"check that the list has the origins of these images; fit --refine-poses refines inaccurate ones{_UNLESS}"
     what = "better with other places, {move:.1f} Angstrom from their origins"
     yield _Alternative("origins", -evidence.place_gain, what, check, _NOTABLE, _LEAST_MEMBERS)
@@ -151,8 +154,8 @@ def reading_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
         is_in_headers = one.what == _OTHER_PIXELS and _is_in_headers(
             one.factor * size, stack, evidence.index[members]
         )
-        headers = ", as the headers say," if is_in_headers else ""
-        what = one.what.format(move=move, size=one.factor * size, listed=size, headers=headers)
+        headers = AS_IN_HEADERS if is_in_headers else ""
+        what = one.what.format(move=move, size=one.factor * size, listed=size, headers=headers, factor=one.factor)
         told.append((what, f"(log-likelihood gain {gain:.2f} +- {error:.2f} an image)", one.check))
     (what, gained, check), *others = told
     if found[0].kind == _TRANSFER:
@@ -163,6 +166,14 @@ def reading_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     else:
         sentence = f"The images {of_part or 'of '}{stack.path} agree {what} {gained}: {check}"
     return ["; or else ".join([sentence, *(f"{what} {gained}: {check}" for what, gained, check in others)])]
+
+
+def gain_of_other_origins(evidence: PoseEvidence, stack: ParticleStack) -> float:
+    """Log-likelihood that all images gain on average if a factor times their origins is what explains most, else 0."""
+    _, members, found = _first_doubt(evidence, stack)
+    if not found or found[0].what != _FACTOR_OF_ORIGINS:
+        return 0.0
+    return float(found[0].gain[members].sum()) / len(members)
 
 
 def _is_in_headers(size: float, stack: ParticleStack, rows: Tensor) -> bool:
@@ -232,7 +243,7 @@ def _better(
     for one in alternatives:
         gain, error = mean_and_error(one.gain[part])
         is_sure = gain > max(significant * error, one.least_share * of_orientations) and _most_gain(one.gain[part])
-        is_told = count >= one.least_members and (has_shifts or "times their origins" not in one.what)
+        is_told = count >= one.least_members and (has_shifts or one.what != _FACTOR_OF_ORIGINS)
         if is_sure and is_told and (one.kind not in best or gain > best[one.kind][0]):
             best[one.kind] = gain, one
     if not best:

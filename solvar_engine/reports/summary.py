@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvar_engine.contract.results import (
-    FOREIGN_POSES,
+    DOUBTFUL_POSES,
     NUISANCE,
     OVERFIT,
     SLOW,
@@ -206,13 +206,13 @@ def _caution(data: ReportData) -> str:
     """Warn about components that are not what they seem."""
     components = data.components
     sentences = []
-    foreign = np.flatnonzero(components.has_label(FOREIGN_POSES))
-    if len(foreign):
-        noun, verb = ("Component", "is") if len(foreign) == 1 else ("Components", "are")
-        sentences.append(
-            f"{noun} {_numbers(foreign)} {verb} no motion, but what orientations of other images leave, unless images"
-            " show very many states."
-        )
+    doubtful = np.flatnonzero(components.has_label(DOUBTFUL_POSES))
+    if len(doubtful):
+        noun, verb = ("Component", "is") if len(doubtful) == 1 else ("Components", "are")
+        what = f"{verb} no motion, but what orientations of other images leave, unless images show very many states"
+        if not _decided(data, "poses_are_foreign", False):
+            what = "cannot be told from what wrong origins leave: no motion until these are right"
+        sentences.append(f"{noun} {_numbers(doubtful)} {what}.")
     rest = np.flatnonzero(~components.is_reproducible)
     if len(rest) and len(rest) < len(components):
         noun = "component" if len(rest) == 1 else "components"

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from solvar_engine.contract.results import FOREIGN_POSES, NOT_REPRODUCIBLE, Components, resolution_at_threshold
+from solvar_engine.contract.results import DOUBTFUL_POSES, NOT_REPRODUCIBLE, Components, resolution_at_threshold
 from solvar_engine.reports import ReportData, paragraph
 from solvar_engine.reports.summary import duration, key_numbers
 
@@ -66,7 +66,7 @@ def with_decisions(data: ReportData, **decided: object) -> ReportData:
 
 
 def test_cautions_come_first_and_nothing_contradicts_them(data):
-    foreign = with_decisions(with_components(data, [True], FOREIGN_POSES), pose_gain=0.1, poses_are_foreign=True)
+    foreign = with_decisions(with_components(data, [True], DOUBTFUL_POSES), pose_gain=0.1, poses_are_foreign=True)
     assert paragraph(foreign).startswith("Mind the poses. From 300 particles")
     assert "Component 1 is no motion, but what orientations of other images leave, unless" in paragraph(foreign)
     none = with_components(data, [])

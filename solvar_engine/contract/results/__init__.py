@@ -11,8 +11,8 @@ from solvar_engine.contract.results.analysis import (
     write_embedding,
 )
 from solvar_engine.contract.results.components import (
+    DOUBTFUL_POSES,
     EIGENVALUE_COLUMNS,
-    FOREIGN_POSES,
     NOT_REPRODUCIBLE,
     NUISANCE,
     OVERFIT,

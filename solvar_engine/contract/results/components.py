@@ -39,8 +39,8 @@ OVERFIT = "overfit"
 SLOW = "slow background"
 """Label of a component that varies over the molecule as slowly as a background does."""
 
-FOREIGN_POSES = "doubtful poses"
-"""Label of a component of images whose orientations are those of other images, which is no motion."""
+DOUBTFUL_POSES = "doubtful poses"
+"""Label of a component of images whose poses are those of other images, or have wrong origins, which leave as much."""
 
 NUISANCE = "nuisance"
 """Label of a component that looks like errors of contrast, orientation or shift."""

@@ -203,7 +203,7 @@ def _found_frames(parts: _Parts, rows: Tensor, part: Tensor) -> OtherFrames:
             continue
         frame = polished(start, *_compared(mean, of_most))
         before, after = mean.agreement(of_most), mean.in_frame(frame).agreement(of_most)
-        if _is_found(frame, before, after):
+        if _is_found(frame, before, after) and parts.is_told(rows, part, of_most, frame):
             found = found.and_one_more(frame, (before, after), members)
     return found
 
@@ -297,6 +297,14 @@ class _Parts:
         gain = torch.stack([self.evidence(rows, of_most, frame) for frame in (Frame.same(), *frames)], dim=1)
         followed[rows] = torch.from_numpy(followed_frames(gain.numpy())) if self.is_in_order else gain.argmax(dim=1)
         return followed
+
+    def is_told(self, rows: Tensor, part: Tensor, of_most: _PartMean, frame: Frame) -> bool:
+        """Whether images in order, if they are in one, are in a frame where their neighbours are."""
+        if not self.is_in_order:
+            return True
+        rows = rows[part[rows].argsort(stable=True)]
+        gain = [self.evidence(rows, of_most, one).double().numpy() for one in (Frame.same(), frame)]
+        return neighbours_tell(gain[1] - gain[0])
 
     def distinct_frames(
         self, rows: Tensor, followed: Tensor, frames: list[Frame], of_most: _PartMean
@@ -411,6 +419,34 @@ def followed_frames(gain: NDArray[np.float64]) -> NDArray[np.int64]:
         path[row] = state
         state = int(came_from[row, state])
     return path
+
+
+def neighbours_tell(gain: NDArray[np.float64]) -> bool:
+    """Whether images gain in another frame than that of most where their neighbours in a sequence do.
+
+    They do in lists that were joined. A path among images whose origins are inaccurate finds those that are moved alike
+    by chance: that tells nothing of the ones between them.
+
+    Parameters
+    ----------
+    gain : ndarray, shape (n,)
+        Log-likelihood of each image in that frame over that in the one of most.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> in_blocks, at_random = np.arange(400) < 100, rng.random(400) < 0.25
+    >>> for is_moved in (in_blocks, at_random):
+    ...     print(neighbours_tell(np.where(is_moved, 9.0, -9.0) + rng.normal(size=400)))
+    True
+    False
+    """
+    in_either, gained = np.stack((np.zeros(len(gain)), gain), axis=1), 0.0
+    for side in (0, 1):
+        path, between = followed_frames(in_either[side::2]), gain[1 - side :: 2]
+        count = min(len(path), len(between))
+        gained += float(between[:count][path[:count] == 1].sum())
+    return gained > 0
 
 
 def frame_between_ends(

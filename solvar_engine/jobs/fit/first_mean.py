@@ -42,18 +42,13 @@ _RESOLVED_SHELL = 0.3  # correlation of half-maps, of shells that tell of symmet
 _SYMMETRIC = 0.9  # correlation of a mean with that of all equal orientations: 0.99 and more if it is, up to 0.7 if not
 
 
-def unresolved_mean(job: FitJob, are_cut: bool = False) -> str:
-    """Say that the mean is nothing but noise, and what stands in for what is usually made from it.
-
-    If images are cut, that is the cause.
-    """
+def unresolved_mean(job: FitJob) -> str:
+    """Say that the mean is nothing but noise, and what stands in for what is usually made from it."""
     instead = ""
     if job.inputs.mask is None:
         radius = BALL * job.inputs.box_size * job.pixel_size
         instead = f"; a ball of {radius:.0f} Angstrom about the centre is the mask"
     found = f"The half-maps of the mean of {job.params.particles} agree no better than noise"
-    if are_cut:
-        return f"{found}, of which the edges that are not of the micrograph are the likeliest cause{instead}"
     return (
         f"{found}: the images are too few or too noisy, their mean was subtracted, half of them have the other sign, or"
         f" the poses do not belong to them{instead}"

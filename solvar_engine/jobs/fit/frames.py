@@ -8,12 +8,14 @@ from math import degrees
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from solvar_engine.contract.words import counted
 from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.pixel_faults import are_mostly_cut
 from solvar_engine.data.stream import PreparedParticles
+from solvar_engine.estimation.alternation.means import half_set_equations
 from solvar_engine.estimation.judging.other_frames import (
     AS_ONE,
     FEWEST,
@@ -24,8 +26,10 @@ from solvar_engine.estimation.judging.other_frames import (
 from solvar_engine.imaging.frames import Frame
 from solvar_engine.imaging.rotation import rotation_to_rotvec
 from solvar_engine.imaging.types import Pose
+from solvar_engine.jobs.fit.first_mean import evidence_of_poses
 from solvar_engine.jobs.fit.job import FitJob, LeftFrame
 from solvar_engine.jobs.pose_doubts import BLOCKS, listed, named_parts, row_blocks
+from solvar_engine.reconstruction.mean import estimate_mean
 
 _MOST_PARTS = 16  # that are looked at: lists that were joined are few
 _FINE_BLOCKS = 16  # of rows, by which a part is found that has few
@@ -34,7 +38,9 @@ _STATES_DIFFER = ", the more so as their states differ as well, of which a part 
 _SEED = 15
 _LEAST_TURN_DEG, _LEAST_MOVE = 1.5, 0.5  # that are named; the move in px
 _SCATTER_TURN_DEG = 10.0  # of classes that are moved, where origins are inaccurate
-_LEAST_IN_PART, _UNEVEN = 50, 0.5  # images of a part, and by how much shares in parts differ where a list was joined
+_SCATTER = 0.1  # of the gain from other places, left once classes are in one frame; seen 0.2 to 0.8, of frames none
+_LEAST_IN_PART, _UNEVEN = 50, 0.5  # images of a part, and of the largest share in one, the least other where unrelated
+_CHANCE = 5.0  # standard errors by which shares in parts differ
 
 
 def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
@@ -63,8 +69,10 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
             together = source.with_pose(found.in_one(stack.pose))
             found = found.then(find_other_frames(together, (one, two), rows, part, job.projector_options))
         together = source.with_pose(found.in_one(stack.pose))  # or mixed
-        found = found.then(find_mixed_frames(together, (one, two), rows, job.projector_options))
-        found = replace(found, of_image=found.of_image[stack.first_of_image()])
+        mixed = find_mixed_frames(together, (one, two), rows, job.projector_options)
+        mixed, found = (replace(one, of_image=one.of_image[stack.first_of_image()]) for one in (mixed, found))
+        if not are_scatter(job, source, found, mixed):
+            found = found.then(mixed)
         differs = [bool(in_words(found.frame(number), stack.pixel_size)) for number in range(len(found))]
         found = found.only(torch.tensor(differs, dtype=torch.bool))
         job.checkpoint.save("frames", found)
@@ -80,7 +88,7 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         for number, (sentence, later) in enumerate(zip(sentences, is_open, strict=True), start=1)
         if later
     )
-    job = replace(job, left_frames=tuple(left), frames_left=found.only(torch.tensor(is_open)))
+    job = replace(job, left_frames=tuple(left))
     found = found.only(is_mended)
     if not len(found):
         return job, source
@@ -148,16 +156,32 @@ def sentences_of_frames(
         )
 
 
-def may_be_scatter(job: FitJob) -> bool:
-    """Whether all frames that were left are images from all over a list that are moved, and hardly turned.
+def are_scatter(job: FitJob, source: PreparedParticles, found: OtherFrames, mixed: OtherFrames) -> bool:
+    """Whether the frames of classes of images, beside others that were found, are errors of origins, which make such.
 
-    Classes by where origins are inaccurate are that, too.
+    Images of inaccurate origins still gain from other places once classes are in one frame, those of frames do not.
     """
-    if job.frames_left is None or not len(job.frames_left):
+    stack = job.inputs.stack
+    if not may_be_scatter(mixed, stack):
         return False
-    turn = torch.rad2deg(rotation_to_rotvec(job.frames_left.rotation).norm(dim=1))
-    are_moved = bool((turn < _SCATTER_TURN_DEG).all()) and not bool(job.frames_left.is_mirrored.any())
-    return are_moved and all(one.is_mixed for one in job.left_frames)
+    poses = (_in_one_frame(stack, frames) for frames in (found, found.then(mixed)))
+    before, left = (_gain_from_other_places(job, source.with_pose(pose)) for pose in poses)
+    return job.world.agreed(left > _SCATTER * before)
+
+
+def may_be_scatter(mixed: OtherFrames, stack: ParticleStack) -> bool:
+    """Whether all frames are of images from all over a list that are moved, and hardly turned."""
+    if not len(mixed):
+        return False
+    turn = torch.rad2deg(rotation_to_rotvec(mixed.rotation).norm(dim=1))
+    are_moved = bool((turn < _SCATTER_TURN_DEG).all()) and not bool(mixed.is_mirrored.any())
+    return are_moved and all(is_mixed(mixed.of_image == number + 1, stack) for number in range(len(mixed)))
+
+
+def _gain_from_other_places(job: FitJob, source: PreparedParticles) -> float:
+    """Log-likelihood that an image gains on average if it is moved to where it agrees best with the mean."""
+    mean = estimate_mean(*half_set_equations(source, job.inputs.halves, job.projector_options), world=job.world)
+    return -float(evidence_of_poses(job, source, mean).place_gain.mean())
 
 
 def is_mixed(members: Tensor, stack: ParticleStack) -> bool:
@@ -171,10 +195,19 @@ def is_mixed(members: Tensor, stack: ParticleStack) -> bool:
         ways.append(stack.random_subset.numpy())
     for part in ways:
         size, inside = np.bincount(part), np.bincount(part[members.numpy()], minlength=int(part.max()) + 1)
-        share = (inside / np.maximum(size, 1))[size >= _LEAST_IN_PART]
-        if len(share) > 1 and np.ptp(share) > _UNEVEN:
+        is_judged = size >= _LEAST_IN_PART
+        if is_judged.sum() > 1 and _are_uneven(inside[is_judged], size[is_judged]):
             return False
     return True
+
+
+def _are_uneven(inside: NDArray[np.int64], size: NDArray[np.int64]) -> bool:
+    """Whether parts of some sizes hold images of a kind in shares that surely differ by much."""
+    share = inside / size
+    most, least = int(share.argmax()), int(share.argmin())
+    in_all = inside.sum() / size.sum()
+    error = (in_all * (1 - in_all) * (1 / size[most] + 1 / size[least])) ** 0.5
+    return bool(share[least] < _UNEVEN * share[most] and share[most] - share[least] > _CHANCE * error)
 
 
 def in_words(frame: Frame, pixel_size: float) -> str:

@@ -12,11 +12,10 @@ from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.distributed.world import ALONE, World
 from solvar_engine.estimation.alternation.problem import rounds_of
-from solvar_engine.estimation.judging.other_frames import OtherFrames
 from solvar_engine.estimation.solver.schedule import Schedule, Unit
 from solvar_engine.imaging.fourier import nyquist_shell
 from solvar_engine.imaging.types import Pose
-from solvar_engine.jobs.decisions import add_cautions
+from solvar_engine.jobs.decisions import add_cautions, record_cautions
 from solvar_engine.jobs.fit.checkpoint import Checkpoint
 from solvar_engine.jobs.fit.inputs import FitInputs
 from solvar_engine.jobs.running.devices import compute_device
@@ -65,8 +64,6 @@ class FitJob:
         Nearly as many images show something as show its opposite, so that the mean tells nothing.
     left_frames : tuple of LeftFrame
         Images that may be in another frame, or have moved, and were left there.
-    frames_left : OtherFrames or None
-        The frames of these.
     pose_before : Pose or None
         That the fit was given, where it goes on from others, in the frame of each state.
     """
@@ -81,7 +78,6 @@ class FitJob:
     world: World = ALONE
     has_opposites: bool = False
     left_frames: tuple[LeftFrame, ...] = ()
-    frames_left: OtherFrames | None = None
     pose_before: Pose | None = None
 
     @classmethod
@@ -157,6 +153,13 @@ class FitJob:
         """Log and record what seems wrong, once for all processes."""
         if self.world.is_first:
             add_cautions(self.run, sentences, come_first)
+
+    def answer_cautions(self, told: Sequence[str], answers: Sequence[str]) -> None:
+        """Log what is found out of cautions that were logged, and record it in their place."""
+        if self.world.is_first:
+            for answer in answers:
+                logger.info(answer)
+            record_cautions(self.run, answers, come_first=True, instead_of=told)
 
     def record_epoch(self, iteration: int, stage: str, half: int | None, shell_max: int, objective: float) -> None:
         """Add a row to the metrics and a line to the log."""

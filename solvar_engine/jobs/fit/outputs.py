@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from solvar_engine.contract.results import (
-    FOREIGN_POSES,
+    DOUBTFUL_POSES,
     NOT_REPRODUCIBLE,
     NUISANCE,
     OVERFIT,
@@ -144,7 +144,11 @@ def write_candidates(run: RunDir, decision: RankDecision, scale: OutputScale) ->
 
 
 def label_components(
-    components: Components, overlap: Tensor, least_gain: float, poses_are_foreign: bool = False
+    components: Components,
+    overlap: Tensor,
+    least_gain: float,
+    poses_are_foreign: bool = False,
+    gain_of_origins: float = 0.0,
 ) -> list[str]:
     """Mark what is not to be taken for a motion.
 
@@ -154,7 +158,7 @@ def label_components(
     One that is reproducible is overfit if its variance on held-out images is less than three tenths of what the fit
     itself claims, and a nuisance if it looks like one (`looks_like_error`) and images are hardly more likely with it
     than with errors of their poses. With poses of other images, what is reproducible is what these leave of the
-    molecule.
+    molecule; and where other origins make images more likely than a component does, it may be what wrong ones leave.
     """
     share = components.eigenvalues / components.eigenvalues_in_sample.clamp_min(1e-30)
     real = components.likelihood_gain >= least_gain
@@ -163,7 +167,7 @@ def label_components(
         nuisance = nuisance & (components.gain_beside_errors < MOTION_GAIN)
     marks = (
         (~real, NOT_REPRODUCIBLE),
-        (real & poses_are_foreign, FOREIGN_POSES),
+        (real & (poses_are_foreign | (components.likelihood_gain < gain_of_origins)), DOUBTFUL_POSES),
         (share < OVERFIT_SHARE, OVERFIT),
         (~real if components.is_slow is None else components.is_slow, SLOW),
         (nuisance, NUISANCE),

@@ -11,7 +11,7 @@ from torch import Tensor
 from solvar_engine.contract.results import (
     CONTRAST,
     CONTRAST_STD,
-    FOREIGN_POSES,
+    DOUBTFUL_POSES,
     GREY_SCALE,
     HALF_SET,
     LOG_LIKELIHOOD,
@@ -28,7 +28,7 @@ from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.model.mixture import GaussianMixture
 from solvar_engine.estimation.solver.agreement import covariance_fsc
 from solvar_engine.imaging.shells import resolution_at
-from solvar_engine.jobs.decisions import read_cautions, read_decisions, with_cautions
+from solvar_engine.jobs.decisions import ImageDecisions, read_cautions, read_decisions, with_cautions
 from solvar_engine.jobs.fit.cautions import cautions_of
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.outputs import (
@@ -76,7 +76,10 @@ def write_results(
     factors = tuple((factors.volumes * halves.problem.mask).cpu() for factors in halves.state.factors)
     mean, components, decision = on_cpu((halves.mean, components, decision))
     decided = read_decisions(run)
-    labels = label_components(components, overlap, least_gain(job, halves, decision), decided.poses_are_foreign)
+    by_origins = decided.origins_gain * min(len(half) for half in job.inputs.halves)
+    labels = label_components(
+        components, overlap, least_gain(job, halves, decision), decided.poses_are_foreign, by_origins
+    )
     write_components(run, components, overlap, labels, scale)
     for half, volumes in enumerate(factors, start=1):
         write_half_components(run, components, volumes, half, scale)
@@ -105,7 +108,7 @@ def write_results(
     halves = replace(halves, mean=mean)
     has_mean = decided.pose_gain is not None
     job.add_cautions(cautions_of(job, images, halves, components, latents.z, contrast, has_mean))
-    summary = _summarise(job, halves, components, labels, scale, has_mean)
+    summary = _summarise(job, halves, components, labels, scale, decided)
     return with_cautions(summary, read_cautions(run))
 
 
@@ -142,7 +145,12 @@ def _half_set_numbers(job: FitJob) -> torch.Tensor:
 
 
 def _summarise(
-    job: FitJob, halves: HalfSetFit, components: Components, labels: list[str], scale: OutputScale, is_resolved: bool
+    job: FitJob,
+    halves: HalfSetFit,
+    components: Components,
+    labels: list[str],
+    scale: OutputScale,
+    decided: ImageDecisions,
 ) -> str:
     source, focus_mask = halves.source, job.params.focus_mask
     resolution = resolution_at(halves.mean.fsc, 0.143, source.box_size, source.pixel_size)
@@ -152,11 +160,13 @@ def _summarise(
     found = "no reproducible variability"
     if labels:
         found = f"{reproducible} of {counted(len(labels), 'component')} reproducible"
-    if FOREIGN_POSES in labels:
-        found = "no motions, unless images show very many states: components show what wrong orientations leave"
+    if DOUBTFUL_POSES in labels:
+        found = "no motions that can be told from what wrong origins leave"
+        if decided.poses_are_foreign:
+            found = "no motions, unless images show very many states: components show what wrong orientations leave"
     found += f" inside the focus mask {focus_mask}" if focus_mask and not reproducible else ""
     mean = f"mean at {resolution:.1f} Angstrom" + (" (Nyquist)" if resolution <= 2 * source.pixel_size else "")
-    mean = mean if is_resolved else "mean not resolved"
+    mean = mean if decided.pose_gain is not None else "mean not resolved"
     summary = f"{job.inputs.stack.count_in_words}{left_out}, {mean}, {found}"
     logger.info(summary)
     logger.info("contrast: standard deviation %.3f between images", halves.contrast_variance() ** 0.5)

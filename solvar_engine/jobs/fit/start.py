@@ -10,13 +10,14 @@ from torch import Tensor
 
 from solvar_engine.contract.errors import UserError
 from solvar_engine.data.faults import BadImages
+from solvar_engine.data.particles import OF_HEADERS
 from solvar_engine.data.pixel_faults import are_mostly_cut, sentences_of
 from solvar_engine.data.preprocess import prepare_particles
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.distributed.world import Share
 from solvar_engine.estimation.alternation.means import HalfSetEquations, half_set_equations
 from solvar_engine.estimation.alternation.problem import Masks
-from solvar_engine.estimation.judging.given_poses import PoseEvidence, mean_and_error
+from solvar_engine.estimation.judging.given_poses import mean_and_error
 from solvar_engine.imaging.masks import BALL, automatic_mask, is_off_centre, share_of_density, sphere_mask
 from solvar_engine.imaging.symmetry import asymmetric_unit, symmetry_operators
 from solvar_engine.jobs.decisions import ImageDecisions, write_decisions
@@ -30,11 +31,17 @@ from solvar_engine.jobs.fit.first_mean import (
     symmetry_cautions,
     unresolved_mean,
 )
-from solvar_engine.jobs.fit.frames import may_be_scatter
 from solvar_engine.jobs.fit.inputs import focus, refuse_small_half, scratch_folder, with_families
 from solvar_engine.jobs.fit.job import READING_STEPS, FitJob
 from solvar_engine.jobs.fit.plan import FitDemand, plan_gpu, plan_within
-from solvar_engine.jobs.pose_doubts import are_foreign, are_of_accuracy, may_be_of_another_convention, with_frames
+from solvar_engine.jobs.pose_doubts import (
+    AS_IN_HEADERS,
+    are_foreign,
+    are_of_accuracy,
+    gain_of_other_origins,
+    may_be_of_another_convention,
+    with_frames,
+)
 from solvar_engine.jobs.running.allocator import FreedMemory
 from solvar_engine.jobs.running.devices import device_name, usable_memory
 from solvar_engine.jobs.running.memory import available_bytes
@@ -45,7 +52,6 @@ logger = logging.getLogger(__name__)
 
 _ALL_DENSITY = 0.98  # that a mask holds
 _LEAST_EDGE_PX, _EDGE_ANGSTROM = 2.0, 6.0  # half the width of the edges of asymmetric units
-_SCATTER = 0.1  # of the gain from other places, left once classes are in one frame; seen 0.2 to 0.8, of frames none
 _RESOLVED = 5.0  # standard deviations of what half-maps of noise agree by
 
 
@@ -234,29 +240,32 @@ def _examined(
             " in the images of one half-set (rlnRandomSubset) and bright in the others; multiply those of one by -1."
         )
     if not is_resolved:
-        left = (one.sentence for one in job.left_frames)
-        return ImageDecisions(source.sign, source.grey_unit), [unresolved_mean(job, are_mostly_cut(source)), *left]
+        doubts = [unresolved_mean(job), *(one.sentence for one in job.left_frames)]
+        if are_mostly_cut(source):  # which is said, and is the cause
+            logger.info("The half-maps of the mean agree no better than noise")
+            doubts = []
+        return ImageDecisions(source.sign, source.grey_unit), doubts
     evidence = evidence_of_poses(job, source, mean)
     gain, error = mean_and_error(evidence.orientation_gain)
     logger.info("Poses: log-likelihood gain %.2f +- %.2f an image over orientations of other images", gain, error)
-    if may_be_scatter(job) and job.world.agreed(_is_scatter(job, source, evidence)):
-        job = replace(job, left_frames=())  # of places that are inaccurate, which is told
     convention = None
     if job.world.agreed(may_be_of_another_convention(evidence)):
         convention = better_convention(source, job.inputs.halves, job.projector_options)
     of_poses = pose_cautions(evidence, job.inputs.stack, convention, asks_readings=not doubts_ctf)
-    of_poses = _beside_motions(job, mean.mean, of_poses)
+    of_poses = _beside_headers(job, _beside_motions(job, mean.mean, of_poses))
     cautions = [*symmetry_cautions(job, source, mean), *of_poses, *mask_cautions(job, mean)]
-    return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence)), cautions
+    asks_origins = not doubts_ctf and not job.params.refine_poses
+    of_origins = gain_of_other_origins(evidence, job.inputs.stack) if asks_origins else 0.0
+    return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence), of_origins), cautions
 
 
-def _is_scatter(job: FitJob, source: PreparedParticles, evidence: PoseEvidence) -> bool:
-    """Whether images agree better with other places in one frame as well: scattered ones that classes are made of."""
-    assert job.frames_left is not None
-    together = source.with_pose(job.frames_left.in_one(job.inputs.stack.pose))
-    mean = estimate_mean(*half_set_equations(together, job.inputs.halves, job.projector_options), world=job.world)
-    left, before = (-one.place_gain.mean() for one in (evidence_of_poses(job, together, mean), evidence))
-    return float(left) > _SCATTER * float(before)
+def _beside_headers(job: FitJob, doubts: list[str]) -> list[str]:
+    """Doubts about poses but for what answers the caution that headers have another pixel size than the list."""
+    told = [one for one in job.inputs.stack.cautions if one.startswith(OF_HEADERS)]
+    answers = [one for one in doubts if told and AS_IN_HEADERS in one]
+    if answers:
+        job.answer_cautions(told, answers)
+    return [one for one in doubts if one not in answers]
 
 
 def _beside_motions(job: FitJob, mean: Tensor, doubts: list[str]) -> list[str]:

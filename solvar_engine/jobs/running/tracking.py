@@ -67,10 +67,14 @@ def track_states(output: str, resume: bool = False) -> StatusTracker:
     if is_unfinished and not resume:
         raise UserError(f"{folder} holds unfinished states: give --resume to go on with them, or a new folder.")
     allowed = (status_path(folder).name, StateFolder(folder).bad_images.name)
-    at_start = (FAILED, RUNNING) if resume else (FAILED,)  # a call that was killed has not failed by its status
-    if not is_unfinished and not (folder.is_dir() and is_failed_start(folder, command, allowed, at_start)):
+    if is_unfinished or (folder.is_dir() and is_failed_start(folder, command, allowed, (FAILED,))):
+        return StatusTracker(status_path(folder), command, goes_on=is_unfinished)
+    if folder.is_dir() and is_failed_start(folder, command, allowed, (RUNNING,)):  # that of a call that was killed
+        if not resume:
+            raise UserError(f"{folder} is of a call that was stopped, or still runs: give --resume, or a new folder.")
+    else:
         prepare_output_folder(folder)
-    return StatusTracker(status_path(folder), command, goes_on=is_unfinished)
+    return StatusTracker(status_path(folder), command, goes_on=False)
 
 
 def has_finished_states(output: str) -> bool:

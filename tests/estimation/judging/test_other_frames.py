@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from solvar_engine.estimation.judging import other_frames
-from solvar_engine.estimation.judging.other_frames import OtherFrames, followed_frames, frame_between_ends
+from solvar_engine.estimation.judging.other_frames import (
+    OtherFrames,
+    followed_frames,
+    frame_between_ends,
+    neighbours_tell,
+)
 from solvar_engine.imaging.frames import Frame
 from solvar_engine.imaging.rotation import angular_distance_deg, random_rotations, rotvec_to_rotation
 from solvar_engine.imaging.types import Pose
@@ -48,6 +53,16 @@ def test_single_clear_images_do_not_change_frames():
     assert not followed_frames(gain).any()
     gain[25:, 1] = 300.0
     assert np.flatnonzero(followed_frames(gain)).tolist() == list(range(25, 40))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_images_that_gain_by_chance_tell_nothing_of_their_neighbours(seed):
+    """A path among them finds runs of such that gain, but not those between, as in a list that was joined."""
+    rng = np.random.default_rng(seed)
+    at_random = rng.normal(-0.5, 6.0, 2000)
+    assert followed_frames(np.stack((np.zeros(2000), at_random), axis=1)).sum() > 100
+    assert not neighbours_tell(at_random)
+    assert neighbours_tell(at_random + 6.0 * (np.arange(2000) >= 1500))
 
 
 def test_poses_of_each_frame_are_brought_into_one():

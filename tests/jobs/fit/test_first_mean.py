@@ -20,6 +20,7 @@ from solvar_engine.contract.run import RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import StatusTracker
 from solvar_engine.data.mrc import StackWriter
+from solvar_engine.data.particles import ParticleStack
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.data.volumes import read_volume, write_volume
 from solvar_engine.estimation.alternation.means import half_set_equations
@@ -35,12 +36,12 @@ from solvar_engine.imaging.fourier import low_pass
 from solvar_engine.imaging.masks import BALL, automatic_mask, grown, share_of_density, soft_edge, sphere_mask
 from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.types import Pose, Volume
-from solvar_engine.jobs.decisions import ImageDecisions, read_cautions, read_decisions
+from solvar_engine.jobs.decisions import ImageDecisions, read_cautions, read_decisions, record_cautions
 from solvar_engine.jobs.fit.first_mean import evidence_of_poses, mask_cautions, pose_cautions
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
-from solvar_engine.jobs.pose_doubts import are_foreign, with_frames
+from solvar_engine.jobs.pose_doubts import are_foreign, gain_of_other_origins, with_frames
 from solvar_engine.reconstruction.mean import MeanEstimate, estimate_mean
 from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE
 from tests.reconstruction.simulated import noise
@@ -52,6 +53,7 @@ def settled(particles: Path, folder: Path, **options: str) -> tuple[ImageDecisio
     run = RunDir(params.output)
     with prepared(run, params, resume=False):
         write_params(run, params)
+        record_cautions(run, read_inputs(params).stack.cautions)
         for _ in range(2):  # the second time everything comes from the checkpoint
             job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
             with closing(job.progress):
@@ -210,7 +212,7 @@ def test_the_reading_that_explains_most_is_named():
     for of_headers, is_said in ((2.45, True), (2.0, False)):
         told = replace(ListOf800(), index=replace(ListOf800.index, of_headers=of_headers))
         (doubt,) = pose_cautions(evidence_of(rows, *gains, pixel_gain=pixels), told)
-        assert ("size of 2.5, as the headers say, than with 2 Angstrom (log-" in doubt) == is_said
+        assert ("size of 2.5, that of the headers, than with 2 Angstrom (log-" in doubt) == is_said
     (doubt,) = pose_cautions(evidence_of(rows, *gains, place_gain=-6.0 + scatter[:, 0], pixel_gain=pixels), ListOf800())
     assert doubt.startswith("The images of list.star agree better with other places, 3.0 Angstrom from their origins")
     assert doubt.endswith("refines inaccurate ones, unless all that is left in the images is a part that moves")
@@ -219,6 +221,29 @@ def test_the_reading_that_explains_most_is_named():
     as_good = evidence_of(rows, *gains, place_gain=-5.1 + around, pixel_gain=pixels)
     (doubt,) = pose_cautions(as_good, ListOf800())
     assert "other places" in doubt and "; or else better with a pixel size of 2.5" in doubt
+
+
+def test_what_other_origins_gain_is_that_of_all_images():
+    """Of a part, the share of it; nothing where another reading explains more."""
+    rows, gains = torch.arange(800), torch.full((2, 800), 10.0).double()
+    shifts = torch.ones(800, len(SHIFT_FACTORS)).double()
+    shifts[rows < 400, 0] = -6.0
+    moved = replace(ListOf800(), pose=Pose(ListOf800.pose.rotation, torch.full((800, 2), 5.0)))
+    assert gain_of_other_origins(evidence_of(rows, *gains, shift_gain=shifts), moved) == 3.0
+    places = -9.0 * torch.ones(800).double()
+    assert gain_of_other_origins(evidence_of(rows, *gains, shift_gain=shifts, place_gain=places), moved) == 0.0
+    assert gain_of_other_origins(evidence_of(rows, *gains), moved) == 0.0
+
+
+def test_images_answer_what_headers_doubt(hinge, tmp_path):
+    """What is recorded is what they tell, and not before that headers have another pixel size."""
+    listed, small = with_changed_rows(hinge.particles, tmp_path / "small.star"), 0.8 * PIXEL_SIZE
+    star = StarFile.read(listed)
+    star.replace(star.optics, star.optics.with_columns({"rlnImagePixelSize": np.full(1, small)})).write(listed)
+    (known,) = ParticleStack.from_star(listed).cautions
+    assert known.startswith(f"The pixel size is {small:g} Angstrom in {listed}, but {PIXEL_SIZE:g} in the header")
+    _, (doubt,), _ = settled(listed, tmp_path)
+    assert f"a pixel size of {PIXEL_SIZE:.3g}, that of the headers, than with {small:.3g} Angstrom" in doubt
 
 
 def test_frames_are_named_where_no_other_reading_explains_more():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from contextlib import closing
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from solvar_engine.imaging.rotation import angular_distance_deg, rotvec_to_rotat
 from solvar_engine.jobs.decisions import read_cautions
 from solvar_engine.jobs.fit.frames import is_mixed, may_be_scatter, sentences_of_frames, settle_frames
 from solvar_engine.jobs.fit.inputs import read_inputs
-from solvar_engine.jobs.fit.job import FitJob, LeftFrame
+from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
 from solvar_engine.jobs.states.particles import open_stack, read_run_particles
 from tests.jobs.conftest import PARTICLES, PIXEL_SIZE, RANK, assert_fits_agree, run_in_process
@@ -188,21 +187,26 @@ def test_a_block_of_the_list_is_said_to_be_as_after_joining(hinge):
     assert "they are left there, as a molecule may move like that" in said
 
 
-@pytest.mark.parametrize(("are_frames", "refines"), [(False, False), (False, True), (True, False)])
-def test_inaccurate_origins_are_no_frames(are_frames, refines, simulate, tmp_path):
+@pytest.mark.parametrize(
+    ("moved", "errors", "refines"),
+    [("", True, False), ("", True, True), ("mixed", False, False), ("late", True, False)],
+)
+def test_inaccurate_origins_are_no_frames(moved, errors, refines, simulate, tmp_path):
     """Classes of images that are moved alike are told as places; images of two frames as what they may be.
 
-    Places that the fit refines are only logged.
+    Places that the fit refines are only logged. A list that was joined is told whatever the errors of its origins.
     """
-    errors = () if are_frames else ("--rotation-error", 2, "--shift-error", 1)
+    given = ("--rotation-error", 2, "--shift-error", 1) if errors else ()
     data = simulate(
-        *("--phantom", "static", "--particles", 1000, "--box", 24, "--pixel-size", 8, "--snr", 1, "--seed", 1, *errors)
+        *("--phantom", "static", "--particles", 1000, "--box", 24, "--pixel-size", 8, "--snr", 1, "--seed", 1, *given)
     )
-    if are_frames:
+    if moved:
         stack = ParticleStack.from_star(data.particles)
-        moved = Frame(torch.eye(3).double(), torch.tensor([20.0, 9.0, -6.0]).double(), False).posed(stack.pose)
-        chosen, pose = torch.arange(len(stack)) * 7 % 11 < 4, stack.pose[torch.arange(len(stack))]
-        pose.rotation[chosen], pose.shift[chosen] = moved.rotation[chosen], moved.shift[chosen]
+        row, pose = torch.arange(len(stack)), stack.pose[torch.arange(len(stack))]
+        chosen = row >= FIRST if moved == "late" else row * 7 % 11 < 4
+        frame = Frame(torch.eye(3).double(), torch.tensor([20.0, 9.0, -6.0]).double(), False)
+        in_frame = frame.posed(stack.pose)
+        pose.rotation[chosen], pose.shift[chosen] = in_frame.rotation[chosen], in_frame.shift[chosen]
         stack.write_star(data.particles, pose=pose)
     run = RunDir(tmp_path / "run")
     params = FitParams(particles=str(data.particles), output=str(run.path), rank=1, threads=1, refine_poses=refines)
@@ -212,29 +216,34 @@ def test_inaccurate_origins_are_no_frames(are_frames, refines, simulate, tmp_pat
         with closing(job.progress):
             job, source = settle_frames(job, read_images(job))
             settle_sign_and_masks(job, source)
-    assert job.left_frames and may_be_scatter(job)
+    assert len(job.left_frames) == bool(moved)
     said = read_cautions(run)
-    assert any("taken for a motion" in one for one in said) == are_frames
+    assert any("taken for a motion" in one for one in said) == (moved == "mixed")
+    late = [one for one in said if "are in another frame" in one]
+    assert len(late) == (moved == "late") and all("moved by 2" in one and "give --one-frame yes" in one for one in late)
     told = any("agree better with other places" in one and "--refine-poses" in one for one in said)
-    assert told != (are_frames or refines)
+    assert told == (not moved and not refines)
 
 
-@pytest.mark.parametrize(("turn", "is_mirrored", "is_mixed", "expected"), [
-    (0.03, False, True, True), (0.5, False, True, False), (0.03, True, True, False), (0.03, False, False, False),
+@pytest.mark.parametrize(("turn", "is_mirrored", "is_late", "expected"), [
+    (0.03, False, False, True), (0.5, False, False, False), (0.03, True, False, False), (0.03, False, True, False),
 ])  # fmt: skip
-def test_frames_that_are_turned_or_parts_of_the_list_are_no_scatter(turn, is_mirrored, is_mixed, expected):
+def test_frames_that_are_turned_or_parts_of_the_list_are_no_scatter(turn, is_mirrored, is_late, expected, hinge):
+    row, stack = torch.arange(PARTICLES), ParticleStack.from_star(hinge.particles)
     rotation = rotvec_to_rotation(torch.tensor([[0.0, turn, 0.0]]).double())[0]
     frame = Frame(rotation, torch.ones(3).double(), is_mirrored)
-    left = OtherFrames.none(9).and_one_more(frame, (0.4, 1.0), torch.arange(9) < 4)
-    job = SimpleNamespace(frames_left=left, left_frames=(LeftFrame("moved", is_mixed),))
-    assert may_be_scatter(job) == expected
-    assert not may_be_scatter(SimpleNamespace(frames_left=None, left_frames=()))
+    mixed = OtherFrames.none(PARTICLES).and_one_more(frame, (0.4, 1.0), row >= FIRST if is_late else row % 2 == 0)
+    assert may_be_scatter(mixed, stack) == expected
+    assert not may_be_scatter(OtherFrames.none(PARTICLES), stack)
 
 
 def test_images_all_over_a_list_are_told_from_parts_of_it(hinge):
     row, stack = torch.arange(PARTICLES), ParticleStack.from_star(hinge.particles)
     assert is_mixed(row % 2 == 0, stack) and is_mixed(row * 7 % 11 < 4, stack)
     assert not is_mixed(row >= FIRST, stack) and not is_mixed((row > 100) & (row < 220), stack)
+    assert not is_mixed((row > 100) & (row < 220) & (row % 3 == 0), stack)  # few, but in one place
+    drawn = torch.randperm(PARTICLES, generator=torch.Generator().manual_seed(1))
+    assert is_mixed(torch.isin(row, drawn[:40]), stack)  # by chance none in some parts
     halves = replace(stack, metadata=replace(stack.metadata, random_subset=row % 2 + 1))
     assert not is_mixed(row % 2 == 0, halves)
     groups = replace(stack, metadata=replace(stack.metadata, group=row % 2, group_names=("a", "b")))

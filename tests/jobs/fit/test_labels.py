@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from solvar_engine.contract.results import FOREIGN_POSES, NOT_REPRODUCIBLE, NUISANCE, OVERFIT, SLOW
+from solvar_engine.contract.results import DOUBTFUL_POSES, NOT_REPRODUCIBLE, NUISANCE, OVERFIT, SLOW
 from solvar_engine.estimation.judging.components import Components
 from solvar_engine.jobs.fit.outputs import label_components
 
@@ -18,12 +18,13 @@ def labels_of(
     is_slow: bool = False,
     poses_are_foreign: bool = False,
     left: float | None = None,
+    gain_of_origins: float = 0.0,
 ) -> list[str]:
     numbers = [torch.tensor([value], dtype=torch.float64) for value in (held_out, in_sample, agreement, gain)]
     beside_errors = None if left is None else torch.tensor([left], dtype=torch.float64)
     components = Components(torch.zeros(1, 2, 2, 2), *numbers, torch.tensor([is_slow]), beside_errors)
     overlap_of = torch.tensor([overlap], dtype=torch.float64)
-    return label_components(components, overlap_of, 12.0, poses_are_foreign)
+    return label_components(components, overlap_of, 12.0, poses_are_foreign, gain_of_origins)
 
 
 def test_a_component_that_holds_is_taken_at_face_value() -> None:
@@ -67,5 +68,11 @@ def test_slow_backgrounds_are_named_before_other_errors() -> None:
 
 
 def test_nothing_is_a_motion_where_poses_are_those_of_other_images() -> None:
-    assert labels_of(poses_are_foreign=True) == labels_of(poses_are_foreign=True, overlap=0.9) == [FOREIGN_POSES]
+    assert labels_of(poses_are_foreign=True) == labels_of(poses_are_foreign=True, overlap=0.9) == [DOUBTFUL_POSES]
     assert labels_of(poses_are_foreign=True, gain=11.0) == [NOT_REPRODUCIBLE]
+
+
+def test_what_wrong_origins_may_leave_is_no_motion_yet():
+    assert labels_of(gain_of_origins=501.0) == labels_of(gain_of_origins=501.0, is_slow=True) == [DOUBTFUL_POSES]
+    assert labels_of(gain_of_origins=499.0) == [""]
+    assert labels_of(gain_of_origins=501.0, gain=11.0) == [NOT_REPRODUCIBLE]
