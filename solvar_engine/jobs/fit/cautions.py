@@ -126,7 +126,7 @@ def _of_power(halves: HalfSetFit, components: Components) -> Iterator[str]:
 
 
 def _of_frames(job: FitJob, halves: HalfSetFit, components: Components, z: Tensor) -> Iterator[str]:
-    if not len(components.eigenvalues) or job.left_frames:  # of which was said that they may be a motion
+    if not len(components.eigenvalues) or job.left_frames or job.has_scatter:  # what such ends are was said
         return
     good = ~halves.outlier.cpu()
     mean, first = halves.mean.mean, components.eigenvolumes[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import degrees
 
 import numpy as np
@@ -43,6 +43,14 @@ _LEAST_IN_PART, _UNEVEN = 50, 0.5  # images of a part, and of the largest share 
 _CHANCE = 5.0  # standard errors by which shares in parts differ
 
 
+@dataclass(frozen=True)
+class SettledFrames:
+    """Frames that were found, and whether origins are so inaccurate that images fall into classes by them."""
+
+    found: OtherFrames
+    has_scatter: bool
+
+
 def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, PreparedParticles]:
     """Find parts whose images see the molecule in another frame than most, and bring their poses into that one.
 
@@ -59,8 +67,8 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
     stack = job.inputs.stack
     if are_mostly_cut(source):  # edges, at any side, look like the molecule in as many frames
         return job, source
-    found = job.checkpoint.load("frames", OtherFrames)
-    if found is None:
+    settled = job.checkpoint.load("frames", SettledFrames)
+    if settled is None:
         job.progress.stage("frames")
         one, two = _any_halves(stack, torch.cat(job.inputs.halves))
         rows = stack.each_image_once(torch.arange(len(stack)))
@@ -71,11 +79,13 @@ def settle_frames(job: FitJob, source: PreparedParticles) -> tuple[FitJob, Prepa
         together = source.with_pose(found.in_one(stack.pose))  # or mixed
         mixed = find_mixed_frames(together, (one, two), rows, job.projector_options)
         mixed, found = (replace(one, of_image=one.of_image[stack.first_of_image()]) for one in (mixed, found))
-        if not are_scatter(job, source, found, mixed):
-            found = found.then(mixed)
+        has_scatter = are_scatter(job, source, found, mixed)
+        found = found if has_scatter else found.then(mixed)
         differs = [bool(in_words(found.frame(number), stack.pixel_size)) for number in range(len(found))]
         found = found.only(torch.tensor(differs, dtype=torch.bool))
-        job.checkpoint.save("frames", found)
+        settled = SettledFrames(found, has_scatter)
+        job.checkpoint.save("frames", settled)
+    job, found = replace(job, has_scatter=settled.has_scatter), settled.found
     if not len(found):
         return job, source
     asked = job.params.one_frame

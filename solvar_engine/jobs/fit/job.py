@@ -64,6 +64,8 @@ class FitJob:
         Nearly as many images show something as show its opposite, so that the mean tells nothing.
     left_frames : tuple of LeftFrame
         Images that may be in another frame, or have moved, and were left there.
+    has_scatter : bool
+        Origins are so inaccurate that images fall into classes by them.
     pose_before : Pose or None
         That the fit was given, where it goes on from others, in the frame of each state.
     """
@@ -78,6 +80,7 @@ class FitJob:
     world: World = ALONE
     has_opposites: bool = False
     left_frames: tuple[LeftFrame, ...] = ()
+    has_scatter: bool = False
     pose_before: Pose | None = None
 
     @classmethod

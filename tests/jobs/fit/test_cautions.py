@@ -21,7 +21,7 @@ ONES, OF_SECOND = torch.ones(2, 9), torch.tensor([[1.3], [0.25]])
 
 def said(
     contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, noise_outside=None, inner_noise=None, has_mean=True,
-    image_scale=None, left_frames=(), **halves,
+    image_scale=None, left_frames=(), has_scatter=False, **halves,
 ):  # fmt: skip
     """Cautions of a fit that is ordinary in all that is not given."""
     ordinary = {
@@ -43,7 +43,8 @@ def said(
     )
     stack = Some(group_names=("first", "second"))
     inputs = Some(stack=stack, halves=(torch.arange(3, COUNT, 2), torch.arange(4, COUNT, 2)))  # three were left out
-    job = Some(asked_rank=rank, tried_rank=2, inputs=inputs, pixel_size=3.0, left_frames=left_frames)
+    frames = {"left_frames": left_frames, "has_scatter": has_scatter}
+    job = Some(asked_rank=rank, tried_rank=2, inputs=inputs, pixel_size=3.0, **frames)
     noise = ordinary["noise"] if noise_outside is None else noise_outside
     contrast = torch.ones(COUNT) if contrast is None else contrast
     images = Some(
@@ -73,6 +74,7 @@ def test_a_motion_of_the_whole_is_said_once(monkeypatch):
     """The ends of the component that it makes are one molecule in two frames, too."""
     monkeypatch.setattr(cautions, "frame_between_ends", lambda *asked: pytest.fail("asked again"))
     assert said(left_frames=("9 images show the molecule turned",)) == []
+    assert said(has_scatter=True) == []  # of images that inaccurate origins move
 
 
 def test_an_ordinary_fit_needs_no_word():

@@ -216,7 +216,7 @@ def test_inaccurate_origins_are_no_frames(moved, errors, refines, simulate, tmp_
         with closing(job.progress):
             job, source = settle_frames(job, read_images(job))
             settle_sign_and_masks(job, source)
-    assert len(job.left_frames) == bool(moved)
+    assert len(job.left_frames) == bool(moved) and job.has_scatter == errors
     said = read_cautions(run)
     assert any("taken for a motion" in one for one in said) == (moved == "mixed")
     late = [one for one in said if "are in another frame" in one]
