@@ -33,6 +33,12 @@ SIGNIFICANT = 4.0
 SIGNIFICANT_PART = 5.0
 """The same where many parts are looked at."""
 
+OF_ORIENTATIONS = "The orientations in "
+"""How what is said of the orientations of all images begins."""
+
+OTHER_CONVENTION = "seem to be of another convention"
+"""What is said of orientations where images agree better with such."""
+
 AS_IN_HEADERS = ", that of the headers,"
 """What is said of a pixel size that images agree better with."""
 

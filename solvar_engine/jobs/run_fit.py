@@ -20,6 +20,7 @@ from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.solver.schedule import Schedule
 from solvar_engine.jobs.decisions import record_cautions
 from solvar_engine.jobs.fit.density import place_by_density
+from solvar_engine.jobs.fit.foreign_poses import have_foreign_poses
 from solvar_engine.jobs.fit.frames import settle_frames
 from solvar_engine.jobs.fit.grey_scales import settle_grey_scales
 from solvar_engine.jobs.fit.halves import fit_all, fit_halves, measure_scale
@@ -124,11 +125,12 @@ def _estimate(job: FitJob, images: PreparedParticles) -> None:
 def _fit_enough_components(
     job: FitJob, images: PreparedParticles, masks: Masks, equations: HalfSetEquations | None
 ) -> tuple[FitJob, HalfSetFit, RankDecision]:
-    """Fit the half-sets, with more and more components as long as there are more to find."""
+    """Fit the half-sets, with more and more components as long as there are more to find; wrong poses leave many."""
     while True:
         halves = fit_halves(job, images, masks, equations)
+        are_foreign = have_foreign_poses(job, halves)
         decision = decide_rank(job, halves)
-        larger = with_more_components(job, images, decision)
+        larger = None if are_foreign else with_more_components(job, images, decision)
         if larger is None:
             return job, halves, decision
         job = larger

@@ -6,12 +6,15 @@ themselves tell. Each is compared with the mean of the other half-set, which has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import radians
 
 import torch
 from torch import Tensor
 
+from solvar_engine.estimation.model.bands import make_band
+from solvar_engine.estimation.model.fixed_factors import collect_statistics
 from solvar_engine.estimation.model.slices import slices_of_batch
 from solvar_engine.imaging.fourier import nyquist_shell, shift_phases
 from solvar_engine.imaging.rotation import rotvec_to_rotation
@@ -141,6 +144,46 @@ def pose_evidence(
     return PoseEvidence(
         *(torch.cat((getattr(first, part.name), getattr(second, part.name))) for part in fields(PoseEvidence))
     )
+
+
+def gain_under_model(
+    source: ParticleSource,
+    halves: tuple[Tensor, Tensor],
+    models: Sequence[tuple[Tensor, Tensor]],
+    options: SliceOptions,
+    seed: int,
+) -> Tensor:
+    """Log-likelihood of images at their own poses less that at orientations of others, whatever states they show.
+
+    Parameters
+    ----------
+    source : ParticleSource
+    halves : tuple of two Tensors, int64
+        Of which samples are asked.
+    models : sequence of two pairs of Tensors, shape (z, y, x) and (r, z, y, x)
+        Mean and factors of each half-set, of latent coordinates N(0, I): each is held against images of the other one,
+        of which they must know nothing.
+    options : SliceOptions
+    seed : int
+        Draws the sample, and the other images.
+
+    Returns
+    -------
+    Tensor, shape (m,), float64
+    """
+    generator, gains = torch.Generator().manual_seed(seed), []
+    for half, (mean, factors) in zip(halves, reversed(models), strict=True):
+        index = half[torch.randperm(len(half), generator=generator)[:_MOST].sort().values]
+        other = torch.arange(len(source))
+        other[index] = index[other_rows(source.group.cpu()[index], generator)]
+        turned = source.with_pose(Pose(source.pose.rotation[other], source.pose.shift))
+        band = make_band(nyquist_shell(source.box_size), source.disk, mean, options)
+        of_all = list(range(len(factors)))
+        seen, otherwise = (
+            collect_statistics(view, index, band, factors).integrate_out(of_all).residual for view in (source, turned)
+        )
+        gains.append(0.5 * (otherwise.double() - seen.double()).cpu())
+    return torch.cat(gains)
 
 
 def other_rows(group: Tensor, generator: torch.Generator) -> Tensor:

@@ -23,6 +23,8 @@ from solvar_engine.imaging.types import BatchSource
 from solvar_engine.jobs.fit.conventions import gain_without_even_aberrations
 from solvar_engine.jobs.fit.job import FitJob
 from solvar_engine.jobs.pose_doubts import (
+    OF_ORIENTATIONS,
+    OTHER_CONVENTION,
     SIGNIFICANT,
     are_foreign,
     comparison,
@@ -191,11 +193,11 @@ def pose_cautions(
     if convention is not None:
         change, over_own, error_of_it = convention
         return [
-            f"The orientations in {stack.path} seem to be of another convention: its images agree much better with"
+            f"{OF_ORIENTATIONS}{stack.path} {OTHER_CONVENTION}: its images agree much better with"
             f" {change} (log-likelihood gain {over_own:.2f} +- {error_of_it:.2f} an image): {check}"
         ]
     if not gain > SIGNIFICANT * error:
-        found = f"The orientations in {stack.path} do not seem to belong to its images ({comparison(gain, error)})"
+        found = f"{OF_ORIENTATIONS}{stack.path} do not seem to belong to its images ({comparison(gain, error)})"
         check = f"{check}; the mean of very many different states can look like this, too"
         if not are_foreign(evidence):
             found = (
@@ -213,7 +215,7 @@ def pose_cautions(
     if explain_little(evidence):  # origins seem wrong, too, where orientations are
         found = f"{comparison(gain, error)}, where the molecule in any has {float(evidence.signal.mean()):.2f}"
         return [
-            f"The orientations in {stack.path} explain much less of its images than right ones do, unless these show"
+            f"{OF_ORIENTATIONS}{stack.path} explain much less of its images than right ones do, unless these show"
             f" very many different states ({found}): {check}"
         ]
     return reading_doubts(evidence, stack) if asks_readings else []

@@ -74,7 +74,8 @@ def test_memory_sets_a_limit(memory) -> None:
     assert rank_stage.with_more_components(Job(10), IMAGES, decided(10)) is None
 
 
-def test_half_sets_are_fitted_until_there_is_nothing_more_to_find(memory, monkeypatch) -> None:
+@pytest.mark.parametrize(("are_foreign", "tried"), [(False, [10, 20, 40]), (True, [10])])
+def test_half_sets_are_fitted_until_there_is_nothing_more_to_find(are_foreign, tried, memory, monkeypatch) -> None:
     fitted: list[int] = []
 
     def fit_halves(job, images, masks, equations):
@@ -82,10 +83,11 @@ def test_half_sets_are_fitted_until_there_is_nothing_more_to_find(memory, monkey
         return f"halves of {job.tried_rank}"
 
     monkeypatch.setattr(run_fit, "fit_halves", fit_halves)
+    monkeypatch.setattr(run_fit, "have_foreign_poses", lambda job, halves: are_foreign)
     monkeypatch.setattr(run_fit, "decide_rank", lambda job, halves: decided(25, job.tried_rank))
     job, halves, decision = run_fit._fit_enough_components(Job(10), IMAGES, None, None)
-    assert fitted == [10, 20, 40] and halves == "halves of 40"
-    assert job.tried_rank == 40 == len(decision.kept)
+    assert fitted == tried and halves == f"halves of {tried[-1]}"
+    assert job.tried_rank == tried[-1] == len(decision.kept)
 
 
 def test_leading_components_are_known_as_well_as_beside_the_others() -> None:
