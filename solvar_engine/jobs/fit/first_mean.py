@@ -52,8 +52,8 @@ def unresolved_mean(job: FitJob) -> str:
         instead = f"; a ball of {radius:.0f} Angstrom about the centre is the mask"
     found = f"The half-maps of the mean of {job.params.particles} agree no better than noise"
     return (
-        f"{found}: the images are too few or too noisy, their mean was subtracted, half of them have the other sign, or"
-        f" the poses do not belong to them{instead}"
+        f"{found}: the images are too few or too noisy, they hold no particle, their mean was subtracted, half of them"
+        f" have the other sign, or the poses do not belong to them{instead}"
     )
 
 
