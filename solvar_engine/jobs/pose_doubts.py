@@ -58,7 +58,8 @@ _NEAR_SIZE = 0.1  # of a pixel; others are tried in steps of more
 _SHOWN = 3  # names in a sentence
 _TRANSFER = "transfer functions"
 _OTHER_PIXELS = "better with a pixel size of {size:.3g}{headers} than with {listed:.3g} Angstrom"
-_FACTOR_OF_ORIGINS = "better with {factor:g} times their origins"
+_TIMES_ORIGINS = "times their origins"
+_FACTOR_OF_ORIGINS = f"better with {{factor:g}} {_TIMES_ORIGINS}"
 _UNLESS = ", unless all that is left in the images is a part that moves"  # which is displaced as a whole
 
 
@@ -174,10 +175,12 @@ def reading_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     return ["; or else ".join([sentence, *(f"{what} {gained}: {check}" for what, gained, check in others)])]
 
 
-def gain_of_other_origins(evidence: PoseEvidence, stack: ParticleStack) -> float:
-    """Log-likelihood that all images gain on average if a factor times their origins is what explains most, else 0."""
+def gain_of_other_origins(doubts: Sequence[str], evidence: PoseEvidence, stack: ParticleStack) -> float:
+    """Log-likelihood that all images gain on average by a factor on their origins; 0 unless it is the doubt told."""
+    if not any(_TIMES_ORIGINS in doubt for doubt in doubts):
+        return 0.0
     _, members, found = _first_doubt(evidence, stack)
-    if not found or found[0].what != _FACTOR_OF_ORIGINS:
+    if not found or found[0].what != _FACTOR_OF_ORIGINS:  # or a further one
         return 0.0
     return float(found[0].gain[members].sum()) / len(members)
 

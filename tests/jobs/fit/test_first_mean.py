@@ -229,10 +229,14 @@ def test_what_other_origins_gain_is_that_of_all_images():
     shifts = torch.ones(800, len(SHIFT_FACTORS)).double()
     shifts[rows < 400, 0] = -6.0
     moved = replace(ListOf800(), pose=Pose(ListOf800.pose.rotation, torch.full((800, 2), 5.0)))
-    assert gain_of_other_origins(evidence_of(rows, *gains, shift_gain=shifts), moved) == 3.0
-    places = -9.0 * torch.ones(800).double()
-    assert gain_of_other_origins(evidence_of(rows, *gains, shift_gain=shifts, place_gain=places), moved) == 0.0
-    assert gain_of_other_origins(evidence_of(rows, *gains), moved) == 0.0
+    foreign = torch.where(rows < 400, 0.0, 10.0).double() + 0.1 * noise(800, seed=1).double()
+    for found, expected in (
+        (evidence_of(rows, *gains, shift_gain=shifts), 3.0),
+        (evidence_of(rows, *gains, shift_gain=shifts, place_gain=-9.0 * torch.ones(800).double()), 0.0),
+        (evidence_of(rows, gains[0], foreign, shift_gain=shifts), 0.0),  # orientations of other images are told
+        (evidence_of(rows, *gains), 0.0),
+    ):
+        assert gain_of_other_origins(pose_cautions(found, moved), found, moved) == expected
 
 
 def test_images_answer_what_headers_doubt(hinge, tmp_path):
