@@ -210,7 +210,7 @@ def pose_cautions(
         return [
             f"The orientations of {foreign} in {stack.path} do not seem to belong to their images, unlike those of"
             f" the others ({comparison(gain, error)} in all): check that their rows are of these stacks, in their"
-            " order"
+            " order, and that their images are not mirrored"
         ]
     if explain_little(evidence):  # origins seem wrong, too, where orientations are
         found = f"{comparison(gain, error)}, where the molecule in any has {float(evidence.signal.mean()):.2f}"
