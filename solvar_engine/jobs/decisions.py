@@ -35,8 +35,8 @@ class ImageDecisions:
     poses_are_foreign : bool
         The images show the molecule, but not at their orientations, which surely are those of other images.
     origins_gain : float
-        Log-likelihood that an image gains on average where origins are a factor times those of the list; 0 if none is
-        better, or if they were to be refined.
+        Log-likelihood that an image gains on average where origins are a factor times those of the list, or where each
+        is at its best place if places are scattered; 0 if no others are better, or if they were to be refined.
     """
 
     sign: float | None = None

@@ -175,8 +175,15 @@ def reading_doubts(evidence: PoseEvidence, stack: ParticleStack) -> list[str]:
     return ["; or else ".join([sentence, *(f"{what} {gained}: {check}" for what, gained, check in others)])]
 
 
-def gain_of_other_origins(doubts: Sequence[str], evidence: PoseEvidence, stack: ParticleStack) -> float:
-    """Log-likelihood that all images gain on average by a factor on their origins; 0 unless it is the doubt told."""
+def gain_of_other_origins(
+    doubts: Sequence[str], evidence: PoseEvidence, stack: ParticleStack, has_scatter: bool = False
+) -> float:
+    """Log-likelihood that all images gain on average by a factor on their origins; 0 unless it is the doubt told.
+
+    Or by other places, if that is told, and origins ``has_scatter`` that makes classes of images.
+    """
+    if has_scatter and any(are_of_accuracy(doubt) for doubt in doubts):
+        return max(0.0, -float(evidence.place_gain.mean()))
     if not any(_TIMES_ORIGINS in doubt for doubt in doubts):
         return 0.0
     _, members, found = _first_doubt(evidence, stack)

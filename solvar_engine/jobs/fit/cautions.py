@@ -34,6 +34,7 @@ def cautions_of(
     z: Tensor,
     contrast: Tensor,
     has_mean: bool = True,
+    has_origins: bool = True,
 ) -> list[str]:
     """Say what is at its limit or impossible.
 
@@ -50,6 +51,8 @@ def cautions_of(
         Of all images, as it is written.
     has_mean : bool
         Whether the first mean was resolved: if not, that is said, and some of this follows from it.
+    has_origins : bool
+        Whether no other origins are better: the same.
 
     Returns
     -------
@@ -62,7 +65,7 @@ def cautions_of(
         *_of_contrasts(halves, contrast * images.image_scale.abs()),  # other grey values and noise alike are said
         *(_of_resolution(images, halves) if has_mean else ()),
         *(_of_power(halves, components) if has_mean else ()),
-        *_of_frames(job, halves, components, z),
+        *(_of_frames(job, halves, components, z) if has_origins else ()),
         *_of_rank(job, components),
         *_of_noise(job, images, halves),
         *_of_poses(halves),

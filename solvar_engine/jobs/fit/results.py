@@ -107,7 +107,8 @@ def write_results(
     write_cryosparc(run, stack, source.pose, has_other_poses, columns[HALF_SET])
     halves = replace(halves, mean=mean)
     has_mean = decided.pose_gain is not None
-    job.add_cautions(cautions_of(job, images, halves, components, latents.z, contrast, has_mean))
+    has_origins = not decided.origins_gain
+    job.add_cautions(cautions_of(job, images, halves, components, latents.z, contrast, has_mean, has_origins))
     summary = _summarise(job, halves, components, labels, scale, decided)
     return with_cautions(summary, read_cautions(run))
 

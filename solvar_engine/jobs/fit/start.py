@@ -254,7 +254,9 @@ def _examined(
     of_poses = pose_cautions(evidence, job.inputs.stack, convention, asks_readings=not doubts_ctf)
     of_poses = _beside_headers(job, _beside_motions(job, mean.mean, of_poses))
     cautions = [*symmetry_cautions(job, source, mean), *of_poses, *mask_cautions(job, mean)]
-    of_origins = 0.0 if job.params.refine_poses else gain_of_other_origins(of_poses, evidence, job.inputs.stack)
+    of_origins = 0.0
+    if not job.params.refine_poses:
+        of_origins = gain_of_other_origins(of_poses, evidence, job.inputs.stack, job.has_scatter)
     return ImageDecisions(source.sign, source.grey_unit, gain, error, are_foreign(evidence), of_origins), cautions
 
 

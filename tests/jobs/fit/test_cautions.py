@@ -21,7 +21,7 @@ ONES, OF_SECOND = torch.ones(2, 9), torch.tensor([[1.3], [0.25]])
 
 def said(
     contrast=None, *, eigenvalues=(4.0, 1.0), rank=2, input_box=16, noise_outside=None, inner_noise=None, has_mean=True,
-    image_scale=None, left_frames=(), has_scatter=False, **halves,
+    image_scale=None, left_frames=(), has_scatter=False, has_origins=True, **halves,
 ):  # fmt: skip
     """Cautions of a fit that is ordinary in all that is not given."""
     ordinary = {
@@ -52,7 +52,7 @@ def said(
         image_scale=torch.ones(COUNT) if image_scale is None else image_scale,
     )  # fmt: skip
     components = Some(eigenvalues=torch.tensor(eigenvalues), eigenvolumes=MEAN.flip(1)[None] / MEAN.norm())
-    return cautions_of(job, images, fit, components, Z, contrast, has_mean)
+    return cautions_of(job, images, fit, components, Z, contrast, has_mean, has_origins)
 
 
 def contrasts(*values):
@@ -74,7 +74,7 @@ def test_a_motion_of_the_whole_is_said_once(monkeypatch):
     """The ends of the component that it makes are one molecule in two frames, too."""
     monkeypatch.setattr(cautions, "frame_between_ends", lambda *asked: pytest.fail("asked again"))
     assert said(left_frames=("9 images show the molecule turned",)) == []
-    assert said(has_scatter=True) == []  # of images that inaccurate origins move
+    assert said(has_scatter=True) == said(has_origins=False) == []  # of images that wrong origins move
 
 
 def test_an_ordinary_fit_needs_no_word():

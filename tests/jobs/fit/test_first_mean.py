@@ -237,6 +237,10 @@ def test_what_other_origins_gain_is_that_of_all_images():
         (evidence_of(rows, *gains), 0.0),
     ):
         assert gain_of_other_origins(pose_cautions(found, moved), found, moved) == expected
+    scattered = evidence_of(rows, *gains, place_gain=-9.0 * torch.ones(800).double())
+    told = pose_cautions(scattered, moved)
+    assert gain_of_other_origins(told, scattered, moved, has_scatter=True) == 9.0
+    assert gain_of_other_origins([], scattered, moved, has_scatter=True) == 0.0  # as of a part that moves
 
 
 def test_images_answer_what_headers_doubt(hinge, tmp_path):
