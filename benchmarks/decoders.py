@@ -51,7 +51,7 @@ from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.jobs.running.progress import Progress
 from solvar_engine.jobs.states.kernel_problem import SETUP_STEPS, KernelProblem, set_up
-from solvar_engine.jobs.states.kernel_volumes import finish_state, kernel_volumes
+from solvar_engine.jobs.states.kernel_volumes import KernelVolumes, finish_state, kernel_volumes
 from solvar_engine.jobs.states.latent_space import LatentSpace, open_latent_space
 from solvar_engine.latent import kmeans_clusters
 from solvar_engine.reconstruction.filtering import local_filter, local_fsc
@@ -176,9 +176,14 @@ class Comparison:
 
 def kernel_volume(problem: KernelProblem, place: NDArray[np.float64]) -> Tensor:
     """Volume at coordinates (r,) in the compared components."""
+    return finish_state(problem, kernels_at(problem, place)).volume * problem.scale.volume
+
+
+def kernels_at(problem: KernelProblem, place: NDArray[np.float64]) -> KernelVolumes:
+    """Half-maps at coordinates (r,) in the compared components."""
     point = np.zeros(int(problem.columns.max()) + 1)
     point[problem.columns] = place
-    return finish_state(problem, kernel_volumes(problem, point)).volume * problem.scale.volume
+    return kernel_volumes(problem, point)
 
 
 def posterior_of_states(comparison: Comparison) -> NDArray[np.float64]:
@@ -263,9 +268,7 @@ def _half_volumes(problem: KernelProblem, centres: NDArray[np.float64]) -> Tenso
     """Half-maps (centres, 2, z, y, x) at centres, in the units of files, filtered by what they agree on."""
     windows, volumes = LocalWindows.create(problem.source.box_size, problem.mask), []
     for centre in centres:
-        point = np.zeros(int(problem.columns.max()) + 1)
-        point[problem.columns] = centre
-        blend = kernel_volumes(problem, point).blend
+        blend = kernels_at(problem, centre).blend
         correlation = local_fsc(blend.half1, blend.half2, windows)
         halves = [local_filter(half, correlation, windows) * problem.mask for half in (blend.half1, blend.half2)]
         volumes.append(torch.stack(halves) * problem.scale.volume)

@@ -83,11 +83,12 @@ def known_of_images(comparison: Comparison, deviation: Tensor) -> Statistics:
     )
 
 
-def density_of(known: Statistics, seed: int) -> GaussianMixture:
-    """The density of some images, as a fit finds it."""
+def density_of(known: Statistics, seed: int) -> tuple[GaussianMixture, int]:
+    """The density of some images, as a fit finds it, and of how many Gaussians it is, or each that it averages."""
     sample, generator = known[sample_of(torch.arange(len(known.inner)), SHAPING_PARTICLES)], _generator(seed)
     chosen = choose_mixture(sample, generator)
-    return averaged_mixture(sample, chosen, generator) if len(chosen.covariances) > 1 else chosen
+    density = averaged_mixture(sample, chosen, generator) if len(chosen.covariances) > 1 else chosen
+    return density, len(chosen)
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -103,8 +104,7 @@ def main() -> None:
     deviation = np.sqrt(space.components.eigenvalue[space.columns])
     wells = Wells(comparison.true_places / deviation, arguments.wells)
     known = known_of_images(comparison, torch.from_numpy(deviation))
-    density, first = density_of(known, 1), len(comparison.problem.rows[0])
-    number = len(choose_mixture(known[sample_of(torch.arange(len(known.inner)), SHAPING_PARTICLES)], _generator(1)))
+    (density, number), first = density_of(known, 1), len(comparison.problem.rows[0])
     is_shared = len(density.covariances) < len(density)
     drawn = []
     for bootstrap in range(arguments.bootstraps):
@@ -117,7 +117,7 @@ def main() -> None:
     found, error = wells.of_density(density, 1), np.std(drawn, axis=0)
     columns = [
         true, found, error,
-        *(wells.of_density(density_of(part, 1), 1) for part in (known[:first], known[first:])),
+        *(wells.of_density(density_of(part, 1)[0], 1) for part in (known[:first], known[first:])),
         wells.shares(comparison.of_fit[0][comparison.good] / deviation), wells.shares(alone),
     ]  # fmt: skip
     rows_of_table = [[str(well + 1), *(f"{column[well]:.3f}" for column in columns)] for well in range(wells.count)]

@@ -125,8 +125,7 @@ def pose_evidence(
     pose, ctf = source.pose, source.ctf
     samples, other = [], torch.arange(len(source))
     for half in halves:
-        # at random: rows at regular steps may all be of one kind
-        index = half[torch.randperm(len(half), generator=generator)[: count // 2].sort().values]
+        index = _drawn(half, count // 2, generator)
         other[index] = index[other_rows(source.group.cpu()[index], generator)]
         samples.append(index)
 
@@ -173,7 +172,7 @@ def gain_under_model(
     """
     generator, gains = torch.Generator().manual_seed(seed), []
     for half, (mean, factors) in zip(halves, reversed(models), strict=True):
-        index = half[torch.randperm(len(half), generator=generator)[:_MOST].sort().values]
+        index = _drawn(half, _MOST, generator)
         other = torch.arange(len(source))
         other[index] = index[other_rows(source.group.cpu()[index], generator)]
         turned = source.with_pose(Pose(source.pose.rotation[other], source.pose.shift))
@@ -184,6 +183,11 @@ def gain_under_model(
         )
         gains.append(0.5 * (otherwise.double() - seen.double()).cpu())
     return torch.cat(gains)
+
+
+def _drawn(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """So many rows, in order, at random: those at regular steps may all be of one kind."""
+    return rows[torch.randperm(len(rows), generator=generator)[:count].sort().values]
 
 
 def other_rows(group: Tensor, generator: torch.Generator) -> Tensor:

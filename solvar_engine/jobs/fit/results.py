@@ -161,7 +161,7 @@ def _summarise(
     found = "no reproducible variability"
     if labels:
         found = f"{reproducible} of {counted(len(labels), 'component')} reproducible"
-    if DOUBTFUL_POSES in labels:
+    if DOUBTFUL_POSES in labels and set(labels) <= {DOUBTFUL_POSES, NOT_REPRODUCIBLE}:
         found = "no motions that can be told from what wrong origins leave"
         if decided.poses_are_foreign:
             found = "no motions, unless images show very many states: components show what wrong orientations leave"
