@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import torch
@@ -145,6 +146,18 @@ def _half_set_numbers(job: FitJob) -> torch.Tensor:
     return numbers
 
 
+def motions_in_words(labels: Sequence[str], poses_are_foreign: bool = False) -> str:
+    """How many components are reproducible, or why none of those that are is a motion."""
+    if DOUBTFUL_POSES in labels and set(labels) <= {DOUBTFUL_POSES, NOT_REPRODUCIBLE}:
+        if poses_are_foreign:
+            return "no motions, unless images show very many states: components show what wrong orientations leave"
+        return "no motions that can be told from what wrong origins leave"
+    if not labels:
+        return "no reproducible variability"
+    reproducible = sum(label != NOT_REPRODUCIBLE for label in labels)
+    return f"{reproducible} of {counted(len(labels), 'component')} reproducible"
+
+
 def _summarise(
     job: FitJob,
     halves: HalfSetFit,
@@ -155,17 +168,11 @@ def _summarise(
 ) -> str:
     source, focus_mask = halves.source, job.params.focus_mask
     resolution = resolution_at(halves.mean.fsc, 0.143, source.box_size, source.pixel_size)
-    reproducible = sum(label != NOT_REPRODUCIBLE for label in labels)
     outliers = int(halves.outlier.sum())
     left_out = f", {counted(outliers, 'of them an outlier', 'of them outliers')}" if outliers else ""
-    found = "no reproducible variability"
-    if labels:
-        found = f"{reproducible} of {counted(len(labels), 'component')} reproducible"
-    if DOUBTFUL_POSES in labels and set(labels) <= {DOUBTFUL_POSES, NOT_REPRODUCIBLE}:
-        found = "no motions that can be told from what wrong origins leave"
-        if decided.poses_are_foreign:
-            found = "no motions, unless images show very many states: components show what wrong orientations leave"
-    found += f" inside the focus mask {focus_mask}" if focus_mask and not reproducible else ""
+    found = motions_in_words(labels, decided.poses_are_foreign)
+    has_none = all(label == NOT_REPRODUCIBLE for label in labels)
+    found += f" inside the focus mask {focus_mask}" if focus_mask and has_none else ""
     mean = f"mean at {resolution:.1f} Angstrom" + (" (Nyquist)" if resolution <= 2 * source.pixel_size else "")
     mean = mean if decided.pose_gain is not None else "mean not resolved"
     summary = f"{job.inputs.stack.count_in_words}{left_out}, {mean}, {found}"

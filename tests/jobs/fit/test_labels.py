@@ -7,6 +7,7 @@ import torch
 from solvar_engine.contract.results import DOUBTFUL_POSES, NOT_REPRODUCIBLE, NUISANCE, OVERFIT, SLOW
 from solvar_engine.estimation.judging.components import Components
 from solvar_engine.jobs.fit.outputs import label_components
+from solvar_engine.jobs.fit.results import motions_in_words
 
 
 def labels_of(
@@ -76,3 +77,12 @@ def test_what_wrong_origins_may_leave_is_no_motion_yet():
     assert labels_of(gain_of_origins=501.0) == labels_of(gain_of_origins=501.0, is_slow=True) == [DOUBTFUL_POSES]
     assert labels_of(gain_of_origins=499.0) == [""]
     assert labels_of(gain_of_origins=501.0, gain=11.0) == [NOT_REPRODUCIBLE]
+
+
+def test_motions_beside_what_wrong_origins_leave_are_counted():
+    doubtful = [DOUBTFUL_POSES, NOT_REPRODUCIBLE]
+    assert motions_in_words(doubtful) == "no motions that can be told from what wrong origins leave"
+    assert motions_in_words(doubtful, poses_are_foreign=True).startswith("no motions, unless images show very many")
+    assert motions_in_words(["", *doubtful]) == "2 of 3 components reproducible"
+    assert motions_in_words([NOT_REPRODUCIBLE]) == "0 of 1 component reproducible"
+    assert motions_in_words([]) == "no reproducible variability"
