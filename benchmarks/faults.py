@@ -629,10 +629,14 @@ _DATA = [
          "influence measured on the other half-set"),
     ),
     *_of(
-        "tests/estimation/model/test_mixture.py",
+        "tests/estimation/model/test_mixture_choice.py",
         ("[part.weights for part in parts]) / _AVERAGED", "[part.weights for part in parts])",
          "an average of densities that is their sum"),
         ("[: (count + 1) // 2]", "[: count]", "an average of mixtures of the same images"),
+        ("factor * mixture.covariances", "mixture.covariances / factor", "Gaussians widened that should be narrowed"),
+        ("return _narrower(mixture, many.narrowing, statistics, world)", "return mixture",
+         "the width that held-out images chose forgotten"),
+        ("len(gram) / (len(mixture) * rank)", "len(gram) / rank", "means known as if all images were in each Gaussian"),
     ),
     *_of(
         "tests/data/test_symmetry.py",

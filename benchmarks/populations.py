@@ -24,13 +24,8 @@ from torch import Tensor
 from benchmarks.common import table, use_threads
 from benchmarks.decoders import Comparison
 from solvar_engine.contract.run import RunDir
-from solvar_engine.estimation.model.mixture import (
-    SHAPING_PARTICLES,
-    GaussianMixture,
-    averaged_mixture,
-    choose_mixture,
-    fit_mixture,
-)
+from solvar_engine.estimation.model.mixture import SHAPING_PARTICLES, GaussianMixture, fit_mixture
+from solvar_engine.estimation.model.mixture_choice import averaged_mixture, choose_mixture
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.jobs.states.latent_space import open_latent_space

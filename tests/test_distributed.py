@@ -22,7 +22,7 @@ from solvar_engine.estimation.judging.given_poses import pose_evidence
 from solvar_engine.estimation.judging.grey_scales import find_grey_scales
 from solvar_engine.estimation.judging.low_band import scale_evidence
 from solvar_engine.estimation.judging.rank import judge_components
-from solvar_engine.estimation.model.mixture import choose_mixture
+from solvar_engine.estimation.model.mixture_choice import choose_mixture
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.estimation.solver.half_sets import fit_half_sets
 from tests.test_devices import FIRST, IMAGES, SECOND, Place, numbers, particles_of

@@ -8,6 +8,6 @@ Other rooms use:
 - `expectation`: `expectation_pass` for a solver, `posterior_pass` for whatever asks each image;
 - `contrast` and `residuals` (`residual_power`, `ResidualNoise`): variance of contrasts, spectra of the noise;
 - `fixed_factors`: `collect_statistics` and `latent_covariance`, for factors that others have found;
-- `mixture`: `GaussianMixture`, the density of the latents, with `choose_mixture` and `mixture_posterior`;
+- `mixture`: `GaussianMixture`, the density of the latents, and `mixture_posterior`; `mixture_choice` finds it;
 - `half_models`: `explain`, `scale_to_images`, `half_version`, for finished models of half-sets.
 """

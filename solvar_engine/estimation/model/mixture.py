@@ -24,19 +24,18 @@ SHAPING_PARTICLES = 6_000
 LIVE_SHARE = 1e-3
 """Of the variance of the leading coordinate: with less, images say nothing of one."""
 
-_COUNTS = (2, 4, 8, 16)  # of Gaussians that are tried
-_SHARED_COUNTS = (16, 32, 64, 128)  # of those of one covariance, by splitting
-_FEWEST_IMAGES = 15  # for each Gaussian of many
-_AVERAGED = 4  # mixtures
-_ITERATIONS, _SHARED_ITERATIONS = 25, 15
-_LAST_ITERATIONS = 10
+FEWEST_SHARED = 16
+"""Gaussians of one covariance that are started from images; more grow by splitting."""
+
+SHARED_ITERATIONS = 15
+"""Of expectation maximisation, for Gaussians of one covariance."""
+
+_ITERATIONS = 25
 _FIRST_VARIANCE, _FIRST_SHARED_VARIANCE = 0.1, 0.5
 _SPLIT = 0.7  # of the deviation of a Gaussian, to both sides
 _FEW = 1e-6  # images in a Gaussian, where sums over them are divided by their number
 _FLOOR, _FLOOR_IMAGES = 0.02, 5.0  # variance that a Gaussian is drawn to, as by so many images
 _LEAST_VARIANCE = 1e-4
-_DEVIATIONS = 3.0  # of its own error that a gain of held-out likelihood must reach
-_GROWTH_DEVIATIONS = 1.0  # that it must reach for twice as many of one covariance
 
 
 @dataclass(frozen=True)
@@ -163,11 +162,11 @@ def fit_mixture(
     -------
     GaussianMixture
     """
-    first = min(count, _SHARED_COUNTS[0]) if is_shared else count
-    mixture = _start(statistics, first, generator, is_shared)
-    mixture = _improved(mixture, statistics, _SHARED_ITERATIONS if is_shared else _ITERATIONS, world)
+    first = min(count, FEWEST_SHARED) if is_shared else count
+    mixture = start_mixture(statistics, first, generator, is_shared)
+    mixture = improved(mixture, statistics, SHARED_ITERATIONS if is_shared else _ITERATIONS, world)
     while len(mixture) < count:
-        mixture = _improved(split(mixture, statistics, world), statistics, _SHARED_ITERATIONS, world)
+        mixture = improved(split(mixture, statistics, world), statistics, SHARED_ITERATIONS, world)
     return mixture
 
 
@@ -196,105 +195,51 @@ def split(mixture: GaussianMixture, statistics: Statistics, world: World = ALONE
     return GaussianMixture(mixture.weights.repeat(2) / 2, torch.cat((means + step, means - step)), mixture.covariances)
 
 
-def choose_mixture(statistics: Statistics, generator: torch.Generator, world: World = ALONE) -> GaussianMixture:
-    """Fit as many Gaussians as make images that did not shape them more likely; N(0, I) if none are.
-
-    Few Gaussians have a covariance each, as motions make them; many have one in common, as distinct states have.
-
-    Parameters
-    ----------
-    statistics : Statistics
-        Of a sample of images.
-    generator : torch.Generator
-    world : World, optional
-        Processes that have the same statistics, and share the work.
-
-    Returns
-    -------
-    GaussianMixture
-    """
-    shaping, held_out = statistics[::2], statistics[1::2]
-    best = GaussianMixture.one(statistics.inner.shape[1])
-    evidence = _evidence(held_out, best, world)
-    for count in _COUNTS:
-        tried = fit_mixture(shaping, count, generator, world=world)
-        found = _evidence(held_out, tried, world)
-        if not _gains(found - evidence):
-            break
-        best, evidence = tried, found
-    many = _best_number_of_many(shaping, held_out, evidence, generator, world)
-    if many:
-        return fit_mixture(statistics, many, generator, is_shared=True, world=world)
-    return best if len(best) == 1 else _improved(best, statistics, _LAST_ITERATIONS, world)
-
-
-def averaged_mixture(
-    statistics: Statistics, like: GaussianMixture, generator: torch.Generator, world: World = ALONE
-) -> GaussianMixture:
-    """The average of several mixtures as large as another, each fitted to another half of the images.
-
-    A single one states more than the images know of the density, so posteriors under it are too narrow: errors of
-    latent coordinates were 1.17 to 1.22 times the stated ones on `linker`, and 1.10 to 1.14 under such averages
-    (bagging; Breiman, Machine Learning 1996).
-
-    Parameters
-    ----------
-    statistics : Statistics
-        Of a sample of images.
-    like : GaussianMixture
-        Of so many Gaussians as are best, each of a covariance of its own.
-    generator : torch.Generator
-    world : World, optional
-        Processes that have the same statistics, and share the work.
-
-    Returns
-    -------
-    GaussianMixture
-    """
-    count = len(statistics.inner)
-    parts = []
-    for _ in range(_AVERAGED):
-        chosen = torch.randperm(count, generator=generator)[: (count + 1) // 2]
-        parts.append(fit_mixture(statistics[chosen], len(like), generator, world=world))
-    return GaussianMixture(
-        torch.cat([part.weights for part in parts]) / _AVERAGED,
-        torch.cat([part.means for part in parts]),
-        torch.cat([part.covariances for part in parts]),
-    )
-
-
-def _best_number_of_many(
-    shaping: Statistics, held_out: Statistics, evidence: Tensor, generator: torch.Generator, world: World
-) -> int:
-    """How many Gaussians of one covariance are best; none if they make images no likelier than an evidence (n,)."""
-    best, before = 0, torch.full_like(evidence, -torch.inf)
-    tried = _start(shaping, _SHARED_COUNTS[0], generator, is_shared=True)
-    for count in _SHARED_COUNTS:
-        if count * _FEWEST_IMAGES > len(shaping.inner):
-            break
-        start = tried if len(tried) == count else split(tried, shaping, world)
-        tried = _improved(start, shaping, _SHARED_ITERATIONS, world)
-        found = _evidence(held_out, tried, world)
-        if best and not _gains(found - before, _GROWTH_DEVIATIONS):
-            break
-        if _gains(found - evidence):
-            best, before = count, found
-    return best
-
-
-def _gains(gain: Tensor, deviations: float = _DEVIATIONS) -> bool:
-    """Whether a gain of log-likelihood (n,) is beyond its own error."""
-    return float(gain.sum()) > deviations * float(gain.std()) * len(gain) ** 0.5
-
-
-def _start(statistics: Statistics, count: int, generator: torch.Generator, is_shared: bool) -> GaussianMixture:
-    """Gaussians about the places of some images."""
+def start_mixture(statistics: Statistics, count: int, generator: torch.Generator, is_shared: bool) -> GaussianMixture:
+    """Gaussians about the places of some images, far from each other; of one covariance if it is shared."""
     rank = statistics.inner.shape[1]
     mean = mixture_posterior(statistics, GaussianMixture.one(rank)).mean
     weights = torch.full((count,), 1.0 / count, dtype=torch.float64)
     spread = torch.eye(rank, dtype=torch.float64).expand(1 if is_shared else count, -1, -1)
     first = _FIRST_SHARED_VARIANCE if is_shared else _FIRST_VARIANCE
     return GaussianMixture(weights, _distant(mean, count, generator), first * spread)
+
+
+def improved(
+    mixture: GaussianMixture, statistics: Statistics, iterations: int, world: World = ALONE, is_width_kept: bool = False
+) -> GaussianMixture:
+    """Do some steps of expectation maximisation.
+
+    Each Gaussian's covariance is drawn to a narrow one as by a few images more, so that none shrinks to a point.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+    statistics : Statistics
+    iterations : int
+    world : World, optional
+        Processes that have the same statistics, and share the work.
+    is_width_kept : bool, optional
+        Whether only weights and means move.
+
+    Returns
+    -------
+    GaussianMixture
+    """
+    for _ in range(iterations):
+        found = _sums(statistics, mixture, world)
+        means, scatter = _means_and_scatter(found)
+        weights = (found.total + 1) / (found.total + 1).sum()
+        covariances = mixture.covariances if is_width_kept else _drawn_in(scatter, found.total)
+        mixture = GaussianMixture(weights, means, covariances)
+    return mixture
+
+
+def evidence_of(statistics: Statistics, mixture: GaussianMixture, world: World = ALONE) -> Tensor:
+    """Log-likelihood of each image (n,), less that without any factor."""
+    evidence = torch.zeros(len(statistics.inner), dtype=torch.float64, device=statistics.inner.device)
+    evidence[world.own] = mixture_posterior(_own(statistics, world), mixture).evidence
+    return world.total(evidence)[0]
 
 
 def _means_and_scatter(found: MixturePosterior) -> tuple[Tensor, Tensor]:
@@ -304,20 +249,12 @@ def _means_and_scatter(found: MixturePosterior) -> tuple[Tensor, Tensor]:
     return means, found.outer - (about_zero if len(found.outer) > 1 else about_zero.sum(dim=0, keepdim=True))
 
 
-def _improved(mixture: GaussianMixture, statistics: Statistics, iterations: int, world: World) -> GaussianMixture:
-    """Do some steps of expectation maximisation.
-
-    Each Gaussian's covariance is drawn to a narrow one as by a few images more, so that none shrinks to a point.
-    """
-    identity = torch.eye(mixture.means.shape[1], dtype=torch.float64)
-    for _ in range(iterations):
-        found = _sums(statistics, mixture, world)
-        means, scatter = _means_and_scatter(found)
-        total = found.total.clamp_min(_FEW) if len(scatter) > 1 else found.total.sum()[None]
-        covariances = (scatter + _FLOOR_IMAGES * _FLOOR * identity) / (total + _FLOOR_IMAGES)[:, None, None]
-        weights = (found.total + 1) / (found.total + 1).sum()
-        mixture = GaussianMixture(weights, means, covariances + _LEAST_VARIANCE * identity)
-    return mixture
+def _drawn_in(scatter: Tensor, total: Tensor) -> Tensor:
+    """Covariances (k or 1, r, r) from sums of squares, and the images (k,) of each Gaussian."""
+    total = total.clamp_min(_FEW) if len(scatter) > 1 else total.sum()[None]
+    identity = torch.eye(scatter.shape[-1], dtype=torch.float64)
+    covariances = (scatter + _FLOOR_IMAGES * _FLOOR * identity) / (total + _FLOOR_IMAGES)[:, None, None]
+    return covariances + _LEAST_VARIANCE * identity
 
 
 def _own(statistics: Statistics, world: World) -> Statistics:
@@ -330,13 +267,6 @@ def _sums(statistics: Statistics, mixture: GaussianMixture, world: World, of_eac
     found = mixture_posterior(_own(statistics, world), mixture, of_each)
     total, first, outer = world.total(found.total, found.first, found.outer)
     return replace(found, total=total, first=first, outer=outer)
-
-
-def _evidence(statistics: Statistics, mixture: GaussianMixture, world: World) -> Tensor:
-    """Log-likelihood of each image (n,)."""
-    evidence = torch.zeros(len(statistics.inner), dtype=torch.float64, device=statistics.inner.device)
-    evidence[world.own] = mixture_posterior(_own(statistics, world), mixture).evidence
-    return world.total(evidence)[0]
 
 
 def _distant(points: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.fixed_factors import collect_statistics
-from solvar_engine.estimation.model.mixture import LIVE_SHARE, SHAPING_PARTICLES, choose_mixture
+from solvar_engine.estimation.model.mixture import LIVE_SHARE, SHAPING_PARTICLES
+from solvar_engine.estimation.model.mixture_choice import choose_mixture
 from solvar_engine.estimation.model.objectives import MaximumLikelihood, MixtureLikelihood, Objective
 from solvar_engine.estimation.solver.epochs import Factors
 from solvar_engine.estimation.solver.problem import CovarianceProblem

@@ -15,10 +15,9 @@ from solvar_engine.estimation.model.mixture import (
     LIVE_SHARE,
     SHAPING_PARTICLES,
     GaussianMixture,
-    averaged_mixture,
-    choose_mixture,
     mixture_posterior,
 )
+from solvar_engine.estimation.model.mixture_choice import averaged_mixture, choose_mixture
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.jobs.fit.job import FitJob

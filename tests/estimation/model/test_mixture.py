@@ -8,8 +8,6 @@ from torch import Tensor
 
 from solvar_engine.estimation.model.mixture import (
     GaussianMixture,
-    averaged_mixture,
-    choose_mixture,
     fit_mixture,
     mixture_posterior,
     split,
@@ -106,38 +104,6 @@ def test_wells_are_found_although_images_blur_them() -> None:
     assert errors[1] < 0.6 * errors[0]
 
 
-def test_held_out_images_choose_one_gaussian_where_there_is_one() -> None:
-    _, _, statistics = images_of(noise(2000, 2, dtype=torch.float64), strength=0.5)
-    assert len(choose_mixture(statistics, generator())) == 1
-
-
-def test_held_out_images_choose_more_where_there_are_more() -> None:
-    _, _, statistics = images_of(two_wells(3000), strength=0.5)
-    chosen = choose_mixture(statistics, generator())
-    assert len(chosen) >= 2
-    mean = (chosen.weights[:, None] * chosen.means).sum(dim=0)
-    torch.testing.assert_close(mean, torch.zeros(2, dtype=torch.float64), rtol=0, atol=0.08)
-    assert float(chosen.weights.sum()) == pytest.approx(1)
-
-
-def test_an_average_of_mixtures_states_errors_that_hold() -> None:
-    """A ring of 300 images: one mixture of 8 Gaussians follows their noise, and claims to know more than it does."""
-    angle = torch.linspace(0, 2 * torch.pi, 301, dtype=torch.float64)[:300]
-    truth = 2**0.5 * torch.stack((angle.cos(), angle.sin()), dim=1)
-    for seed in range(3):
-        _, _, statistics = images_of(truth, strength=0.5, seed=10 * seed)
-        one = fit_mixture(statistics, 8, generator(seed))
-        average = averaged_mixture(statistics, one, generator(seed))
-        assert len(average) == len(average.covariances) > len(one)
-        assert float(average.weights.sum()) == pytest.approx(1)
-        calibration = []
-        for mixture in (one, average):
-            found = mixture_posterior(statistics, mixture)
-            error = (found.mean - truth).square() / found.covariance().diagonal(dim1=1, dim2=2)
-            calibration.append(float(error.mean()) ** 0.5)
-        assert 1.0 < calibration[1] < calibration[0]
-
-
 def test_the_same_images_give_the_same_mixture() -> None:
     _, _, statistics = images_of(two_wells(500))
     first, second = (fit_mixture(statistics, 3, generator(4)) for _ in range(2))
@@ -155,21 +121,6 @@ def test_a_mixture_is_scaled_with_its_coordinates() -> None:
     expected = mixture_posterior(statistics, mixture)
     torch.testing.assert_close(found.evidence, expected.evidence)
     torch.testing.assert_close(found.mean, expected.mean * deviation)
-
-
-def test_many_states_are_found_as_gaussians_of_one_covariance() -> None:
-    """40 places of 75 images each, in six dimensions: Gaussians of their own would have 27 numbers each to find."""
-    centres = noise(40, 6, dtype=torch.float64)
-    state = torch.arange(3000) // 75
-    unit = (centres - centres.mean(dim=0))[state] / centres.std(dim=0, unbiased=False)
-    _, _, statistics = images_of(unit, strength=1.5)
-    chosen = choose_mixture(statistics, generator())
-    assert len(chosen) >= 32 and len(chosen.covariances) == 1
-    errors = [
-        float((mixture_posterior(statistics, mixture).mean - unit).square().mean())
-        for mixture in (GaussianMixture.one(6), chosen)
-    ]
-    assert errors[1] < 0.6 * errors[0]
 
 
 def test_a_gaussian_is_split_along_the_states_that_it_holds() -> None:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from solvar_engine.distributed.world import ALONE
 from solvar_engine.estimation.judging.components import Components, LatentBatch
-from solvar_engine.estimation.model.mixture import averaged_mixture, choose_mixture, mixture_posterior
+from solvar_engine.estimation.model.mixture import mixture_posterior
+from solvar_engine.estimation.model.mixture_choice import averaged_mixture, choose_mixture
 from solvar_engine.estimation.model.objectives import latent_posterior
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.jobs.fit.density import place_by_density
