@@ -282,9 +282,9 @@ _MODEL = [
     ),
     *_of(
         "tests/estimation/model/test_latent_moments.py",
-        ("total[i, j] += mean[i] * mean[j]", "total[i, j] -= mean[i] * mean[j]", "second moment less that of the mean"),
-        ("value = 1.0 if i == j else 0.0", "value = 0.5 if i == j else 0.0", "prior of the latents twice too wide"),
-        ("half[i, j] = root[j, i]", "half[i, j] = root[i, j]", "root of the covariance transposed"),
+        ("total[i, j] += factor * mean[j]", "total[i, j] -= factor * mean[j]", "second moment less that of the mean"),
+        ("upper[i, j] = precision[i, j]", "upper[i, j] = 0.5 * precision[i, j]", "prior of the latents twice too wide"),
+        ("return lower + lower.tril(-1).T", "return lower + lower.T", "variances of second moments doubled"),
     ),
     *_of(
         "tests/estimation/model/test_objectives.py",

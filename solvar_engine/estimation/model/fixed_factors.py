@@ -73,12 +73,7 @@ def latent_covariance(statistics: Statistics, iterations: int = _ITERATIONS) -> 
     rank = statistics.gram.shape[-1]
     gamma = torch.eye(rank, dtype=torch.float64, device=statistics.gram.device)
     for _ in range(iterations):
-        previous, gamma = gamma, mean_second_moment(statistics, _root(gamma))
+        previous, gamma = gamma, mean_second_moment(statistics, gamma)
         if float((gamma - previous).abs().max()) <= _TOLERANCE * float(gamma.abs().max()):
             break
     return gamma
-
-
-def _root(matrix: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors * values.clamp_min(0).sqrt()

@@ -14,80 +14,86 @@ from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.projectors.numba_cells import compiled
 
 _BLOCKS = 64  # of images with a sum of their own, so that the result does not depend on the number of threads
+_LEAST_VARIANCE = 1e-12  # of the largest one, for which a prior that vanishes along a direction is taken
 
 
-def mean_second_moment(statistics: Statistics, root: Tensor) -> Tensor:
-    """Average over images of S + m m^T, the posterior covariance and mean under the prior N(0, R R^T).
+def mean_second_moment(statistics: Statistics, covariance: Tensor) -> Tensor:
+    """Average over images of S + m m^T, the posterior covariance and mean under the prior N(0, Gamma).
 
     Parameters
     ----------
     statistics : Statistics
         Of r factors.
-    root : Tensor, shape (r, r), float64
-        R. With a root of the covariance, a vanishing variance is no division by zero.
+    covariance : Tensor, shape (r, r), float64
+        Gamma.
 
     Returns
     -------
     Tensor, shape (r, r), float64
-        With S = R (I + R^T G R)^-1 R^T and m = S b, of each image's matrix G and inner products b.
+        With S = (Gamma^-1 + G)^-1 and m = S b, of each image's matrix G and inner products b.
     """
-    sums = np.zeros((_BLOCKS, *root.shape))
+    values, vectors = torch.linalg.eigh(covariance)
+    precision = (vectors / torch.maximum(values, _LEAST_VARIANCE * values[-1])) @ vectors.T
+    sums = np.zeros((_BLOCKS, *covariance.shape))
     _add_second_moments(
         np.ascontiguousarray(statistics.gram.cpu().numpy()),
         np.ascontiguousarray(statistics.inner.cpu().numpy()),
-        np.ascontiguousarray(root.cpu().numpy()),
+        np.ascontiguousarray(precision.cpu().numpy()),
         sums,
     )
-    return torch.from_numpy(sums.sum(axis=0)).to(root.device) / statistics.gram.shape[0]
+    lower = torch.from_numpy(sums.sum(axis=0)).to(covariance.device).tril() / statistics.gram.shape[0]
+    return lower + lower.tril(-1).T
 
 
 @compiled
-def _add_second_moments(gram, inner, root, sums):  # type: ignore[no-untyped-def]
+def _add_second_moments(gram, inner, precision, sums):  # type: ignore[no-untyped-def]
+    """Add the lower triangle of every image's moment; all inner loops run along rows, which the compiler vectorises."""
     count, rank = inner.shape
     blocks = sums.shape[0]
     for block in numba.prange(blocks):
-        product = np.empty((rank, rank))
-        lower = np.empty((rank, rank))
-        half = np.empty((rank, rank))
+        upper = np.empty((rank, rank))
+        inverse = np.empty((rank, rank))
         rotated, mean = np.empty(rank), np.empty(rank)
         total = sums[block]
         for n in range(block * count // blocks, (block + 1) * count // blocks):
+            # Gamma^-1 + G = U^T U
             for i in range(rank):
-                for j in range(rank):
-                    product[i, j] = 0.0
-                for k in range(rank):
-                    for j in range(rank):
-                        product[i, j] += gram[n, i, k] * root[k, j]
-            # lower Cholesky factor of I + R^T G R
+                for j in range(i, rank):
+                    upper[i, j] = precision[i, j] + gram[n, i, j]
+            for k in range(rank):
+                pivot = 1.0 / np.sqrt(upper[k, k])
+                for j in range(k, rank):
+                    upper[k, j] *= pivot
+                for i in range(k + 1, rank):
+                    factor = upper[k, i]
+                    for j in range(i, rank):
+                        upper[i, j] -= factor * upper[k, j]
+            # inverse = U^-T, so that S = inverse^T inverse
             for i in range(rank):
-                for j in range(i + 1):
-                    value = 1.0 if i == j else 0.0
-                    for k in range(rank):
-                        value += root[k, i] * product[k, j]
-                    for k in range(j):
-                        value -= lower[i, k] * lower[j, k]
-                    lower[i, j] = np.sqrt(value) if i == j else value / lower[j, j]
-            # half = lower^-1 R^T, so that S = half^T half
-            for i in range(rank):
-                for j in range(rank):
-                    half[i, j] = root[j, i]
+                for j in range(i):
+                    inverse[i, j] = 0.0
+                inverse[i, i] = 1.0
                 for k in range(i):
-                    for j in range(rank):
-                        half[i, j] -= lower[i, k] * half[k, j]
-                for j in range(rank):
-                    half[i, j] /= lower[i, i]
-            for i in range(rank):
-                rotated[i] = 0.0
-                for j in range(rank):
-                    rotated[i] += half[i, j] * inner[n, j]
+                    factor = upper[k, i]
+                    for j in range(k + 1):
+                        inverse[i, j] -= factor * inverse[k, j]
+                pivot = 1.0 / upper[i, i]
+                for j in range(i + 1):
+                    inverse[i, j] *= pivot
             for j in range(rank):
                 mean[j] = 0.0
-                for i in range(rank):
-                    mean[j] += half[i, j] * rotated[i]
             for i in range(rank):
-                for j in range(rank):
-                    total[i, j] += mean[i] * mean[j]
+                rotated[i] = 0.0
+                for j in range(i + 1):
+                    rotated[i] += inverse[i, j] * inner[n, j]
+                for j in range(i + 1):
+                    mean[j] += inverse[i, j] * rotated[i]
+            for i in range(rank):
+                factor = mean[i]
+                for j in range(i + 1):
+                    total[i, j] += factor * mean[j]
             for k in range(rank):
-                for i in range(rank):
-                    for j in range(rank):
-                        total[i, j] += half[k, i] * half[k, j]
+                for i in range(k + 1):
+                    factor = inverse[k, i]
+                    for j in range(i + 1):
+                        total[i, j] += factor * inverse[k, j]

@@ -20,12 +20,12 @@ def test_average_is_that_of_the_posteriors(rank, dtype):
     covariance = torch.linalg.inv(torch.linalg.inv(root @ root.T) + gram.double())
     mean = (covariance @ inner.double()[..., None])[..., 0]
     expected = covariance.mean(dim=0) + mean.T @ mean / 100
-    found = mean_second_moment(Statistics(gram, inner, torch.zeros(100, dtype=dtype)), root)
+    found = mean_second_moment(Statistics(gram, inner, torch.zeros(100, dtype=dtype)), root @ root.T)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
 
 
 def test_a_variance_may_vanish():
-    root = torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64))
+    prior = torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64))
     gram = torch.eye(2, dtype=torch.float64).expand(5, 2, 2).contiguous()
-    found = mean_second_moment(Statistics(gram, torch.ones(5, 2, dtype=torch.float64), torch.zeros(5)), root)
+    found = mean_second_moment(Statistics(gram, torch.ones(5, 2, dtype=torch.float64), torch.zeros(5)), prior)
     torch.testing.assert_close(found, torch.tensor([[0.75, 0.0], [0.0, 0.0]], dtype=torch.float64))
