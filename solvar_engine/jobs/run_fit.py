@@ -19,6 +19,7 @@ from solvar_engine.estimation.alternation.problem import Masks
 from solvar_engine.estimation.judging.rank import RankDecision
 from solvar_engine.estimation.solver.schedule import Schedule
 from solvar_engine.jobs.decisions import record_cautions
+from solvar_engine.jobs.fit.bootstrap import measure_errors
 from solvar_engine.jobs.fit.density import place_by_density
 from solvar_engine.jobs.fit.foreign_poses import have_foreign_poses
 from solvar_engine.jobs.fit.frames import settle_frames
@@ -118,8 +119,9 @@ def _estimate(job: FitJob, images: PreparedParticles) -> None:
     full = fit_all(job, halves)
     components = measure_scale(job, halves, full)
     latents = find_latents(job, halves, components)
-    density, latents = place_by_density(job, halves, components, latents)
-    job.progress.finish(write_results(job, images, halves, components, latents, density, decision))
+    errors = measure_errors(job, halves, components)
+    density, latents = place_by_density(job, halves, components, latents, errors)
+    job.progress.finish(write_results(job, images, halves, components, latents, density, decision, errors))
 
 
 def _fit_enough_components(

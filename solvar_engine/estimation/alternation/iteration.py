@@ -159,6 +159,8 @@ class HalfSetFit:
         That the poses still have, for passes that judge single images.
     pose_spread : PoseSpread or None
         Of the prior of the poses; None if they are taken for true, or nothing but the images is to tell of them.
+    found_spread : PoseSpread or None
+        Of the errors of the given poses, as images tell it; the prior is never narrow.
     """
 
     source: ParticleSource
@@ -169,6 +171,7 @@ class HalfSetFit:
     outlier: Tensor
     pose_errors: PoseErrors = PoseErrors()
     pose_spread: PoseSpread | None = None
+    found_spread: PoseSpread | None = None
 
     def judging_band(self) -> Band:
         """The full band for passes that judge single images."""
@@ -203,4 +206,5 @@ def half_set_fit(problem: AlternationProblem, state: AlternationState) -> HalfSe
         outlier,
         problem.errors_of_refined(state),
         problem.prior_spread(state),
+        state.spread,
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solvar_engine.distributed.world import World
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
+from solvar_engine.estimation.judging.bootstrap import ErrorFactors, with_larger_errors
 from solvar_engine.estimation.judging.components import Components, LatentBatch
 from solvar_engine.estimation.model.mixture import (
     LIVE_SHARE,
@@ -28,9 +29,12 @@ _CHUNK = 4096
 
 
 def place_by_density(
-    job: FitJob, halves: HalfSetFit, components: Components, latents: LatentBatch
+    job: FitJob, halves: HalfSetFit, components: Components, latents: LatentBatch, errors: ErrorFactors
 ) -> tuple[GaussianMixture | None, LatentBatch]:
     """Fit a mixture of Gaussians to what images know of their coordinates, and take it for the prior of each.
+
+    The density is that of coordinates with errors as stated: larger ones are so in a part of the images, and for most
+    of them a density that is sharper by as much would be too sharp. The places are those with errors as they are.
 
     Returns
     -------
@@ -38,7 +42,7 @@ def place_by_density(
         Of the coordinates along the components, in the units of the estimators; None without components, and in other
         processes than the first, which writes the results.
     latents : LatentBatch
-        Mean and precision of the posterior under the mixture; as they came where one Gaussian is best.
+        Mean and precision of the posterior under the mixture, or under one Gaussian where that is best.
     """
     rank = len(components.eigenvalues)
     if not rank:
@@ -55,6 +59,7 @@ def place_by_density(
         logger.info("density of the particles in latent space: %s", chosen)
     if len(chosen.covariances) > 1:
         chosen = averaged_mixture(sample, chosen, generator, job.world)
+    latents = with_larger_errors(latents, used, eigenvalues, errors.latents)
     if len(chosen) > 1:
         latents = _placed(latents, used, deviation, live, chosen, job.world)
     if not job.world.is_first:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
+from solvar_engine.estimation.judging.bootstrap import ErrorFactors
 from solvar_engine.estimation.judging.components import Components
 from solvar_engine.estimation.poses.likelihood import pose_deviation
 from solvar_engine.imaging.rotation import angular_distance_deg
@@ -16,7 +17,9 @@ from solvar_engine.imaging.types import Pose
 logger = logging.getLogger(__name__)
 
 
-def pose_columns(halves: HalfSetFit, components: Components, given: Pose) -> dict[str, Tensor]:
+def pose_columns(
+    halves: HalfSetFit, components: Components, given: Pose, errors: ErrorFactors
+) -> dict[str, Tensor]:
     """Columns of how far poses have moved, and of their posterior standard deviations, in degrees and Angstrom."""
     source = halves.source
     turn, move = pose_deviation(source, halves.problem.full_band(), components.scaled(), halves.pose_spread)
@@ -24,8 +27,8 @@ def pose_columns(halves: HalfSetFit, components: Components, given: Pose) -> dic
     return {
         "solvarRotationChange": angle.double(),
         "solvarShiftChange": distance.double(),
-        "solvarRotationStd": torch.rad2deg(turn),
-        "solvarShiftStd": move * source.pixel_size,
+        "solvarRotationStd": errors.turn**0.5 * torch.rad2deg(turn),
+        "solvarShiftStd": errors.move**0.5 * move * source.pixel_size,
     }
 
 

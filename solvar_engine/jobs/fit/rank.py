@@ -22,6 +22,7 @@ from solvar_engine.jobs.running.memory import available_bytes
 logger = logging.getLogger(__name__)
 
 _MOST = 0.75
+_TIMES_ASKED = 4  # components at most, for each that was asked for: more hardly change these
 _NOTABLE = 0.1  # of the gain of components; where the noise is a little wrong, decoys gain with the number of images
 _DECOYS_OF_FULL_MODELS = 30.0  # log-likelihood; where components leave nothing unexplained, the best decoy gains 2 to 7
 
@@ -59,13 +60,15 @@ def with_more_components(job: FitJob, images: PreparedParticles, decision: RankD
 
     What components leave unexplained is taken up by those that there are, whose variances come out too large, and by
     any decoy. So more are tried if decoys gain although most components are real, and, where no number was asked for,
-    if all are.
+    if all are; else up to four times that number.
     """
     most_are_real = float(decision.kept.double().mean()) >= _MOST
     least = max(_DECOYS_OF_FULL_MODELS, _NOTABLE * float(decision.gains.median()))
     decoys_gain = float(decision.decoy_gains.max()) > least
     explains_too_little = (job.asked_rank is None and bool(decision.kept.all())) or (most_are_real and decoys_gain)
     more = min(2 * job.tried_rank, len(job.inputs.stack) // MIN_PARTICLES_PER_COMPONENT)
+    if job.asked_rank is not None:
+        more = min(more, _TIMES_ASKED * job.asked_rank)
     if not explains_too_little or more <= job.tried_rank:
         return None
     larger = replace(job, tried_rank=more)
@@ -73,7 +76,8 @@ def with_more_components(job: FitJob, images: PreparedParticles, decision: RankD
         logger.info("More than %d components would need more memory than there is", job.tried_rank)
         return None
     tried = counted(job.tried_rank, "component leaves", "components leave")
-    logger.info("%s variability unexplained: %d are fitted", tried, more)
+    minutes = plan_fit(demand_of(larger)).seconds / 60
+    logger.info("%s variability unexplained: %d are fitted, in about %.1f min", tried, more, minutes)
     return larger
 
 

@@ -23,6 +23,7 @@ from solvar_engine.contract.results import (
 from solvar_engine.contract.words import counted
 from solvar_engine.data.stream import PreparedParticles
 from solvar_engine.estimation.alternation.iteration import HalfSetFit
+from solvar_engine.estimation.judging.bootstrap import ErrorFactors
 from solvar_engine.estimation.judging.components import Components, LatentBatch
 from solvar_engine.estimation.judging.nuisance import nuisance_overlap
 from solvar_engine.estimation.judging.rank import RankDecision
@@ -61,10 +62,11 @@ def write_results(
     latents: LatentBatch,
     density: GaussianMixture | None,
     decision: RankDecision,
+    errors: ErrorFactors,
 ) -> str:
     """Write all files of results, in the units of the images as they were read; returns what came out in a sentence."""
     job.progress.stage("writing results")
-    refined = pose_columns(halves, components, job.given_pose) if job.params.refine_poses else {}
+    refined = pose_columns(halves, components, job.given_pose, errors) if job.params.refine_poses else {}
     if not job.world.is_first:
         return ""
     if job.asked_rank is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.distributed.world import ALONE
+from solvar_engine.estimation.judging.bootstrap import ErrorFactors, with_larger_errors
 from solvar_engine.estimation.judging.components import Components, LatentBatch
 from solvar_engine.estimation.model.mixture import mixture_posterior
 from solvar_engine.estimation.model.mixture_choice import averaged_mixture, choose_mixture
@@ -50,7 +51,7 @@ def test_particles_of_two_wells_are_placed_by_both() -> None:
     outlier[:100] = True
     unit[:100] = 30.0  # no estimate sees outliers
     latents, statistics = latents_of(unit)
-    density, placed = place_by_density(*halves_with(outlier), components(3), latents)
+    density, placed = place_by_density(*halves_with(outlier), components(3), latents, ErrorFactors())
     assert density is not None and len(density) >= 2
     live = statistics.integrate_out([2])
     good = torch.arange(100, COUNT - BAD)
@@ -74,7 +75,9 @@ def test_particles_of_two_wells_are_placed_by_both() -> None:
 
 def test_one_gaussian_leaves_the_particles_where_they_are() -> None:
     latents, _ = latents_of(noise(COUNT, 2, dtype=torch.float64))
-    density, placed = place_by_density(*halves_with(torch.zeros(COUNT, dtype=torch.bool)), components(2), latents)
+    density, placed = place_by_density(
+        *halves_with(torch.zeros(COUNT, dtype=torch.bool)), components(2), latents, ErrorFactors()
+    )
     assert placed is latents and density is not None
     torch.testing.assert_close(density.covariances, torch.diag(EIGENVALUES[:2])[None])
     assert not density.means.any() and density.weights.tolist() == [1.0]
@@ -83,5 +86,23 @@ def test_one_gaussian_leaves_the_particles_where_they_are() -> None:
 def test_without_components_there_is_no_density() -> None:
     nothing = torch.zeros(COUNT, 0)
     latents = LatentBatch(torch.arange(COUNT), nothing, torch.zeros(COUNT, 0, 0), *torch.zeros(3, COUNT))
-    density, placed = place_by_density(*halves_with(torch.zeros(COUNT, dtype=torch.bool)), components(0), latents)
+    density, placed = place_by_density(
+        *halves_with(torch.zeros(COUNT, dtype=torch.bool)), components(0), latents, ErrorFactors()
+    )
     assert density is None and placed is latents
+
+
+def test_larger_errors_place_particles_under_the_density_of_those_that_are_stated() -> None:
+    """Twice the variance of what images say, whether many Gaussians are best or one."""
+    outlier = torch.zeros(COUNT, dtype=torch.bool)
+    for unit in (two_wells(COUNT), noise(COUNT, 2, dtype=torch.float64)):
+        latents, _ = latents_of(unit)
+        density, stated = place_by_density(*halves_with(outlier), components(2), latents, ErrorFactors())
+        again, placed = place_by_density(*halves_with(outlier), components(2), latents, ErrorFactors(latents=2.0))
+        assert density is not None and again is not None and torch.equal(density.means, again.means)
+        wide = with_larger_errors(latents, torch.arange(COUNT - BAD), EIGENVALUES[:2], 2.0)
+        if len(density) == 1:
+            torch.testing.assert_close(placed.z, wide.z)
+        variance = [torch.linalg.inv(found.precision[:-BAD].double()).mean(dim=0) for found in (stated, placed)]
+        assert bool((variance[1].diagonal() > 1.05 * variance[0].diagonal()).all())
+        assert torch.equal(placed.z[-BAD:], latents.z[-BAD:])

@@ -62,6 +62,9 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         (Job(10, asked_rank=10), decided(10), None),
         (Job(10, asked_rank=10), decided(10, decoys=31), 20),
         (Job(20, asked_rank=10), decided(18, 20, decoys=31), 40),
+        (Job(40, asked_rank=10), decided(40, 40, decoys=31), None),
+        (Job(10, asked_rank=3), decided(10, 10, decoys=31), 12),
+        (Job(40), decided(40, 40), 80),
     ],
 )
 def test_twice_the_components_if_there_is_more_to_explain(job, decision, more, memory) -> None:
