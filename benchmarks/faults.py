@@ -622,6 +622,22 @@ _DATA = [
          "coordinates that their own images lengthen twice"),
     ),
     *_of(
+        "tests/estimation/judging/test_bootstrap.py",
+        ("(self.pose.shift - self.true.shift)", "(self.true.shift - self.pose.shift)",
+         "made images moved the wrong way"),
+        ("prior + (before - prior) / factor", "before / factor", "a wider prior where errors are larger"),
+        ("inner - (gram @ true", "inner + (gram @ true", "errors of latents about minus their truth"),
+        ("generator=generator)) / 2**0.5", "generator=generator))", "noise of made images of twice the variance"),
+    ),
+    *_of(
+        "tests/jobs/fit/test_bootstrap.py",
+        ("(2 * correlation / (1 + correlation)).sqrt()", "2 * correlation / (1 + correlation)",
+         "error of the mean filtered twice"),
+        ("0.5 * (mean.half1 - mean.half2)", "mean.half1 - mean.half2",
+         "error of the mean of one half-map for that of both"),
+        ("(0.5 * (first - second))", "(first - second)", "error of components of half-sets for that of all images"),
+    ),
+    *_of(
         "tests/jobs/fit/test_latents.py",
         ("known / (1 + correlation)", "known", "influence of half-sets for that of all images"),
         ("versions[half], versions[1 - half], contrast_variance",

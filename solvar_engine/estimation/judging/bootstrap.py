@@ -33,6 +33,7 @@ from solvar_engine.imaging.types import Batch, HalfDisk, ParticleSource, Pose
 _IMAGES, _FEWEST_IMAGES = 1000, 200
 _COEFFICIENTS = 16_000_000  # of all images, at most: 128 MB
 _ROUNDS = 2  # of refinement
+_MOST = 25.0  # times the stated variance: an image whose pose is lost counts as five deviations
 _CHUNK = 4096  # images
 
 
@@ -293,7 +294,9 @@ def _excess_of_latents(
         gram = precision * deviation[:, None] * deviation - torch.eye(len(deviation), dtype=torch.float64)
         inner = (precision @ found[..., None])[..., 0] * deviation
         error = inner - (gram @ true[batch.index][..., None])[..., 0]
-        sums += torch.stack((error[:, live].square().sum(), gram.diagonal(dim1=1, dim2=2)[:, live].sum()))
+        stated = gram.diagonal(dim1=1, dim2=2)[:, live].sum(dim=1)
+        squared = torch.minimum(error[:, live].square().sum(dim=1), _MOST * stated)
+        sums += torch.stack((squared.sum(), stated.sum()))
     (sums,) = images.world.total(sums)
     return float(sums[0] / sums[1])
 
@@ -309,6 +312,6 @@ def _excess_of_poses(
     for rows, covariance in pose_covariance(images, index, band, factors, spread):
         variance = covariance.diagonal(dim1=1, dim2=2).cpu()
         for number, (error, stated) in enumerate(((turn, variance[:, :3]), (move, variance[:, 3:]))):
-            sums[number] += (error[rows].square().sum(dim=1) / stated.sum(dim=1)).sum()
+            sums[number] += (error[rows].square().sum(dim=1) / stated.sum(dim=1)).clamp_max(_MOST).sum()
     (sums,) = images.world.total(sums)
     return float(sums[0]) / len(index), float(sums[1]) / len(index)

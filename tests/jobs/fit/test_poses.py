@@ -13,8 +13,10 @@ from solvar_engine.contract.results import read_latents
 from solvar_engine.contract.run import RunDir
 from solvar_engine.contract.star import StarFile
 from solvar_engine.contract.status import read_status
+from solvar_engine.data.particles import ParticleStack
 from solvar_engine.estimation.alternation import iteration
 from solvar_engine.estimation.alternation.poses import refine_round
+from solvar_engine.imaging.rotation import angular_distance_deg
 from solvar_engine.jobs.fit.job import POSE_STEPS
 from solvar_engine.jobs.fit.plan import FitDemand, plan_fit
 from solvar_engine.jobs.simulate.files import DataSetFiles
@@ -56,6 +58,12 @@ def test_particles_have_new_poses_and_their_uncertainty(disturbed, refined) -> N
     changes = after.numbers("solvarRotationChange", "solvarShiftChange")
     assert 4 < changes["solvarRotationChange"].mean() < 10 and 3 < changes["solvarShiftChange"].mean() < 8
     assert 0.3 < np.median(turn) < 6 and 0.2 < np.median(move) < 6
+    files = refined.particles, disturbed.truth.particles
+    found, true = (ParticleStack.from_star(path, disturbed.path).pose for path in files)
+    errors = angular_distance_deg(found.rotation, true.rotation), (found.shift - true.shift).norm(dim=1)
+    for error, stated in zip(errors, (turn, move), strict=True):
+        assert 0.6 < np.median(stated) / float(error.median()) < 1.3
+    assert "errors in images that were made from the model, over the stated ones" in refined.log.read_text()
 
 
 def test_rounds_are_recorded(refined) -> None:
