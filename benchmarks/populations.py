@@ -25,7 +25,7 @@ from benchmarks.common import table, use_threads
 from benchmarks.decoders import Comparison
 from solvar_engine.contract.run import RunDir
 from solvar_engine.estimation.model.mixture import SHAPING_PARTICLES, GaussianMixture, fit_mixture
-from solvar_engine.estimation.model.mixture_choice import averaged_mixture, choose_mixture
+from solvar_engine.estimation.model.mixture_choice import find_density
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.jobs.states.latent_space import open_latent_space
@@ -81,9 +81,8 @@ def known_of_images(comparison: Comparison, deviation: Tensor) -> Statistics:
 def density_of(known: Statistics, seed: int) -> tuple[GaussianMixture, int]:
     """The density of some images, as a fit finds it, and of how many Gaussians it is, or each that it averages."""
     sample, generator = known[sample_of(torch.arange(len(known.inner)), SHAPING_PARTICLES)], _generator(seed)
-    chosen = choose_mixture(sample, generator)
-    density = averaged_mixture(sample, chosen, generator) if len(chosen.covariances) > 1 else chosen
-    return density, len(chosen)
+    density = find_density(sample, generator)
+    return density, len(density)
 
 
 def _generator(seed: int) -> torch.Generator:

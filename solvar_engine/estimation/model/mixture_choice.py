@@ -33,7 +33,7 @@ _LAST_ITERATIONS = 10
 _DEVIATIONS = 3.0  # of its own error that a gain of held-out likelihood must reach
 _GROWTH_DEVIATIONS = 1.0  # that it must reach for twice as many of one covariance, or half as wide ones
 _SETTLING_ITERATIONS = 3  # of weights and means once Gaussians are narrower
-_LEAST_KNOWN = 0.25  # of what images would tell of a mean without noise, for narrower Gaussians
+_LEAST_SHARE = 0.003  # of the width of Gaussians; components are not known so well that it could be less
 
 
 def choose_mixture(statistics: Statistics, generator: torch.Generator, world: World = ALONE) -> GaussianMixture:
@@ -53,20 +53,31 @@ def choose_mixture(statistics: Statistics, generator: torch.Generator, world: Wo
     -------
     GaussianMixture
     """
-    judges = _Judges(statistics[::2], statistics[1::2], world)
-    best = judges.tried(GaussianMixture.one(statistics.inner.shape[1]))
-    for count in _COUNTS:
-        found = judges.narrowed(fit_mixture(judges.shaping, count, generator, world=world))
-        if not found.gains_on(best.evidence, _DEVIATIONS):
-            break
-        best = found
-    many = _best_of_many(judges, best.evidence, generator)
-    if many is not None:
-        mixture = fit_mixture(statistics, len(many.mixture), generator, is_shared=True, world=world)
-        return _narrower(mixture, many.narrowing, statistics, world)
-    if len(best.mixture) == 1:
-        return best.mixture
-    return improved(best.mixture, statistics, _LAST_ITERATIONS, world, is_width_kept=best.narrowing < 1)
+    return _chosen(statistics, generator, world).mixture
+
+
+def find_density(statistics: Statistics, generator: torch.Generator, world: World = ALONE) -> GaussianMixture:
+    """The density of coordinates: the mixture that images choose, or an average of several like it.
+
+    Few Gaussians that are as wide as what images tell of their places are averaged; narrower ones are states that all
+    mixtures would have in the same places.
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Of a sample of images.
+    generator : torch.Generator
+    world : World, optional
+        Processes that have the same statistics, and share the work.
+
+    Returns
+    -------
+    GaussianMixture
+    """
+    chosen = _chosen(statistics, generator, world)
+    if len(chosen.mixture.covariances) == 1 or chosen.narrowing < 1:
+        return chosen.mixture
+    return averaged_mixture(statistics, chosen.mixture, generator, world)
 
 
 def averaged_mixture(
@@ -76,7 +87,7 @@ def averaged_mixture(
 
     A single one states more than the images know of the density, so posteriors under it are too narrow: errors of
     latent coordinates were 1.17 to 1.22 times the stated ones on `linker`, and 1.10 to 1.14 under such averages
-    (bagging; Breiman, Machine Learning 1996). The other half chooses how narrow its Gaussians are.
+    (bagging; Breiman, Machine Learning 1996).
 
     Parameters
     ----------
@@ -95,10 +106,8 @@ def averaged_mixture(
     count = len(statistics.inner)
     parts = []
     for _ in range(_AVERAGED):
-        order = torch.randperm(count, generator=generator)
-        shaping, held_out = order[: (count + 1) // 2], order[(count + 1) // 2 :]
-        judges = _Judges(statistics[shaping], statistics[held_out], world)
-        parts.append(judges.narrowed(fit_mixture(judges.shaping, len(like), generator, world=world)).mixture)
+        chosen = torch.randperm(count, generator=generator)[: (count + 1) // 2]
+        parts.append(fit_mixture(statistics[chosen], len(like), generator, world=world))
     return GaussianMixture(
         torch.cat([part.weights for part in parts]) / _AVERAGED,
         torch.cat([part.means for part in parts]),
@@ -106,11 +115,11 @@ def averaged_mixture(
     )
 
 
-def known_means(mixture: GaussianMixture, statistics: Statistics) -> float:
-    """Variance of Gaussians over that with which images tell their means, averaged over Gaussians and coordinates.
+def share_of_width(mixture: GaussianMixture, statistics: Statistics) -> float:
+    """Share that the variance of a Gaussian has in the scatter of its images about its mean.
 
-    An image sees the mean of its Gaussian with the covariance C + G^-1, and n of them see it with 1 / n of that:
-    n tr(C (C + G^-1)^-1) / r, with the average over the images for each of them.
+    An image sees the mean of its Gaussian with the covariance C + G^-1: the average of tr(C (C + G^-1)^-1) / r over
+    images and Gaussians.
     """
     gram = statistics.gram.double()
     rank = gram.shape[-1]
@@ -118,9 +127,9 @@ def known_means(mixture: GaussianMixture, statistics: Statistics) -> float:
     shares = []
     for covariance in mixture.covariances:
         of_noise = torch.linalg.inv(identity + gram @ covariance)  # (I + G C)^-1
-        shares.append(rank - of_noise.diagonal(dim1=1, dim2=2).sum(dim=1).mean())
+        shares.append(1 - of_noise.diagonal(dim1=1, dim2=2).sum(dim=1).mean() / rank)
     weights = mixture.weights if len(shares) > 1 else mixture.weights.sum()[None]
-    return float((weights * torch.stack(shares)).sum()) * len(gram) / (len(mixture) * rank)
+    return float((weights * torch.stack(shares)).sum())
 
 
 @dataclass(frozen=True)
@@ -149,16 +158,35 @@ class _Judges:
         return _Tried(mixture, evidence_of(self.held_out, mixture, self.world))
 
     def narrowed(self, mixture: GaussianMixture) -> _Tried:
-        """Half the covariances, and again, while images gain by it; no Gaussian is narrower than its mean is known."""
+        """Half the covariances, and again, while images gain by it, and width is not lost in their noise."""
         best = self.tried(mixture)
         while True:
             half = _narrower(best.mixture, 0.5, self.shaping, self.world)
-            if known_means(half, self.shaping) < _LEAST_KNOWN:
+            if share_of_width(half, self.shaping) < _LEAST_SHARE:
                 return best
             found = replace(self.tried(half), narrowing=best.narrowing / 2)
             if not found.gains_on(best.evidence, _GROWTH_DEVIATIONS):
                 return best
             best = found
+
+
+def _chosen(statistics: Statistics, generator: torch.Generator, world: World) -> _Tried:
+    """What `choose_mixture` chooses, fitted to all images, and how much narrower it is than they made it."""
+    judges = _Judges(statistics[::2], statistics[1::2], world)
+    best = judges.tried(GaussianMixture.one(statistics.inner.shape[1]))
+    for count in _COUNTS:
+        found = judges.narrowed(fit_mixture(judges.shaping, count, generator, world=world))
+        if not found.gains_on(best.evidence, _DEVIATIONS):
+            break
+        best = found
+    many = _best_of_many(judges, best.evidence, generator)
+    if many is not None:
+        mixture = fit_mixture(statistics, len(many.mixture), generator, is_shared=True, world=world)
+        return replace(many, mixture=_narrower(mixture, many.narrowing, statistics, world))
+    if len(best.mixture) == 1:
+        return best
+    is_narrow = best.narrowing < 1
+    return replace(best, mixture=improved(best.mixture, statistics, _LAST_ITERATIONS, world, is_width_kept=is_narrow))
 
 
 def _narrower(mixture: GaussianMixture, factor: float, statistics: Statistics, world: World) -> GaussianMixture:

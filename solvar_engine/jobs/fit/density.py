@@ -18,7 +18,7 @@ from solvar_engine.estimation.model.mixture import (
     GaussianMixture,
     mixture_posterior,
 )
-from solvar_engine.estimation.model.mixture_choice import averaged_mixture, choose_mixture
+from solvar_engine.estimation.model.mixture_choice import find_density
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.jobs.fit.job import FitJob
@@ -54,11 +54,9 @@ def place_by_density(
     good = used[~halves.outlier[used]]
     sample = _known(latents, sample_of(good, SHAPING_PARTICLES), deviation, live)
     generator = halves.problem.generator(4)
-    chosen = choose_mixture(sample, generator, job.world)
+    chosen = find_density(sample, generator, job.world)
     if job.world.is_first:
         logger.info("density of the particles in latent space: %s", chosen)
-    if len(chosen.covariances) > 1:
-        chosen = averaged_mixture(sample, chosen, generator, job.world)
     latents = with_larger_errors(latents, used, eigenvalues, errors.latents)
     if len(chosen) > 1:
         latents = _placed(latents, used, deviation, live, chosen, job.world)
