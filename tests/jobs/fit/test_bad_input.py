@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,6 @@ from solvar_engine.data.volumes import write_volume
 from solvar_engine.imaging.types import Volume
 from tests.jobs.conftest import BOX, PARTICLES, PIXEL_SIZE
 
-_SECONDS = 15  # a minute is allowed; sets as small as these take two seconds on a slow machine
 _IMAGE_BYTES = 4 * BOX * BOX
 
 
@@ -106,11 +104,10 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 
 def refuse(case: Case, engine: Callable, *texts: str) -> list[str]:
-    """Check that the command is refused as it should be; returns all lines of stderr."""
+    """Check that the command is refused as it should be, before anything is fitted; returns all lines of stderr."""
     before = content_of(case.folder)
-    start = time.monotonic()
     outcome = engine(*case.arguments())
-    assert time.monotonic() - start < _SECONDS
+    assert "half-sets, epoch" not in outcome.error
     assert outcome.code == 2, outcome.error
     lines = outcome.error.splitlines()
     assert [line for line in lines if line.startswith("error: ")] == lines[-1:], outcome.error
@@ -170,10 +167,8 @@ def test_clean_set_passes_with_the_same_command(with_mask, case, engine):
 )
 def test_as_a_program(spoil, text, is_recorded, case, engine_program):
     spoil(case)
-    start = time.monotonic()
     process = engine_program(*case.arguments())
     _, error = process.communicate(timeout=60)
-    assert time.monotonic() - start < 60
     assert process.returncode == 2
     assert error.startswith("error: ") and text in error and error.count("\n") == 1
     if is_recorded:
