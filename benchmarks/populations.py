@@ -25,7 +25,7 @@ from benchmarks.common import table, use_threads
 from benchmarks.decoders import Comparison
 from solvar_engine.contract.run import RunDir
 from solvar_engine.estimation.model.mixture import SHAPING_PARTICLES, GaussianMixture, fit_mixture
-from solvar_engine.estimation.model.mixture_choice import find_density
+from solvar_engine.estimation.model.mixture_choice import choose_mixture, find_density
 from solvar_engine.estimation.model.statistics import Statistics
 from solvar_engine.imaging.sampling import sample_of
 from solvar_engine.jobs.states.latent_space import open_latent_space
@@ -78,11 +78,9 @@ def known_of_images(comparison: Comparison, deviation: Tensor) -> Statistics:
     )
 
 
-def density_of(known: Statistics, seed: int) -> tuple[GaussianMixture, int]:
-    """The density of some images, as a fit finds it, and of how many Gaussians it is, or each that it averages."""
-    sample, generator = known[sample_of(torch.arange(len(known.inner)), SHAPING_PARTICLES)], _generator(seed)
-    density = find_density(sample, generator)
-    return density, len(density)
+def shaping(known: Statistics) -> Statistics:
+    """What those images know that a density is fitted to."""
+    return known[sample_of(torch.arange(len(known.inner)), SHAPING_PARTICLES)]
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -98,7 +96,8 @@ def main() -> None:
     deviation = np.sqrt(space.components.eigenvalue[space.columns])
     wells = Wells(comparison.true_places / deviation, arguments.wells)
     known = known_of_images(comparison, torch.from_numpy(deviation))
-    (density, number), first = density_of(known, 1), len(comparison.problem.rows[0])
+    density, first = find_density(shaping(known), _generator(1)), len(comparison.problem.rows[0])
+    number = len(choose_mixture(shaping(known), _generator(1)))  # of each that the density may average
     is_shared = len(density.covariances) < len(density)
     drawn = []
     for bootstrap in range(arguments.bootstraps):
@@ -111,7 +110,10 @@ def main() -> None:
     found, error = wells.of_density(density, 1), np.std(drawn, axis=0)
     columns = [
         true, found, error,
-        *(wells.of_density(density_of(part, 1)[0], 1) for part in (known[:first], known[first:])),
+        *(
+            wells.of_density(find_density(shaping(part), _generator(1)), 1)
+            for part in (known[:first], known[first:])
+        ),
         wells.shares(comparison.of_fit[0][comparison.good] / deviation), wells.shares(alone),
     ]  # fmt: skip
     rows_of_table = [[str(well + 1), *(f"{column[well]:.3f}" for column in columns)] for well in range(wells.count)]

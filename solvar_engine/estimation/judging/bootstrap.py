@@ -6,8 +6,8 @@ sometimes another pose fits better than the true one. So images are made from th
 that are known, their poses are disturbed and refined as the others' were, and what comes out is held against what was
 put in (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 6).
 
-The images show the model of one half-set or of the other, and are judged under that of both. For two independent halves
-the difference of one from their average has the variance of the average's own error: errors of the volumes are in it.
+The images show volumes to either side of the fit, as far from its own as these are expected to be from the true ones,
+and are judged under those of the fit: errors of the volumes are in what comes out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from solvar_engine.distributed.world import World
 from solvar_engine.estimation.judging.components import Components, LatentBatch, latent_coordinates
+from solvar_engine.estimation.judging.given_poses import drawn_rows
 from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.expectation import posterior_pass
 from solvar_engine.estimation.model.mixture import LIVE_SHARE
@@ -141,7 +142,7 @@ class BootstrapModel:
 def bootstrap_sample(source: ParticleSource, index: Tensor, generator: torch.Generator) -> Tensor:
     """Some of the particles (n,), of which images are made: as many as memory holds, and no more than it takes."""
     count = max(_FEWEST_IMAGES, min(_IMAGES, _COEFFICIENTS // len(source.disk.weight)))
-    return index[torch.randperm(len(index), generator=generator)[:count]].sort().values
+    return drawn_rows(index, count, generator)
 
 
 def make_images(
@@ -284,15 +285,14 @@ def _excess_of_latents(
     images: BootstrapImages, index: Tensor, z: Tensor, band: Band, components: Components, contrast_variance: float
 ) -> float:
     """Variance of b - G z, which is G if stated errors hold: its trace over that of G, along live components."""
-    deviation = components.eigenvalues.sqrt().cpu()
-    live = deviation**2 > LIVE_SHARE * deviation.square().max()
+    deviation = components.eigenvalues.sqrt()
+    live = (components.eigenvalues > LIVE_SHARE * components.eigenvalues.max()).cpu()
     true = torch.zeros(len(images), z.shape[1], dtype=torch.float64)
     true[index] = z
     sums = torch.zeros(2, dtype=torch.float64)
     for batch in latent_coordinates(images, index, band, components, contrast_variance):
-        precision, found = batch.precision.double().cpu(), batch.z.double().cpu()
-        gram = precision * deviation[:, None] * deviation - torch.eye(len(deviation), dtype=torch.float64)
-        inner = (precision @ found[..., None])[..., 0] * deviation
+        known = batch.known(deviation)
+        gram, inner = known.gram.cpu(), known.inner.cpu()
         error = inner - (gram @ true[batch.index][..., None])[..., 0]
         stated = gram.diagonal(dim1=1, dim2=2)[:, live].sum(dim=1)
         squared = torch.minimum(error[:, live].square().sum(dim=1), _MOST * stated)

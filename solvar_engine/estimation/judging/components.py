@@ -406,6 +406,14 @@ class LatentBatch:
     contrast: Tensor
     contrast_std: Tensor
 
+    def known(self, deviation: Tensor, rows: Tensor | slice = slice(None)) -> Statistics:
+        """What images of some rows say of their coordinates beside the prior, in units of its deviations (r,)."""
+        precision, z = self.precision[rows].double(), self.z[rows].double()
+        inner = (precision @ z[..., None])[..., 0] * deviation
+        identity = torch.eye(len(deviation), dtype=torch.float64, device=precision.device)
+        gram = deviation[:, None] * precision * deviation - identity
+        return Statistics(gram, inner, gram.new_zeros(len(gram)))
+
 
 def latent_coordinates(
     source: BatchSource, index: Tensor, band: Band, components: Components, contrast_variance: float = 0.0

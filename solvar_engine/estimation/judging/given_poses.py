@@ -125,7 +125,7 @@ def pose_evidence(
     pose, ctf = source.pose, source.ctf
     samples, other = [], torch.arange(len(source))
     for half in halves:
-        index = _drawn(half, count // 2, generator)
+        index = drawn_rows(half, count // 2, generator)
         other[index] = index[other_rows(source.group.cpu()[index], generator)]
         samples.append(index)
 
@@ -172,7 +172,7 @@ def gain_under_model(
     """
     generator, gains = torch.Generator().manual_seed(seed), []
     for half, (mean, factors) in zip(halves, reversed(models), strict=True):
-        index = _drawn(half, _MOST, generator)
+        index = drawn_rows(half, _MOST, generator)
         other = torch.arange(len(source))
         other[index] = index[other_rows(source.group.cpu()[index], generator)]
         turned = source.with_pose(Pose(source.pose.rotation[other], source.pose.shift))
@@ -185,7 +185,7 @@ def gain_under_model(
     return torch.cat(gains)
 
 
-def _drawn(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def drawn_rows(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """So many rows, in order, at random: those at regular steps may all be of one kind."""
     return rows[torch.randperm(len(rows), generator=generator)[:count].sort().values]
 

@@ -67,12 +67,8 @@ def place_by_density(
 
 def _known(latents: LatentBatch, rows: Tensor, deviation: Tensor, live: Tensor) -> Statistics:
     """What images know of their live coordinates in units of the deviations, whatever the others are."""
-    precision, z = latents.precision[rows].double(), latents.z[rows].double()
-    inner = (precision @ z[..., None])[..., 0] * deviation
-    identity = torch.eye(len(deviation), dtype=torch.float64)
-    gram = deviation[:, None] * precision * deviation - identity
     dead = [number for number in range(len(deviation)) if number not in live.tolist()]
-    return Statistics(gram, inner, torch.zeros(len(rows), dtype=torch.float64)).integrate_out(dead)
+    return latents.known(deviation, rows).integrate_out(dead)
 
 
 def _placed(
