@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
     reason="RELION's programs are not installed (Debian: apt-get install relion)",
 )
 
-BOX, PIXEL_SIZE, COUNT = 48, 3.0, 80
+BOX, PIXEL_SIZE, COUNT = 48, 3.0, 40
 ATOMS = asymmetric_atoms(32)  # what the transfer function spreads is within the box
 
 

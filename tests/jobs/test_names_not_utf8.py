@@ -42,7 +42,7 @@ def data(hinge, tmp_path):
 def test_every_command_works(data, engine, engine_program):
     run = RunDir(data / "run")
     calls = [
-        ("fit", data / "particles.star", "--output", run.path, "--rank", 1),
+        ("fit", data / "particles.star", "--output", run.path, "--rank", 1, "--box", 16),
         ("analyze", run.path, "--clusters", 2),
         ("reconstruct", run.path, "--output", data / "states", "--clusters", 2),
         ("evaluate", run.path, data / "truth", "--json", data / f"{NAME}.json"),

@@ -40,6 +40,7 @@ CLEAR = 10.0
 """Difference of log-likelihoods that decides: twice what Kass & Raftery (1995) call very strong."""
 
 _LEAST_CONTRAST_VARIANCE = 1e-8  # without any, an image could not tell what it knows of its contrast
+_ROUNDS = 2  # in which contrast and coordinates settle, which multiply each other
 _LIMITS_OF_FILTER = (0.1, 10.0)  # of factors that hold nothing, of which ratios are chance
 _LEAST_OF_ROOT = 1e-6  # of the largest eigenvalue: directions that hold nothing keep a length
 _SMALLEST_SHARE = 1e-4  # of the leading eigenvalue: priors of zero variance would make precisions infinite
@@ -420,6 +421,8 @@ def latent_coordinates(
 ) -> Iterator[LatentBatch]:
     """Yield the posterior of the latent coordinates, batch by batch, the band's nuisance factors marginalised.
 
+    An image that is twice as bright shows twice as much of its motion, too: the model is linear about what each shows.
+
     Parameters
     ----------
     source : BatchSource
@@ -441,7 +444,7 @@ def latent_coordinates(
     band, spread = replace(band, contrast_variance=variance), variance**0.5
     missing = variance / max(contrast_variance, variance) - 1  # of the prior's precision
     unfitted = unfitted_columns(band, rank)
-    for batch, _, statistics, posterior in posterior_pass(source, index, band, factors):
+    for batch, _, statistics, posterior in posterior_pass(source, index, band, factors, _ROUNDS):
         gram = statistics.integrate_out(unfitted).gram
         yield LatentBatch(
             batch.index,

@@ -12,7 +12,7 @@ from solvar_engine.estimation.model.bands import Band
 from solvar_engine.estimation.model.contrast import contrast_evidence, contrast_variance
 from solvar_engine.estimation.model.objectives import ImageTerms, LatentPosterior, Objective, latent_posterior
 from solvar_engine.estimation.model.slices import slices_of_batch
-from solvar_engine.estimation.model.statistics import Statistics, about_expected
+from solvar_engine.estimation.model.statistics import Statistics, about_expected, linear_mixtures
 from solvar_engine.imaging.types import Batch, BatchSource
 from solvar_engine.projectors.base import images_per_call
 
@@ -143,11 +143,12 @@ def unfitted_columns(band: Band, rank: int) -> list[int]:
 
 
 def posterior_pass(
-    source: BatchSource, index: Tensor, band: Band, factors: Tensor
+    source: BatchSource, index: Tensor, band: Band, factors: Tensor, rounds: int = 0
 ) -> Iterator[tuple[Batch, Tensor, Statistics, LatentPosterior]]:
     """Yield batch by batch the slices, statistics and posterior under given factors and the band's contrast variance.
 
-    Of the images of this process, see `BatchSource.batches`.
+    Of the images of this process, see `BatchSource.batches`. The model is linear about what is expected of every image
+    or, after some rounds, about what was found of it.
 
     Yields
     ------
@@ -171,4 +172,9 @@ def posterior_pass(
             products = about_expected(products, expected)
             slices[:, :, 0] += (slices[:, :, fitted:] @ expected[:, :, None].to(slices.dtype))[..., 0]
         statistics = Statistics.with_contrast_error(products, batch.contrast, deviation)
-        yield batch, slices, statistics, latent_posterior(statistics)
+        posterior = latent_posterior(statistics)
+        for _ in range(rounds):
+            mixtures = linear_mixtures(batch.contrast, deviation, posterior.mean)
+            statistics = Statistics.of_mixtures(products, mixtures)
+            posterior = latent_posterior(statistics)
+        yield batch, slices, statistics, posterior

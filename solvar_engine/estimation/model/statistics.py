@@ -71,6 +71,20 @@ class Statistics:
         rank = products.shape[-1] - 2
         return _evaluate(products, contrast, [*range(1, rank + 1), 0], [1.0] * rank + [deviation])
 
+    @staticmethod
+    def of_mixtures(products: Tensor, mixtures: Tensor) -> Statistics:
+        """Evaluate for columns that are mixtures of the slices.
+
+        Parameters
+        ----------
+        products : Tensor, shape (n, r + 2, r + 2), float64
+            As for :meth:`at_contrast`.
+        mixtures : Tensor, shape (n, r + 2, k + 1), float64
+            Weights of (P mu, P v_1, ..., P v_r, Y) in each of k columns and, last, in what these are to explain.
+        """
+        mixed = mixtures.mT @ products @ mixtures
+        return Statistics(mixed[:, :-1, :-1], mixed[:, :-1, -1], mixed[:, -1, -1])
+
     def __getitem__(self, rows: Tensor | slice) -> Statistics:
         return Statistics(self.gram[rows], self.inner[rows], self.residual[rows])
 
@@ -97,6 +111,37 @@ class Statistics:
             self.inner[:, keep] - (cross.transpose(1, 2) @ inner)[..., 0],
             self.residual - inner.square().sum(dim=(1, 2)) + log_determinant,
         )
+
+
+def linear_mixtures(contrast: Tensor, deviation: float, about: Tensor) -> Tensor:
+    """The model of images with an unknown contrast a (1 + s c), to first order about some (z, c), as mixtures.
+
+    Contrast and latent coordinates multiply each other: an image that is twice as bright shows twice as much of its
+    motion, too. About m and u, with a_u = a (1 + s u), it is Y - a P mu + a s u P V m = a_u P V z + a s c P (mu + V m).
+
+    Parameters
+    ----------
+    contrast : Tensor, shape (n,)
+        a.
+    deviation : float
+        s.
+    about : Tensor, shape (n, r + 1), float64
+        m and, last, u.
+
+    Returns
+    -------
+    Tensor, shape (n, r + 2, r + 2), float64
+        For `Statistics.of_mixtures`: columns of z, the column of c, and what they are to explain.
+    """
+    a, rank = contrast.to(about), about.shape[1] - 1
+    place, error = about[:, :-1], about[:, -1]
+    of_contrast, factors = a * deviation, slice(1, rank + 1)
+    mixtures = about.new_zeros(len(about), rank + 2, rank + 2)
+    mixtures[:, factors, :rank] = torch.diag_embed((a + of_contrast * error)[:, None].expand(-1, rank))
+    mixtures[:, 0, rank], mixtures[:, factors, rank] = of_contrast, of_contrast[:, None] * place
+    mixtures[:, 0, -1], mixtures[:, factors, -1] = -a, (of_contrast * error)[:, None] * place
+    mixtures[:, -1, -1] = 1
+    return mixtures
 
 
 def about_expected(products: Tensor, expected: Tensor) -> Tensor:

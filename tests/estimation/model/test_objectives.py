@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solvar_engine.estimation.model.mixture import GaussianMixture
 from solvar_engine.estimation.model.objectives import OBJECTIVES, MixtureLikelihood, latent_posterior
-from solvar_engine.estimation.model.statistics import Statistics
+from solvar_engine.estimation.model.statistics import Statistics, linear_mixtures
 from tests.estimation.problems import DENSE_OBJECTIVES, DenseModel
 from tests.reconstruction.simulated import noise
 
@@ -280,3 +280,34 @@ def test_least_squares_is_least_where_the_covariance_is_right(columns) -> None:
         return float(OBJECTIVES["ls"].terms(statistics, RANK).value.mean())
 
     assert value(1.0) < min(value(0.95), value(1.05))
+
+
+def shown(columns: Tensor, contrast: Tensor, coordinates: Tensor) -> Tensor:
+    """a (1 + s c) (mean + factors z), exactly."""
+    scale = contrast * (1 + DEVIATION * coordinates[:, -1])
+    of_state = columns[..., 0] + (columns[..., 1:-1] @ coordinates[:, :-1, None])[..., 0]
+    return scale[:, None] * of_state
+
+
+def test_mixtures_are_the_model_to_first_order_about_any_point(columns, contrast) -> None:
+    about = noise(IMAGES, RANK + 1, seed=7, dtype=torch.float64)
+    mixtures = linear_mixtures(contrast, DEVIATION, about)
+    found = columns @ mixtures
+    left = found[..., -1] - (found[..., :-1] @ about[..., None])[..., 0]
+    torch.testing.assert_close(left, columns[..., -1] - shown(columns, contrast, about))
+    for k in range(RANK + 1):
+        step = torch.zeros_like(about)
+        step[:, k] = 1e-5
+        slope = (shown(columns, contrast, about + step) - shown(columns, contrast, about - step)) / 2e-5
+        torch.testing.assert_close(found[..., k], slope, rtol=1e-6, atol=1e-8)
+    statistics, expected = Statistics.of_mixtures(products_of(columns), mixtures), products_of(found)
+    torch.testing.assert_close(statistics.gram, expected[:, :-1, :-1])
+    torch.testing.assert_close(statistics.inner, expected[:, :-1, -1])
+    torch.testing.assert_close(statistics.residual, expected[:, -1, -1])
+
+
+def test_mixtures_about_nothing_are_the_columns_of_an_uncertain_contrast(columns, contrast) -> None:
+    mixtures = linear_mixtures(contrast, DEVIATION, columns.new_zeros(IMAGES, RANK + 1))
+    found, expected = Statistics.of_mixtures(products_of(columns), mixtures), joint_at(columns, contrast)
+    for name in ("gram", "inner", "residual"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))

@@ -24,7 +24,7 @@ from solvar_engine.jobs.decisions import read_cautions
 from solvar_engine.jobs.fit.frames import is_mixed, may_be_scatter, sentences_of_frames, settle_frames
 from solvar_engine.jobs.fit.inputs import read_inputs
 from solvar_engine.jobs.fit.job import FitJob
-from solvar_engine.jobs.fit.start import read_images, settle_sign_and_masks
+from solvar_engine.jobs.fit.start import _beside_motions, read_images, settle_sign_and_masks
 from solvar_engine.jobs.states.particles import open_stack, read_run_particles
 from tests.jobs.conftest import PARTICLES, PIXEL_SIZE, RANK, assert_fits_agree, run_in_process
 
@@ -187,11 +187,8 @@ def test_a_block_of_the_list_is_said_to_be_as_after_joining(hinge):
     assert "they are left there, as a molecule may move like that" in said
 
 
-@pytest.mark.parametrize(
-    ("moved", "errors", "refines"),
-    [("", True, False), ("", True, True), ("mixed", False, False), ("late", True, False)],
-)
-def test_inaccurate_origins_are_no_frames(moved, errors, refines, simulate, tmp_path):
+@pytest.mark.parametrize(("moved", "errors"), [("", True), ("mixed", False), ("late", True)])
+def test_inaccurate_origins_are_no_frames(moved, errors, simulate, tmp_path):
     """Classes of images that are moved alike are told as places; images of two frames as what they may be.
 
     Places that the fit refines are only logged. A list that was joined is told whatever the errors of its origins.
@@ -209,7 +206,7 @@ def test_inaccurate_origins_are_no_frames(moved, errors, refines, simulate, tmp_
         pose.rotation[chosen], pose.shift[chosen] = in_frame.rotation[chosen], in_frame.shift[chosen]
         stack.write_star(data.particles, pose=pose)
     run = RunDir(tmp_path / "run")
-    params = FitParams(particles=str(data.particles), output=str(run.path), rank=1, threads=1, refine_poses=refines)
+    params = FitParams(particles=str(data.particles), output=str(run.path), rank=1, threads=1)
     with prepared(run, params, resume=False):
         write_params(run, params)
         job = FitJob.start(params, run, read_inputs(params), StatusTracker(run.status, "fit"))
@@ -221,8 +218,12 @@ def test_inaccurate_origins_are_no_frames(moved, errors, refines, simulate, tmp_
     assert any("taken for a motion" in one for one in said) == (moved == "mixed")
     late = [one for one in said if "are in another frame" in one]
     assert len(late) == (moved == "late") and all("moved by 2" in one and "give --one-frame yes" in one for one in late)
-    told = any("agree better with other places" in one and "--refine-poses" in one for one in said)
-    assert told == (not moved and not refines)
+    places = [one for one in said if "agree better with other places" in one and "--refine-poses" in one]
+    assert len(places) == (not moved)
+    refining = replace(job, params=replace(params, refine_poses=True))
+    centred = torch.ones(24, 24, 24)
+    assert _beside_motions(refining, centred, places) == [one.sentence for one in job.left_frames]
+    assert moved or _beside_motions(job, centred, places) == places
 
 
 @pytest.mark.parametrize(("turn", "is_mirrored", "is_late", "expected"), [

@@ -12,7 +12,7 @@ from solvar_engine.contract.star import StarFile, StarTable
 from tests.jobs.programs import engine_command, engine_environment
 
 # so many that batches are full in every pass
-_FEW, _MANY = 12_000, 36_000
+_FEW, _MANY = 6_000, 18_000
 # for the list, and for what the allocator keeps; images in memory would add more than this
 _BYTES_PER_PARTICLE = 100e6 / 30_000
 
