@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
     reason="RELION's programs are not installed (Debian: apt-get install relion)",
 )
 
-BOX, PIXEL_SIZE, COUNT = 48, 3.0, 40
+BOX, PIXEL_SIZE, COUNT = 48, 3.0, 80
 ATOMS = asymmetric_atoms(32)  # what the transfer function spreads is within the box
 
 
@@ -66,11 +66,12 @@ def share_left(tmp_path_factory):
     volume = ATOMS.volume(BOX)
     write_map(folder / "map.mrc", volume)
 
+    blank = np.zeros((COUNT, BOX, BOX), dtype=np.float32)
+    listed = _write_particles(folder, blank, pixel_size=PIXEL_SIZE, optics=IMPERFECT.columns())
+    images = images_of(listed, IMPERFECT).astype(np.float32)  # of poses and defoci that every list has
+
     def left(told: Microscope) -> float:
-        blank = np.zeros((COUNT, BOX, BOX), dtype=np.float32)
-        path = _write_particles(folder, blank, pixel_size=PIXEL_SIZE, optics=told.columns())
-        images = images_of(path, IMPERFECT).astype(np.float32)
-        _write_particles(folder, images, pixel_size=PIXEL_SIZE, optics=told.columns())
+        path = _write_particles(folder, images, pixel_size=PIXEL_SIZE, optics=told.columns())
         run_relion(folder, "relion_reconstruct", "--i", path.name, "--o", "left.mrc", "--ctf", "--maxres", "7",
                    "--subtract", "map.mrc", "--skip_gridding")  # fmt: skip
         return float(np.linalg.norm(mrcfile.read(folder / "left.mrc").astype(np.float64)) / np.linalg.norm(volume))

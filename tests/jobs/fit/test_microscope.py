@@ -73,8 +73,13 @@ def fit(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def perfect(fit) -> Found:
-    return fit("perfect", images_through(PERFECT))
+def plain() -> np.ndarray:
+    return images_through(PERFECT)
+
+
+@pytest.fixture(scope="module")
+def perfect(fit, plain) -> Found:
+    return fit("perfect", plain)
 
 
 @pytest.mark.slow
@@ -87,11 +92,11 @@ def test_an_imperfect_microscope_costs_nothing_if_it_is_known(fit, perfect) -> N
 
 
 @pytest.mark.slow
-def test_premultiplied_images_are_fitted_as_plain_ones(fit, perfect) -> None:
-    images, k = images_through(PERFECT), np.fft.fftfreq(BOX, PIXEL_SIZE)
+def test_premultiplied_images_are_fitted_as_plain_ones(fit, perfect, plain) -> None:
+    k = np.fft.fftfreq(BOX, PIXEL_SIZE)
     x, y = np.meshgrid(k, k, indexing="xy")
     transfer = np.stack([PERFECT.ctf(x, y, defocus) for defocus in DEFOCUS])
-    multiplied = np.fft.ifft2(np.fft.fft2(images) * transfer).real
+    multiplied = np.fft.ifft2(np.fft.fft2(plain) * transfer).real
     found = fit("multiplied", multiplied, rlnCtfDataAreCtfPremultiplied=[1])
     sign = np.sign(perfect.latents @ found.latents)
     assert np.abs(sign * found.latents - perfect.latents).max() < 0.02 * perfect.latents.std()
