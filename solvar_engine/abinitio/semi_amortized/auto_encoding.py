@@ -38,7 +38,7 @@ class EncodingOptions:
     """
 
     learns_from: str = SIMULATIONS
-    batch_size: int = 1000
+    batch_size: int = 400
     simulations_per_image: int = 4
     first_simulations: int = 20_000
     local_steps: int = 3

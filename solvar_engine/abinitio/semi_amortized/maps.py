@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from solvar_engine.abinitio.online_em import finished, running
 from solvar_engine.abinitio.mixture import LowImages
+from solvar_engine.abinitio.online_em import finished, running
 from solvar_engine.abinitio.semi_amortized.hartley import HartleyVolume, read_slices
 from solvar_engine.abinitio.semi_amortized.problem import Problem
 from solvar_engine.reconstruction.normal_equations import (

@@ -66,7 +66,7 @@ class SemiAmortizedOptions:
     map_steps: str = EQUATIONS
     map_memory: float = 0.3
     map_rates: tuple[float, float] = (0.05, 0.02)
-    encoding_epochs: int = 14
+    encoding_epochs: int = 10
     decoding_epochs: int = 4
     encoding: EncodingOptions = field(default_factory=EncodingOptions)
     decoding: DecodingOptions = field(default_factory=DecodingOptions)

@@ -116,4 +116,5 @@ def simulated(
     ctf = images.ctf[torch.randint(len(images), (count,), generator=generator).to(device)]
     noise = torch.randn(count, len(images.disk), 2, generator=generator).to(device) * 0.5**0.5
     slices = problem.projector.project(grid, rotation, ctf)[:, :, 0]
-    return LowImages(images.disk, problem.moved(slices, -shift_px) + torch.view_as_complex(noise), ctf), rotation, shift_px
+    made = problem.moved(slices, -shift_px) + torch.view_as_complex(noise)
+    return LowImages(images.disk, made, ctf), rotation, shift_px

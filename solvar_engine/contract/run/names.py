@@ -106,7 +106,8 @@ class RunDir:
     particles_cs = FileIn("particles.cs", "The same for cryoSPARC; only of particles that came in a .cs file")
     particles_csg = FileIn("particles.csg", "With this file cryoSPARC imports particles.cs")
     pose_encoder = FileIn(
-        "pose_encoder.safetensors", "Weights of the network that names poses; only of `abinitio --method semi-amortized`"
+        "pose_encoder.safetensors",
+        "Weights of the network that named poses; only of `abinitio --method semi-amortized`",
     )
     noise = FileIn("noise.csv", "Table of the noise spectrum")
     noise_ratio = FileIn(

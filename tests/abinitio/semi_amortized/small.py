@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from solvar_engine.abinitio.mixture import LowImages, low_box, read_low
 from solvar_engine.abinitio.semi_amortized.auto_encoding import EncodingOptions
 from solvar_engine.abinitio.semi_amortized.problem import Problem
 from solvar_engine.abinitio.semi_amortized.search import SemiAmortizedOptions
-from solvar_engine.abinitio.mixture import LowImages, low_box, read_low
 from solvar_engine.estimation.model.bands import change_box
 from solvar_engine.imaging.symmetry import symmetry_operators
 from solvar_engine.imaging.types import Pose
