@@ -35,6 +35,7 @@ ENCODING, DECODING = "encoding", "decoding"
 _SHIFT_STD = 0.04  # of the box, where it is not known
 _JUNK = 0.05  # share of images that show a ball, and of those that show nothing, for the global search
 _PER_CALL = 2_000  # images
+_LOOKS, _LEAST_EPOCHS = 40_000, 3  # at images in the first phase
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ class SemiAmortizedOptions:
         Weight of a batch in the running equations.
     map_rates : tuple of two float
         Of the map's Adam in both phases.
-    encoding_epochs, decoding_epochs : int
-        Where the phases change is fixed beforehand, as in the paper.
+    encoding_epochs : int or None
+        Where the phases change is fixed beforehand, as in the paper; None for as many as look at 40,000 images, since
+        it is the map's improvements that count.
+    decoding_epochs : int
     encoding : EncodingOptions
     decoding : DecodingOptions
     """
@@ -66,10 +69,22 @@ class SemiAmortizedOptions:
     map_steps: str = EQUATIONS
     map_memory: float = 0.3
     map_rates: tuple[float, float] = (0.05, 0.02)
-    encoding_epochs: int = 10
+    encoding_epochs: int | None = None
     decoding_epochs: int = 4
     encoding: EncodingOptions = field(default_factory=EncodingOptions)
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
+
+    def first_epochs(self, count: int) -> int:
+        """Epochs of the first phase, for so many images.
+
+        Examples
+        --------
+        >>> SemiAmortizedOptions().first_epochs(4000), SemiAmortizedOptions(encoding_epochs=7).first_epochs(4000)
+        (10, 7)
+        """
+        if self.encoding_epochs is not None:
+            return self.encoding_epochs
+        return max(_LEAST_EPOCHS, round(_LOOKS / count))
 
 
 PAPER = SemiAmortizedOptions(
@@ -115,7 +130,8 @@ def encoded(
     model = create_map(problem, start, options, ENCODING)
     if options.encoding.learns_from == SIMULATIONS:
         training.learn_from_simulations(problem, model.grid(), options.encoding.first_simulations)
-    yield from auto_encoded(problem, training, model, generator, options.encoding, options.encoding_epochs)
+    epochs = options.first_epochs(len(problem.images))
+    yield from auto_encoded(problem, training, model, generator, options.encoding, epochs)
 
 
 def decoded(
@@ -182,8 +198,8 @@ def find_structure_by_semi_amortized(
     if options.classes != 1:
         raise ValueError(f"classes is {options.classes}, but semi-amortized inference finds one structure only")
     chosen = SemiAmortizedOptions() if semi is None else semi
-    if min(chosen.encoding_epochs, chosen.decoding_epochs) < 1:
-        epochs = chosen.encoding_epochs, chosen.decoding_epochs
+    epochs = chosen.first_epochs(len(source)), chosen.decoding_epochs
+    if min(epochs) < 1:
         raise ValueError(f"epochs of the phases are {epochs}, expected at least 1 of each")
     operators = symmetry_operators(options.symmetry)
 
@@ -194,7 +210,7 @@ def find_structure_by_semi_amortized(
             for shell in (min(INPUT_SHELL, images.disk.shell_max), images.disk.shell_max)
         )
         training = new_training(images, chosen, generator)
-        done, total = 0, chosen.encoding_epochs + chosen.decoding_epochs
+        done, total = 0, chosen.first_epochs(len(images)) + chosen.decoding_epochs
         volume = random_spheres(first.images, operators, generator, slices).to(images.ctf.device)
         for problem, phase in ((first, encoded), (last, decoded)):
             shell: int | None = problem.images.disk.shell_max
