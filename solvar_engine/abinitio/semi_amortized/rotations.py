@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 _SMALL = 0.5  # square radians: below, the series beats the quotients, whose numerators cancel
-# of sin(a) / a and (1 - cos(a)) / a^2 in powers of a^2; ten terms are exact in double precision up to `_SMALL`
-_TERMS = 10
+_TERMS = 10  # of the series: exact in double precision up to there
 
 
 def s2s2_to_rotation(six: Tensor) -> Tensor:
@@ -62,9 +61,8 @@ def increment(omega: Tensor) -> Tensor:
     # neither branch may see what it cannot bear: a gradient of nought times infinity is none
     angle = torch.where(is_small, torch.ones_like(squared), squared).sqrt()
     near = torch.where(is_small, squared, torch.zeros_like(squared))
-    sine, cosine = torch.where(is_small, _series(near, 1), angle.sin() / angle), torch.where(
-        is_small, _series(near, 2), (1 - angle.cos()) / angle.square()
-    )
+    sine = torch.where(is_small, _series(near, 1), angle.sin() / angle)
+    cosine = torch.where(is_small, _series(near, 2), (1 - angle.cos()) / angle.square())
     x, y, z = omega.unbind(-1)
     zero = torch.zeros_like(x)
     cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).unflatten(-1, (3, 3))
@@ -73,7 +71,7 @@ def increment(omega: Tensor) -> Tensor:
 
 
 def _series(squared: Tensor, first: int) -> Tensor:
-    """Sum of (-a^2)^n / (2 n + first)! over n, by Horner's rule."""
+    """Sum of (-a^2)^n / (2 n + first)! over n, by Horner's rule: sin(a) / a or (1 - cos(a)) / a^2."""
     total = torch.ones_like(squared)
     for term in range(_TERMS, 0, -1):
         total = 1 - squared * total / ((2 * term + first) * (2 * term + first - 1))
