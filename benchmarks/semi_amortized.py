@@ -275,11 +275,10 @@ def draw_errors(watches: list[Watch]) -> Path:
     """Figure of the error of poses against the epoch (figure 4 of the paper)."""
     pyplot = _pyplot()
     figure, axis = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
-    switch = watches[0].scores[-1]
-    for number, watch in enumerate(watches):
-        scores = watch.scores if not number else [switch, *watch.scores]
-        axis.plot([score.epoch for score in scores], [score.mean_deg for score in scores], "o-", label=scores[-1].mode)
-    axis.axvline(switch.epoch, color="grey", linestyle=":")
+    for watch in watches:
+        epochs, errors = zip(*((score.epoch, score.mean_deg) for score in watch.scores), strict=True)
+        axis.plot(epochs, errors, "o-", label=watch.scores[0].mode)
+    axis.axvline(watches[0].scores[-1].epoch + 0.5, color="grey", linestyle=":")
     axis.set(xlabel="epoch", ylabel="mean error of poses, degrees", ylim=(0, None))
     axis.legend()
     return _saved(figure, "semi_amortized_errors")

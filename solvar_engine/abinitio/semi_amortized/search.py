@@ -30,7 +30,6 @@ from solvar_engine.imaging.types import ParticleSource
 from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
 
 EQUATIONS, ADAM = "equations", "adam"
-ENCODING, DECODING = "encoding", "decoding"
 
 _SHIFT_STD = 0.04  # of the box, where it is not known
 _JUNK = 0.05  # share of images that show a ball, and of those that show nothing, for the global search
@@ -95,9 +94,17 @@ PAPER = SemiAmortizedOptions(
 
 
 def create_map(
-    problem: Problem, start: Tensor, options: SemiAmortizedOptions, phase: str
+    problem: Problem, start: Tensor, options: SemiAmortizedOptions, rate: float
 ) -> ImprovableMap:
-    """Map of a phase, to be improved.
+    """Map to be improved.
+
+    Parameters
+    ----------
+    problem : Problem
+    start : Tensor, shape (z, y, x)
+    options : SemiAmortizedOptions
+    rate : float
+        Of Adam, if it is used.
 
     Raises
     ------
@@ -110,7 +117,7 @@ def create_map(
         raise ValueError(f"map_steps is {options.map_steps!r}, expected {EQUATIONS!r} or {ADAM!r}")
     if len(problem.operators) > 1:
         raise ValueError(f"map_steps {ADAM!r} keep no symmetry, expected {EQUATIONS!r}")
-    return HartleyMap(problem, start, options.map_rates[phase == DECODING])
+    return HartleyMap(problem, start, rate)
 
 
 def new_training(images: LowImages, options: SemiAmortizedOptions, generator: torch.Generator) -> EncoderTraining:
@@ -127,7 +134,7 @@ def encoded(
     start: Tensor,
 ) -> Iterator[Epoch]:
     """Yield the epochs of the first phase, from a map (z, y, x)."""
-    model = create_map(problem, start, options, ENCODING)
+    model = create_map(problem, start, options, options.map_rates[0])
     if options.encoding.learns_from == SIMULATIONS:
         training.learn_from_simulations(problem, model.grid(), options.encoding.first_simulations)
     epochs = options.first_epochs(len(problem.images))
@@ -142,7 +149,7 @@ def decoded(
     start: Tensor,
 ) -> Iterator[Epoch]:
     """Yield the epochs of the second phase, from a map (z, y, x) and the best poses that the encoder names."""
-    model = create_map(problem, start, options, DECODING)
+    model = create_map(problem, start, options, options.map_rates[1])
     rotation, shift_px = best_named(problem, training, model.grid(), options.encoding.local_steps)
     yield from auto_decoded(
         problem, rotation, shift_px, model, generator, options.decoding, options.decoding_epochs
@@ -212,11 +219,12 @@ def find_structure_by_semi_amortized(
         training = new_training(images, chosen, generator)
         done, total = 0, chosen.first_epochs(len(images)) + chosen.decoding_epochs
         volume = random_spheres(first.images, operators, generator, slices).to(images.ctf.device)
-        for problem, phase in ((first, encoded), (last, decoded)):
+        phases = (first, encoded, "the network names poses"), (last, decoded, "poses go on by themselves")
+        for problem, phase, what in phases:
             shell: int | None = problem.images.disk.shell_max
             for epoch in phase(problem, training, generator, chosen, volume):
                 done, volume = done + 1, epoch.volume
-                tell("search at low resolution", done / total, _words(phase.__name__, done, epoch), shell)
+                tell("search at low resolution", done / total, f"Epoch {done}: {what}, {_words(epoch)}", shell)
                 shell = None
             if problem is first and keep_encoder is not None:
                 keep_encoder(training.encoder)
@@ -229,10 +237,10 @@ def find_structure_by_semi_amortized(
     )
 
 
-def _words(phase: str, number: int, epoch: Epoch) -> str:
-    """What there is to say of an epoch."""
-    likelihood = f"Epoch {number}: poses are {phase}, log-likelihood {float(epoch.log_joint.mean()):.1f} each"
+def _words(epoch: Epoch) -> str:
+    """How good the poses of an epoch are, and which heads named the best ones."""
+    likelihood = f"log-likelihood {float(epoch.log_joint.mean()):.1f} each"
     if epoch.head is None:
         return likelihood
     share = 100 * torch.bincount(epoch.head).double() / len(epoch.head)
-    return f"{likelihood}; the heads name {', '.join(f'{part:.0f}' for part in share)} % of the best ones"
+    return f"{likelihood}; its heads name {', '.join(f'{part:.0f}' for part in share)} % of the best"
