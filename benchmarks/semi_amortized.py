@@ -65,6 +65,7 @@ from solvar_engine.simulation.particles import SHIFT_STD
 FIGURES = ROOT / "benchmarks" / "figures"
 _PARTS = ("modes", "learning", "methods")
 _INLIER_DEG = 20.0
+_DRAWN = 1500  # images
 _NO_SYMMETRY = symmetry_operators("C1")
 _HALF_TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
 
@@ -292,7 +293,7 @@ def draw_heads(truth: Truth, training: EncoderTraining, epoch: Epoch) -> Path:
     named = training.candidates(problem, problem.images)[0].cpu()
     turn, is_mirrored, _ = align(epoch.rotation.cpu(), truth.rotation, _NO_SYMMETRY)
     reference = truth.rotation @ _HALF_TURN if is_mirrored else truth.rotation
-    view = truth.rotation[:, :, 2]
+    view = truth.rotation[:_DRAWN, :, 2]
     longitude = torch.atan2(view[:, 1], view[:, 0]).numpy()
     latitude = torch.asin(view[:, 2].clamp(-1, 1)).numpy()
     heads = named.shape[1]
@@ -305,9 +306,9 @@ def draw_heads(truth: Truth, training: EncoderTraining, epoch: Epoch) -> Path:
         if head >= heads:
             axis.set_axis_off()
         else:
-            error = distances(named[:, head], reference, turn, _NO_SYMMETRY).numpy()
+            error = distances(named[:_DRAWN, head], reference[:_DRAWN], turn, _NO_SYMMETRY).numpy()
             axis.set(title=f"head {head + 1}", xticklabels=[], yticklabels=[])
-            shown = axis.scatter(longitude, latitude, c=error, s=3, cmap="coolwarm", vmin=0, vmax=180)
+            shown = axis.scatter(longitude, latitude, c=error, s=4, cmap="coolwarm", vmin=0, vmax=180)
     figure.colorbar(shown, ax=axes, label="error, degrees", shrink=0.8)
     return _saved(figure, "semi_amortized_heads")
 

@@ -56,10 +56,6 @@ class HartleyVolume(nn.Module):
         real, imaginary = (numbers + opposite) / 2, (opposite - numbers) / 2
         return torch.complex(real[:, :, half], imaginary[:, :, half])[..., None]
 
-    def slices(self, disk: HalfDisk, rotation: Tensor) -> Tensor:
-        """Central slices (n, pixels) at rotations (n, 3, 3), image to map, interpolated linearly."""
-        return read_slices(self.grid(), self.geometry, disk, rotation)
-
     def volume(self) -> Tensor:
         """Real map (z, y, x) of these numbers, cut to the box."""
         known = self.geometry
@@ -73,7 +69,21 @@ class HartleyVolume(nn.Module):
 
 
 def read_slices(grid: Tensor, geometry: GridGeometry, disk: HalfDisk, rotation: Tensor) -> Tensor:
-    """Slices (n, pixels) off a half grid (z, y, x, 1) at rotations (n, 3, 3), with gradients by both."""
+    """Interpolate central slices, with gradients by map and rotation.
+
+    Parameters
+    ----------
+    grid : Tensor, shape (z, y, x >= 0, 1), complex
+        Of :meth:`HartleyVolume.grid` or a projector.
+    geometry : GridGeometry
+    disk : HalfDisk
+    rotation : Tensor, shape (n, 3, 3)
+        Image to map.
+
+    Returns
+    -------
+    Tensor, shape (n, pixels), complex
+    """
     cells = disk.pixels.to(rotation) * geometry.oversampling
     places = torch.einsum("nij,pj->npi", rotation[:, :, :2], cells)
     return gather.read(grid, geometry, places)[..., 0]

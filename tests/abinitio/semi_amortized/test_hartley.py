@@ -27,7 +27,7 @@ def test_slices_are_those_of_the_projector() -> None:
     volume, other = blobs(BOX), projector()
     model = HartleyVolume.of(volume, GEOMETRY)
     expected = other.project(other.to_grid(volume[None]), rotations(6))[:, :, 0]
-    torch.testing.assert_close(model.slices(DISK, rotations(6).double()), expected)
+    torch.testing.assert_close(read_slices(model.grid(), GEOMETRY, DISK, rotations(6).double()), expected)
     torch.testing.assert_close(other.project(model.grid().detach(), rotations(6))[:, :, 0], expected)
 
 
