@@ -75,7 +75,7 @@ class Problem:
     def log_likelihood(self, slices: Tensor, centred: Tensor) -> Tensor:
         """Log-likelihood (n,) of centred images (n, pixels) beside slices times transfer functions.
 
-        Over that of an empty image: minus equation 2, whose sign there is that of a loss.
+        Over that of an empty image. It is equation 2 as printed, which the paper calls a loss to be minimised.
         """
         gained = 2 * (slices.conj() * centred).real - slices.abs().square()
         return 0.5 * (gained @ self.images.disk.weight)
