@@ -1,6 +1,7 @@
 """Structures from images without poses: how often, how sharp, how fast.
 
-    python benchmarks/abinitio.py FOLDER [FOLDER ...] --seeds 3 [--sgd | --moments] [--symmetry C3] [--classes 3] ...
+    python benchmarks/abinitio.py FOLDER [FOLDER ...] --seeds 3 [--sgd | --moments | --semi-amortized]
+        [--symmetry C3] [--classes 3] ...
 
 Each folder is a data set of `solvar-engine simulate`. Of each start one line: resolution where the FSC with the true
 map falls below 0.5, after the better hand was turned onto it; mean error of the orientations, and the share that is off
@@ -23,6 +24,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from solvar_engine.abinitio.moments.search import find_structure_by_moments
+from solvar_engine.abinitio.semi_amortized.search import find_structure_by_semi_amortized
 from solvar_engine.abinitio.sgd.search import find_structure_by_sgd
 from solvar_engine.abinitio.structure import AbinitioOptions, Structure, find_structure
 from solvar_engine.data.particles import ParticleStack
@@ -41,10 +43,10 @@ _POLISHED_BOX = 40  # px
 _HALF_TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
 
 
-def load(folder: Path) -> tuple[PreparedParticles, Tensor, Tensor]:
+def load(folder: Path, device: str = "cpu") -> tuple[PreparedParticles, Tensor, Tensor]:
     """Images, their true orientations (n, 3, 3), and which show the molecule."""
     stack = ParticleStack.from_star(folder / "truth" / "particles.star", folder)
-    source = prepare_particles(stack, stack.box_size, scratch=None)
+    source = prepare_particles(stack, stack.box_size, scratch=None, device=device)
     states = np.genfromtxt(folder / "truth" / "states.csv", delimiter=",", names=True)
     junk = states["junk"] if "junk" in (states.dtype.names or ()) else np.zeros(len(stack))
     return source, stack.pose.rotation, torch.from_numpy(junk == 0)
@@ -176,6 +178,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1, help="only their shares are looked at")
     parser.add_argument("--sgd", action="store_true", help="by stochastic gradient descent")
     parser.add_argument("--moments", action="store_true", help="from a map of the images' moments")
+    parser.add_argument("--semi-amortized", action="store_true", help="from poses that a network names")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -213,6 +216,7 @@ def main() -> None:
 
             search = find_structure_by_sgd if options.sgd else find_structure
             search = find_structure_by_moments if options.moments else search
+            search = find_structure_by_semi_amortized if options.semi_amortized else search
             wanted = AbinitioOptions(symmetry=options.symmetry, classes=options.classes, seed=seed)
             found = search(source, wanted, report)
             seconds = time.process_time() - start

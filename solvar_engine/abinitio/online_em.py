@@ -101,7 +101,7 @@ def first_mixture(
     volumes = []
     for _ in range(classes):
         rows = torch.randperm(len(low), generator=generator)[:_START_IMAGES]
-        volumes.append(_finished(random_reconstruction(low[rows], generator, options, operators)))
+        volumes.append(finished(random_reconstruction(low[rows], generator, options, operators)))
     shares = torch.tensor([1 / classes] * classes + [0.0, 0.0], dtype=torch.float64)
     shift = _FIRST_SHIFT_STD * low.disk.box_size if shift_std_px is None else shift_std_px
     return Mixture(torch.stack(volumes), shares, torch.ones(0, dtype=torch.float64), shift)
@@ -139,7 +139,7 @@ def improved(
     rotation = rotation_grid(spacing_for_shell(level.shell), operators)
     power = shell_means(low.images.abs().square().mean(dim=0), disk).cpu()
     transfer = shell_means(low.ctf.square().mean(dim=0), disk).cpu()
-    precision = _prior_precision(power, transfer, box_size)
+    precision = prior_precision(power, transfer, box_size)
     noise = power.clamp_min(_LEAST_NOISE)
     noise[: len(mixture.noise)] = mixture.noise
     shares = _with_junk(mixture.shares) if level.knows_junk else mixture.shares
@@ -174,9 +174,9 @@ def improved(
             squared_shift += found.squared_shift
         volumes = []
         for number, of_map in enumerate(sums):
-            normal = _running(normals[number], normal_equations(of_map, box_size, level.shell))
+            normal = running(normals[number], normal_equations(of_map, box_size, level.shell), _MEMORY)
             normals[number] = normal
-            volumes.append(_finished(solve(normal, precision.to(normal.right_side), iterations=_ITERATIONS)))
+            volumes.append(finished(solve(normal, precision.to(normal.right_side), iterations=_ITERATIONS)))
         left = shell_means(residual / batch_size, disk)
         shift_std = mixture.shift_std_px
         if fits_shifts:
@@ -198,8 +198,20 @@ def recentred(mixture: Mixture, operators: Tensor) -> Mixture:
     return replace(mixture, volumes=torch.stack([centred(volume, free) for volume in mixture.volumes]))
 
 
-def _prior_precision(power: Tensor, transfer: Tensor, box_size: int) -> Tensor:
-    """Inverse variance of the coefficients of the map: what is beyond noise in the images, over their transfer."""
+def prior_precision(power: Tensor, transfer: Tensor, box_size: int) -> Tensor:
+    """Inverse variance of the coefficients of the map: what is beyond noise in the images, over their transfer.
+
+    Parameters
+    ----------
+    power, transfer : Tensor, shape (shells,)
+        Of whitened images, and of their transfer functions squared.
+    box_size : int
+        Of the map, px.
+
+    Returns
+    -------
+    Tensor, shape (z, y, x // 2 + 1)
+    """
     variance = (power - 1).clamp_min(_LEAST_POWER) / transfer.clamp_min(1e-12)
     variance[0] = variance[1]  # hardly anything is known of the origin
     precision = box_size / variance
@@ -208,17 +220,18 @@ def _prior_precision(power: Tensor, transfer: Tensor, box_size: int) -> Tensor:
     return shells_to_volume(inside, box_size, beyond=float(precision[-1]))
 
 
-def _running(before: NormalEquations | None, now: NormalEquations) -> NormalEquations:
+def running(before: NormalEquations | None, now: NormalEquations, memory: float) -> NormalEquations:
+    """Mean of the equations of batches, in which the last one has the weight ``memory``."""
     if before is None:
         return now
     return NormalEquations(
-        (1 - _MEMORY) * before.right_side + _MEMORY * now.right_side,
-        (1 - _MEMORY) * before.kernel_ft + _MEMORY * now.kernel_ft,
+        (1 - memory) * before.right_side + memory * now.right_side,
+        (1 - memory) * before.kernel_ft + memory * now.kernel_ft,
         now.shell_max,
     )
 
 
-def _finished(volume: Tensor) -> Tensor:
+def finished(volume: Tensor) -> Tensor:
     """Density is positive, and inside the ball."""
     box_size = len(volume)
     return (volume * sphere_mask(box_size, 0.5 * box_size - _EDGE, _EDGE, volume.device)).clamp_min(0)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from solvar_engine.abinitio.moments.encoder import save_encoder
 from solvar_engine.abinitio.moments.search import find_structure_by_moments
+from solvar_engine.abinitio.semi_amortized.encoder import PoseEncoder
+from solvar_engine.abinitio.semi_amortized.search import find_structure_by_semi_amortized
 from solvar_engine.abinitio.sgd.search import find_structure_by_sgd
 from solvar_engine.abinitio.structure import Structure, find_structure
 from solvar_engine.contract.errors import UserError
+from solvar_engine.contract.files import atomic_path
 from solvar_engine.contract.params import AbinitioParams, FitParams
-from solvar_engine.contract.params.abinitio import EM, MOMENTS, SGD
+from solvar_engine.contract.params.abinitio import EM, MOMENTS, SEMI_AMORTIZED, SGD
 from solvar_engine.contract.results import append_metrics
 from solvar_engine.contract.run import ALREADY_FINISHED, NEW, RunDir, prepared, write_params
 from solvar_engine.contract.star import StarFile
@@ -62,8 +67,8 @@ def run(params: AbinitioParams, find: Callable[..., Structure] | None = None) ->
         For a mistake in the options or the data.
     """
     params.validate()
-    find = _METHODS[params.method] if find is None else find
     run_dir = RunDir(params.output)
+    find = _method(params, run_dir) if find is None else find
     with prepared(run_dir, params, params.resume) as start:
         if start == ALREADY_FINISHED:
             logger.info("%s is finished: nothing to do", run_dir.path)
@@ -83,6 +88,18 @@ def run(params: AbinitioParams, find: Callable[..., Structure] | None = None) ->
                         progress.finish(_search(params, run_dir, inputs, progress, find))
     if params.then_fit is not None and run_dir.mean.exists():
         run_fit.run(fit_params(params, run_dir))
+
+
+def _method(params: AbinitioParams, run_dir: RunDir) -> Callable[..., Structure]:
+    """Search of ``--method``; where a network learns in it, that is kept with the results."""
+    if params.method != SEMI_AMORTIZED:
+        return _METHODS[params.method]
+
+    def keep_encoder(encoder: PoseEncoder) -> None:
+        with atomic_path(run_dir.pose_encoder) as temporary:
+            save_encoder(encoder, temporary, {"particles": params.particles, "seed": params.seed})
+
+    return partial(find_structure_by_semi_amortized, keep_encoder=keep_encoder)
 
 
 def fit_params(params: AbinitioParams, run_dir: RunDir) -> FitParams:

@@ -8,7 +8,7 @@ import pyworkflow.protocol.params as params
 from pyworkflow.utils import Message
 
 from solvar_engine.contract.params import MIN_PARTICLES, AbinitioParams, Option, options_of
-from solvar_engine.contract.params.abinitio import EM, MOMENTS, SGD
+from solvar_engine.contract.params.abinitio import EM, MOMENTS, SEMI_AMORTIZED, SGD
 from solvar_plugin.protocols.form_options import LABELS, help_of
 from solvar_plugin.protocols.form_parts import (
     add_bad_images,
@@ -29,6 +29,7 @@ SEARCHES = {
     EM: "online expectation maximisation",
     SGD: "stochastic gradient descent",
     MOMENTS: "online expectation maximisation from a map of the images' moments",
+    SEMI_AMORTIZED: "semi-amortized inference of the poses",
 }
 """What the methods do, by name."""
 

@@ -54,6 +54,7 @@ _CHOICES = {
         "em": "expectation maximisation (em)",
         "sgd": "stochastic gradient descent (sgd)",
         "moments": "expectation maximisation from moments (moments)",
+        "semi-amortized": "poses named by a network, then descents (semi-amortized)",
     },
     "pose_schedule": {"newton": "Gauss-Newton steps", "paper": "as published"},
     "objective": {"ml": "maximum likelihood", "ls": "least squares"},

@@ -91,6 +91,7 @@ def test_names_are_those_of_the_contract(tmp_path):
         "particles": "particles.star",
         "particles_cs": "particles.cs",
         "particles_csg": "particles.csg",
+        "pose_encoder": "pose_encoder.safetensors",
         "noise": "noise.csv",
         "noise_ratio": "noise_of_micrographs.npz",
         "fsc": "fsc.csv",

@@ -18,6 +18,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from solvar_engine.abinitio.moments.encoder import load_encoder
+from solvar_engine.abinitio.semi_amortized.encoder import PoseEncoder
 from solvar_engine.abinitio.structure import AbinitioOptions, Structure, Verdict
 from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.files import read_csv
@@ -42,6 +44,7 @@ from solvar_engine.evaluation.metrics import Truth
 from solvar_engine.imaging.rotation import rotvec_to_rotation
 from solvar_engine.imaging.shells import fsc
 from solvar_engine.imaging.types import ParticleSource, Pose
+from solvar_engine.jobs import run_abinitio
 from solvar_engine.jobs.run_abinitio import fit_params, run
 from solvar_engine.jobs.run_evaluate import class_accuracy
 from solvar_engine.jobs.simulate.files import DataSetFiles
@@ -305,6 +308,20 @@ def test_without_structure_no_volume_and_no_pose_is_written(outcome, reason, hin
         assert answer.code == 2 and "found no structure" in answer.error and answer.error.count("\n") == 1
 
 
+def test_the_network_of_a_search_is_kept(hinge, tmp_path, monkeypatch):
+    known = TrueStructure(hinge)
+
+    def search(*given: Any, keep_encoder: Any, **named: Any) -> Structure:
+        keep_encoder(PoseEncoder(2, 4))
+        return known(*given, **named)
+
+    monkeypatch.setattr(run_abinitio, "find_structure_by_semi_amortized", search)
+    out = RunDir(tmp_path / "run")
+    run(AbinitioParams(particles=str(hinge.particles), output=str(out.path), method="semi-amortized", threads=1))
+    encoder, about = load_encoder(out.pose_encoder, PoseEncoder)
+    assert encoder.settings["heads"] == 2 and about == {"particles": str(hinge.particles), "seed": 0}
+
+
 def test_missing_views_and_doubts_of_the_search_are_said_of_a_structure_too(hinge, tmp_path, caplog):
     known = TrueStructure(hinge, verdict=verdict(missing=torch.tensor([0.0, 1.0, 0.0])))
 
@@ -353,6 +370,7 @@ def test_options_reach_the_search_in_the_units_of_the_working_box(hinge, tmp_pat
         ({"method": "guess"}, "--method is 'guess'"),
         ({"method": "sgd", "classes": 2}, "--classes 2 needs --method em: sgd finds one structure only"),
         ({"method": "moments", "classes": 2}, "--classes 2 needs --method em: moments finds one structure only"),
+        ({"method": "semi-amortized", "classes": 2}, "--classes 2 needs --method em: semi-amortized finds one"),
     ],
 )
 def test_what_cannot_be_is_said_before_the_work(values, text, hinge, tmp_path):

@@ -9,7 +9,7 @@ from solvar_engine.contract.errors import UserError
 from solvar_engine.contract.params.fit import AUTO_RANK, MIN_PARTICLES, FitParams, check_symmetry
 from solvar_engine.contract.params.options import Params, option, options_of
 
-EM, SGD, MOMENTS = "em", "sgd", "moments"
+EM, SGD, MOMENTS, SEMI_AMORTIZED = "em", "sgd", "moments", "semi-amortized"
 
 MOST_CLASSES = 6
 """How many structures are sought side by side, at most."""
@@ -36,10 +36,10 @@ class AbinitioParams(Params):
     output: str = option(str, help="run folder: new or empty, or to be resumed", metavar="RUN", is_path=True)
     method: str = option(
         str, EM, help="how the structure is found: em, by online expectation maximisation from random maps; sgd, by"
-        " stochastic gradient descent with importance sampling of the poses, some ten times slower; or moments, by"
-        " online expectation maximisation from a map of the first two moments of all images; all end with the same"
-        " search of all poses",
-        choices=(EM, SGD, MOMENTS),
+        " stochastic gradient descent with importance sampling of the poses, some ten times slower; moments, by"
+        " online expectation maximisation from a map of the first two moments of all images; or semi-amortized, by a"
+        " network that learns to name poses, then a descent of each; all end with the same search of all poses",
+        choices=(EM, SGD, MOMENTS, SEMI_AMORTIZED),
     )
     max_resolution: float | None = option(
         float, None, help="finest detail that poses are found with; without it, that of the working box",

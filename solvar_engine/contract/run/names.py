@@ -105,6 +105,10 @@ class RunDir:
     particles = FileIn("particles.star", "The input particles, in input order")
     particles_cs = FileIn("particles.cs", "The same for cryoSPARC; only of particles that came in a .cs file")
     particles_csg = FileIn("particles.csg", "With this file cryoSPARC imports particles.cs")
+    pose_encoder = FileIn(
+        "pose_encoder.safetensors",
+        "Weights of the network that named poses; only of `abinitio --method semi-amortized`",
+    )
     noise = FileIn("noise.csv", "Table of the noise spectrum")
     noise_ratio = FileIn(
         "noise_of_micrographs.npz", "Noise of each micrograph over that of its optics group; only if they are known"
