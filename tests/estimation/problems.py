@@ -57,6 +57,20 @@ class DenseModel:
         loadings = torch.cat((columns[..., 1:], band.contrast_variance**0.5 * columns[..., :1]), dim=-1)
         return DenseModel(images, columns[..., 0], loadings)
 
+    def about_what_is_shown(self, deviation: float, prior_covariance: Tensor | None = None) -> DenseModel:
+        """The model (1 + s c) (mean + factors z) to first order about each image's own z and c, found in two rounds.
+
+        The last loading is that of c, s times the mean.
+        """
+        seen = self
+        for _ in range(2):
+            place, error = seen.posterior(prior_covariance)[0].tensor_split([-1], dim=1)
+            factors, column = self.loadings.tensor_split([-1], dim=2)
+            moved = factors @ place[..., None]
+            loadings = torch.cat(((1 + deviation * error[..., None]) * factors, column + deviation * moved), dim=2)
+            seen = replace(self, mean=self.mean - deviation * error * moved[..., 0], loadings=loadings)
+        return seen
+
     @property
     def error(self) -> Tensor:
         return self.images - self.mean

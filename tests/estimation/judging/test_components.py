@@ -306,19 +306,8 @@ def latents(latent_problem):
     index = source.everyone.flip(0)
     batches = list(latent_coordinates(replace(source, batch_limit=17), index, band, components))
     model = DenseModel.of(source.double(), in_double(band), components.eigenvolumes.double())
-    return batches, about_what_is_shown(model, components.eigenvalues), components.eigenvalues, index, scores
-
-
-def about_what_is_shown(model: DenseModel, eigenvalues: Tensor) -> DenseModel:
-    """The images' model (1 + s c) (mean + factors z) to first order about their own z and c, found in two rounds."""
-    factors, known, seen = model.loadings[..., :2], with_contrast(eigenvalues), model
-    for _ in range(2):
-        place, error = seen.posterior(known)[0].split([2, 1], dim=1)
-        moved = (factors @ place[..., None])[..., 0]
-        column = model.loadings[..., 2] + 0.1 * moved
-        loadings = torch.cat(((1 + 0.1 * error[..., None]) * factors, column[..., None]), dim=-1)
-        seen = replace(model, mean=model.mean - 0.1 * error * moved, loadings=loadings)
-    return seen
+    model = model.about_what_is_shown(0.1, with_contrast(components.eigenvalues))
+    return batches, model, components.eigenvalues, index, scores
 
 
 def with_contrast(eigenvalues: Tensor) -> Tensor:

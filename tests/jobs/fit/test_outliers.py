@@ -75,4 +75,4 @@ def test_refined_contrasts_are_those_of_the_images(simulate, engine, tmp_path) -
         assert 0.7 < error / np.sqrt(np.mean(stated**2)) < 1.5
         motion = read_csv(data.truth.states)["coordinate_1"]
         scores[options] = np.corrcoef(latents.z[:, 0], motion)[0, 1] ** 2
-    assert scores["--refine-contrast",] > scores[()] > 0.8
+    assert min(scores.values()) > 0.9

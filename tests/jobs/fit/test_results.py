@@ -79,14 +79,13 @@ def test_stated_contrasts_count_the_spread_of_those_in_use(known: bool, monkeypa
         kept = contrast[1:] / contrast[1:].mean()
         spread += float(kept.var())
         assert spread > 5 * LEFT
-    for variance, is_stated in ((LEFT, False), (spread, True)):
-        assumed = replace(problem, contrast_variance=variance)
-        band = in_double(assumed.full_band())
-        mean, covariance = DenseModel.of(in_memory(source).double(), band, PHANTOM.factors(BOX).double()).posterior()
-        if is_stated:
-            stated = (variance * covariance[:, -1, -1]).sqrt()
-            assert relative_error(found.contrast_std[1:].double(), stated[1:]) < 2e-3
-        else:  # images are judged with what is left beside the contrasts in use
-            assert relative_error(found.contrast[1:].double(), 1 + variance**0.5 * mean[1:, -1]) < 1e-3
-            scaled = mean[:, :RANK] * components().eigenvalues.sqrt()
-            assert relative_error(found.z.double(), scaled) < 1e-3
+    model = DenseModel.of(in_memory(source).double(), in_double(problem.full_band()), PHANTOM.factors(BOX).double())
+    model = model.about_what_is_shown(LEFT**0.5)
+    # images are judged with what is left beside the contrasts in use
+    of_all, _ = model.posterior()
+    assert relative_error(found.contrast[1:].double(), 1 + LEFT**0.5 * of_all[1:, -1]) < 1e-3
+    assert relative_error(found.z.double(), of_all[:, :RANK] * components().eigenvalues.sqrt()) < 1e-3
+    factors, column = model.loadings.tensor_split([-1], dim=2)
+    wider = replace(model, loadings=torch.cat((factors, (spread / LEFT) ** 0.5 * column), dim=2))
+    stated = (spread * wider.posterior()[1][:, -1, -1]).sqrt()
+    assert relative_error(found.contrast_std[1:].double(), stated[1:]) < 2e-3
