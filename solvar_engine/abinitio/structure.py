@@ -111,6 +111,11 @@ class Verdict:
     missing_views: Tensor | None
     hole_deg: float
 
+    @property
+    def is_preferred(self) -> bool:
+        """Whether most images gain by the map, wherever they are seen from."""
+        return is_real(self.per_image)[2]
+
 
 @dataclass(frozen=True)
 class Structure:

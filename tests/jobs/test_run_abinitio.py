@@ -288,6 +288,7 @@ def test_class_accuracy_counts_classes_however_they_are_named() -> None:
     ("outcome", "reason"),
     [
         (verdict(False, 0.2), "that is too little"),
+        (verdict(False, 0.2, torch.tensor([0.0, 0.0, 1.0])), "that is too little"),  # poses are chance
         (verdict(False, 9.0, torch.tensor([0.0, 0.0, 1.0])), "views within 70 degrees of rot 0, tilt 0"),
     ],
 )

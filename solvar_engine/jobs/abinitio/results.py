@@ -107,7 +107,9 @@ def _write_failure(search: Search) -> str:
     structure, count = search.structure, len(search.images)
     found = _found(search, [])
     write_structure(search.run, found)
-    views = found.views() if found.hole_deg > _NOTABLE_HOLE_DEG else ""
+    # where the map says nothing to the images, their poses are chance, and so are the views that are missing
+    is_hole = structure.verdict.is_preferred and found.hole_deg > _NOTABLE_HOLE_DEG
+    views = found.views() if is_hole else ""
     reason = f"{found.evidence()}: that is too little; the images are too few or too noisy, or do not show one molecule"
     if views:
         reason = f"{found.evidence()}, but {views}: add particles that are seen from there"
