@@ -103,8 +103,20 @@ def first_mixture(
         rows = torch.randperm(len(low), generator=generator)[:_START_IMAGES]
         volumes.append(finished(random_reconstruction(low[rows], generator, options, operators)))
     shares = torch.tensor([1 / classes] * classes + [0.0, 0.0], dtype=torch.float64)
-    shift = _FIRST_SHIFT_STD * low.disk.box_size if shift_std_px is None else shift_std_px
+    shift = first_shift_std(shift_std_px, low.disk.box_size)
     return Mixture(torch.stack(volumes), shares, torch.ones(0, dtype=torch.float64), shift)
+
+
+def first_shift_std(given_px: float | None, box_size: int) -> float:
+    """Standard deviation of the shifts, px, as it is given or, where it is not known, taken to be at first."""
+    return _FIRST_SHIFT_STD * box_size if given_px is None else given_px
+
+
+def of_one_map(volume: Tensor, shift_std_px: float, shell_max: int, operators: Tensor) -> Mixture:
+    """What a search that went another way hands on: its map (z, y, x), centred, and images some of which are junk."""
+    shares = _with_junk(torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
+    noise = torch.ones(shell_max + 1, dtype=torch.float64)
+    return recentred(Mixture(volume[None], shares, noise, shift_std_px), operators)
 
 
 def improved(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.abinitio.mixture import LowImages, Mixture
-from solvar_engine.abinitio.online_em import recentred
+from solvar_engine.abinitio.online_em import first_shift_std, of_one_map
 from solvar_engine.abinitio.semi_amortized.auto_decoding import PAPER_DECODING, DecodingOptions, auto_decoded
 from solvar_engine.abinitio.semi_amortized.auto_encoding import (
     PAPER_ENCODING,
@@ -31,8 +31,6 @@ from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
 
 EQUATIONS, ADAM = "equations", "adam"
 
-_SHIFT_STD = 0.04  # of the box, where it is not known
-_JUNK = 0.05  # share of images that show a ball, and of those that show nothing, for the global search
 _PER_CALL = 2_000  # images
 _LOOKS, _LEAST_EPOCHS = 40_000, 3  # at images in the first phase
 
@@ -211,7 +209,7 @@ def find_structure_by_semi_amortized(
     operators = symmetry_operators(options.symmetry)
 
     def low_search(images: LowImages, generator: torch.Generator, tell: Report) -> Mixture:
-        shift_std_px = _SHIFT_STD * images.disk.box_size if options.shift_std_px is None else options.shift_std_px
+        shift_std_px = first_shift_std(options.shift_std_px, images.disk.box_size)
         first, last = (
             Problem.of(images, shell, shift_std_px, operators, slices)
             for shell in (min(INPUT_SHELL, images.disk.shell_max), images.disk.shell_max)
@@ -228,9 +226,7 @@ def find_structure_by_semi_amortized(
                 shell = None
             if problem is first and keep_encoder is not None:
                 keep_encoder(training.encoder)
-        shares = torch.tensor([1 - 2 * _JUNK, _JUNK, _JUNK], dtype=torch.float64)
-        noise = torch.ones(images.disk.shell_max + 1, dtype=torch.float64)
-        return recentred(Mixture(volume[None], shares, noise, shift_std_px), operators)
+        return of_one_map(volume, shift_std_px, images.disk.shell_max, operators)
 
     return find_structure(
         source, options, report, checkpoint, slices=slices, low_search=low_search, is_usable=is_usable

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from solvar_engine.abinitio.mixture import LowImages, Mixture, low_box
-from solvar_engine.abinitio.online_em import recentred
+from solvar_engine.abinitio.online_em import first_shift_std, of_one_map
 from solvar_engine.abinitio.sgd.importance import ImportanceSampler, PoseSamples, Samples
 from solvar_engine.abinitio.sgd.likelihood import Evaluation, evaluate, relative_error
 from solvar_engine.abinitio.sgd.priors import make_prior
@@ -27,11 +27,9 @@ from solvar_engine.projectors.options import DEFAULT_OPTIONS, SliceOptions
 _FIRST_RESOLUTION, _FIRST_SHELL = 40.0, 3  # Angstrom; not lower than that shell
 _SPHERES, _SPHERE_RADII, _SPHERES_WITHIN = 20, (0.04, 0.12), 0.22  # of the box
 _EDGE = 2.0  # voxels
-_SHIFT_STD = 0.04  # of the box, where it is not known
 _VIEWS = 100  # that tell the power of a map
 _LEAST_POWER = 1e-3  # of the signal, over the noise
 _TEST_SHARE = 0.1  # of few images
-_JUNK = 0.05  # share of images that show a ball, and of those that show nothing, for the global search
 _PER_CALL = 500  # images
 
 
@@ -313,7 +311,7 @@ def find_structure_by_sgd(
 
     def low_search(images: LowImages, generator: torch.Generator, tell: Report) -> Mixture:
         disk = images.disk
-        shift_std_px = _SHIFT_STD * disk.box_size if options.shift_std_px is None else options.shift_std_px
+        shift_std_px = first_shift_std(options.shift_std_px, disk.box_size)
         shells = first_shell(disk.box_size, source.pixel_size, disk.shell_max), disk.shell_max
         volume, shell = None, 0
         for progress in descended(images, shells, shift_std_px, operators, generator, slices, chosen):
@@ -326,9 +324,7 @@ def find_structure_by_sgd(
             tell("search at low resolution", share, words, shell if shell != shell_before else None)
         if volume is None:
             raise ValueError(f"iterations is {chosen.iterations}, expected at least 1")
-        shares = torch.tensor([1 - 2 * _JUNK, _JUNK, _JUNK], dtype=torch.float64)
-        noise = torch.ones(disk.shell_max + 1, dtype=torch.float64)
-        return recentred(Mixture(volume[None], shares, noise, shift_std_px), operators)
+        return of_one_map(volume, shift_std_px, disk.shell_max, operators)
 
     return find_structure(
         source, options, report, checkpoint, slices=slices, low_search=low_search, is_usable=is_usable
